@@ -1,0 +1,1 @@
+"""What makes shards: regions, OSM features, imagery, street view, tokens, shards, catalog. Never imports torch."""

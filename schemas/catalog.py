@@ -1,0 +1,117 @@
+"""The tables that describe a dataset: one row a sample, a shard, a photo, a drop, a tag, a stage."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.features import BBOX, DROPS, VOCABULARY
+
+#: Version of the dataset layout; a reader refuses a newer one.
+SCHEMA_VERSION = 1
+#: Shards a catalog file: a few files prune as well as one, and none holds 10⁹ rows.
+SHARDS_PER_FILE = 256
+
+_COUNTS = [
+    ("n_rs", pa.int32()),
+    ("n_point", pa.int32()),
+    ("n_line", pa.int32()),
+    ("n_polygon", pa.int32()),
+    ("n_edges", pa.int32()),
+    ("n_streetview", pa.int32()),
+]
+
+MEMBERS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
+
+SAMPLES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),  # part-0000000.tar
+        ("position", pa.int32()),  # within the shard, from 0
+        ("members", MEMBERS),  # name without the key, byte offset of the content in the shard, bytes
+        ("sha256", pa.string()),  # schemas.sample.sample_hash
+        ("bbox", BBOX),  # degrees
+        ("lon", pa.float64()),  # centre, degrees
+        ("lat", pa.float64()),
+        ("gsd_x", pa.float64()),  # true metres a pixel
+        ("gsd_y", pa.float64()),
+        ("split", pa.string()),  # train | val | test | buffer
+        *_COUNTS,
+        ("rs_time", pa.string()),  # of the first image, ISO 8601 or null
+        ("osm_time", pa.string()),
+        ("licences", pa.list_(pa.string())),
+        ("geometry", pa.binary()),  # footprint as a WKB polygon, lon lat
+    ]
+)
+
+SHARDS = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("index", pa.int64()),  # 0, 1, 2 … along the Hilbert curve
+        ("planned", pa.int32()),  # tiles planned
+        ("samples", pa.int32()),  # tiles accepted
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),  # of the tar file
+        ("bbox", BBOX),  # of its samples, degrees
+        *_COUNTS,
+    ]
+)
+
+STREETVIEW = pa.schema(
+    [
+        ("key", pa.string()),  # of the sample
+        ("shard", pa.string()),
+        ("member", pa.string()),  # sv.0.jpg
+        ("id", pa.string()),
+        ("lon", pa.float64()),
+        ("lat", pa.float64()),
+        ("x", pa.float64()),  # normalised image coordinates in the footprint
+        ("y", pa.float64()),
+        ("heading", pa.float64()),  # degrees clockwise from true north
+        ("captured_at", pa.string()),
+        ("projection", pa.string()),
+        ("licence", pa.string()),
+        ("author", pa.string()),
+    ]
+)
+
+STAGES = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("items", pa.int64()),
+        ("unit", pa.string()),  # what was counted
+        ("seconds", pa.float64()),
+        ("items_per_second", pa.float64()),
+        ("peak_memory_mb", pa.float64()),  # of the largest process
+        ("drops", pa.int64()),
+        ("cached", pa.bool_()),  # taken from the cache
+    ]
+)
+
+#: Tables under ``catalog/``, by name.
+TABLES: dict[str, pa.Schema] = {
+    "samples": SAMPLES,
+    "shards": SHARDS,
+    "streetview": STREETVIEW,
+    "drops": DROPS,
+    "vocabulary": VOCABULARY,
+    "stages": STAGES,
+}
+
+
+def shard_name(index: int) -> str:
+    """Name of a shard without its ending.
+
+    >>> shard_name(12)
+    'part-0000012'
+    """
+    return f"part-{index:07d}"
+
+
+def catalog_file(table: str, group: int) -> str:
+    """Path inside the dataset of the catalog file that holds shards ``256 * group`` to ``256 * group + 255``."""
+    return f"catalog/{table}/part-{group:05d}.parquet"
+
+
+def pending_file(table: str, index: int) -> str:
+    """Path inside the dataset of one shard's index rows before they are folded; ``shards`` is written last."""
+    return f"catalog/.pending/{shard_name(index)}.{table}.parquet"

@@ -1,0 +1,183 @@
+"""Typed settings: frozen dataclasses, YAML mappings laid over them, ``key.sub=value`` overrides laid over those.
+
+An unknown key is an error that names the nearest known one. This module parses text and mappings; it opens no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from schemas.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """``a.b=value`` to (["a", "b"], value); the value is read as YAML, so ``3`` is a number and ``[1, 2]`` a list.
+
+    Raises:
+        ConfigError: there is no ``=``, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text!r} is no setting; write key=value, for example split.val=0.2")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {text!r} cannot be read: {error}; quote it") from None
+    return key.strip().split("."), parsed
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """A YAML document that must be a mapping; ``name`` stands in messages."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is no YAML: {error}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{name} must be a mapping of settings, not a {type(document).__name__}")
+    return document
+
+
+def merge(base: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """``base`` with each ``a.b=value`` of ``overrides`` laid over it."""
+    result = _copy(base)
+    for text in overrides:
+        path, value = parse_override(text)
+        node = result
+        for part in path[:-1]:
+            child = node.setdefault(part, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{text!r}: {part} is a value, not a group of settings")
+            node = child
+        node[path[-1]] = value
+    return result
+
+
+def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in mapping.items()}
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """A ``cls`` (dataclass, nested) from a mapping.
+
+    Raises:
+        ConfigError: an unknown key, a missing one, or a value of the wrong type; the message names it in full.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        full = f"{where}{key}"
+        if key not in known:
+            raise ConfigError(unknown_key(full, list(key_paths(cls, where))))
+        arguments[key] = _convert(hints[key], value, full)
+    for name, f in known.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in arguments:
+            raise ConfigError(f"setting {where}{name} is missing; give {where}{name}=…")
+    return cls(**arguments)
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """Message for an unknown setting, with the nearest known one."""
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    leaf = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    guess = leaf[:1] or near
+    hint = f"did you mean {guess[0]}?" if guess else f"known settings: {', '.join(sorted(known))}"
+    return f"unknown setting {key}; {hint}"
+
+
+def key_paths(cls: type, where: str = "") -> Iterable[str]:
+    """Full names of all settings of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        kind = hints[f.name]
+        if dataclasses.is_dataclass(kind):
+            yield from key_paths(kind, f"{where}{f.name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{where}{f.name}"
+
+
+def _convert(kind: Any, value: Any, full: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"setting {full} is a group; set {full}.{dataclasses.fields(kind)[0].name}=…")
+        return build(kind, value, f"{full}.")
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        for option in args:
+            if option is not type(None):
+                try:
+                    return _convert(option, value, full)
+                except ConfigError:
+                    continue
+        raise ConfigError(_mismatch(full, kind, value))
+    if origin is typing.Literal:
+        if value in args:
+            return value
+        near = difflib.get_close_matches(str(value), [str(a) for a in args], 1)
+        raise ConfigError(
+            f"setting {full}={value!r}: choose one of {', '.join(map(str, args))}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
+    if origin in (tuple, list):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(_mismatch(full, kind, value))
+        fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)
+        if fixed and len(value) != len(args):
+            raise ConfigError(f"setting {full}={value!r}: {len(args)} values are needed")
+        kinds = args if fixed else (args[0],) * len(value)
+        return origin(_convert(k, v, full) for k, v in zip(kinds, value, strict=True))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(_mismatch(full, kind, value))
+        return {str(k): _convert(args[1], v, f"{full}.{k}") for k, v in value.items()}
+    return _scalar(kind, value, full)
+
+
+def _scalar(kind: Any, value: Any, full: str) -> Any:
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, str):
+        try:  # YAML reads 1e-4 as text
+            return float(value)
+        except ValueError:
+            raise ConfigError(_mismatch(full, kind, value)) from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(_mismatch(full, kind, value))
+
+
+def _mismatch(full: str, kind: Any, value: Any) -> str:
+    name = getattr(kind, "__name__", str(kind))
+    return f"setting {full}={value!r} has the wrong type; it takes {name if not typing.get_args(kind) else kind}"
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A config as plain, YAML-ready values: the inverse of :func:`build`."""
+    result = dataclasses.asdict(config)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return {k: plain(v) for k, v in result.items()}

@@ -1,0 +1,122 @@
+"""A footprint: one rectangle on the ground, its CRS and its pixel grid. The only owner of the pixel maps.
+
+Pixel coordinates: x right, y down, (0, 0) the outer corner of the first pixel, (width, height) of the last.
+Normalised image coordinates: the same over [0, 1]². Tiles are half-open: 0 <= x < 1, 0 <= y < 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import InputError
+from schemas.keys import XyzKey, check_key
+
+Floats = NDArray[np.float64]
+
+#: Half the width of the EPSG:3857 square in metres: pi times the WGS84 semi-major axis (OGC Two Dimensional
+#: Tile Matrix Set, WebMercatorQuad).
+WEB_MERCATOR_HALF = math.pi * 6378137.0
+#: Latitude of the square's upper edge in degrees.
+WEB_MERCATOR_MAX_LATITUDE = 85.0511287798066
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One sample's rectangle. ``transform`` maps pixel (column, row) to CRS coordinates, as rasterio's Affine."""
+
+    key: str  # [A-Za-z0-9_-]{1,80}
+    crs: str  # anything pyproj reads, e.g. EPSG:3857
+    transform: tuple[float, float, float, float, float, float]  # a, b, c, d, e, f: X = a·x + b·y + c, Y = d·x + e·y + f
+    width: int  # pixels
+    height: int  # pixels
+
+    def __post_init__(self) -> None:
+        check_key(self.key)
+        a, b, _, d, e, _ = self.transform
+        if a * e - b * d == 0 or not all(math.isfinite(v) for v in self.transform):
+            raise InputError(f"footprint {self.key}: transform {self.transform} cannot be inverted")
+        if self.width < 1 or self.height < 1:
+            raise InputError(f"footprint {self.key}: size {self.width}×{self.height} has no pixels")
+
+    def pixel_to_crs(self, xy: Floats) -> Floats:
+        """Pixel coordinates f64[N,2] to CRS coordinates f64[N,2]."""
+        a, b, c, d, e, f = self.transform
+        xy = np.asarray(xy, np.float64)
+        return np.stack((a * xy[..., 0] + b * xy[..., 1] + c, d * xy[..., 0] + e * xy[..., 1] + f), axis=-1)
+
+    def crs_to_pixel(self, xy: Floats) -> Floats:
+        """CRS coordinates f64[N,2] to pixel coordinates f64[N,2]."""
+        a, b, c, d, e, f = self.transform
+        det = a * e - b * d
+        xy = np.asarray(xy, np.float64)
+        dx, dy = xy[..., 0] - c, xy[..., 1] - f
+        return np.stack(((e * dx - b * dy) / det, (a * dy - d * dx) / det), axis=-1)
+
+    def pixel_to_normalised(self, xy: Floats) -> Floats:
+        """Pixel coordinates f64[N,2] to normalised image coordinates f64[N,2]."""
+        return np.asarray(xy, np.float64) / (self.width, self.height)
+
+    def normalised_to_pixel(self, xy: Floats) -> Floats:
+        """Normalised image coordinates f64[N,2] to pixel coordinates f64[N,2]."""
+        return np.asarray(xy, np.float64) * (self.width, self.height)
+
+    def corners(self) -> Floats:
+        """The four outer corners in CRS coordinates, f64[4,2]: upper left, upper right, lower right, lower left."""
+        w, h = self.width, self.height
+        return self.pixel_to_crs(np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float64))
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(min X, min Y, max X, max Y) of the corners in CRS coordinates."""
+        corners = self.corners()
+        (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+        return float(x0), float(y0), float(x1), float(y1)
+
+
+def inside(normalised: Floats) -> NDArray[np.bool_]:
+    """Which normalised positions f64[N,2] lie in the half-open square, bool[N]; NaN is outside."""
+    normalised = np.asarray(normalised)
+    return np.all((normalised >= 0) & (normalised < 1), axis=-1)
+
+
+def gair_query(normalised: Floats) -> Floats:
+    """Normalised image coordinates to GAIR's query range [-1, 1]: u = 2x - 1 (specs/gair.md section 2.5)."""
+    return 2.0 * np.asarray(normalised, np.float64) - 1.0
+
+
+def xyz_footprint(key: XyzKey) -> Footprint:
+    """The EPSG:3857 footprint of an XYZ tile.
+
+    >>> xyz_footprint(XyzKey(0, 0, 0, 256)).width
+    256
+    """
+    side = 2 * WEB_MERCATOR_HALF / (1 << key.zoom)
+    step = side / key.size
+    west = key.x * side - WEB_MERCATOR_HALF
+    north = WEB_MERCATOR_HALF - key.y * side
+    return Footprint(str(key), "EPSG:3857", (step, 0.0, west, 0.0, -step, north), key.size, key.size)
+
+
+def lonlat_to_tile(lonlat: Floats, zoom: int) -> Floats:
+    """Longitude, latitude in degrees f64[N,2] to fractional tile column and row f64[N,2] of ``zoom``.
+
+    Latitudes beyond ±85.0511° give rows outside 0..2^zoom: the caller drops or clips them.
+    """
+    lonlat = np.asarray(lonlat, np.float64)
+    side = float(1 << zoom)
+    phi = np.radians(lonlat[..., 1])
+    x = (lonlat[..., 0] + 180.0) / 360.0 * side
+    with np.errstate(invalid="ignore", divide="ignore"):
+        y = (1.0 - np.arcsinh(np.tan(phi)) / np.pi) / 2.0 * side
+    return np.stack((x, y), axis=-1)
+
+
+def tile_to_lonlat(tile: Floats, zoom: int) -> Floats:
+    """Inverse of :func:`lonlat_to_tile`."""
+    tile = np.asarray(tile, np.float64)
+    side = float(1 << zoom)
+    lat = np.degrees(np.arctan(np.sinh(np.pi * (1.0 - 2.0 * tile[..., 1] / side))))
+    return np.stack((tile[..., 0] / side * 360.0 - 180.0, lat), axis=-1)

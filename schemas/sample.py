@@ -1,0 +1,144 @@
+"""One sample as tar members: their names, the JSON document, the hashes.
+
+Members share the key: ``rs.jpg`` | ``rs.png`` | ``rs.npy`` (``rs.0.npy`` … for several dates), ``osm.safetensors``,
+``osm.png``, ``sv.0.jpg`` …, ``json``. Any of rs, osm and sv may be absent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from schemas.errors import CorruptSampleError
+from schemas.footprint import Footprint
+
+JSON = "json"
+OSM_TOKENS = "osm.safetensors"
+OSM_RASTER = "osm.png"
+_MEMBER = re.compile(r"json|osm\.safetensors|osm\.png|rs\.(\d+\.)?(jpg|png|npy)|sv\.\d+\.jpg")
+
+
+def is_member(name: str) -> bool:
+    """Whether ``name`` (without the key) is a member that this version writes."""
+    return _MEMBER.fullmatch(name) is not None
+
+
+def member_order(name: str) -> tuple[str, int, str]:
+    """Sort key of members in a tar: by modality, then number, so that ``sv.10`` follows ``sv.9``."""
+    head, _, tail = name.partition(".")
+    number = tail.split(".")[0]
+    return head, int(number) if number.isdigit() else -1, tail
+
+
+@dataclass(frozen=True)
+class RsInfo:
+    """One image of the sample."""
+
+    member: str  # rs.jpg
+    bands: list[str]  # names in channel order
+    dtype: str  # uint8 | uint16 | int16 …
+    source: str  # file or collection name
+    acquired: str | None = None  # ISO 8601, UTC; None where the source does not say
+    nodata_share: float = 0.0  # 0..1
+    stretch: str | None = None  # how values became 8 bit; None where they are the source's
+
+
+@dataclass(frozen=True)
+class StreetviewInfo:
+    """One photo of the sample."""
+
+    member: str  # sv.0.jpg
+    id: str
+    lon: float  # degrees
+    lat: float  # degrees
+    x: float  # normalised image coordinate, 0 <= x < 1
+    y: float
+    heading: float | None = None  # degrees clockwise from true north, 0 <= heading < 360
+    captured_at: str | None = None  # ISO 8601
+    projection: str = "perspective"  # perspective | equirectangular
+    licence: str | None = None
+    author: str | None = None
+
+
+@dataclass(frozen=True)
+class SampleMeta:
+    """The ``json`` member."""
+
+    footprint: Footprint
+    gsd: tuple[float, float]  # true metres a pixel along x and y at the centre
+    lon: float  # centre, degrees
+    lat: float
+    bbox: tuple[float, float, float, float]  # west, south, east, north in degrees
+    split: str  # train | val | test | buffer
+    osm_time: str | None = None  # snapshot time of the OSM data, ISO 8601
+    rs: list[RsInfo] = field(default_factory=list)
+    streetview: list[StreetviewInfo] = field(default_factory=list)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SampleMeta:
+        """Inverse of :meth:`to_bytes`.
+
+        Raises:
+            CorruptSampleError: no JSON, or a field is missing or unknown.
+        """
+        try:
+            d = json.loads(data)
+            fp = d.pop("footprint")
+            fp["transform"] = tuple(fp["transform"])
+            rs = [RsInfo(**row) for row in d.pop("rs")]
+            streetview = [StreetviewInfo(**row) for row in d.pop("streetview")]
+            gsd, bbox = tuple(d.pop("gsd")), tuple(d.pop("bbox"))
+            return cls(footprint=Footprint(**fp), gsd=gsd, bbox=bbox, rs=rs, streetview=streetview, **d)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys, no white space, UTF-8, shortest float form; NaN and infinity are refused."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def sample_hash(members: Mapping[str, bytes]) -> str:
+    """SHA-256 (hex) of a sample: names and contents of its members, whatever their order in a tar."""
+    digest = sha256()
+    for name in sorted(members):
+        digest.update(name.encode() + b"\0" + sha256(members[name]).digest())
+    return digest.hexdigest()
+
+
+def content_hash(samples: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 (hex) over (key, sample hash) sorted by key: the same however the samples are sharded."""
+    digest = sha256()
+    for key, value in sorted(samples):
+        digest.update(f"{key} {value}\n".encode())
+    return digest.hexdigest()
+
+
+def layout_hash(shards: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 (hex) over (name, shard hash) in shard order: changes when samples move between or within shards."""
+    digest = sha256()
+    for name, value in shards:
+        digest.update(f"{name} {value}\n".encode())
+    return digest.hexdigest()
+
+
+def rounded(value: float, digits: int = 9) -> float:
+    """``value`` rounded for the JSON document: 1e-9 of a degree is 0.1 mm."""
+    result = round(float(value), digits)
+    if not math.isfinite(result):
+        raise ValueError(f"{value} is not finite")
+    return result + 0.0  # no negative zero
+
+

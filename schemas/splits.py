@@ -1,0 +1,57 @@
+"""Splits by geography: whole blocks of ground go to one split, so that no test tile has a training neighbour."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from schemas.errors import ConfigError
+
+SPLITS = ("train", "val", "test")
+BUFFER = "buffer"
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How ground is divided."""
+
+    block_degrees: float = 0.1  # height of a block; its width is the same in metres, within a rounding
+    val: float = 0.1  # share of blocks, 0..1
+    test: float = 0.1
+    buffer_degrees: float = 0.0  # footprints nearer than this to another split's block go to buffer
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.block_degrees <= 10 and self.val >= 0 and self.test >= 0 and self.val + self.test <= 1):
+            raise ConfigError("split: block_degrees must be in (0, 10], val and test shares of at most 1 together")
+        if not 0 <= self.buffer_degrees < self.block_degrees:
+            raise ConfigError("split: buffer_degrees must be at least 0 and below block_degrees")
+
+
+def block_split(row: int, column: int, config: SplitConfig) -> str:
+    """The split of one block, from a seeded hash of its indices."""
+    text = f"{config.seed}/{config.block_degrees}/{row}/{column}"
+    draw = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64
+    return "test" if draw < config.test else "val" if draw < config.test + config.val else "train"
+
+
+def assign_split(bbox: tuple[float, float, float, float], config: SplitConfig) -> str:
+    """The split of a footprint by its bbox (west, south, east, north in degrees), or ``buffer``.
+
+    A footprint belongs to a split if every block that it, widened by the buffer, meets is of that split. The answer
+    depends on the ground alone: not on zoom, source, modality or the rest of the dataset.
+    """
+    west, south, east, north = bbox
+    size, pad = config.block_degrees, config.buffer_degrees
+    found: set[str] = set()
+    # A footprint ends where the next begins: an upper edge on a block's border does not meet that block.
+    first, last = math.floor((south - pad) / size), math.ceil((north + pad) / size) - 1
+    for row in range(first, max(first, last) + 1):
+        columns = max(1, round(360.0 / size * math.cos(math.radians(min(89.0, abs((row + 0.5) * size))))))
+        width = 360.0 / columns
+        pad_x = pad * width / size
+        left, right = math.floor((west - pad_x) / width), math.ceil((east + pad_x) / width) - 1
+        for column in range(left, max(left, right) + 1):
+            found.add(block_split(row, column % columns, config))
+    return found.pop() if len(found) == 1 else BUFFER

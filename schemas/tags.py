@@ -1,0 +1,78 @@
+"""Tags as text and as 64-bit ids (GeoLink's form, specs/geolink.md section 2.2)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+def clean(text: str) -> str:
+    """NFC, control characters and runs of white space as one space, ends stripped."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
+
+
+def format_key(key: str) -> str:
+    """The key as text: ``:`` separates key and value there, so inside a key it becomes a space.
+
+    >>> format_key("roof:shape")
+    'roof shape'
+    """
+    return clean(key.replace(":", " "))
+
+
+def format_tag(key: str, value: str) -> list[str]:
+    """The texts of one OSM tag: ``;`` lists split, value ``yes`` replaced by the key.
+
+    >>> format_tag("building", "yes"), format_tag("sport", "soccer;tennis")
+    (['building:building'], ['sport:soccer', 'sport:tennis'])
+    """
+    name = format_key(key)
+    values = (clean(part) for part in value.split(";"))
+    return [f"{name}:{name if part == 'yes' else part}" for part in values if part] if name else []
+
+
+def split_text(text: str) -> tuple[str, str]:
+    """Key and value of a tag text; the key holds no ``:``."""
+    key, _, value = text.partition(":")
+    return key, value
+
+
+@lru_cache(maxsize=1 << 18)
+def tag_id(text: str) -> int:
+    """Signed 64-bit BLAKE2b of the tag text: the same in every dataset, so that shards mix without a shared table.
+
+    >>> tag_id("building:building")
+    -6250362265166982711
+    """
+    return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little", signed=True)
+
+
+@dataclass(frozen=True)
+class TagRules:
+    """Which keys become tokens. ``keep`` empty means: every key that is not dropped."""
+
+    version: str
+    drop: frozenset[str]  # whole keys, e.g. name
+    drop_prefixes: tuple[str, ...]  # e.g. addr:
+    keep: frozenset[str] = frozenset()
+    _known: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+
+    def keeps(self, key: str) -> bool:
+        """Whether ``key`` (as in OSM, with ``:``) becomes a token."""
+        known = self._known.get(key)
+        if known is None:
+            dropped = key in self.drop or key.startswith(self.drop_prefixes)
+            known = not dropped and (not self.keep or key in self.keep) and bool(format_key(key))
+            self._known[key] = known
+        return known
+
+    def texts(self, tags: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[str]:
+        """The tag texts of one object, sorted, each once."""
+        pairs = tags.items() if isinstance(tags, Mapping) else tags
+        return sorted({text for key, value in pairs if self.keeps(key) for text in format_tag(key, value)})

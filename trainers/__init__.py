@@ -1,0 +1,1 @@
+"""What consumes shards: the stream, the models, the training engine and their entry points."""

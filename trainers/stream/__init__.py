@@ -1,0 +1,1 @@
+"""From a dataset directory to batches: order, index, read, decode, augment, batch."""

@@ -1,0 +1,117 @@
+"""Member bytes to arrays. Nothing is unpickled; whatever cannot be decoded is a CorruptSampleError."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from schemas.errors import CorruptSampleError
+
+try:
+    import simplejpeg
+except ImportError:  # optional: Pillow decodes the same files, more slowly
+    simplejpeg = None
+
+Pixels = NDArray[np.uint8]
+#: Pixels of the largest image that is decoded: 8192 squared, so that a damaged header cannot fill the memory.
+MAX_PIXELS = 1 << 26
+
+
+def decode_rgb(data: bytes, name: str, at_least: int = 0) -> Pixels:
+    """A JPEG or PNG as u8[3,H,W].
+
+    ``at_least`` > 0 lets a JPEG decode at 1/2, 1/4 or 1/8 scale while both sides stay at least so long: a photo of
+    2048 px that ends at 224 costs a fraction.
+
+    Raises:
+        CorruptSampleError: truncated, no image, or over ``MAX_PIXELS``.
+    """
+    try:
+        if name.endswith(".jpg") and simplejpeg is not None:
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            _check_size(height, width, name)
+            small = {"min_height": at_least, "min_width": at_least} if at_least else {}
+            array = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, **small)
+        else:
+            array = _pillow(data, name, at_least)
+    except CorruptSampleError:
+        raise
+    except Exception as error:  # decoders raise many kinds; all of them mean the same here
+        raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _pillow(data: bytes, name: str, at_least: int) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            _check_size(image.height, image.width, name)
+            if at_least:
+                image.draft("RGB", (at_least, at_least))
+            return np.asarray(image.convert("RGB"))
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    if height * width > MAX_PIXELS:
+        raise CorruptSampleError(f"{name} has {width}×{height} pixels, over {MAX_PIXELS}; store a smaller image")
+
+
+def decode_npy(data: bytes, name: str) -> NDArray[Any]:
+    """A raster u8|u16|i16|f32[C,H,W] from ``.npy`` bytes.
+
+    Raises:
+        CorruptSampleError: truncated, of another type, or not three-dimensional.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
+    if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
+        raise CorruptSampleError(f"{name} is {array.dtype}{list(array.shape)}; it should be bands, rows, columns")
+    return np.asarray(array)
+
+
+def resize(image: Pixels, size: int) -> Pixels:
+    """u8[C,H,W] to u8[C,size,size]: bicubic with antialiasing, in 8 bits; the aspect ratio is not kept."""
+    if image.shape[1:] == (size, size):
+        return image
+    if image.shape[0] == 3:
+        resized = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    bands = [np.asarray(Image.fromarray(b).resize((size, size), Image.Resampling.BICUBIC)) for b in image]
+    return np.stack(bands)
+
+
+def to_uint8(raster: NDArray[Any], bands: list[str]) -> Pixels:
+    """A raster of any type to u8: Sentinel-2 reflectance by ±2σ of its band, other values by their own range.
+
+    Sentinel-2 statistics: specs/gair.md section 2.3.
+    """
+    if raster.dtype == np.uint8:
+        return raster
+    values = raster.astype(np.float32)
+    low, high = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
+    for i, band in enumerate(bands):
+        if band in SENTINEL2:
+            mean, deviation = SENTINEL2[band]
+            low[i], high[i] = mean - 2 * deviation, mean + 2 * deviation
+        else:
+            finite = values[i][np.isfinite(values[i])]
+            low[i], high[i] = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    scale = 255.0 / np.maximum(high - low, 1e-6)
+    scaled = (values - low[:, None, None]) * scale[:, None, None]
+    return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
+
+
+#: Mean and deviation of Sentinel-2 L2A digital numbers by band (specs/gair.md section 2.3).
+SENTINEL2: dict[str, tuple[float, float]] = {
+    "B2": (1172.9397, 706.6250), "B3": (1378.0846, 720.1862), "B4": (1509.3327, 783.1424),
+    "B5": (1750.0275, 707.1962), "B6": (2073.2758, 714.2782), "B7": (2207.3283, 748.1827),
+    "B8": (2245.1629, 852.3585), "B8A": (2284.6384, 762.0849), "B11": (2231.7283, 690.0165),
+    "B12": (1899.1932, 669.9036),
+}  # fmt: skip
