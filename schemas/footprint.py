@@ -95,8 +95,9 @@ def xyz_footprint(key: XyzKey) -> Footprint:
     """
     side = 2 * WEB_MERCATOR_HALF / (1 << key.zoom)
     step = side / key.size
-    west = key.x * side - WEB_MERCATOR_HALF
-    north = WEB_MERCATOR_HALF - key.y * side
+    middle = (1 << key.zoom) / 2  # counted from the origin, so that tiles meet there without a rounding error
+    west = (key.x - middle) * side
+    north = (middle - key.y) * side
     return Footprint(str(key), "EPSG:3857", (step, 0.0, west, 0.0, -step, north), key.size, key.size)
 
 

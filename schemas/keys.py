@@ -10,7 +10,8 @@ from schemas.errors import InputError
 #: A ustar name holds 100 bytes; 80 leave room for the longest member suffix (``.osm.safetensors``).
 MAX_KEY_LENGTH = 80
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
-_XYZ = re.compile(r"xyz-(\d+)-(\d+)-(\d+)-(\d+)(?:-([A-Za-z0-9_]+))?")
+_NUMBER = r"(0|[1-9][0-9]*)"  # one spelling a number
+_XYZ = re.compile(rf"xyz-{_NUMBER}-{_NUMBER}-{_NUMBER}-{_NUMBER}(?:-([A-Za-z0-9_]+))?")
 
 
 def check_key(key: str) -> str:
@@ -50,6 +51,8 @@ class XyzKey:
         side = 1 << self.zoom if 0 <= self.zoom <= 30 else 0
         if not (0 <= self.x < side and 0 <= self.y < side):
             raise InputError(f"tile {self.zoom}/{self.x}/{self.y} does not exist: zoom is 0..30, x and y below 2^zoom")
+        if self.size < 1 or not re.fullmatch("[A-Za-z0-9_]*", self.source):
+            raise InputError(f"tile {self.zoom}/{self.x}/{self.y}: size is at least 1 pixel, source is [A-Za-z0-9_]*")
         check_key(str(self))
 
     def __str__(self) -> str:
@@ -59,7 +62,7 @@ class XyzKey:
     @classmethod
     def parse(cls, key: str) -> XyzKey:
         """Inverse of ``str``. Raises InputError where ``key`` is no XYZ key."""
-        match = _XYZ.fullmatch(key)
+        match = _XYZ.fullmatch(key) if len(key) <= MAX_KEY_LENGTH else None
         if match is None:
             raise InputError(f"{key!r} is no XYZ key; one looks like xyz-17-69001-45840-256")
         zoom, x, y, size = (int(part) for part in match.groups()[:4])

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from schemas.errors import CorruptSampleError
+from schemas.errors import CorruptSampleError, InputError
 from schemas.footprint import Footprint
 
 JSON = "json"
@@ -99,7 +99,7 @@ class SampleMeta:
             streetview = [StreetviewInfo(**row) for row in d.pop("streetview")]
             gsd, bbox = tuple(d.pop("gsd")), tuple(d.pop("bbox"))
             return cls(footprint=Footprint(**fp), gsd=gsd, bbox=bbox, rs=rs, streetview=streetview, **d)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InputError) as error:
             raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
 
 

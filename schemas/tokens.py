@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from schemas.errors import CorruptSampleError
 from schemas.features import Kind
+from schemas.relations import Relation
 
 #: Units a side of a footprint in ``vertices``: the full range of u16.
 UNITS = 65535
@@ -27,6 +28,7 @@ _DTYPES = {
     "relation": "u1", "patch_grid": "u2", "patch_cell": "u2", "patch_object": "i4", "patch_cover": "f4",
     "region_tag_id": "i8", "region_count": "i4", "region_area": "f4", "region_length": "f4",
 }  # fmt: skip
+_RANKS = {"anchors": 3, "vertices": 2, "edges": 2}  # the others have one dimension
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,8 @@ class OsmTokens:
         for name, dtype in _DTYPES.items():
             if getattr(self, name).dtype != np.dtype(dtype):
                 return f"{name} is {getattr(self, name).dtype}, not {np.dtype(dtype)}"
+            if getattr(self, name).ndim != _RANKS.get(name, 1):
+                return f"{name} has shape {getattr(self, name).shape}, not {_RANKS.get(name, 1)} dimensions"
         n, k, p, e = len(self.kind), len(self.region_tag_id), len(self.patch_cell), len(self.relation)
         shapes = {
             "osm_type": (n,), "osm_id": (n,), "extent": (n,), "anchors": (n, 4, 2), "edges": (2, e),
@@ -102,7 +106,7 @@ class OsmTokens:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 return f"{name} has shape {getattr(self, name).shape}, not {shape}"
-        if self.vertices.ndim != 2 or self.vertices.shape[1] != 2:
+        if self.vertices.shape[1] != 2:
             return f"vertices has shape {self.vertices.shape}, not (V, 2)"
         for name, rows, end in (
             ("tag_offsets", n, len(self.tag_ids)),
@@ -112,8 +116,12 @@ class OsmTokens:
             offsets = getattr(self, name)
             if len(offsets) < 1 or (rows is not None and len(offsets) != rows + 1):
                 return f"{name} has {len(offsets)} entries, not {rows} + 1"
-            if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+            if offsets[0] != 0 or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
                 return f"{name} does not rise from 0 to {end}"
+        if (np.diff(self.object_ring_offsets) == 0).any() or (np.diff(self.ring_offsets) == 0).any():
+            return "an object has no ring, or a ring no vertex"
+        if e and self.relation.max() >= len(Relation):
+            return f"a relation is above {max(Relation)}"
         if n and self.kind.max() > Kind.POLYGON:
             return "a kind is above 2"
         if e and not (0 <= self.edges[0].min() and (self.edges[0] < self.edges[1]).all() and self.edges[1].max() < n):

@@ -110,7 +110,10 @@ def inner_street(b: Builder, kind: str, *, t: float = 0.5, axis: int = 0, tags: 
     st = np.linspace(0, 1, 5)
     line_st = np.column_stack([st, np.full(5, t)] if axis == 0 else [np.full(5, t), st])
     line = b.xy(line_st)
-    ends = ((b.i, b.j, 5), (b.i + 1, b.j, 5)) if axis == 0 else ((b.i, b.j, 2), (b.i, b.j + 1, 2))
+    west_east, south_north = ((b.i, b.j, 5), (b.i + 1, b.j, 5)), ((b.i, b.j, 2), (b.i, b.j + 1, 2))
+    ends = west_east if axis == 0 else south_north
+    if b.turned:
+        ends = south_north if axis == 0 else west_east[::-1]
     refs = [b.lattice_id(ends[0]), *b.nodes(line[1:-1]), b.lattice_id(ends[1])]
     extra = {"name": street_name(axis, b.i * 3 + b.j * 5, b.plan.seed)} if kind in ("residential", "pedestrian") else {}
     b.way(refs, {"highway": kind, **extra, **(tags or {})})
@@ -208,7 +211,12 @@ def _garden_plots(b: Builder) -> None:
     for s0, s1 in zip(edges[:-1], edges[1:], strict=True):
         for t0, t1 in bands:
             style = str(b.rng.choice(["garden", "lawn", "lawn2", "bed", "gravel"], p=[0.35, 0.3, 0.22, 0.07, 0.06]))
-            b.paint(PATCH, style, b.rect(s0, t0, s1, t1), tone=float(b.rng.uniform(0.88, 1.1)))
+            if style in ("bed", "gravel"):
+                b.paint(PATCH, "garden", b.rect(s0, t0, s1, t1))
+                f, g = b.rng.uniform(0.1, 0.5, 2)
+                b.paint(PATCH, style, b.rect(s0 + f * (s1 - s0), t0 + g * (t1 - t0), s1, t1 - 0.2 * (t1 - t0)))
+            else:
+                b.paint(PATCH, style, b.rect(s0, t0, s1, t1), tone=float(b.rng.uniform(0.88, 1.1)))
 
 
 def centre(b: Builder) -> None:
@@ -222,6 +230,25 @@ def centre(b: Builder) -> None:
                 _court_house(b, s0, t0, s1, t1)
             else:
                 _perimeter(b, s0, t0, s1, t1)
+                _back_yards(b, s0 + 13 / b.du, t0 + 13 / b.dv, s1 - 13 / b.du, t1 - 13 / b.dv)
+
+
+def _back_yards(b: Builder, s0: float, t0: float, s1: float, t1: float) -> None:
+    """Behind the houses: small gardens, yards, trees and a few back buildings."""
+    s, t = np.linspace(s0, s1, 5), np.linspace(t0, t1, 3)
+    for m in range(2):
+        for n in range(4):
+            style = str(b.rng.choice(["garden", "lawn", "court", "paving", "gravel"], p=[0.3, 0.25, 0.25, 0.1, 0.1]))
+            b.paint(PATCH, style, b.rect(s[n], t[m], s[n + 1], t[m + 1]), tone=float(b.rng.uniform(0.85, 1.1)))
+            middle = ((s[n] + s[n + 1]) / 2, (t[m] + t[m + 1]) / 2)
+            if b.rng.random() < 0.3:
+                x, y = b.xy([middle])[0]
+                a = float(b.heading([middle], int(b.rng.integers(2)))[0])
+                roof = "flat" if b.rng.random() < 0.5 else "gabled"
+                add_building(b, oriented(x, y, 9.0, 6.0, a), 1, roof, "yes")
+            elif b.rng.random() < 0.7:
+                spread = b.rng.uniform(-0.4, 0.4, (3, 2)) * (s[1] - s[0], t[1] - t[0])
+                b.trees(b.xy(spread + middle), (1.4, 2.9), GARDEN_TREE_MAPPED_RATE)
 
 
 def _court_house(b: Builder, s0: float, t0: float, s1: float, t1: float) -> None:
@@ -300,7 +327,7 @@ def apartments(b: Builder) -> None:
     _garden_trees(b, b.rng.uniform(0.07, 0.93, (45, 2)), (1.8, 3.6))
 
 
-def car_park(b: Builder, s0: float, t0: float, s1: float, t1: float, *, fill: float = 0.6) -> None:
+def car_park(b: Builder, s0: float, t0: float, s1: float, t1: float, *, fill: float = 0.5) -> None:
     """A car park with rows of cars (which no map shows)."""
     ring = b.rect(s0, t0, s1, t1)
     b.area(ring, {"amenity": "parking", "parking": "surface", "surface": "asphalt"})
@@ -318,7 +345,10 @@ def industrial(b: Builder) -> None:
     """Large halls, a yard and a car park."""
     landuse(b, {"landuse": "industrial"}, "yard")
     inner_street(b, "service")
-    halls = [(0.08, 0.56, 0.55, 0.93), (0.62, 0.58, 0.93, 0.92), (0.08, 0.08, 0.42, 0.43)]
+    cut = float(b.rng.uniform(0.4, 0.6))
+    halls = [(0.08, 0.56, cut, 0.93), (cut + 0.07, 0.58, 0.93, 0.92), (0.08, 0.08, 0.42, 0.43)]
+    if b.rng.random() < 0.35:
+        halls = [(0.08, 0.56, 0.93, 0.93), (0.08, 0.1, 0.42, 0.42)]
     for s0, t0, s1, t1 in halls:
         grow = b.rng.uniform(0.8, 1.0)
         ring = b.rect(s0, t0, s0 + (s1 - s0) * grow, t1)

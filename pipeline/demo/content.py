@@ -36,6 +36,8 @@ _CONTENT: dict[str, Callable[[Builder], None]] = {
     "embankment": add_embankment,
 }
 
+_TURNABLE = frozenset("residential apartments industrial school sports allotments orchard vineyard".split())
+
 
 def build_block(plan: Plan, i: int, j: int) -> Block:
     """Block (i, j) with everything in it; a pure function of the plan's seed and size."""
@@ -44,11 +46,17 @@ def build_block(plan: Plan, i: int, j: int) -> Block:
     _lattice_nodes(b)
     if i >= i1 or j >= j1:
         return b.block
+    if b.block.kind in _TURNABLE and b.rng.random() < 0.5:
+        b.turn()
     _CONTENT[b.block.kind](b)
     cell, a, row = plan.locate(i, j)
     if b.block.kind == "river" and a == cell.rail:
         add_rail(b)
-    add_streets(b)
+    streets = add_streets(b)
+    if len(streets) == 2:
+        via = b.lattice_id((i, j, 0))
+        turn = [("w", streets[0], "from"), ("n", via, "via"), ("w", streets[1], "to")]
+        b.relation(turn, {"type": "restriction", "restriction": "no_left_turn"})
     _town_relations(b, a, row)
     return b.finish()
 
@@ -70,7 +78,7 @@ def _lattice_nodes(b: Builder) -> None:
 
 
 def _town_relations(b: Builder, a: int, row: int) -> None:
-    """Per town: its limits, its place node, a bus route, a turn restriction and a site."""
+    """Per town: its limits, its place node, a bus route and a site."""
     cell, _, _ = b.plan.locate(b.i, b.j)
     if (a, row) != (cell.primary, cell.secondary):
         return
@@ -91,9 +99,5 @@ def _town_relations(b: Builder, a: int, row: int) -> None:
     stops = [n for n, t in b.block.node_tags.items() if t.get("highway") == "bus_stop"]
     route = [("n", s, "platform") for s in stops] + [("w", w, "") for w in streets]
     b.relation(route, {"type": "route", "route": "bus", "ref": "1", "name": f"Bus 1: {name} => Bahnhof"})
-    if len(streets) >= 2:
-        via = b.lattice_id((b.i, b.j, 0))
-        turn = [("w", streets[0], "from"), ("n", via, "via"), ("w", streets[1], "to")]
-        b.relation(turn, {"type": "restriction", "restriction": "no_left_turn"})
     church = [k.osm_id for k in b.block.buildings if k.style == "church"]
     b.relation([("w", w, "") for w in church], {"type": "site", "site": "church", "name": "St. Alban"})

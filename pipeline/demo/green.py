@@ -90,8 +90,19 @@ def vineyard(b: Builder) -> None:
 def wood(b: Builder) -> None:
     """A wood that fills one block."""
     tags = {"natural": "wood"} if b.rng.random() < 0.5 else {"landuse": "forest"}
-    landuse(b, {**tags, "leaf_type": "mixed"}, "forest_floor")
-    b.trees(b.xy(grid(b, 7.0, FOREST_SPACING_M, 1.7)), (2.9, 4.3), 0.0)
+    tags["leaf_type"] = "mixed"
+    xy = b.xy(grid(b, 7.0, FOREST_SPACING_M, 1.7))
+    if b.rng.random() < 0.35:
+        clearing = circle(b, *b.rng.uniform(0.38, 0.62, 2), float(b.rng.uniform(18, 32)), 14, 0.14)
+        ids = [b.lattice_id(r) for r in b.outline(b.i, b.j, b.i + 1, b.j + 1)]
+        members = [("w", b.way([*ids, ids[0]], {}), "outer"), ("w", b.area(clearing, {"natural": "grassland"}), "inner")]
+        b.relation(members, {"type": "multipolygon", **tags})
+        b.paint(LAND, "forest_floor", b.lattice_xy(b.outline(b.i, b.j, b.i + 1, b.j + 1)))
+        b.paint(PATCH, "meadow2", clearing)
+        xy = xy[~inside(xy, clearing)]
+    else:
+        landuse(b, tags, "forest_floor")
+    b.trees(xy, (2.9, 4.3), 0.0)
 
 
 def superblock(b: Builder) -> None:
@@ -112,8 +123,9 @@ def _forest(b: Builder, first: Builder, side: int) -> None:
     b.paint(LAND, "forest_floor", b.lattice_xy(ring), tone=1.0)
     xy = b.xy(grid(b, 3.0, FOREST_SPACING_M, 1.8))
     keep = ~(inside(xy, holes[0]) | inside(xy, holes[1]))
-    hue = 0.95 if b.rng.random() < 0.3 else None
-    b.trees(xy[keep], (2.9, 4.5), 0.0, hue=hue)
+    conifer = b.rng.random(len(xy)) < b.rng.uniform(0.0, 0.6)
+    b.trees(xy[keep & ~conifer], (2.9, 4.5), 0.0)
+    b.trees(xy[keep & conifer], (2.5, 3.6), 0.0, hue=0.95)
     for hole in holes:
         b.paint(PATCH, "meadow2", hole, tone=1.0)
     if (b.i, b.j) != (first.i, first.j):
@@ -127,7 +139,7 @@ def _forest(b: Builder, first: Builder, side: int) -> None:
 
 
 def _lake(b: Builder, first: Builder, side: int) -> None:
-    shore = circle(first, side / 2, side / 2, 0.42 * side * min(first.du, first.dv), 40, 0.07)
+    shore = circle(first, side / 2, side / 2, 0.35 * side * min(first.du, first.dv), 40, 0.07)
     island = circle(first, side / 2 + 0.1, side / 2 - 0.05, 30.0, 14, 0.1)
     ring = b.outline(b.i, b.j, b.i + 1, b.j + 1)
     b.paint(LAND, "meadow", b.lattice_xy(ring), tone=1.0)
@@ -240,7 +252,3 @@ def oddities_meadow(b: Builder) -> None:
     """A plain meadow: the odd and invalid map objects lie here."""
     landuse(b, {"landuse": "meadow"}, "meadow")
 
-
-def base_paint(b: Builder) -> None:
-    """Ground for blocks whose content does not cover them."""
-    b.paint(LAND, "meadow", b.lattice_xy(b.outline(b.i, b.j, b.i + 1, b.j + 1)), tone=1.0)

@@ -65,8 +65,8 @@ class Plan:
         # A small region shows the middle of town cell (0, 0), a large one starts at its corner.
         self.shift = max(0.0, (CELL_M - self.region.size[0]) / 2)
         rng = np.random.default_rng([self.seed, 101])
-        waves = 5
-        self._wavelength = rng.uniform(1300.0, 2900.0, size=(2, waves))
+        waves = 6
+        self._wavelength = rng.uniform(800.0, 3000.0, size=(2, waves))
         self._direction = rng.uniform(0, 2 * np.pi, size=(2, waves))
         self._phase = rng.uniform(0, 2 * np.pi, size=(2, waves))
         self._lines: dict[tuple[int, int], FloatArray] = {}
@@ -80,10 +80,13 @@ class Plan:
             for w in range(self._wavelength.shape[1]):
                 k = 2 * np.pi / self._wavelength[axis, w]
                 a = self._direction[axis, w]
-                # The slope of each wave is held at 0.1, so that the sum stays invertible.
+                # The slope of each wave is held at 0.11, so that the sum stays invertible.
                 out[:, axis] += (
-                    0.1 / k * np.sin(k * (uv[:, 0] * np.cos(a) + uv[:, 1] * np.sin(a)) + self._phase[axis, w])
+                    0.11 / k * np.sin(k * (uv[:, 0] * np.cos(a) + uv[:, 1] * np.sin(a)) + self._phase[axis, w])
                 )
+        # The river's wide bends: a shear, which cannot fold the plane.
+        k = 2 * np.pi / 3300.0
+        out[:, 1] += 0.24 / k * np.sin(k * uv[:, 0] + self._phase[0, 0])
         return out
 
     def line(self, axis: int, index: int) -> float:

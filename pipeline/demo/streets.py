@@ -54,19 +54,21 @@ def edge_line(b: Builder, axis: int, i: int, j: int) -> FloatArray:
     return b.lattice_xy([*edge_refs(axis, i, j), end])
 
 
-def add_streets(b: Builder) -> None:
-    """The streets on the block's south and west edges."""
+def add_streets(b: Builder) -> list[int]:
+    """The streets on the block's south and west edges; the ids of the ways that begin here."""
+    begun: list[int] = []
     for axis in (0, 1):
         kind = b.plan.street(axis, b.i, b.j)
         if kind is None:
             continue
-        _street_way(b, axis, kind)
+        begun += _street_way(b, axis, kind)
         line = edge_line(b, axis, b.i, b.j)
         bridge = _is_bridge(b, axis, b.i, b.j)
         paint_street(b, line, kind, bridge=bridge)
         if not bridge:
             _street_life(b, axis, line, kind)
     _vertex_tags(b)
+    return begun
 
 
 def _is_bridge(b: Builder, axis: int, i: int, j: int) -> bool:
@@ -74,7 +76,7 @@ def _is_bridge(b: Builder, axis: int, i: int, j: int) -> bool:
     return axis == 1 and row == cell.river
 
 
-def _street_way(b: Builder, axis: int, kind: str) -> None:
+def _street_way(b: Builder, axis: int, kind: str) -> list[int]:
     """One OSM way for each run of equal lattice edges, made by the run's first block."""
     i, j = b.i, b.j
 
@@ -85,7 +87,7 @@ def _street_way(b: Builder, axis: int, kind: str) -> None:
     here = i if axis == 0 else j
     first = key(0)
     if here % RUN and key(-1) == first:
-        return
+        return []
     n = 1
     while (here + n) % RUN and key(n) == first:
         n += 1
@@ -107,7 +109,7 @@ def _street_way(b: Builder, axis: int, kind: str) -> None:
         tags |= {"tracktype": f"grade{2 + here % 3}", "surface": "gravel"}
     if first[1]:
         tags |= {"bridge": "yes", "layer": "1"}
-    b.way(refs, tags)
+    return [b.way(refs, tags)]
 
 
 def paint_street(b: Builder, line: FloatArray, kind: str, *, bridge: bool = False) -> None:

@@ -126,6 +126,7 @@ class Builder:
         self.du, self.dv = plan.line(0, i + 1) - self.u0, plan.line(1, j + 1) - self.v0
         self._base = self.base(i, j)
         self._next_node = _FIRST_LOCAL
+        self.turned = False
         self._next_way = 0
         self._next_relation = 0
         self._at: dict[tuple[int, int], int] = {}
@@ -137,9 +138,17 @@ class Builder:
     def base(self, i: int, j: int) -> int:
         return (self.plan.linear(i, j) + 1) * ID_STRIDE
 
+    def turn(self) -> None:
+        """From here on, block coordinates are a quarter turn counter-clockwise."""
+        self.turned = True
+        self.du, self.dv = self.dv, self.du
+
     def xy(self, st: Any) -> FloatArray:
         """(n, 2) block coordinates -> (n, 2) metres."""
         st = np.asarray(st, dtype=np.float64).reshape(-1, 2)
+        if self.turned:
+            st = np.column_stack([1.0 - st[:, 1], st[:, 0]])
+            return self.plan.warp(st * (self.dv, self.du) + (self.u0, self.v0))
         return self.plan.warp(st * (self.du, self.dv) + (self.u0, self.v0))
 
     def heading(self, st: Any, axis: int) -> FloatArray:

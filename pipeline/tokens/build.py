@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from geometry.anchors import anchors, object_seed
 from geometry.cover import patch_cover
 from geometry.packed import PackedGeometry, expand, ranges
+from pipeline.alignment import project
 from pipeline.osm.cells import keep_dimension
 from pipeline.rules import PaintRules
 from pipeline.tokens.pack import pack
@@ -101,12 +101,6 @@ def build_tokens(
     if paint is not None and gsd is not None:
         rasters = class_rasters(packed, features.paint[objects.feature], objects.tile, gsd, size, paint)
     return BuiltTokens(_tokens(features, footprints, objects, kind, packed, grid, seed), rasters)
-
-
-def project(geometry: NDArray[Any], crs: str) -> NDArray[Any]:
-    """Lon/lat geometries into ``crs``, vertex by vertex."""
-    transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    return shapely.transform(geometry, lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1))
 
 
 def _clip_all(features: FeatureBatch, footprints: list[Footprint]) -> _Objects:

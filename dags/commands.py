@@ -1,0 +1,129 @@
+"""``geoshards shards``, ``plan`` and ``features``: the command line of the shards job."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from dags.shards import make_plan, make_shards
+from pipeline.catalog.store import Store
+from pipeline.config import ShardsConfig
+from pipeline.osm.stage import cache_folder, features_stage, load_features
+from pipeline.rules import load_rules
+from pipeline.run.ray_map import Runner, StageRow, format_table
+from schemas.command import Command
+from schemas.config import build, merge, parse_yaml
+from schemas.errors import InputError
+from schemas.features import geoparquet_metadata
+
+_FLAGS = {
+    "region": "demo, or paths of OSM extracts, comma-separated (default demo)",
+    "imagery": "paths of rasters, comma-separated; auto (the demo's own) or none",
+    "streetview": "a folder of photos with EXIF GPS, or a CSV table (file, lon, lat, …); auto or none",
+    "zoom": "zoom of the XYZ tiles (default 17)",
+    "size": "pixels a side of an image (default 256)",
+    "out": "dataset directory or fsspec URL (default data/REGION)",
+    "workers": "processes (default: one a core)",
+}
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    for name, text in _FLAGS.items():
+        parser.add_argument(f"--{name}", help=text)
+    parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
+    parser.epilog = "settings:\n" + "\n".join(settings_help(ShardsConfig))
+
+
+def settings_help(cls: type, where: str = "") -> list[str]:
+    """One line a setting: its full name and default."""
+    lines: list[str] = []
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        kind = hints[f.name]
+        if dataclasses.is_dataclass(kind):
+            lines += settings_help(typing.cast(type, kind), f"{where}{f.name}.")
+        else:
+            lines.append(f"  {where}{f.name}={json.dumps(f.default) if f.default is not None else ''}")
+    return lines
+
+
+def read_config(args: argparse.Namespace) -> ShardsConfig:
+    """Settings from --config, then flags, then key=value."""
+    base: dict[str, Any] = {}
+    if args.config is not None:
+        try:
+            base = parse_yaml(args.config.read_text(encoding="utf-8"), str(args.config))
+        except OSError as error:
+            raise InputError(f"settings file {args.config} cannot be read: {error.strerror}") from None
+    for name in _FLAGS:
+        value = getattr(args, name)
+        if value is not None:
+            base[name] = int(value) if name in ("zoom", "size", "workers") and value.lstrip("-").isdigit() else value
+    return build(ShardsConfig, merge(base, args.settings))
+
+
+def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, Any], last: str) -> None:
+    if args.json:
+        print(json.dumps(result | {"stages": [s.as_dict() for s in stages]}))
+    elif not args.quiet:
+        print(format_table(stages), file=sys.stderr)
+        print(last)
+
+
+def _run_shards(args: argparse.Namespace) -> int:
+    outcome = make_shards(read_config(args), quiet=args.quiet or args.json)
+    d = outcome.document
+    result = {"out": outcome.out, "built": outcome.built} | {k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")}
+    done = "nothing left to do: " if not outcome.built else ""
+    last = f"{done}{outcome.out}: {d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB, content {d['content_hash'][:12]}"
+    _report(args, outcome.stages, result, last)
+    return 0
+
+
+def _run_plan(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    with Runner(config.workers) as runner:
+        plan = make_plan(config, runner, quiet=args.quiet or args.json)
+    photos = sum(len(p) for p in plan.photos.values())
+    result = {
+        "region": plan.region.name, "extracts": plan.features.names, "scenes": [s.name for s in plan.scenes], "zoom": config.zoom,
+        "tiles": plan.tiles, "shards": len(plan.shards), "photos": photos, "features": plan.features.count,
+        "osm_time": plan.features.snapshot,
+    }  # fmt: skip
+    last = f"{plan.tiles:,} tiles at zoom {config.zoom} in {len(plan.shards):,} shards, {photos:,} photos, {len(plan.scenes)} scenes"
+    _report(args, plan.stages, result, last)
+    return 0
+
+
+def _configure_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, help="OSM extracts")
+    parser.add_argument("--out", type=Path, required=True, help="folder for features.parquet (GeoParquet) and drops.parquet")
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
+
+
+def _run_features(args: argparse.Namespace) -> int:
+    rules = load_rules()
+    with Runner(args.workers) as runner:
+        features, row = features_stage(args.files, rules, cache_folder(""), runner, args.quiet or args.json)
+    table, drops = load_features(features)
+    store = Store(args.out)
+    metadata = pq.read_metadata(features.folders[0] / "features.parquet").metadata or {}
+    geo = json.loads(metadata[b"geo"])["columns"]["geometry"]["geometry_types"]
+    store.write_table("drops.parquet", drops.replace_schema_metadata(None))
+    store.write_table("features.parquet", table, geoparquet_metadata(None, geo))
+    result = {"out": str(args.out), "features": table.num_rows, "drops": int(sum(drops["count"].to_pylist()))}
+    _report(args, [row], result, f"{args.out}: {table.num_rows:,} features, {drops.num_rows:,} rows of drops")
+    return 0
+
+
+SHARDS = Command("Build a dataset from a region, imagery and street view", _configure, _run_shards)
+PLAN = Command("Show what `shards` would build, without building it", _configure, _run_plan)
+FEATURES = Command("Read OSM extracts into a GeoParquet table of features and a table of drops", _configure_features, _run_features)

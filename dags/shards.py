@@ -1,0 +1,263 @@
+"""From a region to a dataset directory: regions → features → vocabulary → plan → samples → shards → catalog.
+
+Each stage is one call. What an earlier run finished is not done again: features and cells are cached by the hash of
+their inputs, and a shard exists if its index rows, written last, do.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
+from pipeline.catalog.fold import finished, fold, groups
+from pipeline.catalog.store import Lock, Store
+from pipeline.config import ShardsConfig
+from pipeline.imagery.local import Scene, open_scene
+from pipeline.osm.stage import (
+    Cells,
+    Features,
+    cache_folder,
+    cell_ids,
+    code_fingerprint,
+    features_stage,
+    file_sha256,
+    load_features,
+    read_cell,
+    vocabulary_stage,
+)
+from pipeline.regions.resolve import Region, resolve
+from pipeline.rules import Rules, load_rules
+from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.versions import encoder_versions
+from pipeline.shards.plan import covered_by, cut_shards, extent_tiles, occupied, order_tiles
+from pipeline.shards.work import ShardJob, Tile, build_shard
+from pipeline.streetview.photos import Photo, read_photos
+from schemas.catalog import STAGES, catalog_file
+from schemas.errors import DatasetError
+from schemas.features import CELL_ZOOM, DROPS, drop_row
+from schemas.footprint import lonlat_to_tile
+
+
+@dataclass
+class Plan:
+    """What will be built."""
+
+    region: Region
+    rules: Rules
+    features: Features
+    cells: Cells
+    scenes: list[Scene]
+    shards: list[NDArray[np.int64]]  # tiles [T,2] of each shard
+    photos: dict[Tile, list[Photo]]
+    drops: list[dict[str, Any]]  # of planning: photos that no tile holds
+    min_objects: int
+    stages: list[StageRow] = field(default_factory=list)
+
+    @property
+    def tiles(self) -> int:
+        """Number of planned tiles."""
+        return sum(len(s) for s in self.shards)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    out: str
+    document: dict[str, Any]  # dataset.json
+    stages: list[StageRow]
+    built: int  # shards written by this run
+
+
+def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False) -> Plan:
+    """All stages before the first sample."""
+    cache = cache_folder(config.cache)
+    start = time.monotonic()
+    region = resolve(config, cache)
+    rules = load_rules(config.rules)
+    inputs = len(region.extracts) + len(region.imagery) + (region.streetview is not None)
+    stages = [StageRow("regions", inputs, "inputs", time.monotonic() - start, peak_memory_mb())]
+    features, row = features_stage(region.extracts, rules, cache, runner, quiet)
+    stages.append(row)
+    cells, row = vocabulary_stage(features, rules, config.osm.min_tag_count, min(CELL_ZOOM, config.zoom), cache)
+    stages.append(row)
+    start = time.monotonic()
+    scenes = [open_scene(path) for path in region.imagery]
+    min_objects = config.plan.min_objects
+    if min_objects is None:
+        min_objects = 0 if scenes else 1
+    tiles = plan_tiles(config, features, cells, scenes, min_objects)
+    photos, drops = plan_photos(config, region, tiles)
+    shards = cut_shards(order_tiles(tiles, config.zoom), config.plan.tiles_per_shard)
+    seconds = time.monotonic() - start
+    stages.append(StageRow("plan", len(tiles), "tiles", seconds, peak_memory_mb(), sum(int(d["count"]) for d in drops)))
+    return Plan(region, rules, features, cells, scenes, shards, photos, drops, min_objects, stages)
+
+
+def plan_tiles(
+    config: ShardsConfig, features: Features, cells: Cells, scenes: list[Scene], min_objects: int
+) -> NDArray[np.int64]:
+    """Tiles (x, y) to build, i64[T,2]: in the extracts' extents, inside the imagery, with enough objects."""
+    tiles = extent_tiles(features.extents, config.zoom, config.plan.max_tiles)
+    if scenes:
+        tiles = tiles[covered_by(tiles, config.zoom, [s.area for s in scenes])]
+    if min_objects == 0 or not len(tiles):
+        return tiles
+    shift = config.zoom - cells.zoom
+    cell = (tiles[:, 1] >> shift) * (1 << cells.zoom) + (tiles[:, 0] >> shift)
+    count = np.zeros(len(tiles), np.int64)
+    for c in cell_ids(cells.path):
+        own = np.flatnonzero(cell == c)
+        if len(own):
+            count[own] = occupied(tiles[own], config.zoom, read_cell(cells.path, c).geometry)
+    return tiles[count >= min_objects]
+
+
+def plan_photos(
+    config: ShardsConfig, region: Region, tiles: NDArray[np.int64]
+) -> tuple[dict[Tile, list[Photo]], list[dict[str, Any]]]:
+    """Photos by tile, and DROPS rows of those that no planned tile holds."""
+    if region.streetview is None:
+        return {}, []
+    photos, drops = read_photos(region.streetview, config.sv.licence)
+    planned = {(int(x), int(y)) for x, y in tiles}
+    by_tile: dict[Tile, list[Photo]] = {}
+    for photo in photos:
+        x, y = np.floor(lonlat_to_tile(np.array([photo.lon, photo.lat]), config.zoom)).astype(np.int64)
+        if (int(x), int(y)) in planned:
+            by_tile.setdefault((int(x), int(y)), []).append(photo)
+        else:
+            detail = f"{photo.lon:.6f}, {photo.lat:.6f} lies in no planned tile"
+            drops.append(drop_row("streetview", "photos", "outside_tiles", key=photo.id, detail=detail))
+    return by_tile, drops
+
+
+def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
+    """Build the dataset of ``config`` into ``config.out``; a finished part is not repeated.
+
+    Raises:
+        GeoshardsError: an input cannot be used, or ``out`` holds another dataset.
+    """
+    began = time.monotonic()
+    with Runner(config.workers) as runner:
+        plan = make_plan(config, runner, quiet)
+        store = Store(config.out or Path("data") / plan.region.name)
+        sources = _sources(plan, config)
+        fingerprint = _fingerprint(config, plan, sources)
+        with Lock(store):
+            _claim(store, fingerprint)
+            stages = list(plan.stages)
+            built = _samples_stage(config, plan, store, runner, stages, quiet)
+            start = time.monotonic()
+            _catalog_stage(plan, store)
+            document = dataset_document(store, plan.region.name, config.content(), sources, encoder_versions(), fingerprint)
+            stages.append(StageRow("catalog", document["samples"], "samples", time.monotonic() - start, peak_memory_mb()))
+            total = StageRow("total", document["samples"], "samples", time.monotonic() - began, max(s.peak_memory_mb for s in stages))
+            stages.append(total)
+            if built or not store.exists("dataset.json"):
+                rows = pa.Table.from_pylist([s.as_dict() for s in stages], schema=STAGES)
+                store.write_table(catalog_file("stages", 0), rows)
+                write_documents(store, document)
+            store.remove("catalog/.pending/run.json")
+    return Outcome(store.root, document, stages, built)
+
+
+def _samples_stage(
+    config: ShardsConfig, plan: Plan, store: Store, runner: Runner, stages: list[StageRow], quiet: bool
+) -> int:
+    """Build the shards that are missing; fold each group of them as soon as it is whole."""
+    start = time.monotonic()
+    done, folded = finished(store)
+    jobs = [_job(config, plan, store, i) for i in range(len(plan.shards)) if i not in done]
+    progress = Progress("samples", sum(len(j.tiles) for j in jobs), "tiles", quiet)
+    counts = {"samples": 0, "photos": 0, "drops": 0, "bytes": 0}
+    memory, write_seconds = 0.0, 0.0
+    for _, result, worker_memory in runner.map(build_shard, jobs):
+        done.add(result.index)
+        memory = max(memory, worker_memory)
+        write_seconds += result.write_seconds
+        for name in counts:
+            counts[name] += getattr(result, name)
+        progress.advance(result.planned)
+    progress.close()
+    for number, members in enumerate(groups(len(plan.shards))):
+        if number not in folded and done.issuperset(members):
+            fold(store, number, members)
+    seconds = time.monotonic() - start
+    stages.append(StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached=not jobs))
+    stages.append(StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, cached=not jobs))
+    return len(jobs)
+
+
+def _job(config: ShardsConfig, plan: Plan, store: Store, index: int) -> ShardJob:
+    tiles = plan.shards[index]
+    photos = {t: plan.photos[t] for x, y in tiles if (t := (int(x), int(y))) in plan.photos}
+    return ShardJob(
+        store.root, index, tiles, config, plan.rules.paint, plan.cells.path, plan.cells.zoom, plan.scenes, photos,
+        plan.min_objects, plan.features.snapshot, plan.region.licences, plan.region.name,
+    )  # fmt: skip
+
+
+def _catalog_stage(plan: Plan, store: Store) -> None:
+    """Tables that belong to no shard: the vocabulary, and what was dropped before there were tiles."""
+    vocabulary = pq.read_table(plan.cells.folder / "vocabulary.parquet").replace_schema_metadata(None)
+    store.write_table(catalog_file("vocabulary", 0), vocabulary)
+    drops = [
+        load_features(plan.features)[1].replace_schema_metadata(None),
+        pq.read_table(plan.cells.folder / "drops.parquet").replace_schema_metadata(None),
+    ]
+    drops.append(pa.Table.from_pylist(plan.drops, schema=DROPS))
+    store.write_table("catalog/drops/before-tiles.parquet", pa.concat_tables(drops).cast(DROPS))
+
+
+def _sources(plan: Plan, config: ShardsConfig) -> list[dict[str, Any]]:
+    """Every input with its hash, licence and date."""
+    region, rows = plan.region, []
+    for name, digest in zip(plan.features.names, plan.features.hashes, strict=True):
+        rows.append({"kind": "osm", "name": name, "sha256": digest, "licence": region.licences.get("osm"), "date": plan.features.snapshot})
+    for scene in plan.scenes:
+        licence = config.rs.licence or region.licences.get("rs")
+        rows.append({"kind": "imagery", "name": scene.name, "sha256": file_sha256(Path(scene.path)), "licence": licence,
+                     "date": config.rs.acquired or scene.acquired})  # fmt: skip
+    if region.streetview is not None:
+        photos = sorted((p.path, json.dumps(asdict(p) | {"path": ""}, sort_keys=True)) for own in plan.photos.values() for p in own)
+        digest = sha256("\n".join(f"{file_sha256(Path(path))} {row}" for path, row in photos).encode()).hexdigest()
+        licence = config.sv.licence or region.licences.get("sv")
+        rows.append({"kind": "streetview", "name": region.streetview.name, "sha256": digest, "licence": licence, "date": None})
+    return rows
+
+
+def _fingerprint(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
+    """What decides the dataset's bytes: settings, inputs, rules, code and libraries."""
+    parts = {
+        "config": config.content(), "sources": sources, "rules": plan.rules.fingerprint,
+        "code": code_fingerprint("schemas", "geometry", "pipeline", "dags"), "libraries": encoder_versions(),
+    }  # fmt: skip
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _claim(store: Store, fingerprint: str) -> None:
+    """Make sure that ``out`` is empty, or was begun or finished with the same settings and inputs."""
+    found = None
+    if store.exists("dataset.json"):
+        found = load_dataset(store).get("fingerprint")
+    elif store.exists("catalog/.pending/run.json"):
+        found = json.loads(store.read("catalog/.pending/run.json")).get("fingerprint")
+    elif store.names("shards"):
+        found = "unknown"
+    if found not in (None, fingerprint):
+        raise DatasetError(
+            f"{store.root} holds a dataset of other inputs, settings or versions; choose another out, or delete that folder"
+        )
+    if found is None:
+        store.write("catalog/.pending/run.json", json.dumps({"fingerprint": fingerprint}).encode())

@@ -1,0 +1,71 @@
+"""Lon/lat onto pixels: the only way by which vectors and photos meet images. Never a linear lon/lat map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import Geod, Transformer
+
+from schemas.footprint import Footprint
+
+Floats = NDArray[np.float64]
+
+_GEOD = Geod(ellps="WGS84")
+
+
+@lru_cache(maxsize=32)
+def _from_lonlat(crs: str) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+
+
+def project(geometry: NDArray[Any], crs: str) -> NDArray[Any]:
+    """Shapely objects in lon/lat degrees into ``crs``, vertex by vertex: densify long segments first."""
+    transformer = _from_lonlat(crs)
+    return shapely.transform(geometry, lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1))
+
+
+def lonlat_to_normalised(footprint: Footprint, lonlat: Floats) -> Floats:
+    """Lon/lat degrees f64[N,2] to normalised image coordinates f64[N,2] of one footprint."""
+    lonlat = np.asarray(lonlat, np.float64).reshape(-1, 2)
+    xy = np.stack(_from_lonlat(footprint.crs).transform(lonlat[:, 0], lonlat[:, 1]), axis=1)
+    return footprint.pixel_to_normalised(footprint.crs_to_pixel(xy))
+
+
+def pixel_to_lonlat(footprint: Footprint, xy: Floats) -> Floats:
+    """Pixel coordinates f64[N,2] of one footprint to lon/lat degrees f64[N,2]."""
+    crs = footprint.pixel_to_crs(np.asarray(xy, np.float64).reshape(-1, 2))
+    back = _from_lonlat(footprint.crs).transform(crs[:, 0], crs[:, 1], direction="INVERSE")
+    return np.stack(back, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where T footprints of one CRS and size lie."""
+
+    centre: Floats  # [T,2] lon, lat in degrees
+    bbox: Floats  # [T,4] west, south, east, north in degrees
+    corners: Floats  # [T,4,2] lon, lat: upper left, upper right, lower right, lower left
+    gsd: Floats  # [T,2] true metres a pixel along x and along y at the centre
+
+
+def place(footprints: list[Footprint]) -> Placement:
+    """Positions and true ground sampling distances, by the geodesic between the middles of neighbouring pixels."""
+    first = footprints[0]
+    w, h = first.width, first.height
+    x, y = w / 2, h / 2
+    # Corners, side midpoints (a side may bulge beyond its corners in lon/lat), centre, and half a pixel around it.
+    pixels = np.array(
+        [[0, 0], [w, 0], [w, h], [0, h], [x, 0], [w, y], [x, h], [0, y], [x, y], [x - 0.5, y], [x + 0.5, y], [x, y - 0.5], [x, y + 0.5]]
+    )
+    crs = np.stack([f.pixel_to_crs(pixels) for f in footprints])
+    back = _from_lonlat(first.crs).transform(crs[..., 0].ravel(), crs[..., 1].ravel(), direction="INVERSE")
+    lonlat = np.stack(back, axis=1).reshape(len(footprints), len(pixels), 2)
+    edge = lonlat[:, :8]
+    bbox = np.concatenate((edge.min(axis=1), edge.max(axis=1)), axis=1)
+    step = [_GEOD.inv(*lonlat[:, i].T, *lonlat[:, i + 1].T)[2] for i in (9, 11)]
+    return Placement(lonlat[:, 8], bbox, lonlat[:, :4], np.stack(step, axis=1))

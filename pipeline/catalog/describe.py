@@ -1,0 +1,151 @@
+"""The documents of a dataset: dataset.json, README.md, ATTRIBUTION.md, croissant.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.catalog.store import Store
+from schemas.catalog import SCHEMA_VERSION
+from schemas.errors import DatasetError
+from schemas.sample import content_hash, layout_hash
+
+_CREDIT = {
+    "osm": "© OpenStreetMap contributors, https://www.openstreetmap.org/copyright. Tokens and class rasters are derived "
+    "from OSM data: credit it wherever the dataset or what is made from it is shown, and share adapted data alike.",
+}
+
+
+def read_catalog(store: Store, table: str) -> pa.Table:
+    """A whole catalog table.
+
+    Raises:
+        DatasetError: the dataset has none.
+    """
+    names = store.names(f"catalog/{table}")
+    if not names:
+        raise DatasetError(f"{store.root} has no catalog/{table}; is it a dataset that `geoshards shards` finished?")
+    return pa.concat_tables([store.read_table(f"catalog/{table}/{name}").replace_schema_metadata(None) for name in names])
+
+
+def load_dataset(store: Store) -> dict[str, Any]:
+    """dataset.json.
+
+    Raises:
+        DatasetError: it is missing, damaged, or of a newer layout than this code reads.
+    """
+    try:
+        document = json.loads(store.read("dataset.json"))
+    except ValueError:
+        raise DatasetError(f"{store.path('dataset.json')} is damaged; run `geoshards shards` again") from None
+    if document.get("schema_version", 0) > SCHEMA_VERSION:
+        raise DatasetError(f"{store.root} has schema version {document['schema_version']}, newer than {SCHEMA_VERSION}; upgrade")
+    return dict(document)
+
+
+def dataset_document(
+    store: Store, name: str, config: dict[str, Any], sources: list[dict[str, Any]], encoders: dict[str, str], fingerprint: str
+) -> dict[str, Any]:
+    """The content of dataset.json, from the folded catalog."""
+    samples, shards = read_catalog(store, "samples"), read_catalog(store, "shards").sort_by("index")
+    rows = zip(samples["key"].to_pylist(), samples["sha256"].to_pylist(), strict=True)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "content_hash": content_hash(rows),
+        "layout_hash": layout_hash(zip(shards["shard"].to_pylist(), shards["sha256"].to_pylist(), strict=True)),
+        "samples": samples.num_rows,
+        "shards": shards.num_rows,
+        "bytes": int(sum(shards["bytes"].to_pylist())),
+        "counts": {c: int(sum(samples[c].to_pylist())) for c in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")},
+        "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
+        "sources": sources,
+        "encoders": encoders,
+        "config": config,
+        "fingerprint": fingerprint,
+    }
+
+
+def write_documents(store: Store, document: dict[str, Any]) -> None:
+    """The four documents; dataset.json last, as it says that the dataset is whole."""
+    licences = sorted({x for row in read_catalog(store, "samples")["licences"].to_pylist() for x in row or ()})
+    authors = sorted({a for a in read_catalog(store, "streetview")["author"].to_pylist() if a})
+    store.write("README.md", _card(document, licences).encode())
+    store.write("ATTRIBUTION.md", _attribution(document, licences, authors).encode())
+    store.write("croissant.json", (json.dumps(_croissant(document, licences), indent=1, sort_keys=True) + "\n").encode())
+    store.write("dataset.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _card(d: dict[str, Any], licences: list[str]) -> str:
+    c = d["counts"]
+    splits = ", ".join(f"{k} {v:,}" for k, v in d["splits"].items())
+    return f"""# {d["name"]}
+
+{d["samples"]:,} samples in {d["shards"]:,} WebDataset shards ({d["bytes"] / 1e6:,.1f} MB), made with geoshards.
+
+| what | count |
+|---|---|
+| remote-sensing images | {c["n_rs"]:,} |
+| OSM objects (points, lines, polygons) | {c["n_point"]:,}, {c["n_line"]:,}, {c["n_polygon"]:,} |
+| relations between objects | {c["n_edges"]:,} |
+| street-view photos | {c["n_streetview"]:,} |
+| samples by split | {splits} |
+
+- content hash `{d["content_hash"]}` (survives resharding)
+- layout hash `{d["layout_hash"]}`
+- licences: {", ".join(licences) or "not stated"} (see ATTRIBUTION.md)
+
+Read it with `webdataset.WebDataset("shards/part-*.tar")`, or query `catalog/` with DuckDB: `geoshards query . "SELECT …"`.
+"""
+
+
+def _attribution(d: dict[str, Any], licences: list[str], authors: list[str]) -> str:
+    lines = ["# Attribution", "", "Sources of this dataset, each under its own licence:", ""]
+    for s in d["sources"]:
+        date = f", {s['date']}" if s.get("date") else ""
+        lines.append(f"- {s['kind']}: {s['name']}{date}. Licence: {s.get('licence') or 'not stated; ask the provider before sharing'}.")
+    if any("ODbL" in x for x in licences):
+        lines += ["", _CREDIT["osm"]]
+    if authors:
+        lines += ["", "Photos by: " + ", ".join(authors) + "."]
+    return "\n".join([*lines, "", "Photo by photo: `catalog/streetview` (author, licence).", ""])
+
+
+def _croissant(d: dict[str, Any], licences: list[str]) -> dict[str, Any]:
+    """Croissant 1.0 metadata (MLCommons): the shards as a file set, and the sample table's fields."""
+    context = {
+        "@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
+        "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo", "recordSet": "cr:recordSet", "field": "cr:field",
+        "fileSet": "cr:fileSet", "includes": "cr:includes", "source": "cr:source", "extract": "cr:extract", "column": "cr:column",
+        "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    }  # fmt: skip
+    fields = [("key", "sc:Text"), ("shard", "sc:Text"), ("lon", "sc:Float"), ("lat", "sc:Float"), ("gsd_x", "sc:Float"),
+              ("split", "sc:Text"), ("n_streetview", "sc:Integer")]  # fmt: skip
+    return {
+        "@context": context,
+        "@type": "sc:Dataset",
+        "name": d["name"],
+        "description": "Remote-sensing tiles with OpenStreetMap tokens and street-view photos, in WebDataset shards.",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "license": licences,
+        "version": d["content_hash"][:12],
+        "distribution": [
+            {"@type": "cr:FileSet", "@id": "shards", "encodingFormat": "application/x-tar", "includes": "shards/*.tar"},
+            {"@type": "cr:FileSet", "@id": "samples", "encodingFormat": "application/vnd.apache.parquet",
+             "includes": "catalog/samples/*.parquet"},
+        ],
+        "recordSet": [
+            {
+                "@type": "cr:RecordSet",
+                "@id": "sample",
+                "field": [
+                    {"@type": "cr:Field", "@id": f"sample/{name}", "dataType": kind,
+                     "source": {"fileSet": {"@id": "samples"}, "extract": {"column": name}}}
+                    for name, kind in fields
+                ],
+            }
+        ],
+    }  # fmt: skip

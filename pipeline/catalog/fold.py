@@ -1,0 +1,43 @@
+"""Index rows of finished shards folded into catalog files of 256 shards; what is finished and what is not."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+
+from pipeline.catalog.store import Store
+from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file
+from schemas.features import geoparquet_metadata
+
+#: Tables that every shard adds to; ``shards`` last, as it marks a group as folded.
+_TABLES = ("samples", "streetview", "drops", "shards")
+_PENDING = re.compile(r"part-(\d{7})\.shards\.parquet")
+
+
+def finished(store: Store) -> tuple[set[int], set[int]]:
+    """Indices of the shards that are written, and the groups that are folded."""
+    shards = {int(m[1]) for n in store.names("catalog/.pending") if (m := _PENDING.fullmatch(n))}
+    folded: set[int] = set()
+    for name in store.names("catalog/shards"):
+        folded.add(int(name.removeprefix("part-").removesuffix(".parquet")))
+        shards.update(store.read_table(f"catalog/shards/{name}")["index"].to_pylist())
+    return shards, folded
+
+
+def groups(total: int) -> list[range]:
+    """Shard indices of each catalog file."""
+    return [range(i, min(i + SHARDS_PER_FILE, total)) for i in range(0, total, SHARDS_PER_FILE)]
+
+
+def fold(store: Store, group: int, shards: range) -> None:
+    """Fold one group whose shards are all written. Doing it twice, or half and then again, gives the same files."""
+    for table in _TABLES:
+        rows = pa.concat_tables([store.read_table(pending_file(table, i)) for i in shards]).cast(TABLES[table])
+        metadata = None
+        if table == "samples" and rows.num_rows:
+            metadata = geoparquet_metadata(None, ["Polygon"])
+        store.write_table(catalog_file(table, group), rows, metadata)
+    for index in shards:
+        for table in reversed(_TABLES):
+            store.remove(pending_file(table, index))

@@ -1,0 +1,65 @@
+"""The ``geoshards`` command: subcommands come from entry points, so that no room imports another to offer its own."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from importlib.metadata import entry_points
+
+from schemas.command import GROUP, Command
+from schemas.errors import ConfigError, GeoshardsError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; exit status 0 done, 1 failed, 2 wrong call. The reason is the last line on standard error."""
+    arguments = sys.argv[1:] if argv is None else argv
+    points = {p.name: p for p in entry_points(group=GROUP)}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview({name: point.load() for name, point in sorted(points.items())}))
+        return 0 if arguments else 2
+    name = arguments[0]
+    if name not in points:
+        near = difflib.get_close_matches(name, list(points), 1)
+        hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(sorted(points))}"
+        print(f"error: unknown command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    command: Command = points[name].load()
+    parser = argparse.ArgumentParser(
+        f"geoshards {name}", description=command.help, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress and no table")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.configure(parser)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return command.run(parser.parse_args(arguments[1:]))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except GeoshardsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        return 1
+
+
+def _terminate(*_: object) -> None:
+    """SIGTERM stops as Ctrl-C does, so that locks are released."""
+    raise KeyboardInterrupt
+
+
+def _overview(commands: dict[str, Command]) -> str:
+    width = max((len(name) for name in commands), default=0)
+    lines = [f"  {name.ljust(width)}  {command.help.splitlines()[0]}" for name, command in commands.items()]
+    return "\n".join(["usage: geoshards COMMAND …  (geoshards COMMAND --help explains one)", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Settings of a shards run. ``geoshards shards key.sub=value`` sets any of them; ``--config FILE`` reads them from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pipeline.rules import RulesConfig
+from schemas.errors import ConfigError
+from schemas.splits import SplitConfig
+
+
+@dataclass(frozen=True)
+class OsmConfig:
+    """From extract to features and tags."""
+
+    min_tag_count: int = 2  # a tag on fewer features falls back to its key
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Which tiles become samples, and how they are cut into shards."""
+
+    tiles_per_shard: int = 256
+    min_objects: int | None = None  # OSM features that meet a tile; unset: 0 with imagery, 1 without
+    max_tiles: int = 20_000_000  # more is refused: it is most often a wrong zoom
+
+
+@dataclass(frozen=True)
+class ImageryConfig:
+    """From raster files to RS images."""
+
+    resampling: Literal["nearest", "bilinear", "cubic", "average", "lanczos"] = "bilinear"
+    max_nodata: float = 0.0  # a tile with a larger share of nodata pixels is dropped, 0..1
+    quality: int = 90  # of rs.jpg, 1..100
+    format: Literal["auto", "jpg", "png", "npy"] = "auto"  # auto: jpg for three 8-bit bands, npy for all else
+    licence: str | None = None  # of the images, for ATTRIBUTION.md
+    acquired: str | None = None  # ISO 8601; unset: the file's TIFFTAG_DATETIME
+
+
+@dataclass(frozen=True)
+class StreetviewConfig:
+    """From photos to SV images."""
+
+    size: int = 512  # longest side in pixels; smaller photos stay as they are
+    quality: int = 88  # of sv.N.jpg, 1..100
+    max_per_tile: int = 16  # the first by capture time and id
+    licence: str | None = None  # where the photos' table names none
+
+
+@dataclass(frozen=True)
+class TokensConfig:
+    """OSM tokens of a sample."""
+
+    grid: tuple[int, int] = (14, 14)  # rows, columns of the ViT patch grid
+    raster: bool = True  # write osm.png
+    seed: int = 0  # of the polygon anchors
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The generated region."""
+
+    seed: int = 7
+    scale: int = 1  # times the area of about 300 tiles at zoom 17
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """Everything that ``geoshards shards`` can be told."""
+
+    region: str = "demo"  # demo, or paths of OSM extracts, comma-separated
+    imagery: str = "auto"  # auto | none | paths of rasters, comma-separated
+    streetview: str = "auto"  # auto | none | a folder of photos, or a CSV table of them
+    zoom: int = 17  # of the XYZ tiles, 0..22
+    size: int = 256  # pixels a side
+    out: str = ""  # dataset directory or fsspec URL; empty: data/REGION
+    workers: int = 0  # processes; 0: one a core
+    cache: str = ""  # empty: $GEOSHARDS_CACHE, else data/cache
+    osm: OsmConfig = field(default_factory=OsmConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    rs: ImageryConfig = field(default_factory=ImageryConfig)
+    sv: StreetviewConfig = field(default_factory=StreetviewConfig)
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    demo: DemoConfig = field(default_factory=DemoConfig)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "zoom must be 0 to 22": 0 <= self.zoom <= 22,
+            "size must be 16 to 4096 pixels": 16 <= self.size <= 4096,
+            "workers must be 0 (one a core) or more": self.workers >= 0,
+            "plan.tiles_per_shard must be 1 to 100000": 1 <= self.plan.tiles_per_shard <= 100_000,
+            "rs.max_nodata must be 0 to 1": 0 <= self.rs.max_nodata <= 1,
+            "rs.quality must be 1 to 100": 1 <= self.rs.quality <= 100,
+            "sv.quality must be 1 to 100": 1 <= self.sv.quality <= 100,
+            "sv.size must be 16 or more": self.sv.size >= 16,
+            "sv.max_per_tile must be 0 or more": self.sv.max_per_tile >= 0,
+            "tokens.grid must be 1 to 255 cells a side": all(1 <= g <= 255 for g in self.tokens.grid),
+            "demo.scale must be 1 to 100": 1 <= self.demo.scale <= 100,
+            "osm.min_tag_count must be 1 or more": self.osm.min_tag_count >= 1,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise ConfigError(message)
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide the dataset's bytes: not where it lies, nor who makes it."""
+        values = asdict(self)
+        for name in ("out", "workers", "cache", "region", "imagery", "streetview"):
+            del values[name]
+        return values

@@ -1,0 +1,182 @@
+"""Running one function over many items, in this process or on Ray; progress with an ETA; a table at the end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A result and what its process needed for it."""
+
+    value: Any
+    memory_mb: float
+
+
+def _timed(function: Callable[[Any], Any], item: Any) -> Timed:
+    return Timed(function(item), peak_memory_mb())
+
+
+@dataclass
+class StageRow:
+    """One line of the closing table; also a row of catalog/stages."""
+
+    stage: str
+    items: int
+    unit: str
+    seconds: float
+    peak_memory_mb: float
+    drops: int = 0
+    cached: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row in schemas.catalog.STAGES order."""
+        rate = self.items / self.seconds if self.seconds > 0 else 0.0
+        return {
+            "stage": self.stage, "items": self.items, "unit": self.unit, "seconds": round(self.seconds, 3),
+            "items_per_second": round(rate, 3), "peak_memory_mb": round(self.peak_memory_mb, 1), "drops": self.drops,
+            "cached": self.cached,
+        }  # fmt: skip
+
+
+@dataclass
+class Progress:
+    """Lines on standard error: in place on a terminal, every few seconds elsewhere, none when quiet."""
+
+    stage: str
+    total: int
+    unit: str
+    quiet: bool = False
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    done: int = 0
+    _start: float = field(default_factory=time.monotonic)
+    _shown: float = 0.0
+
+    def advance(self, count: int) -> None:
+        """``count`` more items are done."""
+        self.done += count
+        now = time.monotonic()
+        every = 0.2 if self.stream.isatty() else 5.0
+        if not self.quiet and now - self._shown >= every and (self.stream.isatty() or now - self._start >= every):
+            self._shown = now
+            self._write(now)
+
+    def _write(self, now: float) -> None:
+        elapsed = now - self._start
+        rate = self.done / elapsed if elapsed else 0.0
+        left = (self.total - self.done) / rate if rate else 0.0
+        share = 100 * self.done / self.total if self.total else 100
+        text = f"{self.stage}: {self.done}/{self.total} {self.unit} ({share:.0f} %), {rate:.1f}/s, ETA {_clock(left)}"
+        self.stream.write(f"\r\x1b[K{text}" if self.stream.isatty() else f"{text}\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Clear the line on a terminal."""
+        if self.stream.isatty() and not self.quiet:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class Runner:
+    """Maps functions over items with ``workers`` processes; one worker is this process itself, without Ray."""
+
+    def __init__(self, workers: int = 0) -> None:
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._started = False
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R, float]]:
+        """(index, result, worker's peak memory in MB) of each item, in the order in which they finish."""
+        if self.workers == 1 or len(items) <= 1:
+            for index, item in enumerate(items):
+                yield index, function(item), peak_memory_mb()
+            return
+        yield from self._map_on_ray(function, items)
+
+    def _map_on_ray(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R, float]]:
+        import ray
+
+        self._start()
+        # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
+        task = ray.remote(num_cpus=1, max_retries=2)(_timed)
+        shared = ray.put(function)
+        waiting: dict[Any, int] = {}
+        remaining = iter(enumerate(items))
+        try:
+            while True:
+                while len(waiting) < 2 * self.workers and (entry := next(remaining, None)) is not None:
+                    waiting[task.remote(shared, entry[1])] = entry[0]
+                if not waiting:
+                    return
+                ready, _ = ray.wait(list(waiting), num_returns=1)
+                for reference in ready:
+                    index = waiting.pop(reference)
+                    try:
+                        timed = ray.get(reference)
+                    except ray.exceptions.RayTaskError as error:
+                        raise error.cause from None
+                    yield index, timed.value, timed.memory_mb
+        finally:
+            for reference in waiting:
+                ray.cancel(reference)
+
+    def _start(self) -> None:
+        """Join the cluster of RAY_ADDRESS, or start one here for this run."""
+        import ray
+
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if not os.environ.get("RAY_ADDRESS"):
+            options |= {"num_cpus": self.workers, "include_dashboard": False}
+        ray.init(**options)
+        self._started = True
+
+    def close(self) -> None:
+        """Stop the Ray that this runner started; leave any other alone."""
+        if self._started:
+            import ray
+
+            ray.shutdown()
+            self._started = False
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def format_table(rows: list[StageRow]) -> str:
+    """The closing table as text."""
+    head = ["stage", "items", "seconds", "items/s", "peak MB", "drops"]
+    body = [
+        [
+            r.stage + (" (cached)" if r.cached else ""), f"{r.items:,} {r.unit}", f"{r.seconds:.1f}",
+            f"{r.items / r.seconds:,.1f}" if r.seconds >= 0.05 and not r.cached else "-", f"{r.peak_memory_mb:,.0f}", f"{r.drops:,}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in [head, *body]]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -1,0 +1,95 @@
+"""Which tiles become samples, in which order, in which shard: pure functions on small tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from schemas.errors import ConfigError, InputError
+from schemas.footprint import lonlat_to_tile, tile_to_lonlat
+
+Ints = NDArray[np.int64]
+Box = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+
+def extent_tiles(extents: list[Box], zoom: int, max_tiles: int) -> Ints:
+    """Tiles (x, y) that meet any of the extents, i64[T,2], each once.
+
+    Raises:
+        ConfigError: more than ``max_tiles``.
+    """
+    side = 1 << zoom
+    found: list[Ints] = []
+    for west, south, east, north in extents:
+        x0, y0 = np.clip(np.floor(lonlat_to_tile(np.array([west, north]), zoom)), 0, side - 1).astype(np.int64)
+        x1, y1 = np.clip(np.floor(lonlat_to_tile(np.array([east, south]), zoom)), 0, side - 1).astype(np.int64)
+        count = (x1 - x0 + 1) * (y1 - y0 + 1)
+        if count > max_tiles:
+            raise ConfigError(
+                f"the extent {west:.3f},{south:.3f},{east:.3f},{north:.3f} holds {count:,} tiles at zoom {zoom}, over "
+                f"plan.max_tiles={max_tiles:,}; lower the zoom or raise plan.max_tiles"
+            )
+        x, y = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
+        found.append(np.stack((x.ravel(), y.ravel()), axis=1))
+    return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+
+
+def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
+    """Tiles i64[T,2] as shapely boxes in lon/lat."""
+    west, north = tile_to_lonlat(tiles.astype(np.float64), zoom).T
+    east, south = tile_to_lonlat(tiles + 1.0, zoom).T
+    return shapely.box(west, south, east, north)
+
+
+def covered_by(tiles: Ints, zoom: int, areas: list[Any]) -> NDArray[np.bool_]:
+    """Which tiles lie wholly inside one of ``areas`` (lon/lat polygons), bool[T]."""
+    boxes = tile_boxes(tiles, zoom)
+    result = np.zeros(len(tiles), bool)
+    for area in areas:
+        shapely.prepare(area)
+        result |= shapely.covers(area, boxes)
+    return result
+
+
+def occupied(tiles: Ints, zoom: int, geometry: NDArray[Any]) -> NDArray[np.int64]:
+    """Features (lon/lat shapely objects) that meet each tile, i64[T]; touching counts."""
+    if not len(tiles) or not len(geometry):
+        return np.zeros(len(tiles), np.int64)
+    hit, _ = shapely.STRtree(geometry).query(tile_boxes(tiles, zoom), predicate="intersects")
+    return np.bincount(hit, minlength=len(tiles))
+
+
+def hilbert(x: Ints, y: Ints, order: int) -> Ints:
+    """Distance along the Hilbert curve of ``order`` (side 2^order), i64[N]: neighbours on it are neighbours on the ground.
+
+    >>> hilbert(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]), 1).tolist()
+    [0, 1, 2, 3]
+    """
+    x, y = x.astype(np.int64).copy(), y.astype(np.int64).copy()
+    distance = np.zeros(len(x), np.int64)
+    for bit in range(order - 1, -1, -1):
+        s = np.int64(1) << bit
+        rx, ry = (x & s) > 0, (y & s) > 0
+        distance += s * s * ((3 * rx) ^ ry)
+        flip = ~ry & rx
+        x[flip], y[flip] = s - 1 - (x[flip] & (s - 1)), s - 1 - (y[flip] & (s - 1))
+        swap = ~ry
+        x[swap], y[swap] = y[swap], x[swap]
+        x &= s - 1
+        y &= s - 1
+    return distance
+
+
+def order_tiles(tiles: Ints, zoom: int) -> Ints:
+    """Tiles along the Hilbert curve."""
+    return tiles[np.argsort(hilbert(tiles[:, 0], tiles[:, 1], zoom), kind="stable")]
+
+
+def cut_shards(tiles: Ints, tiles_per_shard: int) -> list[Ints]:
+    """Runs of planned tiles, by count alone: what is accepted later cannot shift a neighbour."""
+    if not len(tiles):
+        raise InputError("no tile is left to build: the imagery does not cover the region, or no object meets a tile")
+    return [tiles[i : i + tiles_per_shard] for i in range(0, len(tiles), tiles_per_shard)]

@@ -1,0 +1,1 @@
+"""GeoLink and GAIR: encoders, fusion, local interpolation and their losses."""

@@ -1,0 +1,130 @@
+"""Masked losses. A masked row has no influence on any value or gradient; a loss without rows is 0, with a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+#: Mean radius of the earth in metres (IUGG).
+EARTH_RADIUS = 6371008.8
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` where ``mask`` holds; 0 where it holds nowhere. Same shapes."""
+    kept = torch.where(mask, values, torch.zeros_like(values))
+    return kept.sum() / mask.sum().clamp_min(1)
+
+
+def blank(rows: Tensor, valid: Tensor) -> Tensor:
+    """``rows`` [N,D] with zeros where ``valid`` bool[N] is false, so that garbage reaches neither value nor gradient."""
+    return torch.where(valid[:, None], rows, torch.zeros_like(rows))
+
+
+def normalise(rows: Tensor) -> Tensor:
+    """Rows [N,D] at unit length in fp32; a zero row stays zero."""
+    return torch.nn.functional.normalize(rows.float(), dim=-1)
+
+
+def _cross_entropy(logits: Tensor, positive: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
+    """Mean over ``rows`` bool[N] of -log softmax at column ``positive`` i64[N] among columns ``allowed`` bool[N,M]."""
+    logits = logits.masked_fill(~allowed, float("-inf"))
+    own = torch.gather(logits, 1, positive[:, None]).squeeze(1)
+    own = torch.where(rows, own, torch.zeros_like(own))
+    total = torch.logsumexp(torch.where(rows[:, None], logits, torch.zeros_like(logits)), 1)
+    return masked_mean(total - own, rows)
+
+
+def info_nce(
+    a: Tensor, b: Tensor, valid: Tensor, temperature: float, excluded: Tensor | None = None, gather: bool = False
+) -> Tensor:
+    """Symmetric InfoNCE between paired rows a, b [N,D]: specs/geolink.md section 4.1, specs/gair.md section 4.
+
+    Args:
+        a, b: embeddings of any length; cosine similarity is used.
+        valid: bool[N], which pairs count, as positives and as negatives.
+        temperature: divides the similarities.
+        excluded: bool[N,M], pairs that are no negatives; M is N times the ranks where ``gather`` is on.
+        gather: whether the other ranks' rows are negatives too.
+    """
+    a, b = normalise(blank(a, valid)), normalise(blank(b, valid))
+    first = 0
+    all_a, all_b, all_valid = a, b, valid
+    if gather and distributed():
+        all_a, all_b, all_valid = gather_rows(a), gather_rows(b), gather_plain(valid)
+        first = dist.get_rank() * len(a)
+    own = torch.arange(len(a), device=a.device) + first
+    allowed = all_valid[None].expand(len(a), -1)
+    if excluded is not None:
+        allowed = allowed & ~excluded
+    # A row always sees its own positive, whatever is excluded.
+    allowed = allowed | (torch.arange(len(all_a), device=a.device)[None] == own[:, None])
+    forward = _cross_entropy(a @ all_b.T / temperature, own, allowed, valid)
+    backward = _cross_entropy(b @ all_a.T / temperature, own, allowed, valid)
+    return (forward + backward) / 2
+
+
+def queue_nce(
+    a: Tensor, positive: Tensor, valid: Tensor, queue: Tensor, allowed: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE of rows a [N,D] to their positives [N,D] against a queue [K,D]; ``allowed`` bool[N,K] negatives.
+
+    specs/gair.md section 4, SECL. Without negatives the loss is 0.
+    """
+    a, positive = normalise(blank(a, valid)), normalise(blank(positive, valid))
+    own = (a * positive).sum(-1, keepdim=True)
+    logits = torch.cat((own, a @ normalise(queue).T), 1) / temperature
+    allowed = torch.cat((torch.ones_like(allowed[:, :1]), allowed), 1)
+    return _cross_entropy(logits, torch.zeros(len(a), dtype=torch.long, device=a.device), allowed, valid)
+
+
+def great_circle(a: Tensor, b: Tensor) -> Tensor:
+    """Distances f32[N,M] in metres between a f64[N,2] and b f64[M,2] in degrees longitude, latitude (haversine)."""
+    a, b = torch.deg2rad(a.double()), torch.deg2rad(b.double())
+    delta = (a[:, None] - b[None]) / 2
+    lat = torch.cos(a[:, None, 1]) * torch.cos(b[None, :, 1])
+    h = torch.sin(delta[..., 1]) ** 2 + lat * torch.sin(delta[..., 0]) ** 2
+    return (2 * EARTH_RADIUS * torch.asin(h.clamp(0, 1).sqrt())).float()
+
+
+def distributed() -> bool:
+    """Whether several ranks train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_plain(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, without a gradient; every rank gives the same shape."""
+    if not distributed():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward sums what every rank's loss says about this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return gather_plain(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        size = len(total) // dist.get_world_size()
+        return total[dist.get_rank() * size :][:size]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, with gradients to the rank that made them."""
+    return _Gather.apply(rows) if distributed() else rows
+
+
+def pad_rows(rows: Tensor, count: int) -> Tensor:
+    """``rows`` [N,...] with zero (False) rows appended up to ``count``."""
+    if len(rows) >= count:
+        return rows
+    return torch.cat((rows, rows.new_zeros(count - len(rows), *rows.shape[1:])))

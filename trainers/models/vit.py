@@ -1,0 +1,183 @@
+"""A plain vision transformer with timm's parameter names, so that weights move both ways.
+
+In: f32[B,C,S,S] normalised pixels. Out: tokens [B,(1+)P,D], row-major patches, the class token (if any) first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ViTSettings:
+    """Size of a vision transformer."""
+
+    image_size: int = 224  # pixels a side
+    patch: int = 16  # pixels a side
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch:
+            raise ConfigError(f"image_size={self.image_size} is no multiple of patch={self.patch}")
+        if self.dim % self.heads or self.dim % 4:
+            raise ConfigError(f"dim={self.dim} must be divisible by heads={self.heads} and by 4")
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.image_size // self.patch
+
+
+def sincos(position: Tensor, dim: int) -> Tensor:
+    """Two-dimensional sin-cos embedding [...,dim] of positions [...,2] (x, y) in patch units.
+
+    First half x, second half y; each half [sin | cos] with frequencies 10000^(-k/(dim/4)), specs/geolink.md section 2.9.
+    """
+    quarter = dim // 4
+    omega = 10000.0 ** (-torch.arange(quarter, device=position.device, dtype=torch.float64) / quarter)
+    angle = position.double()[..., None] * omega
+    return torch.cat((angle.sin(), angle.cos()), -1).flatten(-2).float()
+
+
+def grid_positions(side: int, offset: float = 0.0, device: torch.device | None = None) -> Tensor:
+    """Positions f32[side*side,2] (x, y) of a grid's cells, row-major; ``offset`` 0.5 gives their centres."""
+    axis = torch.arange(side, device=device, dtype=torch.float32) + offset
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack((x, y), -1).reshape(-1, 2)
+
+
+class PatchEmbed(nn.Module):
+    """Pixels [B,C,S,S] to patch tokens [B,P,D]."""
+
+    def __init__(self, patch: int, channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, patch)
+        nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
+        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]  # Conv2d has a bias here
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+
+
+class Mlp(nn.Module):
+    """Two layers with GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases of linear layers (MAE, He et al. 2022)."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class ViT(nn.Module):
+    """Vision transformer encoder with fixed sin-cos positions.
+
+    Args:
+        settings: sizes.
+        channels: image bands.
+        class_token: whether a learned token stands before the patches.
+    """
+
+    def __init__(self, settings: ViTSettings, channels: int = 3, class_token: bool = True) -> None:
+        super().__init__()
+        self.settings = settings
+        dim = settings.dim
+        self.patch_embed = PatchEmbed(settings.patch, channels, dim)
+        position = sincos(grid_positions(settings.grid), dim)
+        if class_token:
+            self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+            position = torch.cat((torch.zeros(1, dim), position))
+        self.class_token = class_token
+        # A parameter, not a buffer, as in timm; fixed, as in MAE.
+        self.pos_embed = nn.Parameter(position[None], requires_grad=False)
+        self.blocks = nn.ModuleList(Block(dim, settings.heads) for _ in range(settings.depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks.apply(init_linear)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Patch tokens [B,P,D] with their positions."""
+        return self.patch_embed(image) + self.pos_embed[:, int(self.class_token) :]
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """All blocks and the final norm over patch tokens [B,V,D]; the class token is put first."""
+        if self.class_token:
+            first = self.cls_token + self.pos_embed[:, :1]
+            tokens = torch.cat((first.expand(len(tokens), -1, -1).to(tokens.dtype), tokens), 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.encode(self.embed(image))
+
+
+class PixelNorm(nn.Module):
+    """8-bit pixels u8[B,C,H,W] to normalised f32: (x - mean) / deviation, both in 0..255."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.float() - self.mean) / self.deviation
+
+
+#: ImageNet statistics times 255.
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def image_norm(channels: int) -> PixelNorm:
+    """ImageNet statistics for three bands, the middle of the range for any other number."""
+    return PixelNorm(*IMAGENET) if channels == 3 else PixelNorm((127.5,) * channels, (64.0,) * channels)

@@ -1,0 +1,231 @@
+"""Samples to one packed batch of tensors.
+
+Variable-length parts are packed end to end with the index of what they belong to, and padded to a bucketed capacity,
+so that few shapes occur. Padding nodes belong to sample B; padding edges, tags and patches to the last node, which is
+always padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainers.stream.augment import TileSample
+from trainers.stream.tagtable import TagTable
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model looks at."""
+
+    image_size: int  # pixels a side of the image after resizing
+    bands: tuple[str, ...] = ("R", "G", "B")  # names in channel order; three for rs.jpg and rs.png
+    osm: bool = False  # whether tokens are read
+    tag_width: int = 512  # features a tag
+    photos: int = 0  # most photos a tile
+    photo_size: int = 224  # pixels a side of a photo after resizing
+
+
+@dataclass
+class TileBatch:
+    """B slots. N nodes, E related pairs, T tags of nodes, U distinct tags, P patch incidences, Q photos: capacities."""
+
+    key: list[str]  # [B] sample keys, "" in a masked slot
+    corrupt: list[str]  # one message a sample that could not be read
+    weight: float  # share of this part in its global batch's samples, times the number of parts: 1 but for tails
+    valid: Tensor  # bool [B] False: padding of the epoch's tail, or a corrupt sample
+    seed: Tensor  # i64 [B] draws of the slot: f(seed, epoch, position)
+    lonlat: Tensor  # f64 [B,2] centre, degrees
+    bbox: Tensor  # f64 [B,4] west, south, east, north, degrees
+    gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image
+    rs: Tensor  # u8 [B,C,S,S]
+    has_rs: Tensor  # bool [B]
+    node_valid: Tensor  # bool [N]
+    node_sample: Tensor  # i64 [N] slot, B in padding
+    node_kind: Tensor  # i64 [N] schemas.features.Kind
+    anchors: Tensor  # f32 [N,4,2] normalised x, y; unused = NaN
+    extent: Tensor  # f32 [N] share of the footprint's area, or length in sides
+    edges: Tensor  # i64 [2,E] node indices of the batch, each pair once
+    edge_relation: Tensor  # i64 [E] schemas.relations.Relation of edges[0] to edges[1]
+    edge_valid: Tensor  # bool [E]
+    tag_node: Tensor  # i64 [T] node
+    tag_row: Tensor  # i64 [T] into tag_id and tag_features
+    tag_weight: Tensor  # f32 [T] weights within a node sum to 1; 0 in padding
+    tag_id: Tensor  # i64 [U] schemas.tags.tag_id
+    tag_features: Tensor  # f16 [U,F]
+    patch_grid: tuple[int, int]  # rows, columns of the incidence's grid
+    patch_node: Tensor  # i64 [P] node
+    patch_cell: Tensor  # i64 [P] row * columns + column
+    patch_cover: Tensor  # f32 [P] share of the cell, sides of line in it, or 1; 0 in padding
+    photos: Tensor  # u8 [Q,3,s,s]
+    photo_valid: Tensor  # bool [Q]
+    photo_sample: Tensor  # i64 [Q] slot, B in padding
+    photo_xy: Tensor  # f32 [Q,2] normalised image coordinates in the tile
+    photo_lonlat: Tensor  # f64 [Q,2] degrees
+    photo_heading: Tensor  # f32 [Q] degrees clockwise, NaN where unknown
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def samples(self) -> int:
+        """Slots that hold a sample."""
+        return sum(1 for key in self.key if key)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> TileBatch:
+        """The batch with its tensors on ``device``."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> TileBatch:
+        """The batch with its tensors in page-locked memory."""
+        return self._map(lambda t: t.pin_memory())
+
+    def _map(self, change) -> TileBatch:  # type: ignore[no-untyped-def]
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **{name: change(value) for name, value in tensors.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One slot of a batch before packing."""
+
+    key: str  # "" when masked
+    seed: np.uint64
+    lonlat: NDArray[np.float64]  # [2]
+    bbox: NDArray[np.float64]  # [4]
+    gsd: NDArray[np.float64]  # [2]
+    sample: TileSample | None  # None when masked
+
+
+def bucket(count: int, least: int = 16) -> int:
+    """Smallest capacity of 16, 24, 32, 48, 64, 96 … that holds ``count``: at most a third is padding.
+
+    >>> [bucket(n) for n in (0, 17, 33, 100)]
+    [16, 24, 48, 128]
+    """
+    size = least
+    while size < count:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+    return size
+
+
+def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float, corrupt: list[str]) -> TileBatch:
+    """The batch of ``slots`` as a model with ``view`` takes it; ``tags`` is needed where the view reads tokens."""
+    size, count = view.image_size, len(slots)
+    rs = np.zeros((count, len(view.bands), size, size), np.uint8)
+    has_rs = np.zeros(count, bool)
+    for i, slot in enumerate(slots):
+        if slot.sample is not None and slot.sample.rs is not None:
+            rs[i], has_rs[i] = slot.sample.rs, True
+    arrays: dict[str, NDArray[np.generic]] = {
+        "valid": np.array([s.sample is not None for s in slots], bool),
+        "seed": np.array([s.seed for s in slots], np.uint64).view(np.int64),
+        "lonlat": np.stack([s.lonlat for s in slots]),
+        "bbox": np.stack([s.bbox for s in slots]),
+        "gsd": np.stack([s.gsd for s in slots]).astype(np.float32),
+        "rs": rs,
+        "has_rs": has_rs,
+        **_pack_tokens(slots, view, tags),
+        **_pack_photos(slots, view),
+    }
+    grids = {tuple(int(v) for v in s.sample.tokens.patch_grid) for s in slots if s.sample and s.sample.tokens}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+    return TileBatch(
+        key=[s.key for s in slots],
+        corrupt=corrupt,
+        weight=weight,
+        patch_grid=min(grids) if grids else (0, 0),  # type: ignore[arg-type]  # two integers
+        **tensors,  # type: ignore[arg-type]  # the remaining fields are the tensors
+    )
+
+
+def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, like: NDArray[np.generic]) -> NDArray:  # type: ignore[type-arg]
+    """``parts`` end to end, filled up to ``capacity`` rows of ``like``'s type and row shape."""
+    result = np.full((capacity, *like.shape[1:]), fill, like.dtype)
+    if parts:
+        joined = np.concatenate(parts)
+        result[: len(joined)] = joined
+    return result
+
+
+def _pack_tokens(slots: Sequence[Slot], view: View, tags: TagTable | None) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    held = [(i, s.sample.tokens) for i, s in enumerate(slots) if view.osm and s.sample and s.sample.tokens is not None]
+    sizes = np.array([len(t) for _, t in held], np.int64)
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    total = int(starts[-1])
+    nodes = bucket(total + 1)
+    last = nodes - 1
+    ints = np.zeros(0, np.int64)
+    node_tags = np.concatenate([np.diff(t.tag_offsets) for _, t in held]).astype(np.int64) if held else ints
+    ids = np.concatenate([t.tag_ids for _, t in held]) if held else ints
+    distinct, row = np.unique(ids, return_inverse=True)
+    tag_node = np.repeat(np.arange(total), node_tags)
+    edges = [t.edges.astype(np.int64) + s for (_, t), s in zip(held, starts, strict=False)]
+    n_edges, n_tags = sum(e.shape[1] for e in edges), len(ids)
+    n_patches = sum(len(t.patch_cell) for _, t in held)
+    edge_cap, tag_cap, patch_cap = bucket(n_edges), bucket(n_tags), bucket(n_patches)
+    f4 = np.zeros(0, np.float32)
+    return {
+        "node_valid": np.arange(nodes) < total,
+        "node_sample": _padded([np.full(len(t), i) for i, t in held], nodes, len(slots), ints),
+        "node_kind": _padded([t.kind for _, t in held], nodes, 0, ints),
+        "anchors": _padded([t.anchors for _, t in held], nodes, np.nan, np.zeros((0, 4, 2), np.float32)),
+        "extent": _padded([t.extent for _, t in held], nodes, 0, f4),
+        "edges": np.stack([_padded([e[k] for e in edges], edge_cap, last, ints) for k in (0, 1)]),
+        "edge_relation": _padded([t.relation for _, t in held], edge_cap, 0, ints),
+        "edge_valid": np.arange(edge_cap) < n_edges,
+        "tag_node": _padded([tag_node], tag_cap, last, ints),
+        "tag_row": _padded([row.reshape(-1)], tag_cap, 0, ints),
+        "tag_weight": _padded([_tag_weights(tags, distinct, row, tag_node, total)], tag_cap, 0, f4),
+        "tag_id": _padded([distinct], bucket(len(distinct)), 0, ints),
+        "tag_features": _padded(
+            [tags.features(distinct)] if tags else [], bucket(len(distinct)), 0, np.zeros((0, view.tag_width), np.float16)
+        ),
+        "patch_node": _padded(
+            [t.patch_object + s for (_, t), s in zip(held, starts, strict=False)], patch_cap, last, ints
+        ),
+        "patch_cell": _padded([t.patch_cell for _, t in held], patch_cap, 0, ints),
+        "patch_cover": _padded([t.patch_cover for _, t in held], patch_cap, 0, f4),
+    }
+
+
+def _tag_weights(
+    tags: TagTable | None, distinct: NDArray[np.int64], row: NDArray[np.int64], node: NDArray[np.int64], nodes: int
+) -> NDArray[np.float32]:
+    """f32[T] weights that sum to 1 within a node; a node whose tags all weigh 0 takes their plain mean."""
+    if tags is None or not len(row):
+        return np.zeros(len(row), np.float32)
+    weight = tags.weights(distinct)[row.reshape(-1)].astype(np.float64)
+    total = np.bincount(node, weight, nodes)
+    weight = np.where(total[node] > 0, weight, 1.0)
+    total = np.bincount(node, weight, nodes)
+    return (weight / total[node]).astype(np.float32)
+
+
+def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
+    capacity = bucket(len(held), 8) if view.photos else 0
+    side = view.photo_size if view.photos else 0
+    pixels = np.zeros((capacity, 3, side, side), np.uint8)
+    for k, (_, photo) in enumerate(held):
+        pixels[k] = photo.pixels
+    xy = np.full((capacity, 2), 0.5, np.float32)
+    lonlat = np.zeros((capacity, 2))
+    heading = np.full(capacity, np.nan, np.float32)
+    if held:
+        xy[: len(held)] = [(p.x, p.y) for _, p in held]
+        lonlat[: len(held)] = [(p.lon, p.lat) for _, p in held]
+        heading[: len(held)] = [p.heading for _, p in held]
+    return {
+        "photos": pixels,
+        "photo_valid": np.arange(capacity) < len(held),
+        "photo_sample": _padded([np.array([i for i, _ in held], np.int64)], capacity, len(slots), np.zeros(0, np.int64)),
+        "photo_xy": xy,
+        "photo_lonlat": lonlat,
+        "photo_heading": heading,
+    }

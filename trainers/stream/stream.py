@@ -1,0 +1,217 @@
+"""GeoStream: a dataset directory as an endless, resumable, rank-sharded sequence of batches.
+
+The state is one small mapping; everything else is recomputed from it. Batches are made ahead by loader processes, but
+only what was handed out counts as consumed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from schemas.errors import ConfigError, DatasetError
+from trainers.stream.augment import AugmentSettings
+from trainers.stream.batch import TileBatch, View
+from trainers.stream.index import key_counts, load_index
+from trainers.stream.load import BatchLoader, Request
+from trainers.stream.order import Place, Shuffle, slots, steps_per_epoch
+from trainers.stream.tagtable import TagTable
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """Which samples are read, in which order, by how many processes."""
+
+    select: str | None = None  # SQL condition over the samples table, e.g. n_streetview > 0; none: what the model uses
+    split: str = "train"  # train, val or test; a select that names split overrides it
+    shuffle: Shuffle = "global"  # global: a new permutation an epoch; none: key order
+    workers: int = 0  # loader processes a rank; 0 reads in the training process. The order never depends on it
+    prefetch: int = 2  # batches each loader process makes ahead
+    start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
+    max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
+    tag_weight: str = "auto"  # ours, paper, released or uniform; auto follows variant
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+
+
+def place_from_environment(workers: int = 0) -> Place:
+    """Rank and world of torch.distributed if it runs, else of the launcher's variables, else one process alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return Place(rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size(), workers=workers)
+    return Place(rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), workers=workers)
+
+
+class _Requests(Dataset[TileBatch]):
+    """Adapts a BatchLoader to the loader's map-style interface."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self._loader = loader
+
+    def __getitem__(self, request: Request) -> TileBatch:
+        return self._loader[request]
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
+
+
+class GeoStream:
+    """Batches of one dataset.
+
+    Iterating gives the rest of the current epoch; :meth:`batches` goes on over epochs. ``batch_size`` counts samples
+    over all ranks and accumulation steps.
+
+    Args:
+        root: dataset directory or fsspec URL.
+        view: what the model takes.
+        batch_size: global samples an optimiser step.
+        settings: selection, order, workers, augmentation.
+        default_select: condition where the settings give none.
+        seed, epoch: with the content and the selection they fix the order and every random draw.
+        place: rank, world and workers; taken from the environment where None.
+        accumulate: micro-batches a rank makes of its share of a global batch.
+        pin_memory: whether batches come in page-locked memory.
+
+    Raises:
+        DatasetError: the dataset is incomplete, or nothing is selected.
+        ConfigError: the batch cannot be divided, or the selection cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        view: View,
+        *,
+        batch_size: int,
+        settings: StreamSettings | None = None,
+        default_select: str = "",
+        seed: int = 0,
+        epoch: int = 0,
+        place: Place | None = None,
+        accumulate: int = 1,
+        pin_memory: bool = False,
+        tag_weight: str = "ours",
+    ) -> None:
+        self.settings = settings = settings or StreamSettings()
+        self.place = place or place_from_environment(settings.workers)
+        self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
+        self.parts = self.place.world * accumulate
+        slots(batch_size, 0, self.parts)
+        select = default_select if settings.select is None else settings.select
+        self.index = load_index(root, select, settings.split)
+        weighting = tag_weight if settings.tag_weight == "auto" else settings.tag_weight
+        tags = TagTable(view.tag_width, key_counts(root), weighting) if view.osm else None
+        self._loader = BatchLoader(
+            self.index, view, tags, settings.augment,
+            batch_size=batch_size, parts=self.parts, seed=seed, shuffle=settings.shuffle,
+        )  # fmt: skip
+        self._pin = pin_memory
+        self.epoch, self.position = epoch, 0
+        self.corrupt: list[str] = []
+
+    def __len__(self) -> int:
+        """Micro-batches an epoch on this rank; the same on every rank."""
+        return steps_per_epoch(len(self.index), self.batch_size) * self.accumulate
+
+    @property
+    def samples_seen(self) -> int:
+        """Global samples consumed since epoch 0."""
+        return self.epoch * len(self.index) + self.position
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of ``epoch``; a no-op in the epoch that a loaded state is in, so that it is not replayed."""
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, as plain JSON values; the same on every rank."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "seed": self.seed,
+            "shuffle": self.settings.shuffle,
+            "samples": len(self.index),
+            "content_hash": self.index.content_hash,
+            "layout_hash": self.index.layout_hash,
+            "selection_hash": self.index.selection_hash,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where ``state`` stood.
+
+        Raises:
+            DatasetError: the state belongs to another dataset, selection, seed or order; the message names which.
+        """
+        mine = self.state_dict()
+        names = ("content_hash", "layout_hash", "selection_hash", "samples", "seed", "shuffle")
+        differ = [n for n in names if state.get(n) != mine[n]]
+        if differ:
+            shown = "; ".join(f"{n} was {state.get(n)}, is {mine[n]}" for n in differ)
+            raise DatasetError(
+                f"{self.index.root}: cannot go on, the saved order does not fit ({shown}); give the same data, "
+                "stream.select, stream.split and seed, or start anew with another out=…"
+            )
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    def __iter__(self) -> Iterator[TileBatch]:
+        return self.batches(until_epoch=self.epoch + 1)
+
+    def batches(self, *, steps: int | None = None, until_epoch: int | None = None) -> Iterator[TileBatch]:
+        """Micro-batches from here on: at most ``steps`` global batches, and none of ``until_epoch`` or later.
+
+        The position moves when the last micro-batch of a global batch is handed out.
+        """
+        ahead = self._requests(steps, until_epoch)
+        for request, batch in zip(self._requests(steps, until_epoch), self._load(ahead), strict=False):
+            if request.part // self.place.world == self.accumulate - 1:
+                self._advance(request)
+            self._note(batch)
+            yield batch
+
+    def _requests(self, steps: int | None, until_epoch: int | None) -> Iterator[Request]:
+        epoch, start, done = self.epoch, self.position, 0
+        while (steps is None or done < steps) and (until_epoch is None or epoch < until_epoch):
+            for micro in range(self.accumulate):
+                yield Request(epoch, start, micro * self.place.world + self.place.rank)
+            start += self.batch_size
+            done += 1
+            if start >= len(self.index):
+                epoch, start = epoch + 1, 0
+
+    def _load(self, requests: Iterator[Request]) -> Iterator[TileBatch]:
+        workers = self.place.workers
+        if not workers:
+            for request in requests:
+                batch = self._loader[request]
+                yield batch.pin_memory() if self._pin else batch
+            return
+        if self.settings.start_method not in ("forkserver", "spawn"):
+            raise ConfigError(f"stream.start_method={self.settings.start_method}: choose forkserver or spawn")
+        loader: DataLoader[TileBatch] = DataLoader(
+            _Requests(self._loader),
+            batch_size=None,
+            sampler=requests,  # type: ignore[arg-type]  # any iterable of indices serves
+            num_workers=workers,
+            prefetch_factor=self.settings.prefetch,
+            multiprocessing_context=self.settings.start_method,
+            pin_memory=self._pin,
+            worker_init_fn=_one_thread,
+        )
+        yield from loader
+
+    def _advance(self, request: Request) -> None:
+        self.epoch, self.position = request.epoch, request.start + self.batch_size
+        if self.position >= len(self.index):
+            self.epoch, self.position = request.epoch + 1, 0
+
+    def _note(self, batch: TileBatch) -> None:
+        self.corrupt.extend(batch.corrupt)
+        if len(self.corrupt) > self.settings.max_corrupt:
+            raise DatasetError(
+                f"{self.index.root}: {len(self.corrupt)} samples cannot be read, over stream.max_corrupt="
+                f"{self.settings.max_corrupt}; the last is {self.corrupt[-1]}"
+            )
