@@ -47,6 +47,9 @@ from schemas.errors import DatasetError
 from schemas.features import CELL_ZOOM, DROPS, drop_row
 from schemas.footprint import lonlat_to_tile
 
+#: Rooms whose code decides a dataset's bytes.
+_ROOMS = tuple(f"pipeline/{r}" for r in ("catalog", "imagery", "osm", "rules", "shards", "streetview", "tokens"))
+
 
 @dataclass
 class Plan:
@@ -241,7 +244,7 @@ def _fingerprint(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]
     """What decides the dataset's bytes: settings, inputs, rules, code and libraries."""
     parts = {
         "config": config.content(), "sources": sources, "rules": plan.rules.fingerprint,
-        "code": code_fingerprint("schemas", "geometry", "pipeline", "dags"), "libraries": encoder_versions(),
+        "code": code_fingerprint("schemas", "geometry", *_ROOMS), "libraries": encoder_versions(),
     }  # fmt: skip
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

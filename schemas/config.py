@@ -30,7 +30,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"{text!r} is no setting; write key=value, for example split.val=0.2")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
         raise ConfigError(f"the value of {text!r} cannot be read: {error}; quote it") from None
     return key.strip().split("."), parsed
 
@@ -39,7 +39,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """A YAML document that must be a mapping; ``name`` stands in messages."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name} is no YAML: {error}") from None
     if document is None:
         return {}

@@ -36,7 +36,7 @@ FEATURES = pa.schema(
         ("geometry", pa.binary()),  # WKB, lon lat in degrees
         ("bbox", BBOX),  # degrees
         ("version", pa.int32()),  # 0 where the extract has none
-        ("timestamp", pa.timestamp("s", tz="UTC")),  # null where the extract has none
+        ("timestamp", pa.timestamp("ms", tz="UTC")),  # null where the extract has none; Parquet knows no seconds
     ]
 )
 

@@ -41,7 +41,7 @@ _EQUALS = re.compile(r"T.F..FFF.")
 _TOUCHES = re.compile(r"F(T|..T|...T).*")
 _DISJOINT = re.compile(r"FF.FF....")
 _COVERED_BY = re.compile(r"(T|.T|...T|....T).*")
-_OVERLAPS_SAME = {0: re.compile(r"T.T...T.."), 1: re.compile(r"1.T...T.."), 2: re.compile(r"T.T...T..")}
+_OVERLAPS_SAME = {0: re.compile(r"T.T...T.."), 1: re.compile(r"1.[012]...[012].."), 2: re.compile(r"T.T...T..")}
 
 
 def classify(matrix: str, dim_i: int, dim_j: int) -> int:

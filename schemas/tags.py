@@ -33,7 +33,7 @@ def format_tag(key: str, value: str) -> list[str]:
     (['building:building'], ['sport:soccer', 'sport:tennis'])
     """
     name = format_key(key)
-    values = (clean(part) for part in value.split(";"))
+    values = (part.strip() for part in clean(value).split(";"))  # NFC first: it turns U+037E into ;
     return [f"{name}:{name if part == 'yes' else part}" for part in values if part] if name else []
 
 

@@ -25,6 +25,7 @@ from .ground import (
     car_ring,
     collect,
     make_ground,
+    luma,
     noise_texture,
     overlaps,
     pixel_of,
@@ -114,13 +115,13 @@ def _scene(
     fine = PIXEL_M / _OVERSAMPLE
     ground = make_ground(blocks, bounds, fine)
     seed = world.plan.seed
-    base = np.clip(ground.rgb, 0, 255).astype(np.uint8)[ground.ids]
+    base = np.take(np.clip(ground.rgb, 0, 255).astype(np.uint8), ground.ids, axis=0)
     shadow = ground.shadow
     _paint_cars(base, blocks, bounds, fine)
     roofs = _paint_roofs(base, blocks, bounds, fine)
     shadow = shadow & ~(roofs > 0)
     image = _average(base)
-    coarse_shadow = shadow.reshape(shadow.shape[0] // 2, 2, shadow.shape[1] // 2, 2).mean(axis=(1, 3), dtype=np.float32)
+    coarse_shadow = _average(shadow)
     _texture(image, ground, roofs, bounds, corner, seed)
     return image, coarse_shadow
 
@@ -143,8 +144,8 @@ def _paint_cars(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fi
                 closed = np.concatenate([ring, ring[:1]]).tolist()
                 shapes.append(({"type": "Polygon", "coordinates": [closed]}, int(car[3]) + 1))
     cars = rasterise(shapes, bounds, fine, "uint8")
-    at = np.nonzero(cars)
-    base[at] = np.array(CAR_RGB, dtype=np.uint8)[cars[at] - 1]
+    at = np.flatnonzero(cars)
+    base.reshape(-1, 3)[at] = np.array(CAR_RGB, dtype=np.uint8)[cars.ravel()[at] - 1]
 
 
 def roof_planes(k: Building) -> tuple[FloatArray, FloatArray]:
@@ -180,15 +181,16 @@ def _paint_roofs(
     # High ones last, for footprints that overlap.
     found.sort(key=lambda f: f[0].eaves_m)
     numbers: NDArray[np.uint16] = rasterise([(m, n) for n, (_, m) in enumerate(found, 1)], bounds, fine, "uint16")
-    line, column = np.nonzero(numbers)
-    if not len(line):
+    at = np.flatnonzero(numbers)
+    if not len(at):
         return numbers
+    line, column = np.divmod(at, numbers.shape[1])
     planes = [roof_planes(k) for k, _ in found]
     geometry = np.array([p[0] for p in planes])
     light = np.array([p[1] for p in planes])
     rgb = np.array([k.roof_rgb for k, _ in found], dtype=np.float32)
     kind = np.array([{"flat": 0, "gabled": 1, "pyramidal": 2}[k.roof] for k, _ in found])
-    n = numbers[line, column].astype(np.intp) - 1
+    n = numbers.ravel()[at].astype(np.intp) - 1
     g = geometry[n]
     dx = bounds[0] + (column + 0.5) * fine - g[:, 0]
     dy = bounds[3] - (line + 0.5) * fine - g[:, 1]
@@ -201,7 +203,7 @@ def _paint_roofs(
     # Courses of tiles, the ridge, and the parapet's light on flat roofs.
     value = value + np.where(kind[n] > 0, 0.035 * np.sin(across * 6.0), 0.0)
     value = np.where((kind[n] == 1) & (np.abs(across) < 0.3), 1.12, value)
-    base[line, column] = np.clip(rgb[n] * value[:, None], 0, 255)
+    base.reshape(-1, 3)[at] = np.clip(rgb[n] * value[:, None], 0, 255)
     return numbers
 
 
@@ -294,12 +296,15 @@ def _develop(image: NDArray[np.float32], seed: int, window: tuple[int, int, int,
     image = _blur(image)[a:-a, a:-a]
     c, r, w, h = window
     rng = np.random.default_rng([seed, 303, c, r])
-    luma = rng.standard_normal((h, w), dtype=np.float32)
+    noise = rng.standard_normal((h, w), dtype=np.float32) * np.float32(2.2)
     # Haze lifts the shadows, a warm gain is late summer.
-    grey = image @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
-    image += 0.3 * (grey[..., None] - image)
-    image = image * np.array([0.97, 0.95, 0.89], dtype=np.float32) + np.array([9, 11, 14], dtype=np.float32)
-    image += (2.2 * luma)[..., None]
-    image[..., 0] += 1.2 * np.roll(luma, 1, axis=1)
-    image[..., 2] -= 1.4 * np.roll(luma, 1, axis=0)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    grey = luma(image) * np.float32(0.3)
+    for band, (gain, lift) in enumerate(((0.97, 9.5), (0.95, 11.5), (0.89, 14.5))):
+        plane = image[..., band]
+        plane *= np.float32(0.7)
+        plane += grey
+        plane *= np.float32(gain)
+        plane += noise + np.float32(lift)
+    image[..., 0] += 0.55 * np.roll(noise, 1, axis=1)
+    image[..., 2] -= 0.64 * np.roll(noise, 1, axis=0)
+    return np.clip(image, 0, 255, out=image).astype(np.uint8)

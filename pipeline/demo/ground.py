@@ -249,6 +249,14 @@ def noise_texture(seed: int, size: int, slope: float) -> NDArray[np.float32]:
     return (out / out.std()).astype(np.float32)
 
 
+def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Brightness (h, w) of an RGB image; written out, since BLAS threads would fight for the cores."""
+    grey = image[..., 0] * np.float32(0.3)
+    grey += image[..., 1] * np.float32(0.59)
+    grey += image[..., 2] * np.float32(0.11)
+    return grey
+
+
 def collect(world: World, bounds: Bounds, reach: float) -> list[Block]:
     """Blocks whose things may show or cast shadows within bounds, reach metres around."""
     return world.blocks_in((bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach))

@@ -23,6 +23,7 @@ from .ground import (
     Ground,
     building_shapes,
     car_ring,
+    luma,
     make_ground,
     noise_texture,
     sampled_rows,
@@ -505,14 +506,16 @@ def _develop(view: _View, pose: PhotoPose) -> NDArray[np.uint8]:
     """Haze with distance, a slight blur, exposure and noise."""
     depth = np.where(np.isfinite(view.depth), view.depth, 0.0)
     haze = (1.0 - np.exp(-np.minimum(depth, 900.0) / _HAZE_M))[..., None].astype(np.float32)
-    image = view.image + haze * (_HAZE_RGB - view.image)
+    image = view.image
+    image += haze * (_HAZE_RGB - image)
     image[1:-1] = (image[:-2] + 5.0 * image[1:-1] + image[2:]) / 7.0
     image[:, 1:-1] = (image[:, :-2] + 5.0 * image[:, 1:-1] + image[:, 2:]) / 7.0
-    grey = image @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
-    image += 0.15 * (grey[..., None] - image)
+    image *= np.float32(0.85)
+    image += np.float32(0.15 / 0.85) * luma(image)[..., None]
     places = [round(abs(v) * 1e7) for v in (pose.lon, pose.lat)]
     rng = np.random.default_rng([view.seed, 402, *places, round(pose.heading_deg * 100)])
     exposure = float(rng.uniform(0.93, 1.08))
     noise = rng.standard_normal(image.shape[:2], dtype=np.float32)
-    image = image * exposure + (2.0 * noise)[..., None]
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    image *= np.float32(exposure)
+    image += (2.0 * noise + 0.5)[..., None]
+    return np.clip(image, 0, 255, out=image).astype(np.uint8)

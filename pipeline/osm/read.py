@@ -80,7 +80,7 @@ def feature_table(
         pa.array(shapely.to_wkb(geometry), pa.binary()),
         bbox,
         pa.array(version, pa.int32()),
-        pa.array(stamp, pa.timestamp("s", tz="UTC")),
+        pa.array(stamp, FEATURES.field("timestamp").type),
     ]
     return pa.Table.from_arrays(columns, schema=FEATURES)
 

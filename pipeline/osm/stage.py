@@ -25,7 +25,7 @@ from pipeline.rules import Rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.shards.plan import Box
 from pipeline.tokens.build import FeatureBatch
-from schemas.features import DROPS, geoparquet_metadata
+from schemas.features import geoparquet_metadata
 
 _TYPES = pa.array(["node", "way", "relation"])
 _KINDS = pa.array(["point", "line", "polygon"])
@@ -151,7 +151,7 @@ def vocabulary_stage(
 
 
 def _build_cells(cells: Cells, features: Features, rules: Rules, min_tag_count: int) -> None:
-    table, drops = load_features(features)
+    table, _ = load_features(features)
     tagged = tag_features(table["tags"], rules, min_tag_count)
     osm_type = pa.compute.index_in(table["osm_type"], _TYPES).to_numpy().astype(np.uint8)
     kind = pa.compute.index_in(table["kind"], _KINDS).to_numpy().astype(np.uint8)
@@ -166,7 +166,7 @@ def _build_cells(cells: Cells, features: Features, rules: Rules, min_tag_count: 
             writer.write_table(cut.slice(first, last - first), row_group_size=max(1, int(last - first)))
     store.write("cells.parquet", buffer.getvalue())
     store.write_table("vocabulary.parquet", tagged.vocabulary)
-    store.write_table("drops.parquet", pa.concat_tables([drops, refused]).cast(DROPS))
+    store.write_table("drops.parquet", refused)
     meta = {"tags": tagged.vocabulary.num_rows, "drops": refused.num_rows, "rows": cut.num_rows}
     store.write("meta.json", json.dumps(meta, sort_keys=True).encode())
 

@@ -30,7 +30,7 @@ class StreamSettings:
     select: str | None = None  # SQL condition over the samples table, e.g. n_streetview > 0; none: what the model uses
     split: str = "train"  # train, val or test; a select that names split overrides it
     shuffle: Shuffle = "global"  # global: a new permutation an epoch; none: key order
-    workers: int = 0  # loader processes a rank; 0 reads in the training process. The order never depends on it
+    workers: int | None = None  # loader processes a rank; 0 reads in the training process; none: by the hardware
     prefetch: int = 2  # batches each loader process makes ahead
     start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
@@ -97,7 +97,7 @@ class GeoStream:
         tag_weight: str = "ours",
     ) -> None:
         self.settings = settings = settings or StreamSettings()
-        self.place = place or place_from_environment(settings.workers)
+        self.place = place or place_from_environment(settings.workers or 0)
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
         self.parts = self.place.world * accumulate
         slots(batch_size, 0, self.parts)

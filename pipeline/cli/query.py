@@ -1,0 +1,80 @@
+"""``geoshards query DIR "SELECT …"``: DuckDB over a dataset's catalog."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import duckdb
+
+from pipeline.catalog.store import Store
+from schemas.catalog import TABLES
+from schemas.command import Command
+from schemas.errors import DatasetError, InputError
+
+
+def connect(root: str) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with one view a catalog table: samples, shards, streetview, drops, vocabulary, stages.
+
+    Raises:
+        DatasetError: ``root`` is no dataset.
+    """
+    store = Store(root)
+    connection = duckdb.connect()
+    if store.remote:
+        import fsspec
+
+        connection.register_filesystem(fsspec.core.url_to_fs(store.root)[0])
+    found = 0
+    for table in TABLES:
+        names = [n for n in store.names(f"catalog/{table}") if n.endswith(".parquet")]
+        found += len(names)
+        if names:
+            files = ", ".join("'" + store.path(f"catalog/{table}/{n}").replace("'", "''") + "'" for n in names)
+            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
+    if not found:
+        raise DatasetError(f"{root} has no catalog; give a directory that `geoshards shards` wrote")
+    return connection
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", help="dataset directory or fsspec URL")
+    parser.add_argument("sql", help="a query over samples, shards, streetview, drops, vocabulary, stages")
+    parser.add_argument("--csv", action="store_true", help="print CSV")
+    parser.epilog = (
+        "examples:\n"
+        '  geoshards query data/demo "SELECT split, count(*) AS n FROM samples GROUP BY split"\n'
+        '  geoshards query data/demo "SELECT reason, sum(count) AS n FROM drops GROUP BY reason ORDER BY n DESC"\n'
+        '  geoshards query data/demo "SELECT key FROM samples WHERE n_streetview > 0 AND gsd_y < 2"'
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    connection = connect(args.dataset)
+    try:
+        relation = connection.sql(args.sql)
+        if relation is None:
+            raise InputError("the statement returns no rows; write a SELECT")
+        if args.json or args.csv:
+            _print_rows(relation.columns, relation.fetchall(), args.json)
+        else:
+            relation.show(max_width=200, max_rows=100)
+    except duckdb.Error as error:
+        raise InputError(f"DuckDB: {error}") from None
+    return 0
+
+
+def _print_rows(columns: list[str], rows: list[tuple[Any, ...]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
+        return
+    import csv
+
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+COMMAND = Command("Query a dataset's catalog with SQL (DuckDB)", _configure, _run)

@@ -1,0 +1,185 @@
+"""Typed settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.config import build, key_paths, merge, parse_override, parse_yaml, to_mapping
+from schemas.errors import ConfigError
+from schemas.splits import SplitConfig
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A group."""
+
+    share: float = 0.1
+    rounds: int = 3
+    mode: Literal["fast", "exact"] = "fast"
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Every kind of setting."""
+
+    name: str
+    zoom: int = 16
+    verbose: bool = False
+    limit: int | None = None
+    grid: tuple[int, int] = (14, 14)
+    grids: tuple[int, ...] = ()
+    keys: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    split: Inner = Inner()
+
+
+TEXT = st.text("abcxyz -_", min_size=1, max_size=8)
+INNER = st.builds(Inner, st.floats(0, 1), st.integers(0, 99), st.sampled_from(("fast", "exact")))
+OUTER = st.builds(
+    Outer, TEXT, st.integers(0, 30), st.booleans(), st.none() | st.integers(0, 9),
+    st.tuples(st.integers(1, 64), st.integers(1, 64)), st.lists(st.integers(), max_size=3).map(tuple),
+    st.lists(TEXT, max_size=3), st.dictionaries(TEXT, st.floats(-9, 9), max_size=3), INNER,
+)  # fmt: skip
+
+
+@given(OUTER)
+def test_settings_survive_their_mapping_and_its_yaml(config: Outer) -> None:
+    mapping = to_mapping(config)
+    assert build(Outer, mapping) == config
+    assert build(Outer, parse_yaml(yaml.safe_dump(mapping), "x.yaml")) == config
+
+
+@given(OUTER, OUTER)
+def test_overrides_reach_every_setting(base: Outer, wanted: Outer) -> None:
+    target = to_mapping(wanted)
+
+    def value(path: str) -> Any:
+        node: Any = target
+        for part in path.split("."):
+            node = node[part]
+        return node
+
+    overrides = [f"{path}={yaml.safe_dump(value(path), default_flow_style=True, width=10**6)}" for path in key_paths(Outer)]
+    before = to_mapping(base)
+    assert build(Outer, merge(before, overrides)) == wanted
+    assert before == to_mapping(base)  # the base is not written to
+
+
+def test_the_last_override_wins() -> None:
+    assert merge({}, ["a.b=1", "a.b=2", "a.c=3"]) == {"a": {"b": 2, "c": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("a=3", ["a"], 3),
+        ("a.b=[1, 2]", ["a", "b"], [1, 2]),
+        ("a=x=y", ["a"], "x=y"),
+        ("a=", ["a"], None),
+        ("a=true", ["a"], True),
+        ("a=s3://bucket/x", ["a"], "s3://bucket/x"),
+    ],
+)
+def test_an_override_is_read_as_yaml(text: str, path: list[str], value: Any) -> None:
+    assert parse_override(text) == (path, value)
+
+
+@pytest.mark.parametrize("text", ["a", "=3", " =3", "a=[1", "a={", "a=2020-13-45", "a=!!int x", "a=\x00", "a=!!python/name:os.system"])
+def test_what_is_no_setting_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_override(text)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_setting_or_refused(text: str) -> None:
+    try:
+        parse_override("a=" + text)
+    except ConfigError:
+        pass
+
+
+@given(st.sampled_from(list(key_paths(Outer))), st.data())
+def test_a_misspelt_setting_names_the_nearest_one(path: str, data: st.DataObject) -> None:
+    group, _, leaf = path.rpartition(".")
+    at = data.draw(st.integers(0, len(leaf) - 1))
+    wrong = leaf[:at] + leaf[at + 1 :] if len(leaf) > 4 else leaf + "s"
+    if wrong in ("keys", *key_paths(Outer)):
+        return
+    full = f"{group}.{wrong}" if group else wrong
+    with pytest.raises(ConfigError, match=f"unknown setting {full}; did you mean {path}"):
+        build(Outer, merge({"name": "n"}, [f"{full}=1"]))
+
+
+def test_a_setting_of_another_group_is_found_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting rounds; did you mean split\.rounds"):
+        build(Outer, {"name": "n", "rounds": 1})
+
+
+def test_an_unknown_setting_without_a_neighbour_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="known settings: .*zoom"):
+        build(Outer, {"name": "n", "qqqqqqqqqqqq": 1})
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("zoom=high", "zoom='high'"),
+        ("zoom=1.5", r"zoom=1\.5"),
+        ("zoom=true", "zoom=True"),
+        ("verbose=1", "verbose=1"),
+        ("limit=x", "limit='x'"),
+        ("grid=[1]", "grid=.*2 values"),
+        ("grid=14", "grid=14"),
+        ("grid=[1, x]", "grid='x'"),
+        ("keys=abc", "keys='abc'"),
+        ("weights.a=heavy", r"weights\.a='heavy'"),
+        ("weights=3", "weights=3"),
+        ("split=3", "split is a group"),
+        ("split.share=much", r"split\.share='much'"),
+        ("split.mode=fats", "split.mode='fats'.*did you mean fast"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_its_full_name(override: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        build(Outer, merge({"name": "n"}, [override]))
+
+
+def test_a_missing_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match="name is missing"):
+        build(Outer, {})
+
+
+def test_a_value_is_no_group() -> None:
+    with pytest.raises(ConfigError, match="zoom is a value"):
+        merge({"zoom": 3}, ["zoom.sub=1"])
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "a: [", "a: 2020-13-45"])
+def test_a_document_that_is_no_mapping_is_refused_by_its_name(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        parse_yaml(text, "run.yaml")
+
+
+def test_an_empty_document_changes_nothing() -> None:
+    assert parse_yaml("# nothing\n", "run.yaml") == {}
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3", 3.0), ("0.5", 0.5)])
+def test_a_fraction_may_be_written_in_any_way(text: str, value: float) -> None:
+    built = build(Inner, merge({}, [f"share={text}"]))
+    assert built.share == value
+    assert isinstance(built.share, float)
+
+
+@pytest.mark.parametrize(
+    "override", ["block_degrees=0", "block_degrees=11", "val=0.6,", "val=-0.1", "test=1.1", "buffer_degrees=0.1", "buffer_degrees=-1"]
+)
+def test_an_impossible_split_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError):
+        build(SplitConfig, merge({}, [override]))

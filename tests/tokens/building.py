@@ -1,0 +1,207 @@
+"""How tests take features through the pipeline to tokens, and how they compare them with the oracle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+from pipeline.osm.cells import cut_to_cells
+from pipeline.osm.features import merge_features
+from pipeline.osm.read import read_extract
+from pipeline.osm.vocabulary import tag_features
+from pipeline.rules import Rules, load_rules
+from pipeline.tokens.build import FeatureBatch, build_tokens
+from schemas.features import CELL_ZOOM, Kind, ObjectType
+from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.keys import XyzKey
+from schemas.relations import Relation
+from schemas.tokens import ANCHORS, OsmTokens
+from tests.tokens.oracle import Feature, OracleTokens, brute_force, delaunay_fault, features_of
+
+RULES = load_rules()
+TYPES = [t.name.lower() for t in ObjectType]
+KINDS = [k.name.lower() for k in Kind]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One extract, ready for both sides."""
+
+    cells: pa.Table
+    cell: np.ndarray  # of each row of cells
+    drops: pa.Table
+    features: list[Feature]  # whole, for the oracle
+    extent: tuple[float, float, float, float] | None
+
+
+def place_of_features(table: pa.Table, extent: tuple[float, float, float, float] | None = None, rules: Rules = RULES) -> Place:
+    """A place from a FEATURES table."""
+    tagged = tag_features(table["tags"], rules, 1)
+    osm_type = np.array([TYPES.index(t) for t in table["osm_type"].to_pylist()], np.uint8)
+    kind = np.array([KINDS.index(k) for k in table["kind"].to_pylist()], np.uint8)
+    geometry = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
+    cells, drops = cut_to_cells(osm_type, table["osm_id"].to_numpy(), kind, geometry, tagged)
+    ids = [tagged.ids[a:b].tolist() for a, b in zip(tagged.offsets[:-1], tagged.offsets[1:], strict=True)]
+    gone = set(zip(drops["osm_type"].to_pylist(), drops["osm_id"].to_pylist(), strict=True))
+    rows = table.select(["osm_type", "osm_id", "kind", "geometry"]).to_pylist()
+    whole = [f for f, r in zip(features_of(rows, ids), rows, strict=True) if (r["osm_type"], r["osm_id"]) not in gone]
+    return Place(cells, cells["cell"].to_numpy(), drops, whole, extent)
+
+
+def read_place(path: Path, rules: Rules = RULES) -> Place:
+    """A place from an OSM file."""
+    extract = read_extract(path, rules)
+    features, _ = merge_features([(path.name, extract.features)])
+    return place_of_features(features, extract.extent, rules)
+
+
+def batch_of(place: Place, cell: int) -> FeatureBatch:
+    """The features of one cell."""
+    rows = place.cells.filter(pa.array(place.cell == cell))
+    lists = rows["tag_ids"].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return FeatureBatch(
+        rows["osm_type"].to_numpy(), rows["osm_id"].to_numpy(), rows["kind"].to_numpy(), offsets - offsets[0],
+        lists.flatten().to_numpy(), rows["paint"].to_numpy(),
+        shapely.from_wkb(np.array(rows["geometry"].to_pylist(), object)),
+    )  # fmt: skip
+
+
+def cell_of(key: XyzKey) -> int:
+    """The cell that a tile lies in."""
+    shift = key.zoom - CELL_ZOOM
+    return (key.y >> shift) * (1 << CELL_ZOOM) + (key.x >> shift)
+
+
+def tokens_of(place: Place, keys: list[XyzKey], grid: tuple[int, int] = (14, 14)) -> dict[XyzKey, OsmTokens]:
+    """Tokens of tiles, all those of a cell built at once."""
+    result: dict[XyzKey, OsmTokens] = {}
+    for cell in sorted({cell_of(k) for k in keys}):
+        own = [k for k in keys if cell_of(k) == cell]
+        built = build_tokens(batch_of(place, cell), [xyz_footprint(k) for k in own], grid)
+        result.update(zip(own, built.tokens, strict=True))
+    return result
+
+
+def around(key: XyzKey) -> tuple[float, float, float, float]:
+    """A tile's box in degrees."""
+    (west, north), (east, south) = tile_to_lonlat(np.array([[key.x, key.y], [key.x + 1, key.y + 1]], float), key.zoom)
+    return float(west), float(south), float(east), float(north)
+
+
+def oracle_of(place: Place, key: XyzKey, grid: tuple[int, int] = (14, 14)) -> OracleTokens:
+    """The oracle's answer for one tile."""
+    return brute_force(place.features, xyz_footprint(key), grid, around(key))
+
+
+def differences(tokens: OsmTokens, oracle: OracleTokens, footprint: Footprint, tolerance: float = 1e-6) -> list[str]:
+    """Everything in which the tokens depart from the oracle's answer; empty where they agree."""
+    keys = [(int(k), int(t), int(i)) for k, t, i in zip(tokens.kind, tokens.osm_type, tokens.osm_id, strict=True)]
+    expected = [o.key for o in oracle.objects]
+    if keys != expected:
+        return [f"objects: {sorted(set(keys) ^ set(expected))} on one side only, or out of order"]
+    found = [tokens.problem() or ""]
+    found += _objects(tokens, oracle, footprint, tolerance)
+    found += _relations(tokens, oracle)
+    found += _cover(tokens, oracle, tolerance)
+    found += _region(tokens, oracle, tolerance)
+    return [f for f in found if f]
+
+
+def _objects(tokens: OsmTokens, oracle: OracleTokens, footprint: Footprint, tolerance: float) -> list[str]:
+    found = []
+    size = footprint.width, footprint.height
+    for n, o in enumerate(oracle.objects):
+        tags = tokens.tag_ids[tokens.tag_offsets[n] : tokens.tag_offsets[n + 1]].tolist()
+        if tags != sorted(o.feature.tag_ids):
+            found.append(f"{o.key}: tags {tags}")
+        if abs(tokens.extent[n] - o.extent) > tolerance * max(1.0, o.extent):
+            found.append(f"{o.key}: extent {tokens.extent[n]}, not {o.extent}")
+        used = ANCHORS[o.key[0]]
+        if not np.isnan(tokens.anchors[n, used:]).all() or np.isnan(tokens.anchors[n, :used]).any():
+            found.append(f"{o.key}: {used} anchors are due")
+            continue
+        for x, y in tokens.anchors[n, :used].astype(float):
+            away = o.geometry.distance(shapely.Point(x * size[0], y * size[1]))
+            if away > 1e-4:  # float32 of a normalised coordinate, in pixels
+                found.append(f"{o.key}: anchor {x}, {y} lies {away} px outside")
+        found += _vertices(tokens, n, o.geometry, size, o.key[0])
+    return found
+
+
+def _vertices(tokens: OsmTokens, n: int, geometry: object, size: tuple[int, int], kind: int) -> list[str]:
+    """The snapped geometry lies within a unit's diagonal of the exact one, and its rings turn as they should."""
+    rings = range(tokens.object_ring_offsets[n], tokens.object_ring_offsets[n + 1])
+    xy = [tokens.vertices[tokens.ring_offsets[r] : tokens.ring_offsets[r + 1]] / 65535.0 * size for r in rings]
+    away = max(geometry.distance(shapely.MultiPoint(ring)) for ring in xy)  # type: ignore[attr-defined]
+    found = [f"object {n}: vertices lie {away} px outside"] if away > max(size) / 65535 else []
+    if kind == Kind.POLYGON:
+        signed = -sum(float(np.sum(r[:, 0] * np.roll(r[:, 1], -1) - r[:, 1] * np.roll(r[:, 0], -1))) / 2 for r in xy)  # y up
+        slack = 2 * max(size) / 65535 * (geometry.length + 1)  # type: ignore[attr-defined]
+        if abs(signed - geometry.area) > slack:  # type: ignore[attr-defined]
+            found.append(f"object {n}: rings enclose {signed} px², counter-clockwise less clockwise, not the area")
+    return found
+
+
+def _relations(tokens: OsmTokens, oracle: OracleTokens) -> list[str]:
+    pairs = [(int(i), int(j)) for i, j in tokens.edges.T]
+    if len(set(pairs)) < len(pairs):
+        return ["a pair has two relations"]
+    codes = dict(zip(pairs, tokens.relation.tolist(), strict=True))
+    ground = {p: c for p, c in codes.items() if c != Relation.DELAUNAY}
+    found = []
+    for pair in sorted(ground.keys() | oracle.relations.keys()):
+        if ground.get(pair) != oracle.relations.get(pair):
+            names = [oracle.objects[i].key for i in pair]
+            found.append(f"{names}: relation {ground.get(pair)}, not {oracle.relations.get(pair)}")
+    points = [i for i, o in enumerate(oracle.objects) if o.key[0] == Kind.POINT]
+    first: dict[tuple[float, float], int] = {}
+    for i in points:
+        first.setdefault((oracle.objects[i].geometry.x, oracle.objects[i].geometry.y), i)
+    local = {i: n for n, i in enumerate(first.values())}
+    links = {p for p, c in codes.items() if c == Relation.DELAUNAY}
+    if not {i for p in links for i in p} <= local.keys():
+        return [*found, "a Delaunay edge ends at no point, or not at the first of equal ones"]
+    fault = delaunay_fault(list(first), {(local[i], local[j]) for i, j in links})
+    return [*found, f"Delaunay: {fault}"] if fault else found
+
+
+def _cover(tokens: OsmTokens, oracle: OracleTokens, tolerance: float) -> list[str]:
+    cells = int(tokens.patch_grid[0]) * int(tokens.patch_grid[1])
+    dense, wanted = np.zeros((2, len(tokens), cells))
+    code = tokens.patch_object.astype(np.int64) * cells + tokens.patch_cell
+    if (np.diff(code) <= 0).any():
+        return ["patches are not sorted by object and cell, each once"]
+    dense[tokens.patch_object, tokens.patch_cell] = tokens.patch_cover
+    for n, cover in enumerate(oracle.cover):
+        wanted[n, list(cover)] = list(cover.values())
+    off = np.abs(dense - wanted) / np.maximum(1.0, wanted)
+    return [
+        f"{oracle.objects[n].key}: cover of cell {c} is {dense[n, c]}, not {wanted[n, c]}"
+        for n, c in np.argwhere(off > tolerance)[:5]
+    ]
+
+
+def _region(tokens: OsmTokens, oracle: OracleTokens, tolerance: float) -> list[str]:
+    sums: dict[int, list[float]] = {}
+    for o in oracle.objects:
+        for tag in o.feature.tag_ids:
+            row = sums.setdefault(tag, [0, 0.0, 0.0])
+            row[0] += 1
+            row[1] += o.extent if o.key[0] == Kind.POLYGON else 0.0
+            row[2] += o.extent if o.key[0] == Kind.LINE else 0.0
+    if tokens.region_tag_id.tolist() != sorted(sums):
+        return ["region: other tags"]
+    found = []
+    for n, tag in enumerate(sorted(sums)):
+        got = float(tokens.region_count[n]), float(tokens.region_area[n]), float(tokens.region_length[n])
+        if not all(math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) for a, b in zip(got, sums[tag], strict=True)):
+            found.append(f"region: tag {tag} has {got}, not {sums[tag]}")
+    return found
+
+

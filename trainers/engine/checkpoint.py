@@ -1,0 +1,69 @@
+"""Checkpoints: one ``.pt`` dict of tensors and plain values, written whole or not at all, read without unpickling."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import DatasetError
+
+#: Version of the checkpoint's layout; a reader refuses another.
+VERSION = 1
+FILE_NAME = "checkpoint.pt"
+KEYS = ("model", "optimizer", "scheduler", "rng", "stream", "dataset", "config", "version", "step")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` beside ``path``, flush it to the disk, then rename: a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU.
+
+    Raises:
+        DatasetError: the file is missing, damaged, lacks a part, or has another version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} does not exist; give resume=auto with out=RUN, or the path of a .pt file") from None
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0]
+        raise DatasetError(f"{path} is no checkpoint or is damaged ({first}); start anew with another out=…") from None
+    missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise DatasetError(f"{path} lacks {', '.join(missing)}; it was not written by a trainer of geoshards")
+    if state["version"] != VERSION:
+        raise DatasetError(f"{path} has checkpoint version {state['version']}, this trainer knows {VERSION}")
+    return dict(state)
+
+
+def rng_state() -> dict[str, Any]:
+    """State of torch's generators of this process."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Inverse of :func:`rng_state`; other numbers of GPUs keep their own state."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

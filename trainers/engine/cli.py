@@ -1,0 +1,143 @@
+"""The command line of a trainer: ``key=value`` settings, --config FILE, --quiet, --json, --help."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.config import parse_yaml
+from schemas.errors import ConfigError, GeoshardsError
+from trainers.engine.loop import train
+from trainers.engine.report import table
+from trainers.engine.settings import Task, TrainSettings, documented, is_override, resolve
+
+#: Repository root: ``data/demo`` is looked for here when the working directory has none.
+ROOT = Path(__file__).resolve().parents[2]
+#: Least GPU memory in GiB of each preset at its own batch size; the first that fits is taken.
+GPU_PRESETS = (("large", 70.0), ("base", 30.0), ("small", 0.0))
+
+
+def main(task: Task, arguments: list[str] | None = None) -> int:
+    """Run a trainer; returns the exit status: 0 done, 1 failed, 2 wrong call."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if "--help" in arguments or "-h" in arguments:
+            print(help_text(task))
+            return 0
+        settings, quiet, as_json = parse(task, arguments)
+        root = data_root(settings.data)
+    except ConfigError as error:
+        return _fail(error, 2)
+    except GeoshardsError as error:
+        return _fail(error, 1)
+    out = Path(settings.out or f"runs/{task.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        summary = train(task, settings, root, out, quiet)
+    except (GeoshardsError, OSError) as error:
+        return _fail(error, 1)
+    if int(os.environ.get("RANK", 0)) == 0:
+        _show(summary, quiet, as_json)
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def parse(task: Task, arguments: list[str]) -> tuple[TrainSettings, bool, bool]:
+    """(settings, quiet, json) of the command line.
+
+    Raises:
+        ConfigError: an unknown option, a word that is no key=value, an unknown setting, a file that cannot be read.
+    """
+    overrides: list[str] = []
+    file: dict[str, Any] = {}
+    quiet = as_json = False
+    words = iter(arguments)
+    for word in words:
+        if word == "--quiet":
+            quiet = True
+        elif word == "--json":
+            as_json = True
+        elif word == "--config" or word.startswith("--config="):
+            name = word.partition("=")[2] or next(words, "")
+            file = _config_file(name)
+        elif is_override(word):
+            overrides.append(word)
+        else:
+            raise ConfigError(f"{word!r} is not understood; write key=value, for example steps=20, or see --help")
+    return resolve(task, file, overrides, automatic_preset()), quiet, as_json
+
+
+def _config_file(name: str) -> dict[str, Any]:
+    if not name:
+        raise ConfigError("--config needs a file name")
+    try:
+        return parse_yaml(Path(name).read_text(), name)
+    except OSError as error:
+        raise ConfigError(f"--config {name} cannot be read: {error.strerror}") from None
+
+
+def automatic_preset() -> str:
+    """The preset of model=auto: tiny without a GPU, else the largest that its memory holds."""
+    if not torch.cuda.is_available():
+        return "tiny"
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return next(name for name, least in GPU_PRESETS if memory >= least)
+
+
+def data_root(data: str) -> str:
+    """The dataset directory: the setting, else GEOSHARDS_DATA, else data/demo here or in the repository.
+
+    Raises:
+        ConfigError: several directories are given.
+    """
+    data = data or os.environ.get("GEOSHARDS_DATA", "")
+    if not data:
+        here = Path("data/demo")
+        return str(here if here.exists() else ROOT / "data" / "demo")
+    if "," in data and not Path(data).exists():
+        raise ConfigError(
+            f"data={data}: a trainer reads one dataset at a time; join them with: geoshards merge, then give data=DIR"
+        )
+    return data
+
+
+def _show(summary: dict[str, Any], quiet: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary))
+    elif not quiet:
+        print(table(summary["stages"]) if "stages" in summary else _lines(summary))
+        for message in summary.get("corrupt", []):
+            print(f"unreadable: {message}", file=sys.stderr)
+        if "out" in summary:
+            print(f"checkpoint: {summary['out']}/checkpoint.pt")
+
+
+def _lines(summary: dict[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in summary.items())
+
+
+def help_text(task: Task) -> str:
+    """What --help prints: usage, then every setting with its default."""
+    rows = [(name, default, text) for name, default, text in documented(task.settings)]
+    width = max(len(f"{name}={default}") for name, default, _ in rows if len(name) + len(default) < 40)
+    lines = [f"  {f'{name}={default}'.ljust(width)}  {text}".rstrip() for name, default, text in rows]
+    return "\n".join([
+        task.summary,
+        "",
+        f"usage: python trainers/{task.name}.py [data=DIR] [out=RUN] [model=tiny|small|base|large] [steps=N|epochs=N]",
+        "       [key=value …] [--config FILE] [--quiet] [--json] [--help]",
+        "",
+        "settings and their defaults (a preset, model=, changes some of them):",
+        *lines,
+        "",
+        f"presets: {', '.join(task.presets)}; reads samples with: {task.default_select}",
+    ])  # fmt: skip

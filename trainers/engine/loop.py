@@ -1,0 +1,310 @@
+"""The training loop: a task and its settings to a checkpoint and a summary."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from schemas.config import to_mapping
+from schemas.errors import ConfigError, GeoshardsError
+from trainers.engine import ranks
+from trainers.engine.checkpoint import FILE_NAME, VERSION, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from trainers.engine.optim import CosineSchedule, make_optimizer
+from trainers.engine.report import Metrics, Progress, peak_memory_mb
+from trainers.engine.settings import Task, TrainSettings
+from trainers.stream.batch import TileBatch
+from trainers.stream.order import epoch_key
+from trainers.stream.stream import GeoStream
+
+#: Most loader processes that a rank starts by itself.
+MAX_WORKERS = 8
+#: Steps between questions to the other ranks whether one of them was told to stop.
+ASK_EVERY = 10
+
+
+class Stopped(GeoshardsError):
+    """A signal ended the run before its work was done; the checkpoint is written."""
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[int]]:
+    """A list that receives the number of SIGTERM or SIGINT; a second signal acts as usual."""
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, before[number])
+
+    before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One run on one process.
+
+    Raises:
+        GeoshardsError: the data, the checkpoint or the settings cannot be used; a loss is not finite.
+    """
+
+    def __init__(self, task: Task, settings: TrainSettings, root: str, device: torch.device, quiet: bool) -> None:
+        self.task, self.settings, self.device, self.quiet = task, settings, device, quiet
+        begin = time.perf_counter()
+        torch.manual_seed(settings.seed)
+        model = task.build(settings).to(device)
+        self.plain_model = model
+        self.stream = GeoStream(
+            root, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
+            settings=replace(settings.stream, workers=_workers(settings, device)),
+            default_select=task.default_select, accumulate=settings.accumulate,
+            pin_memory=device.type == "cuda", tag_weight=settings.variant,
+        )  # fmt: skip
+        self.model: nn.Module = model
+        if ranks.world() > 1:
+            unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
+            ids = [device.index] if device.type == "cuda" else None
+            self.model = DistributedDataParallel(
+                model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=unused
+            )
+        self.total = self._total_samples()
+        self.optimizer = make_optimizer(model, settings.optim, device)
+        self.schedule = CosineSchedule(self.optimizer, settings.optim, self.total)
+        self.step = 0
+        self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
+        self.load_seconds = time.perf_counter() - begin
+        self.wait_seconds = 0.0
+
+    def _total_samples(self) -> int:
+        count, size = len(self.stream.index), self.settings.batch_size
+        if self.settings.steps is None:
+            return (self.settings.epochs or 1) * count
+        epochs, rest = divmod(self.settings.steps, -(-count // size))
+        return epochs * count + min(rest * size, count)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole run is done."""
+        if self.settings.steps is not None:
+            return self.step >= self.settings.steps
+        return self.stream.epoch >= (self.settings.epochs or 1)
+
+    def state(self) -> dict[str, Any]:
+        """The checkpoint."""
+        stream = self.stream.state_dict()
+        return {
+            "model": self.plain_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.schedule.state_dict(),
+            "rng": rng_state(),
+            "stream": stream,
+            "dataset": {name: stream[name] for name in ("content_hash", "layout_hash", "selection_hash", "samples")},
+            "config": {"task": self.task.name, **_recorded(self.settings)},
+            "version": VERSION,
+            "step": self.step,
+        }
+
+    def restore(self, state: dict[str, Any], name: str) -> None:
+        """Go on from a checkpoint called ``name``.
+
+        Raises:
+            ConfigError: it belongs to another model.
+            DatasetError: it belongs to other data or another order.
+        """
+        mine, theirs = {"task": self.task.name, **_recorded(self.settings)}, state["config"]
+        differ = [key for key in ("task", "variant", "arch") if mine[key] != theirs.get(key)]
+        if differ:
+            raise ConfigError(
+                f"{name} was made with another {' and '.join(differ)}; give the same model=, variant= and arch.*, or "
+                "start anew with another out=…"
+            )
+        self.stream.load_state_dict(state["stream"])
+        self.plain_model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        set_rng_state(state["rng"])
+        self.step = int(state["step"])
+
+    def save(self, out: Path) -> None:
+        """Write the checkpoint; only the first process does."""
+        if ranks.is_first():
+            save_checkpoint(out / FILE_NAME, self.state())
+        ranks.wait_for_all()
+
+    def run(self, out: Path) -> dict[str, Any]:
+        """Train to the end, to ``stop_after`` or to a signal; returns the summary."""
+        settings = self.settings
+        first = ranks.is_first()
+        metrics = Metrics(out / "metrics.jsonl" if first else None, self.step)
+        progress = Progress(self.total, self.stream.samples_seen, self.quiet or not first)
+        begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
+        self.model.train()
+        with _stop_signal() as caught:
+            steps = None if settings.steps is None else settings.steps - self.step
+            batches = self.stream.batches(steps=steps, until_epoch=settings.epochs)
+            window: list[dict[str, Tensor]] = []
+            stopped = False
+            while not self.finished and not stopped:
+                window.append(self._step(batches))
+                done = self.step - begun[0]
+                if self.step % settings.log_every == 0 or self.finished or done == settings.stop_after:
+                    self._log(window, metrics, progress, begin, begun)
+                    window = []
+                if ranks.world() == 1 or self.step % ASK_EVERY == 0:
+                    stopped = ranks.any_rank(bool(caught), self.device)
+                if self.step % settings.checkpoint_every == 0 and not (self.finished or stopped):
+                    self.save(out)
+                if done == settings.stop_after:
+                    break
+            if hasattr(batches, "close"):
+                batches.close()
+        self.save(out)
+        metrics.close()
+        if stopped and not self.finished:
+            name = signal.Signals(caught[0]).name if caught else "a signal to another process"
+            raise Stopped(f"stopped by {name} after step {self.step}; go on with out={out} resume=auto")
+        return self._summary(out, time.perf_counter() - begin, begun)
+
+    def _step(self, batches: Iterator[TileBatch]) -> dict[str, Tensor]:
+        """One optimiser step; returns the losses, weighted over the micro-batches."""
+        accumulate = self.settings.accumulate
+        key = epoch_key("dropout", "", "none", self.settings.seed, self.stream.samples_seen)
+        losses: dict[str, Tensor] = {}
+        for micro in range(accumulate):
+            waiting = time.perf_counter()
+            batch = next(batches)
+            self.wait_seconds += time.perf_counter() - waiting
+            batch = batch.to(self.device)
+            # Dropout follows the position, as every other draw does: a resumed run repeats it.
+            torch.manual_seed((key + micro * self.stream.place.world + self.stream.place.rank) % 2**63)
+            last = micro == accumulate - 1
+            with self._no_sync(last), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                parts = self.model(batch)
+                share = batch.weight / accumulate
+                (parts["loss"] * share).backward()
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0.0) + value.detach().float() * share  # type: ignore[assignment]
+        if self.settings.optim.clip:
+            nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
+        self.schedule.set(self.stream.samples_seen)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return losses
+
+    def _no_sync(self, last: bool) -> AbstractContextManager[Any]:
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _log(
+        self, window: list[dict[str, Tensor]], metrics: Metrics, progress: Progress, begin: float, begun: tuple[int, int]
+    ) -> None:
+        names = list(window[0])
+        values = torch.stack([torch.stack([row[n] for n in names]) for row in window]).mean(0)
+        shown = dict(zip(names, ranks.mean_over_ranks(values).tolist(), strict=True))
+        if not all(math.isfinite(v) for v in shown.values()):
+            raise GeoshardsError(
+                f"a loss is not finite near step {self.step} ({shown}); lower optim.lr, or go on from the last "
+                "checkpoint with another seed"
+            )
+        seconds = time.perf_counter() - begin
+        seen = self.stream.samples_seen
+        metrics.write({
+            "step": self.step, "samples": seen, "epoch": self.stream.epoch, **shown,
+            "lr": self.optimizer.param_groups[0]["lr"], "seconds": round(seconds, 3),
+            "samples_per_second": round((seen - begun[1]) / max(seconds, 1e-9), 2),
+            "corrupt": len(self.stream.corrupt),
+        })  # fmt: skip
+        self.last = shown
+        progress.show(self.step, seen, shown)
+
+    def _summary(self, out: Path, seconds: float, begun: tuple[int, int]) -> dict[str, Any]:
+        peak = round(peak_memory_mb(self.device), 1)
+        drops = len(self.stream.corrupt)
+        done, samples = self.step - begun[0], self.stream.samples_seen - begun[1]
+
+        def row(stage: str, items: int, unit: str, took: float, dropped: int) -> dict[str, Any]:
+            rate = round(items / took, 2) if took > 0 else 0.0
+            return {"stage": stage, "items": items, "unit": unit, "seconds": round(took, 2), "items_per_second": rate,
+                    "peak_memory_mb": peak, "drops": dropped}  # fmt: skip
+
+        return {
+            "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,
+            "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
+            "losses": getattr(self, "last", {}), "corrupt": self.stream.corrupt,
+            "stages": [
+                row("load", len(self.stream.index), "samples", self.load_seconds, 0),
+                row("wait", samples, "samples", self.wait_seconds, drops),
+                row("train", samples, "samples", seconds, drops),
+                row("steps", done, "steps", seconds, 0),
+            ],
+        }  # fmt: skip
+
+    def try_out(self) -> dict[str, Any]:
+        """One batch forward without training: what a dry run shows."""
+        batch = next(self.stream.batches(steps=1)).to(self.device)
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            parts = self.plain_model(batch)
+        return {
+            "trainer": self.task.name, "model": self.settings.model, "device": str(self.device),
+            "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": len(self.stream.index),
+            "batch_size": self.settings.batch_size, "steps_per_epoch": len(self.stream) // self.settings.accumulate,
+            "total_samples": self.total, "losses": {name: float(value) for name, value in parts.items()},
+        }  # fmt: skip
+
+
+def _workers(settings: TrainSettings, device: torch.device) -> int:
+    """Loader processes: the setting, else none on a CPU (it trains there) and a share of the cores beside a GPU."""
+    if settings.stream.workers is not None:
+        return settings.stream.workers
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
+
+
+def _recorded(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as a checkpoint keeps them: without paths, which differ from machine to machine."""
+    mapping = to_mapping(settings)
+    return {key: value for key, value in mapping.items() if key not in ("data", "out", "resume")}
+
+
+def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool) -> dict[str, Any]:
+    """Run the task; returns the summary of the run, or of the dry run.
+
+    Raises:
+        GeoshardsError: see :class:`Trainer`; ``out`` holds a checkpoint and ``resume`` is never.
+    """
+    device = ranks.pick_device(settings.device)
+    with ranks.process_group(device):
+        out = Path(ranks.same_text(str(out)))
+        path = out / FILE_NAME if settings.resume in ("auto", "never") else Path(settings.resume)
+        exists = path.exists()
+        if settings.resume == "never" and exists and not settings.dry_run:
+            raise ConfigError(f"{path} exists; go on with resume=auto, or choose another out=…")
+        trainer = Trainer(task, settings, root, device, quiet)
+        if settings.resume != "never" and (exists or settings.resume != "auto"):
+            trainer.restore(load_checkpoint(path), str(path))
+        if settings.dry_run:
+            return trainer.try_out()
+        if ranks.is_first():
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(settings), sort_keys=False))
+        ranks.wait_for_all()
+        return trainer.run(out)

@@ -1,0 +1,142 @@
+"""Settings of a training run: dataclasses whose comments are the help text, presets, files and overrides.
+
+Order of precedence, weakest first: defaults, preset (model=), --config FILE, key=value.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from schemas.config import build, merge, parse_override
+from schemas.errors import ConfigError
+from trainers.stream.batch import View
+from trainers.stream.stream import StreamSettings
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW with a cosine schedule counted in samples."""
+
+    lr: float = 1e-4  # peak learning rate
+    min_lr: float = 0.0  # learning rate at the end of the run
+    weight_decay: float = 0.05  # of matrices; biases, norms and tokens are not decayed
+    beta1: float = 0.9
+    beta2: float = 0.95
+    warmup_samples: int | None = None  # samples of linear warm-up; none: a twentieth of the run
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A run. Trainers add ``arch`` and ``loss``."""
+
+    data: str = ""  # dataset directory or URL; empty: GEOSHARDS_DATA, else data/demo
+    out: str = ""  # run directory; empty: runs/NAME-DATE-TIME
+    model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # preset; auto: what fits the hardware
+    variant: Literal["ours", "paper", "released"] = "ours"  # whose choice counts where they differ
+    steps: int | None = None  # optimiser steps of the whole run
+    epochs: int | None = None  # or epochs of the whole run
+    batch_size: int = 256  # samples a step, over all ranks and accumulation
+    accumulate: int = 1  # micro-batches a step and rank
+    seed: int = 0  # of weights, order, augmentation and masks
+    stop_after: int | None = None  # stop with a checkpoint after so many steps of this call
+    resume: str = "never"  # auto: go on from the checkpoint in out, if there is one; or the path of a checkpoint
+    dry_run: bool = False  # show what would be done, run one batch forward, write nothing
+    device: str = "auto"  # auto, cpu or cuda
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on cuda, fp32 on cpu
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    checkpoint_every: int = 500  # steps between checkpoints; one is always written at the end
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError("give steps=N or epochs=N, not both")
+        for name in ("steps", "epochs", "stop_after", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"setting {name}={value} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the engine needs to know of a trainer."""
+
+    name: str  # geolink | gair
+    summary: str  # one line
+    settings: type[TrainSettings]
+    presets: Mapping[str, Mapping[str, Any]]  # settings by model=
+    default_select: str  # samples that the model can use
+    build: Callable[[Any], nn.Module]  # settings to a model whose forward maps a batch to {"loss": …, parts}
+    view: Callable[[Any], View]  # settings to what the stream has to read
+
+
+def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic: str) -> TrainSettings:
+    """The settings of a run: preset, then ``file``, then ``overrides``; ``automatic`` is the preset of model=auto.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or a contradiction.
+    """
+    given = merge(file, overrides)
+    if "steps" in given and "epochs" not in given:
+        given["epochs"] = None  # a preset's length gives way to the user's
+    if "epochs" in given and "steps" not in given:
+        given["steps"] = None
+    model = given.get("model", "auto")
+    name = automatic if model == "auto" else model
+    preset = task.presets.get(str(name), {})
+    settings = build(task.settings, _overlay(preset, given))
+    return dataclasses.replace(settings, model=name)
+
+
+def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in top.items():
+        below = result.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        result[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]  # both are mappings
+    return result
+
+
+def is_override(text: str) -> bool:
+    """Whether ``text`` is a ``key=value``; raises ConfigError where its value cannot be read."""
+    if "=" not in text or text.startswith("-"):
+        return False
+    parse_override(text)
+    return True
+
+
+def documented(cls: type, where: str = "") -> Iterator[tuple[str, str, str]]:
+    """(full name, default, comment) of every setting of a dataclass, nested ones included; the comment is its line's."""
+    comments: dict[str, str] = {}
+    for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
+        comments |= _comments(base)
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        kind = hints[f.name]
+        if dataclasses.is_dataclass(kind):
+            yield from documented(typing.cast(type, kind), f"{where}{f.name}.")
+            continue
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        yield f"{where}{f.name}", "none" if default is None else str(default), comments.get(f.name, "")
+
+
+def _comments(cls: type) -> dict[str, str]:
+    source = textwrap.dedent(inspect.getsource(cls))
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # the class statement
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            _, mark, comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
+            if mark:
+                found[node.target.id] = comment.strip()
+    return found
