@@ -81,7 +81,9 @@ def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, 
 def _run_shards(args: argparse.Namespace) -> int:
     outcome = make_shards(read_config(args), quiet=args.quiet or args.json)
     d = outcome.document
-    result = {"out": outcome.out, "built": outcome.built} | {k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")}
+    result = {"out": outcome.out, "built": outcome.built} | {
+        k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")
+    }
     done = "nothing left to do: " if not outcome.built else ""
     last = f"{done}{outcome.out}: {d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB, content {d['content_hash'][:12]}"
     _report(args, outcome.stages, result, last)
@@ -105,7 +107,9 @@ def _run_plan(args: argparse.Namespace) -> int:
 
 def _configure_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, help="OSM extracts")
-    parser.add_argument("--out", type=Path, required=True, help="folder for features.parquet (GeoParquet) and drops.parquet")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for features.parquet (GeoParquet) and drops.parquet"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
 
 
@@ -126,4 +130,6 @@ def _run_features(args: argparse.Namespace) -> int:
 
 SHARDS = Command("Build a dataset from a region, imagery and street view", _configure, _run_shards)
 PLAN = Command("Show what `shards` would build, without building it", _configure, _run_plan)
-FEATURES = Command("Read OSM extracts into a GeoParquet table of features and a table of drops", _configure_features, _run_features)
+FEATURES = Command(
+    "Read OSM extracts into a GeoParquet table of features and a table of drops", _configure_features, _run_features
+)

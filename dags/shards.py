@@ -163,9 +163,15 @@ def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
             built = _samples_stage(config, plan, store, runner, stages, quiet)
             start = time.monotonic()
             _catalog_stage(plan, store)
-            document = dataset_document(store, plan.region.name, config.content(), sources, encoder_versions(), fingerprint)
-            stages.append(StageRow("catalog", document["samples"], "samples", time.monotonic() - start, peak_memory_mb()))
-            total = StageRow("total", document["samples"], "samples", time.monotonic() - began, max(s.peak_memory_mb for s in stages))
+            document = dataset_document(
+                store, plan.region.name, config.content(), sources, encoder_versions(), fingerprint
+            )
+            stages.append(
+                StageRow("catalog", document["samples"], "samples", time.monotonic() - start, peak_memory_mb())
+            )
+            total = StageRow(
+                "total", document["samples"], "samples", time.monotonic() - began, max(s.peak_memory_mb for s in stages)
+            )
             stages.append(total)
             if built or not store.exists("dataset.json"):
                 rows = pa.Table.from_pylist([s.as_dict() for s in stages], schema=STAGES)
@@ -227,16 +233,28 @@ def _sources(plan: Plan, config: ShardsConfig) -> list[dict[str, Any]]:
     """Every input with its hash, licence and date."""
     region, rows = plan.region, []
     for name, digest in zip(plan.features.names, plan.features.hashes, strict=True):
-        rows.append({"kind": "osm", "name": name, "sha256": digest, "licence": region.licences.get("osm"), "date": plan.features.snapshot})
+        rows.append(
+            {
+                "kind": "osm",
+                "name": name,
+                "sha256": digest,
+                "licence": region.licences.get("osm"),
+                "date": plan.features.snapshot,
+            }
+        )
     for scene in plan.scenes:
         licence = config.rs.licence or region.licences.get("rs")
         rows.append({"kind": "imagery", "name": scene.name, "sha256": file_sha256(Path(scene.path)), "licence": licence,
                      "date": config.rs.acquired or scene.acquired})  # fmt: skip
     if region.streetview is not None:
-        photos = sorted((p.path, json.dumps(asdict(p) | {"path": ""}, sort_keys=True)) for own in plan.photos.values() for p in own)
+        photos = sorted(
+            (p.path, json.dumps(asdict(p) | {"path": ""}, sort_keys=True)) for own in plan.photos.values() for p in own
+        )
         digest = sha256("\n".join(f"{file_sha256(Path(path))} {row}" for path, row in photos).encode()).hexdigest()
         licence = config.sv.licence or region.licences.get("sv")
-        rows.append({"kind": "streetview", "name": region.streetview.name, "sha256": digest, "licence": licence, "date": None})
+        rows.append(
+            {"kind": "streetview", "name": region.streetview.name, "sha256": digest, "licence": licence, "date": None}
+        )
     return rows
 
 

@@ -36,9 +36,7 @@ def split_at_grid(start: Floats, end: Floats) -> tuple[Floats, Floats, Ints]:
     return a, b, segment
 
 
-def patch_cover(
-    geometry: PackedGeometry, size: tuple[int, int], grid: tuple[int, int]
-) -> tuple[Ints, Ints, Floats]:
+def patch_cover(geometry: PackedGeometry, size: tuple[int, int], grid: tuple[int, int]) -> tuple[Ints, Ints, Floats]:
     """Incidence of objects with the cells of a grid laid over a footprint.
 
     Args:
@@ -82,9 +80,7 @@ def _points(geometry: PackedGeometry, rows: int, columns: int) -> tuple[Ints, Fl
     return code, np.ones(len(code))
 
 
-def _lines(
-    geometry: PackedGeometry, rows: int, columns: int, scale: Floats, side: float
-) -> tuple[Ints, Floats]:
+def _lines(geometry: PackedGeometry, rows: int, columns: int, scale: Floats, side: float) -> tuple[Ints, Floats]:
     objects = np.flatnonzero(geometry.kind == 1)
     start, end, owner = geometry.take(objects).edges(closed=False)
     a, b, segment = split_at_grid(start, end)
@@ -117,5 +113,6 @@ def _polygons(geometry: PackedGeometry, rows: int, columns: int) -> tuple[Ints, 
 def _sum_by(code: Ints, value: Floats) -> tuple[Ints, Floats]:
     distinct, where = np.unique(code, return_inverse=True)
     total = np.bincount(where.reshape(-1), value, len(distinct))
+    total = total.astype(np.float64)
     keep = total > MIN_COVER
     return distinct[keep], total[keep]

@@ -95,7 +95,9 @@ def stroke_shapes(
     joins = geometry.vertices[joints][:, None, :] + radius[:, None, None] * circle
     edges = [_closed(quads), _closed(joins)]
     owners = np.concatenate((owner, vertex_owner[joints]))
-    shape = np.concatenate((np.repeat(np.arange(len(quads)), 4), len(quads) + np.repeat(np.arange(len(joins)), _JOIN_SIDES)))
+    shape = np.concatenate(
+        (np.repeat(np.arange(len(quads)), 4), len(quads) + np.repeat(np.arange(len(joins)), _JOIN_SIDES))
+    )
     return Shapes(
         np.concatenate([e[0] for e in edges]), np.concatenate([e[1] for e in edges]), shape,
         image[owners], order[owners], value[owners],

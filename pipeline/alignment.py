@@ -60,7 +60,21 @@ def place(footprints: list[Footprint]) -> Placement:
     x, y = w / 2, h / 2
     # Corners, side midpoints (a side may bulge beyond its corners in lon/lat), centre, and half a pixel around it.
     pixels = np.array(
-        [[0, 0], [w, 0], [w, h], [0, h], [x, 0], [w, y], [x, h], [0, y], [x, y], [x - 0.5, y], [x + 0.5, y], [x, y - 0.5], [x, y + 0.5]]
+        [
+            [0, 0],
+            [w, 0],
+            [w, h],
+            [0, h],
+            [x, 0],
+            [w, y],
+            [x, h],
+            [0, y],
+            [x, y],
+            [x - 0.5, y],
+            [x + 0.5, y],
+            [x, y - 0.5],
+            [x, y + 0.5],
+        ]
     )
     crs = np.stack([f.pixel_to_crs(pixels) for f in footprints])
     back = _from_lonlat(first.crs).transform(crs[..., 0].ravel(), crs[..., 1].ravel(), direction="INVERSE")

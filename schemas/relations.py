@@ -72,9 +72,7 @@ def classify(matrix: str, dim_i: int, dim_j: int) -> int:
     return Relation.CROSSES
 
 
-def classify_all(
-    matrices: NDArray[np.str_], dim_i: NDArray[np.uint8], dim_j: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def classify_all(matrices: NDArray[np.str_], dim_i: NDArray[np.uint8], dim_j: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Codes u8[P] of P pairs; a few dozen distinct matrices exist, so each is looked at once."""
     if not len(matrices):
         return np.zeros(0, np.uint8)

@@ -105,9 +105,7 @@ class SampleMeta:
 
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys, no white space, UTF-8, shortest float form; NaN and infinity are refused."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def sample_hash(members: Mapping[str, bytes]) -> str:
@@ -140,5 +138,3 @@ def rounded(value: float, digits: int = 9) -> float:
     if not math.isfinite(result):
         raise ValueError(f"{value} is not finite")
     return result + 0.0  # no negative zero
-
-

@@ -44,7 +44,9 @@ class OsmTokens:
     anchors: NDArray[np.float32]  # [N,4,2] normalised x, y; unused = NaN
     extent: NDArray[np.float32]  # [N] area as a fraction of the footprint, or length in sides (sqrt of its area)
     vertices: NDArray[np.uint16]  # [V,2] normalised x, y times UNITS; rings are not closed
-    ring_offsets: NDArray[np.int32]  # [R+1] into vertices; outer rings counter-clockwise seen with y up, holes clockwise
+    ring_offsets: NDArray[
+        np.int32
+    ]  # [R+1] into vertices; outer rings counter-clockwise seen with y up, holes clockwise
     object_ring_offsets: NDArray[np.int32]  # [N+1] into rings; a line's parts and a point's vertices are rings too
     # relations
     edges: NDArray[np.int32]  # [2,E] object indices, edges[0] < edges[1], each pair once
@@ -124,10 +126,10 @@ class OsmTokens:
             return f"a relation is above {max(Relation)}"
         if n and self.kind.max() > Kind.POLYGON:
             return "a kind is above 2"
-        if e and not (0 <= self.edges[0].min() and (self.edges[0] < self.edges[1]).all() and self.edges[1].max() < n):
+        if e and not (self.edges[0].min() >= 0 and (self.edges[0] < self.edges[1]).all() and self.edges[1].max() < n):
             return "edges do not keep 0 <= i < j < N"
         cells = int(self.patch_grid[0]) * int(self.patch_grid[1])
-        if p and not (0 <= self.patch_object.min() and self.patch_object.max() < n and self.patch_cell.max() < cells):
+        if p and not (self.patch_object.min() >= 0 and self.patch_object.max() < n and self.patch_cell.max() < cells):
             return "a patch names an object or a cell that does not exist"
         return None
 
@@ -138,7 +140,7 @@ def empty_tokens(patch_grid: tuple[int, int] = (14, 14)) -> OsmTokens:
     offsets = {"tag_offsets", "ring_offsets", "object_ring_offsets"}
     arrays = {n: np.zeros(1 if n in offsets else shapes.get(n, (0,)), d) for n, d in _DTYPES.items()}
     arrays["patch_grid"] = np.array(patch_grid, np.uint16)
-    return OsmTokens(**arrays)  # type: ignore[arg-type]  # dtypes are those of the table above
+    return OsmTokens(**arrays)
 
 
 def snap(normalised: NDArray[np.float64]) -> NDArray[np.uint16]:

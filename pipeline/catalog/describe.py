@@ -28,7 +28,9 @@ def read_catalog(store: Store, table: str) -> pa.Table:
     names = store.names(f"catalog/{table}")
     if not names:
         raise DatasetError(f"{store.root} has no catalog/{table}; is it a dataset that `geoshards shards` finished?")
-    return pa.concat_tables([store.read_table(f"catalog/{table}/{name}").replace_schema_metadata(None) for name in names])
+    return pa.concat_tables(
+        [store.read_table(f"catalog/{table}/{name}").replace_schema_metadata(None) for name in names]
+    )
 
 
 def load_dataset(store: Store) -> dict[str, Any]:
@@ -42,12 +44,19 @@ def load_dataset(store: Store) -> dict[str, Any]:
     except ValueError:
         raise DatasetError(f"{store.path('dataset.json')} is damaged; run `geoshards shards` again") from None
     if document.get("schema_version", 0) > SCHEMA_VERSION:
-        raise DatasetError(f"{store.root} has schema version {document['schema_version']}, newer than {SCHEMA_VERSION}; upgrade")
+        raise DatasetError(
+            f"{store.root} has schema version {document['schema_version']}, newer than {SCHEMA_VERSION}; upgrade"
+        )
     return dict(document)
 
 
 def dataset_document(
-    store: Store, name: str, config: dict[str, Any], sources: list[dict[str, Any]], encoders: dict[str, str], fingerprint: str
+    store: Store,
+    name: str,
+    config: dict[str, Any],
+    sources: list[dict[str, Any]],
+    encoders: dict[str, str],
+    fingerprint: str,
 ) -> dict[str, Any]:
     """The content of dataset.json, from the folded catalog."""
     samples, shards = read_catalog(store, "samples"), read_catalog(store, "shards").sort_by("index")
@@ -60,7 +69,10 @@ def dataset_document(
         "samples": samples.num_rows,
         "shards": shards.num_rows,
         "bytes": int(sum(shards["bytes"].to_pylist())),
-        "counts": {c: int(sum(samples[c].to_pylist())) for c in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")},
+        "counts": {
+            c: int(sum(samples[c].to_pylist()))
+            for c in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
+        },
         "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
         "sources": sources,
         "encoders": encoders,
@@ -75,7 +87,9 @@ def write_documents(store: Store, document: dict[str, Any]) -> None:
     authors = sorted({a for a in read_catalog(store, "streetview")["author"].to_pylist() if a})
     store.write("README.md", _card(document, licences).encode())
     store.write("ATTRIBUTION.md", _attribution(document, licences, authors).encode())
-    store.write("croissant.json", (json.dumps(_croissant(document, licences), indent=1, sort_keys=True) + "\n").encode())
+    store.write(
+        "croissant.json", (json.dumps(_croissant(document, licences), indent=1, sort_keys=True) + "\n").encode()
+    )
     store.write("dataset.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -106,7 +120,9 @@ def _attribution(d: dict[str, Any], licences: list[str], authors: list[str]) -> 
     lines = ["# Attribution", "", "Sources of this dataset, each under its own licence:", ""]
     for s in d["sources"]:
         date = f", {s['date']}" if s.get("date") else ""
-        lines.append(f"- {s['kind']}: {s['name']}{date}. Licence: {s.get('licence') or 'not stated; ask the provider before sharing'}.")
+        lines.append(
+            f"- {s['kind']}: {s['name']}{date}. Licence: {s.get('licence') or 'not stated; ask the provider before sharing'}."
+        )
     if any("ODbL" in x for x in licences):
         lines += ["", _CREDIT["osm"]]
     if authors:

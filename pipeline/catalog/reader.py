@@ -31,6 +31,8 @@ def read_samples(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[tuple
         for member in row["members"]:
             end = member["offset"] + member["size"]
             if not is_member(member["name"]) or not 0 <= member["offset"] <= end <= len(data):
-                raise DatasetError(f"{store.root}/shards/{name}: {row['key']}.{member['name']} lies outside the shard; build it again")
+                raise DatasetError(
+                    f"{store.root}/shards/{name}: {row['key']}.{member['name']} lies outside the shard; build it again"
+                )
             members[member["name"]] = data[member["offset"] : end]
         yield row, members

@@ -54,7 +54,9 @@ class Store:
             temporary.replace(target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise InputError(f"{target} cannot be written: {error.strerror}; free space or choose another out") from None
+            raise InputError(
+                f"{target} cannot be written: {error.strerror}; free space or choose another out"
+            ) from None
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.

@@ -41,7 +41,9 @@ def describe(root: str, key: str) -> dict[str, Any]:
         tokens = OsmTokens.from_bytes(members[OSM_TOKENS])
         texts = dict(zip(*(read_catalog(store, "vocabulary")[c].to_pylist() for c in ("tag_id", "text")), strict=True))
         result["objects"] = dict(zip((k.name.lower() for k in Kind), tokens.counts(), strict=True))
-        result["relations"] = {Relation(c).name.lower(): n for c, n in sorted(Counter(tokens.relation.tolist()).items())}
+        result["relations"] = {
+            Relation(c).name.lower(): n for c, n in sorted(Counter(tokens.relation.tolist()).items())
+        }
         counts = zip(tokens.region_tag_id.tolist(), tokens.region_count.tolist(), strict=True)
         result["tags"] = {texts.get(t, str(t)): n for t, n in sorted(counts, key=lambda p: (-p[1], p[0]))}
     return result

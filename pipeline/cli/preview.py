@@ -48,7 +48,9 @@ def contact_sheet(root: str, count: int, columns: int, side: int) -> Image.Image
     store = Store(root)
     rows = sample_rows(store)
     if not rows:
-        raise DatasetError(f"{root} has no samples; see `geoshards query {root} \"SELECT reason, sum(count) FROM drops GROUP BY 1\"`")
+        raise DatasetError(
+            f'{root} has no samples; see `geoshards query {root} "SELECT reason, sum(count) FROM drops GROUP BY 1"`'
+        )
     chosen = choose(rows, count)
     columns = min(columns, len(chosen))
     panels = 3 if any(r["n_streetview"] for r in chosen) else 2

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from .geo import UTM_CRS, FloatArray
@@ -24,8 +24,8 @@ from .ground import (
     building_shapes,
     car_ring,
     collect,
-    make_ground,
     luma,
+    make_ground,
     noise_texture,
     overlaps,
     pixel_of,
@@ -74,7 +74,7 @@ def write_aerial(plan: Plan, path: Path, rendered: Iterable[NDArray[np.uint8]]) 
     x0, y0 = plan.region.origin
     profile = {
         "driver": "GTiff", "dtype": "uint8", "count": 3, "width": columns, "height": lines, "crs": UTM_CRS,
-        "transform": from_origin(x0 + left, y0 + top, PIXEL_M, PIXEL_M), "tiled": True, "blockxsize": _TILE_PX,
+        "transform": Affine(PIXEL_M, 0.0, x0 + left, 0.0, -PIXEL_M, y0 + top), "tiled": True, "blockxsize": _TILE_PX,
         "blockysize": _TILE_PX, "compress": "JPEG", "photometric": "YCBCR", "jpeg_quality": 90, "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:
@@ -173,9 +173,7 @@ def roof_planes(k: Building) -> tuple[FloatArray, FloatArray]:
     return np.array([c[0], c[1], d[0], d[1], length / 2, width / 2]), np.array(light)
 
 
-def _paint_roofs(
-    base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fine: float
-) -> NDArray[np.uint16]:
+def _paint_roofs(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fine: float) -> NDArray[np.uint16]:
     """Paint roofs over the ground; returns the raster of building numbers (0: none)."""
     found = [(k, m) for block in blocks for k, m, box in building_shapes(block) if overlaps(box, bounds)]
     # High ones last, for footprints that overlap.
@@ -186,14 +184,16 @@ def _paint_roofs(
         return numbers
     line, column = np.divmod(at, numbers.shape[1])
     planes = [roof_planes(k) for k, _ in found]
-    geometry = np.array([p[0] for p in planes])
-    light = np.array([p[1] for p in planes])
+    # From the window's corner, so that single precision is enough.
+    corner = (bounds[0], bounds[3], 0.0, 0.0, 0.0, 0.0)
+    geometry = (np.array([p[0] for p in planes]) - corner).astype(np.float32)
+    light = np.array([p[1] for p in planes], dtype=np.float32)
     rgb = np.array([k.roof_rgb for k, _ in found], dtype=np.float32)
     kind = np.array([{"flat": 0, "gabled": 1, "pyramidal": 2}[k.roof] for k, _ in found])
     n = numbers.ravel()[at].astype(np.intp) - 1
     g = geometry[n]
-    dx = bounds[0] + (column + 0.5) * fine - g[:, 0]
-    dy = bounds[3] - (line + 0.5) * fine - g[:, 1]
+    dx = ((column + 0.5) * fine).astype(np.float32) - g[:, 0]
+    dy = ((line + 0.5) * -fine).astype(np.float32) - g[:, 1]
     along = dx * g[:, 2] + dy * g[:, 3]
     across = dy * g[:, 2] - dx * g[:, 3]
     side = np.where(across > 0, 0, 1)
@@ -216,7 +216,12 @@ def _tiled(texture: NDArray[np.float32], corner: tuple[int, int], shape: tuple[i
 
 
 def _texture(
-    image: NDArray[np.float32], ground: Ground, roofs: NDArray[np.uint16], bounds: Bounds, corner: tuple[int, int], seed: int
+    image: NDArray[np.float32],
+    ground: Ground,
+    roofs: NDArray[np.uint16],
+    bounds: Bounds,
+    corner: tuple[int, int],
+    seed: int,
 ) -> None:
     """Noise at several scales by material, rows in the fields, stains on roofs."""
     shape = image.shape[:2]

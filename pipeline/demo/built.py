@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -87,7 +88,11 @@ def add_building(
     if rng.random() < HEIGHT_TAGGED_RATE:
         all_tags["height"] = f"{high + up:.1f}"
     if address is not None and rng.random() < ADDRESS_TAGGED_RATE:
-        all_tags |= {"addr:street": address, "addr:housenumber": str(int(rng.integers(1, 120))), "addr:postcode": "9499"}
+        all_tags |= {
+            "addr:street": address,
+            "addr:housenumber": str(int(rng.integers(1, 120))),
+            "addr:postcode": "9499",
+        }
     all_tags |= tags or {}
     osm_id = 0
     if mapped:
@@ -208,7 +213,7 @@ def _garden_plots(b: Builder) -> None:
     """Gardens differ from plot to plot: lawns, beds, gravel."""
     edges = np.linspace(9 / b.du, 1 - 9 / b.du, 8)
     bands = ((7 / b.dv, 0.25), (0.25, 0.5 - 6 / b.dv), (0.5 + 6 / b.dv, 0.75), (0.75, 1 - 7 / b.dv))
-    for s0, s1 in zip(edges[:-1], edges[1:], strict=True):
+    for s0, s1 in itertools.pairwise(edges):
         for t0, t1 in bands:
             style = str(b.rng.choice(["garden", "lawn", "lawn2", "bed", "gravel"], p=[0.35, 0.3, 0.22, 0.07, 0.06]))
             if style in ("bed", "gravel"):
@@ -299,7 +304,11 @@ def _poi(b: Builder, ring: FloatArray) -> None:
     if odd < 0.3:
         tags["opening_hours"] = "Mo-Fr 08:00-12:00,13:30-18:30; Sa 09:00-16:00; PH off"
     elif odd < 0.4:
-        tags |= {"payment:cards:contactless": "yes", "payment:notes": "no", "contact:website": "https://example.org/?a=1&b=ü"}
+        tags |= {
+            "payment:cards:contactless": "yes",
+            "payment:notes": "no",
+            "contact:website": "https://example.org/?a=1&b=ü",
+        }
     elif odd < 0.43:
         tags["description"] = LONG_VALUE
     elif odd < 0.45:
@@ -370,7 +379,9 @@ def plaza(b: Builder) -> None:
     b.paint(PATH, "paving", ring)
     (x, y), a = b.xy([(0.5, 0.66)])[0], float(b.heading([(0.5, 0.66)], 0)[0])
     church = {"amenity": "place_of_worship", "religion": "christian", "name": "St. Alban", "name:ar": "القديس ألبان"}
-    add_building(b, oriented(x, y, 34, 15, a), 4, "gabled", "church", style="church", tags=church, eaves=11.0, keep=True)
+    add_building(
+        b, oriented(x, y, 34, 15, a), 4, "gabled", "church", style="church", tags=church, eaves=11.0, keep=True
+    )
     tx, ty = np.array([x, y]) - np.array([np.cos(a), np.sin(a)]) * 20.5
     add_building(b, oriented(tx, ty, 7, 7, a), 9, "pyramidal", "yes", style="church", eaves=27.0, rise=13.0, keep=True)
     for s0, s1 in ((9 / b.du, 0.36), (0.64, 1 - 9 / b.du)):
@@ -392,7 +403,9 @@ def school(b: Builder) -> None:
     yard = b.rect(0.25, 0.65, 0.6, 0.88)
     b.paint(PATCH, "asphalt2", yard)
     gym = b.xy([(0.8, 0.76)])[0]
-    add_building(b, oriented(gym[0], gym[1], 32, 22, a), 2, "flat", "yes", style="hall", tags={"leisure": "sports_hall"})
+    add_building(
+        b, oriented(gym[0], gym[1], 32, 22, a), 2, "flat", "yes", style="hall", tags={"leisure": "sports_hall"}
+    )
     pitch(b, 0.5, 0.27)
     _garden_trees(b, b.rng.uniform(0.06, 0.94, (40, 2)), (2.0, 3.4))
 
@@ -427,7 +440,12 @@ def station(b: Builder) -> None:
     tags = {"name": "Sankt Alban", "public_transport": "station", "operator": "DB;SBB;ÖBB"}
     add_building(b, oriented(x, y, 46, 13, a), 3, "gabled", "train_station", style="flats", tags=tags, keep=True)
     px, py = b.xy([(0.97, 0.5)])[0]
-    b.node(px, py, {"railway": "station", "name": "Sankt Alban", "name:ja": "ザンクト・アルバン", "uic_ref": "8501234"}, own=True)
+    b.node(
+        px,
+        py,
+        {"railway": "station", "name": "Sankt Alban", "name:ja": "ザンクト・アルバン", "uic_ref": "8501234"},
+        own=True,
+    )
     square = b.rect(0.52, 0.2, 0.76, 0.8)
     b.area(square, {"highway": "pedestrian", "area": "yes", "surface": "paving_stones"})
     b.paint(PATH, "paving", square)

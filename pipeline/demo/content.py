@@ -36,7 +36,9 @@ _CONTENT: dict[str, Callable[[Builder], None]] = {
     "embankment": add_embankment,
 }
 
-_TURNABLE = frozenset("residential apartments industrial school sports allotments orchard vineyard".split())
+_TURNABLE = frozenset(
+    ["residential", "apartments", "industrial", "school", "sports", "allotments", "orchard", "vineyard"]
+)
 
 
 def build_block(plan: Plan, i: int, j: int) -> Block:

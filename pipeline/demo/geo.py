@@ -107,6 +107,4 @@ def region_for(side_tiles: float) -> Region:
     xy = to_utm(ring)
     lo = np.floor(xy.min(axis=0))
     hi = np.ceil(xy.max(axis=0))
-    return Region(
-        west, south, east, north, (float(lo[0]), float(lo[1])), (float(hi[0] - lo[0]), float(hi[1] - lo[1]))
-    )
+    return Region(west, south, east, north, (float(lo[0]), float(lo[1])), (float(hi[0] - lo[0]), float(hi[1] - lo[1])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from .built import add_building, landuse, oriented
@@ -16,7 +18,9 @@ FOREST_SPACING_M = 6.6
 def circle(b: Builder, s: float, t: float, radius: float, n: int, wobble: float) -> FloatArray:
     """A lobed round outline: (n, 2) metres, counter-clockwise; radius in metres."""
     a = np.linspace(0, 2 * np.pi, n + 1)[:-1]
-    shape = radius * (1 + wobble * np.sin(2 * a + b.rng.uniform(0, 6)) + wobble * 0.6 * np.sin(3 * a + b.rng.uniform(0, 6)))
+    shape = radius * (
+        1 + wobble * np.sin(2 * a + b.rng.uniform(0, 6)) + wobble * 0.6 * np.sin(3 * a + b.rng.uniform(0, 6))
+    )
     return b.xy([(s, t)]) + shape[:, None] * np.column_stack([np.cos(a), np.sin(a)])
 
 
@@ -51,7 +55,7 @@ def farmland(b: Builder) -> None:
     first, last = (west, east) if across else (south, north)
     cuts = [(0, 4), (0, 2, 4), (0, 1, 4), (0, 1, 3, 4), (0, 3, 4), (0, 1, 2, 3, 4)][int(b.rng.integers(6))]
     angle = float(b.heading([(0.5, 0.5)], 1 if across else 0)[0])
-    for c0, c1 in zip(cuts[:-1], cuts[1:], strict=True):
+    for c0, c1 in itertools.pairwise(cuts):
         end = last[1:4] if c1 == 4 else []
         start = first[1:4][::-1] if c0 == 0 else []
         refs = one[c0 : c1 + 1] + end + two[c0 : c1 + 1][::-1] + start
@@ -87,15 +91,23 @@ def vineyard(b: Builder) -> None:
     b.paint(PATCH, "vine", b.inset(9.0), angle=angle)
 
 
+def _clearing(b: Builder) -> FloatArray:
+    s, t = b.rng.uniform(0.38, 0.62, 2)
+    return circle(b, float(s), float(t), float(b.rng.uniform(18, 32)), 14, 0.14)
+
+
 def wood(b: Builder) -> None:
     """A wood that fills one block."""
     tags = {"natural": "wood"} if b.rng.random() < 0.5 else {"landuse": "forest"}
     tags["leaf_type"] = "mixed"
     xy = b.xy(grid(b, 7.0, FOREST_SPACING_M, 1.7))
     if b.rng.random() < 0.35:
-        clearing = circle(b, *b.rng.uniform(0.38, 0.62, 2), float(b.rng.uniform(18, 32)), 14, 0.14)
+        clearing = _clearing(b)
         ids = [b.lattice_id(r) for r in b.outline(b.i, b.j, b.i + 1, b.j + 1)]
-        members = [("w", b.way([*ids, ids[0]], {}), "outer"), ("w", b.area(clearing, {"natural": "grassland"}), "inner")]
+        members = [
+            ("w", b.way([*ids, ids[0]], {}), "outer"),
+            ("w", b.area(clearing, {"natural": "grassland"}), "inner"),
+        ]
         b.relation(members, {"type": "multipolygon", **tags})
         b.paint(LAND, "forest_floor", b.lattice_xy(b.outline(b.i, b.j, b.i + 1, b.j + 1)))
         b.paint(PATCH, "meadow2", clearing)
@@ -184,7 +196,8 @@ def park(b: Builder) -> None:
     pond = circle(b, 0.74, 0.74, 24.0, 18, 0.14)
     b.area(pond, {"natural": "water", "water": "pond"})
     b.paint(WATER, "pond", pond)
-    play = oriented(*b.xy([(0.26, 0.26)])[0], 24.0, 18.0, 0.3)
+    x0, y0 = b.xy([(0.26, 0.26)])[0]
+    play = oriented(x0, y0, 24.0, 18.0, 0.3)
     b.area(play, {"leisure": "playground"})
     b.paint(PATCH, "sand", play)
     st = b.rng.uniform(0.06, 0.94, (90, 2))
@@ -194,7 +207,8 @@ def park(b: Builder) -> None:
     clear &= ~inside(xy, pond) & ~inside(xy, play)
     b.trees(xy[clear], (2.4, 4.4), PARK_TREE_MAPPED_RATE)
     for s, t in ((0.45, 0.6), (0.6, 0.4), (0.3, 0.45)):
-        b.node(*b.xy([(s, t)])[0], {"amenity": "bench", "backrest": "yes"}, own=True)
+        x0, y0 = b.xy([(s, t)])[0]
+        b.node(x0, y0, {"amenity": "bench", "backrest": "yes"}, own=True)
 
 
 def cemetery(b: Builder) -> None:
@@ -209,7 +223,9 @@ def cemetery(b: Builder) -> None:
             x0, y0 = b.xy([(s, t)])[0]
             b.paint(PATCH, "grave", oriented(x0, y0, 2.2, 1.3, 0.0), tone=float(b.rng.uniform(0.8, 1.2)))
     x, y = b.xy([(0.38, 0.62)])[0]
-    add_building(b, oriented(x, y, 14, 9, 0.2), 2, "gabled", "chapel", style="church", tags={"amenity": "place_of_worship"})
+    add_building(
+        b, oriented(x, y, 14, 9, 0.2), 2, "gabled", "chapel", style="church", tags={"amenity": "place_of_worship"}
+    )
     edge = np.linspace(0.06, 0.94, 14)
     for t in (0.06, 0.94):
         b.trees(b.xy(np.column_stack([edge, np.full(14, t)])), (1.8, 2.6), 0.3, hue=0.95)
@@ -221,12 +237,14 @@ def allotments(b: Builder) -> None:
     landuse(b, {"landuse": "allotments", "name": "Gartenverein; Sonnenschein"}, "lawn2")
     cuts_s = np.linspace(10 / b.du, 1 - 10 / b.du, 10)
     cuts_t = np.linspace(10 / b.dv, 1 - 10 / b.dv, 7)
-    for m, (t0, t1) in enumerate(zip(cuts_t[:-1], cuts_t[1:], strict=True)):
+    for m, (t0, t1) in enumerate(itertools.pairwise(cuts_t)):
         if m:
             _path(b, np.array([(0.05, t0), (0.5, t0), (0.95, t0)]), {})
-        for s0, s1 in zip(cuts_s[:-1], cuts_s[1:], strict=True):
+        for s0, s1 in itertools.pairwise(cuts_s):
             style = str(b.rng.choice(["bed", "lawn", "garden", "potato"]))
-            b.paint(PATCH, style, b.rect(s0 + 0.004, t0 + 0.012, s1 - 0.004, t1 - 0.012), angle=float(b.rng.uniform(0, 3)))
+            b.paint(
+                PATCH, style, b.rect(s0 + 0.004, t0 + 0.012, s1 - 0.004, t1 - 0.012), angle=float(b.rng.uniform(0, 3))
+            )
             if b.rng.random() < 0.8:
                 x, y = b.xy([((s0 + s1) / 2, t0 * 0.72 + t1 * 0.28)])[0]
                 ring = oriented(x, y, 4.4, 3.4, float(b.heading([(s0, t0)], 0)[0]))
@@ -239,7 +257,11 @@ def farm(b: Builder) -> None:
     yard = b.rect(0.3, 0.3, 0.72, 0.7)
     b.paint(PATCH, "gravel", yard)
     a = float(b.heading([(0.5, 0.5)], 0)[0])
-    for s, t, length, width, value in ((0.36, 0.62, 36, 16, "barn"), (0.6, 0.6, 28, 14, "farm_auxiliary"), (0.42, 0.38, 16, 11, "farm")):
+    for s, t, length, width, value in (
+        (0.36, 0.62, 36, 16, "barn"),
+        (0.6, 0.6, 28, 14, "farm_auxiliary"),
+        (0.42, 0.38, 16, 11, "farm"),
+    ):
         x, y = b.xy([(s, t)])[0]
         add_building(b, oriented(x, y, length, width, a), 2, "gabled", value)
     line = b.xy([(0, 0.5), (0.2, 0.5), (0.4, 0.5)])
@@ -251,4 +273,3 @@ def farm(b: Builder) -> None:
 def oddities_meadow(b: Builder) -> None:
     """A plain meadow: the odd and invalid map objects lie here."""
     landuse(b, {"landuse": "meadow"}, "meadow")
-

@@ -88,7 +88,8 @@ STYLES: dict[str, Style] = {
 WATER_STYLES = ("river", "lake", "pond", "pool")
 
 CAR_RGB: tuple[tuple[int, int, int], ...] = (
-    (236, 236, 236), (40, 42, 46), (128, 130, 134), (176, 180, 184), (150, 34, 34), (38, 60, 120), (92, 96, 84), (70, 72, 76),
+    (236, 236, 236), (40, 42, 46), (128, 130, 134), (176, 180, 184), (150, 34, 34), (38, 60, 120),
+    (92, 96, 84), (70, 72, 76),
 )  # fmt: skip
 CAR_SIZE_M = (4.3, 1.8, 1.45)  # length, width, height
 
@@ -110,7 +111,7 @@ def _surface_shapes(block: Block) -> list[tuple[Surface, dict[str, Any], Bounds]
     """A block's surfaces, ready to be rasterised, made once."""
     if "surfaces" not in block.cache:
         block.cache["surfaces"] = [(s, _mapping(*s.rings), _bounds(s.rings[0])) for s in block.surfaces]
-    return block.cache["surfaces"]  # type: ignore[no-any-return]
+    return block.cache["surfaces"]
 
 
 def _bounds(ring: FloatArray) -> Bounds:
@@ -126,9 +127,10 @@ def building_shapes(block: Block) -> list[tuple[Building, dict[str, Any], Bounds
     """A block's buildings, ready to be rasterised, with their bounds."""
     if "buildings" not in block.cache:
         block.cache["buildings"] = [
-            (k, _mapping(k.ring) if k.hole is None else _mapping(k.ring, k.hole), _bounds(k.ring)) for k in block.buildings
+            (k, _mapping(k.ring) if k.hole is None else _mapping(k.ring, k.hole), _bounds(k.ring))
+            for k in block.buildings
         ]
-    return block.cache["buildings"]  # type: ignore[no-any-return]
+    return block.cache["buildings"]
 
 
 def shadow_shapes(block: Block) -> list[tuple[dict[str, Any], Bounds]]:
@@ -148,7 +150,7 @@ def shadow_shapes(block: Block) -> list[tuple[dict[str, Any], Bounds]]:
         moved = SHADOW_PER_M * CAR_SIZE_M[2]
         found += [_hull(car_ring(car), moved) for car in block.cars]
         block.cache["shadows"] = [(_mapping(r), _bounds(r)) for r in found if len(r) >= 3]
-    return block.cache["shadows"]  # type: ignore[no-any-return]
+    return block.cache["shadows"]
 
 
 def _hull(ring: FloatArray, moved: FloatArray) -> FloatArray:
@@ -200,7 +202,7 @@ def rasterise(shapes: list[tuple[Any, int]], bounds: Bounds, resolution: float, 
 
 def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, *, min_size: float = 0.0) -> Ground:
     """Rasterise the ground of a box; surfaces smaller than min_size metres are left out."""
-    found = []
+    found: list[tuple[int, int, Surface, dict[str, Any]]] = []
     for block in blocks:
         if overlaps(block.bounds, bounds):
             for surface, mapping, box in _surface_shapes(block):
@@ -260,6 +262,7 @@ def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def collect(world: World, bounds: Bounds, reach: float) -> list[Block]:
     """Blocks whose things may show or cast shadows within bounds, reach metres around."""
     return world.blocks_in((bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach))
+
 
 # -- trees -----------------------------------------------------------------------------
 

@@ -28,7 +28,19 @@ EDGE_FRACTIONS = (0.25, 0.5, 0.75)
 RAIL_FRACTIONS = (0.4, 0.5, 0.6)  # across the rail strip: where the tracks run
 
 BUILT = frozenset(
-    "centre plaza apartments residential industrial school station cemetery allotments park sports".split()
+    [
+        "centre",
+        "plaza",
+        "apartments",
+        "residential",
+        "industrial",
+        "school",
+        "station",
+        "cemetery",
+        "allotments",
+        "park",
+        "sports",
+    ]
 )
 
 
@@ -66,27 +78,26 @@ class Plan:
         self.shift = max(0.0, (CELL_M - self.region.size[0]) / 2)
         rng = np.random.default_rng([self.seed, 101])
         waves = 6
-        self._wavelength = rng.uniform(800.0, 3000.0, size=(2, waves))
-        self._direction = rng.uniform(0, 2 * np.pi, size=(2, waves))
-        self._phase = rng.uniform(0, 2 * np.pi, size=(2, waves))
+        wavelength = rng.uniform(800.0, 3000.0, size=(2, waves))
+        direction = rng.uniform(0, 2 * np.pi, size=(2, waves))
+        phase = rng.uniform(0, 2 * np.pi, size=(2, waves))
+        k = 2 * np.pi / wavelength
+        # The slope of each wave is held at 0.11, so that the sum stays invertible.
+        self._waves = (k * np.cos(direction), k * np.sin(direction), phase, 0.11 / k)
+        self._bend = float(phase[0, 0])
         self._lines: dict[tuple[int, int], FloatArray] = {}
 
     # -- geometry ---------------------------------------------------------------------
 
     def warp(self, uv: FloatArray) -> FloatArray:
         """(n, 2) plan coordinates -> (n, 2) metres from the region's origin. Smooth, one to one."""
-        out = uv - self.shift
-        for axis in range(2):
-            for w in range(self._wavelength.shape[1]):
-                k = 2 * np.pi / self._wavelength[axis, w]
-                a = self._direction[axis, w]
-                # The slope of each wave is held at 0.11, so that the sum stays invertible.
-                out[:, axis] += (
-                    0.11 / k * np.sin(k * (uv[:, 0] * np.cos(a) + uv[:, 1] * np.sin(a)) + self._phase[axis, w])
-                )
+        ku, kv, phase, height = self._waves
+        u, v = uv[:, 0], uv[:, 1]
+        waves = np.sin(u[:, None, None] * ku + v[:, None, None] * kv + phase) * height
+        out = uv - self.shift + waves.sum(axis=2)
         # The river's wide bends: a shear, which cannot fold the plane.
         k = 2 * np.pi / 3300.0
-        out[:, 1] += 0.24 / k * np.sin(k * uv[:, 0] + self._phase[0, 0])
+        out[:, 1] += 0.24 / k * np.sin(k * uv[:, 0] + self._bend)
         return out
 
     def line(self, axis: int, index: int) -> float:
@@ -180,7 +191,13 @@ class Plan:
             return "apartments" if h < 0.3 else "residential"
         if d < 7.0:
             return "residential" if h > 0.16 else ("apartments" if h < 0.08 else "meadow")
-        for name, share in (("farmland", 0.55), ("meadow", 0.71), ("orchard", 0.80), ("vineyard", 0.87), ("wood", 0.95)):
+        for name, share in (
+            ("farmland", 0.55),
+            ("meadow", 0.71),
+            ("orchard", 0.80),
+            ("vineyard", 0.87),
+            ("wood", 0.95),
+        ):
             if h < share:
                 return name
         return "farm"
@@ -263,7 +280,7 @@ def _cell_plan(seed: int, ci: int, cj: int, rail: int, river: int) -> CellPlan:
     special[primary, secondary] = "plaza"
     special[rail - 1, secondary] = "station"
     works = [(a, b) for a in range(rail + 1, min(rail + 4, 18)) for b in range(secondary - 2, secondary + 3)]
-    special.update({ab: "industrial" for ab in works[: int(6 + 9 * size)]})
+    special.update(dict.fromkeys(works[: int(6 + 9 * size)], "industrial"))
     wishes = [("park", 2.8), ("park", 3.6), ("school", 3.0), ("school", 4.6), ("cemetery", 5.4)]
     wishes += [("allotments", 5.8), ("allotments", 6.2), ("sports", 5.2), ("farm", 7.6), ("farm", 8.2)]
     for name, radius in wishes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from .geo import FloatArray
 from .names import street_name
@@ -29,7 +32,7 @@ def band(line: FloatArray, half_width: float, *, flat: bool = False) -> FloatArr
     return shapely.get_coordinates(shapely.get_exterior_ring(shape))[:-1]
 
 
-def along(line: FloatArray, distances: FloatArray) -> tuple[FloatArray, FloatArray]:
+def along(line: FloatArray, distances: NDArray[np.floating[Any]]) -> tuple[FloatArray, FloatArray]:
     """Points (n, 2) and directions (n,) in radians at distances in metres along a line."""
     step = np.diff(line, axis=0)
     length = np.hypot(step[:, 0], step[:, 1])
@@ -158,7 +161,9 @@ def _street_life(b: Builder, axis: int, line: FloatArray, kind: str) -> None:
             p, a = along(line, np.array([total * 0.6]))
             x, y = (p + (half + 1.2) * np.column_stack([np.sin(a), -np.cos(a)]))[0]
             name = street_name(1 - axis, b.i + b.j, b.plan.seed)
-            b.node(x, y, {"highway": "bus_stop", "public_transport": "platform", "name": name, "shelter": "yes"}, own=True)
+            b.node(
+                x, y, {"highway": "bus_stop", "public_transport": "platform", "name": name, "shelter": "yes"}, own=True
+            )
 
 
 def _parked_cars(b: Builder, line: FloatArray, offset: float, total: float, share: float) -> None:
@@ -211,7 +216,12 @@ def add_rail(b: Builder) -> None:
         s = (0.4, 0.5, 0.6)[k - 1]
         line = b.xy(np.column_stack([np.full(5, s), t]))
         refs = [b.lattice_id((b.i, b.j, k)), *b.nodes(line[1:-1]), b.lattice_id((b.i, b.j + 1, k))]
-        tags = {"railway": "rail", "gauge": "1435", "electrified": "contact_line", "usage": "main" if k < 3 else "branch"}
+        tags = {
+            "railway": "rail",
+            "gauge": "1435",
+            "electrified": "contact_line",
+            "usage": "main" if k < 3 else "branch",
+        }
         if bridge:
             tags |= {"bridge": "yes", "layer": "1"}
         b.way(refs, tags)
@@ -238,7 +248,7 @@ def add_rail(b: Builder) -> None:
 
 def add_river(b: Builder) -> None:
     """The river strip: water, centreline and, for each half town cell, the river's relation."""
-    cell, column, _ = b.plan.locate(b.i, b.j)
+    _cell, column, _ = b.plan.locate(b.i, b.j)
     ring = b.lattice_xy(b.outline(b.i, b.j, b.i + 1, b.j + 1))
     island = column == 2
     rings = [ring]

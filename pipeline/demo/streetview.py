@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .facades import Wall, facade
 from .geo import FloatArray
 from .ground import (
     CAR_RGB,
@@ -32,7 +33,7 @@ from .ground import (
     trees_in,
 )
 from .pose import FOCAL_PX, PHOTO_HEIGHT, PHOTO_WIDTH, PhotoPose, camera_of
-from .world import LEVEL_M, Block, Building, World
+from .world import Block, Building, World
 
 VIEW_M = 240.0  # nothing stands beyond this distance
 # The ground is looked up in ever coarser rasters: (up to metres, pixel metres, least surface size).
@@ -70,24 +71,6 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Wall:
-    """An upright face from a to b (camera X, Z), seen from its outside.
-
-    peak is the extra height in the middle (a gable); light its brightness.
-    """
-
-    a: FloatArray
-    b: FloatArray
-    height: float
-    peak: float
-    light: float
-    rgb: tuple[int, int, int]
-    style: str
-    levels: int
-    number: int
-
-
-@dataclass(frozen=True)
 class _Slope:
     """A flat convex roof polygon: (n, 3) camera X, Y, Z."""
 
@@ -103,9 +86,16 @@ def render_photo(world: World, pose: PhotoPose) -> NDArray[np.uint8]:
     right = np.array([np.cos(bearing), -np.sin(bearing)])
     shape = (PHOTO_HEIGHT, PHOTO_WIDTH)
     view = _View(
-        x, y, forward, right, pose.eye_height_m, world.plan.seed,
-        np.empty((*shape, 3), np.float32), np.full(shape, np.inf, np.float32), np.full(PHOTO_WIDTH, float(PHOTO_HEIGHT), np.float32),
-    )  # fmt: skip
+        x,
+        y,
+        forward,
+        right,
+        pose.eye_height_m,
+        world.plan.seed,
+        np.empty((*shape, 3), np.float32),
+        np.full(shape, np.inf, np.float32),
+        np.full(PHOTO_WIDTH, float(PHOTO_HEIGHT), np.float32),
+    )
     blocks = world.blocks_in(_frustum(view, VIEW_M))
     _draw_sky(view, bearing)
     _draw_ground(view, blocks)
@@ -199,7 +189,7 @@ def _ground_colour(
 
 def _draw_solids(view: _View, blocks: list[Block]) -> None:
     """Everything with walls, the nearest first."""
-    faces: list[tuple[float, _Wall | _Slope]] = []
+    faces: list[tuple[float, Wall | _Slope]] = []
     number = 0
     for block in blocks:
         for building, _, box in building_shapes(block):
@@ -211,7 +201,7 @@ def _draw_solids(view: _View, blocks: list[Block]) -> None:
                 faces += _car_faces(view, car)
     faces.sort(key=lambda f: f[0])
     for _, face in faces:
-        if isinstance(face, _Wall):
+        if isinstance(face, Wall):
             _draw_wall(view, face)
         else:
             _draw_slope(view, face)
@@ -226,8 +216,8 @@ def _may_show(view: _View, box: Bounds) -> bool:
     return bool(-radius < z < VIEW_M and side < (z + radius) * PHOTO_WIDTH / 2 / FOCAL_PX + radius * 1.3)
 
 
-def _building_faces(view: _View, k: Building, number: int) -> list[tuple[float, _Wall | _Slope]]:
-    found: list[tuple[float, _Wall | _Slope]] = []
+def _building_faces(view: _View, k: Building, number: int) -> list[tuple[float, Wall | _Slope]]:
+    found: list[tuple[float, Wall | _Slope]] = []
     rings = [k.ring] if k.hole is None else [k.ring, k.hole[::-1]]
     for ring in rings:
         ends = np.roll(ring, -1, axis=0)
@@ -241,7 +231,7 @@ def _building_faces(view: _View, k: Building, number: int) -> list[tuple[float, 
                 continue
             light = 0.66 + 0.5 * max(0.0, float(outward[e] @ TO_SUN[:2]))
             peak = k.rise_m if k.roof == "gabled" and e % 2 == 1 else 0.0
-            wall = _Wall(a, b, k.eaves_m, peak, light, k.wall_rgb, k.style, k.levels, number * 8 + int(e))
+            wall = Wall(a, b, k.eaves_m, peak, light, k.wall_rgb, k.style, k.levels, number * 8 + int(e))
             found.append((_distance(a, b), wall))
     if k.roof != "flat":
         found += _roof_faces(view, k)
@@ -255,7 +245,7 @@ def _distance(a: FloatArray, b: FloatArray) -> float:
     return float(np.hypot(*(a + d * t)))
 
 
-def _roof_faces(view: _View, k: Building) -> list[tuple[float, _Wall | _Slope]]:
+def _roof_faces(view: _View, k: Building) -> list[tuple[float, Wall | _Slope]]:
     p = np.column_stack([k.ring, np.full(4, k.eaves_m)])
     top = k.eaves_m + k.rise_m
     if k.roof == "gabled":
@@ -264,7 +254,7 @@ def _roof_faces(view: _View, k: Building) -> list[tuple[float, _Wall | _Slope]]:
     else:
         tip = np.append(k.ring.mean(axis=0), top)
         slopes = [np.array([p[e], p[(e + 1) % 4], tip]) for e in range(4)]
-    found: list[tuple[float, _Wall | _Slope]] = []
+    found: list[tuple[float, Wall | _Slope]] = []
     eye = np.array([view.x, view.y, view.eye])
     for corners in slopes:
         normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
@@ -280,7 +270,7 @@ def _roof_faces(view: _View, k: Building) -> list[tuple[float, _Wall | _Slope]]:
     return found
 
 
-def _car_faces(view: _View, car: FloatArray) -> list[tuple[float, _Wall | _Slope]]:
+def _car_faces(view: _View, car: FloatArray) -> list[tuple[float, Wall | _Slope]]:
     """A body and, within its outline, a shorter cabin."""
     ring = car_ring(car)
     along = (ring[1] - ring[0]) * 0.06
@@ -298,8 +288,8 @@ def _squeeze(angle: float) -> FloatArray:
 
 def _box_faces(
     view: _View, ring: FloatArray, high: float, rgb: tuple[int, int, int], style: str
-) -> list[tuple[float, _Wall | _Slope]]:
-    found: list[tuple[float, _Wall | _Slope]] = []
+) -> list[tuple[float, Wall | _Slope]]:
+    found: list[tuple[float, Wall | _Slope]] = []
     camera = view.to_camera(ring)
     if camera[:, 1].max() < _CLIP_M:
         return []
@@ -309,7 +299,7 @@ def _box_faces(
         if (np.array([view.x, view.y]) - ring[e]) @ outward > 0:
             light = 0.7 + 0.4 * max(0.0, float(outward @ TO_SUN[:2]))
             a, b = camera[e], camera[(e + 1) % 4]
-            found.append((_distance(a, b), _Wall(a, b, high, 0.0, light, rgb, style, 1, e)))
+            found.append((_distance(a, b), Wall(a, b, high, 0.0, light, rgb, style, 1, e)))
     if camera[:, 1].min() > _CLIP_M:
         top = np.column_stack([camera[:, 0], np.full(4, high - view.eye), camera[:, 1]])
         found.append((float(np.hypot(*camera.T).min()) + 0.01, _Slope(top, np.array(rgb) * 1.1)))
@@ -325,7 +315,7 @@ def _clipped(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     return a, b
 
 
-def _draw_wall(view: _View, wall: _Wall) -> None:
+def _draw_wall(view: _View, wall: Wall) -> None:
     a, b = _clipped(wall.a, wall.b)
     centre = PHOTO_WIDTH / 2
     ends = sorted((centre + FOCAL_PX * a[0] / a[1], centre + FOCAL_PX * b[0] / b[1]))
@@ -347,69 +337,10 @@ def _draw_wall(view: _View, wall: _Wall) -> None:
         h = view.eye + _TY[r0:r1, None] * z[None, :]
         depth = view.depth[r0:r1, c0:c1]
         seen = (h >= -0.05) & (h <= high[None, :]) & (z[None, :] < depth + 0.02)
-        colour = _facade(wall, s * float(np.hypot(*d)), h, z, view)
+        colour = facade(wall, s * float(np.hypot(*d)), h, view.seed)
         view.image[r0:r1, c0:c1][seen] = colour[seen]
         depth[seen] = np.broadcast_to(z, seen.shape)[seen]
     np.minimum(view.covered[c0:c1], top, out=view.covered[c0:c1])
-
-
-def _facade(
-    wall: _Wall, u: FloatArray, h: NDArray[np.float32], z: NDArray[np.float32], view: _View
-) -> NDArray[np.float32]:
-    """Colours (rows, columns, 3) of a wall; u is metres along it, h metres up."""
-    rgb = np.array(wall.rgb, dtype=np.float32)
-    texture = noise_texture(view.seed, 1000, 0.55)
-    grain = texture[(h * 9).astype(np.intp) % 1000, ((u * 9).astype(np.intp) + 37 * wall.number) % 1000]
-    out = np.repeat((1.0 + 0.03 * grain)[..., None], 3, axis=2).astype(np.float32) * rgb
-    length = float(np.hypot(*(wall.b - wall.a)))
-    if wall.style == "cabin":
-        out[(h > 0.9) & (h < 1.36) & (np.abs(u - length / 2) < length * 0.46)[None, :]] = (52, 60, 68)
-        return out * np.float32(wall.light)
-    if wall.style == "car":
-        wheel = (np.abs(np.abs(u - length / 2) - length * 0.31) < 0.33)[None, :] & (length > 3.0)
-        out[(h < 0.22) | ((h < 0.6) & wheel)] = (34, 34, 36)
-        return out * np.float32(wall.light)
-    _windows(wall, out, u, h, length)
-    # Dirt near the ground, shade under the eaves.
-    soft = 1.0 - 0.10 * np.clip(1.0 - h, 0, 1) - 0.14 * np.clip((h - wall.height + 0.5) * 2, 0, 1)
-    out *= (soft * wall.light)[..., None].astype(np.float32)
-    return out
-
-
-def _windows(wall: _Wall, out: NDArray[np.float32], u: FloatArray, h: NDArray[np.float32], length: float) -> None:
-    """Paint windows, doors, shop fronts and gates onto a facade."""
-    pitch = {"flats": 2.6, "church": 5.0, "hall": 6.0}.get(wall.style, 2.9)
-    bays = max(1, round(length / pitch))
-    bay = u / length * bays
-    fu = bay - np.floor(bay)
-    number = np.minimum(bay.astype(np.intp), bays - 1)
-    floor = np.floor(h / LEVEL_M)
-    fh = h / LEVEL_M - floor
-    if wall.style == "hall":
-        strip = (h > wall.height - 2.0) & (h < wall.height - 0.9) & (fu > 0.06)[None, :]
-        out[strip] = (92, 108, 122)
-        gate = (h < 3.6) & ((number % 4 == 1) & (np.abs(fu - 0.5) < 0.36))[None, :]
-        out[gate] = (150, 92, 60) if wall.number % 3 else (72, 96, 128)
-        return
-    if wall.style == "church":
-        tall = (h > 2.5) & (h < wall.height - 2.0) & (np.abs(fu - 0.5) < 0.14)[None, :]
-        out[tall] = (62, 66, 78)
-        return
-    wide = 0.34 if wall.style == "flats" else 0.23
-    body = (floor < wall.levels) & (h < wall.height - 0.3)
-    glass = body & (fh > 0.3) & (fh < 0.78) & (np.abs(fu - 0.5) < wide)[None, :]
-    frame = body & (fh > 0.26) & (fh < 0.82) & (np.abs(fu - 0.5) < wide + 0.04)[None, :]
-    out[frame] = out[frame] * 0.5 + 118.0
-    shade = ((number * 7 + wall.number * 13)[None, :] + floor * 11) % 5
-    out[glass] = (np.array([58, 70, 84], np.float32) + 12.0 * shade[..., None])[glass]
-    ground_floor = h < LEVEL_M
-    if wall.style == "shop" and wall.number % 8 in (0, 2):
-        front = ground_floor & (h > 0.35) & (h < 2.35) & (np.abs(fu - 0.5) < 0.45)[None, :]
-        out[front] = (84, 92, 98)
-        signs = ((176, 40, 44), (34, 92, 150), (40, 120, 70), (214, 160, 40), (96, 52, 110))
-        out[(h > 2.45) & (h < 3.0)] = signs[wall.number // 8 % 5]
-    door = (h < 2.15) & ((number == bays // 2) & (np.abs(fu - 0.5) < 0.17))[None, :]
-    out[door] = ((104, 70, 48), (70, 84, 74), (120, 110, 100))[wall.number % 3]
 
 
 def _draw_slope(view: _View, slope: _Slope) -> None:

@@ -251,7 +251,10 @@ class Builder:
         ring = self.nodes(outer)
         half = len(ring) // 2
         # The outer ring in two ways: readers have to join them.
-        members = [("w", self.way(ring[: half + 1], {}), "outer"), ("w", self.way([*ring[half:], ring[0]], {}), "outer")]
+        members = [
+            ("w", self.way(ring[: half + 1], {}), "outer"),
+            ("w", self.way([*ring[half:], ring[0]], {}), "outer"),
+        ]
         members += [("w", self.area(inner, {}), "inner") for inner in inners]
         return self.relation(members, {"type": "multipolygon", **tags})
 
@@ -261,9 +264,7 @@ class Builder:
         shade = float(self.rng.uniform(0.94, 1.06)) if tone is None else tone
         self.block.surfaces.append(Surface(tuple(rings), layer, style, shade, angle))
 
-    def trees(
-        self, xy: FloatArray, radius: tuple[float, float], mapped: float, hue: float | None = None
-    ) -> None:
+    def trees(self, xy: FloatArray, radius: tuple[float, float], mapped: float, hue: float | None = None) -> None:
         """Trees at (n, 2) metres with crown radii from a range; a share of them on the map."""
         n = len(xy)
         if n == 0:

@@ -48,7 +48,9 @@ def open_scene(path: Path) -> Scene:
     try:
         with rasterio.open(path) as source:
             if source.crs is None:
-                raise InputError(f"imagery {path} has no coordinate reference system; assign one with gdal_edit.py -a_srs")
+                raise InputError(
+                    f"imagery {path} has no coordinate reference system; assign one with gdal_edit.py -a_srs"
+                )
             t = np.linspace(0, 1, 17)[:-1]  # an outline is bent in lon/lat: 16 points a side
             z, o = np.zeros_like(t), np.ones_like(t)
             x = np.concatenate((t, o, 1 - t, z)) * source.width
@@ -60,7 +62,9 @@ def open_scene(path: Path) -> Scene:
             dtype = source.dtypes[bands[0] - 1]
             acquired = _acquired(source.tags().get("TIFFTAG_DATETIME"))
     except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"imagery {path} cannot be read: {error}; check that it is a complete GeoTIFF, COG or VRT") from None
+        raise InputError(
+            f"imagery {path} cannot be read: {error}; check that it is a complete GeoTIFF, COG or VRT"
+        ) from None
     return Scene(str(path), path.name, shapely.Polygon(np.stack((lon, lat), axis=1)), names, dtype, acquired)
 
 

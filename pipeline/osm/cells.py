@@ -5,7 +5,6 @@ Long segments are densified first: a straight line in lon/lat is bent in every m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +124,9 @@ def keep_dimension(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
     result = geometry.copy()
     result[shapely.is_empty(geometry)] = None
     for i in np.flatnonzero((found[:, None] != wanted).all(axis=1)):
-        parts = [p for p in shapely.get_parts(geometry[i]) if shapely.get_type_id(p) in wanted[i]] if found[i] == 7 else []
+        parts = (
+            [p for p in shapely.get_parts(geometry[i]) if shapely.get_type_id(p) in wanted[i]] if found[i] == 7 else []
+        )
         result[i] = shapely.union_all(parts) if parts else None
     return result
 
@@ -141,20 +142,24 @@ def _repair(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
 
 
 def _refuse(
-    bounds: NDArray[np.float64], osm_type: NDArray[np.uint8], osm_id: NDArray[np.int64], kind: NDArray[np.uint8], geometry: Geometries
+    bounds: NDArray[np.float64],
+    osm_type: NDArray[np.uint8],
+    osm_id: NDArray[np.int64],
+    kind: NDArray[np.uint8],
+    geometry: Geometries,
 ) -> tuple[NDArray[np.bool_], list[dict[str, object]]]:
-    empty = np.isnan(bounds).any(axis=1)
+    empty = np.asarray(np.isnan(bounds).any(axis=1))
     wide = bounds[:, 2] - bounds[:, 0] > 180
     beyond = (bounds[:, 1] > WEB_MERCATOR_MAX_LATITUDE) | (bounds[:, 3] < -WEB_MERCATOR_MAX_LATITUDE)
     length, area = shapely.length(geometry), shapely.area(geometry)
     flat = ((kind == Kind.LINE) & (length == 0)) | ((kind == Kind.POLYGON) & (area == 0))
-    reasons: dict[str, Sequence[bool] | NDArray[np.bool_]] = {
+    reasons: dict[str, NDArray[np.bool_]] = {
         "invalid_geometry": empty, "antimeridian": wide, "beyond_mercator": beyond, "no_extent": flat,
     }  # fmt: skip
     bad = np.zeros(len(bounds), bool)
     drops: list[dict[str, object]] = []
     for reason, mask in reasons.items():
-        for i in np.flatnonzero(np.asarray(mask) & ~bad):
+        for i in np.flatnonzero(mask & ~bad):
             name = ObjectType(osm_type[i]).name.lower()
             drops.append(drop_row("cells", "features", reason, osm_type=name, osm_id=int(osm_id[i])))
         bad |= mask

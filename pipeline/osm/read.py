@@ -71,7 +71,9 @@ def feature_table(
 ) -> pa.Table:
     """Columns (any sequences; geometry of shapely objects in lon/lat) to a FEATURES table."""
     bounds = shapely.bounds(geometry).reshape(-1, 4)
-    bbox = pa.StructArray.from_arrays([pa.array(bounds[:, i]) for i in range(4)], fields=list(FEATURES.field("bbox").type))
+    bbox = pa.StructArray.from_arrays(
+        [pa.array(bounds[:, i]) for i in range(4)], fields=list(FEATURES.field("bbox").type)
+    )
     columns = [
         pa.array(osm_type, pa.string()),
         pa.array(osm_id, pa.int64()),
@@ -195,7 +197,9 @@ class _Reader:
         except (osmium.InvalidLocationError, RuntimeError):
             missing = sum(not n.location.valid() for n in nodes)
             reason = "missing_nodes" if missing else "too_few_nodes"
-            self.out.drop("way", o.id, reason, f"{missing} of {len(nodes)} nodes missing" if missing else f"{len(nodes)} nodes")
+            self.out.drop(
+                "way", o.id, reason, f"{missing} of {len(nodes)} nodes missing" if missing else f"{len(nodes)} nodes"
+            )
             return
         self.out.add("way", o.id, "line", tags, wkb, o)
 

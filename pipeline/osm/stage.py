@@ -90,7 +90,9 @@ class Features:
     count: int
 
 
-def features_stage(extracts: list[Path], rules: Rules, cache: Path, runner: Runner, quiet: bool) -> tuple[Features, StageRow]:
+def features_stage(
+    extracts: list[Path], rules: Rules, cache: Path, runner: Runner, quiet: bool
+) -> tuple[Features, StageRow]:
     """Read every extract that the cache does not hold yet, one task each."""
     start = time.monotonic()
     hashes = [file_sha256(p) for p in extracts]

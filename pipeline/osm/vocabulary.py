@@ -50,7 +50,7 @@ def tag_features(tags: pa.ChunkedArray, rules: Rules, min_count: int) -> TaggedF
     count = np.bincount(text, minlength=len(texts))
     names = np.array([format_key(split_text(t)[0]) for t in texts], object)
     keys, key_index = np.unique(names, return_inverse=True) if len(names) else (names, np.zeros(0, np.int64))
-    key_owner, key = _distinct_rows(owner, key_index.reshape(-1)[text])
+    _, key = _distinct_rows(owner, key_index.reshape(-1)[text])
     key_count = np.bincount(key, minlength=len(keys))
 
     fallback = [f"{k}:{k}" for k in keys]
@@ -59,7 +59,10 @@ def tag_features(tags: pa.ChunkedArray, rules: Rules, min_count: int) -> TaggedF
     })  # fmt: skip
     place = {t: i for i, t in enumerate(every)}
     final = np.array(
-        [place.get(t if n >= min_count else fallback[k], -1) for t, n, k in zip(texts, count, key_index.reshape(-1), strict=True)],
+        [
+            place.get(t if n >= min_count else fallback[k], -1)
+            for t, n, k in zip(texts, count, key_index.reshape(-1), strict=True)
+        ],
         np.int64,
     )
     owner, text = _distinct_rows(owner, final[text])

@@ -112,9 +112,15 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
             raise InputError(f"rules file {path} cannot be read: {error.strerror}") from None
     documents = {name: parse_yaml(text, f"rules file {name}.yaml") for name, text in texts.items()}
     try:
-        areas, tags, paint = _areas(documents["polygon_features"]), _tags(documents["tags"]), _paint(documents["classes"])
+        areas, tags, paint = (
+            _areas(documents["polygon_features"]),
+            _tags(documents["tags"]),
+            _paint(documents["classes"]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"a rules file lacks or misspells an entry ({error!r}); compare it with pipeline/rules") from None
+        raise ConfigError(
+            f"a rules file lacks or misspells an entry ({error!r}); compare it with pipeline/rules"
+        ) from None
     fingerprint = sha256("\0".join(texts[name] for name in sorted(texts)).encode()).hexdigest()
     return Rules(areas, tags, paint, fingerprint)
 

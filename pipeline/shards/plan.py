@@ -40,7 +40,7 @@ def extent_tiles(extents: list[Box], zoom: int, max_tiles: int) -> Ints:
 def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
     """Tiles i64[T,2] as shapely boxes in lon/lat."""
     west, north = tile_to_lonlat(tiles.astype(np.float64), zoom).T
-    east, south = tile_to_lonlat(tiles + 1.0, zoom).T
+    east, south = tile_to_lonlat(tiles.astype(np.float64) + 1.0, zoom).T
     return shapely.box(west, south, east, north)
 
 

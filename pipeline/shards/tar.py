@@ -41,7 +41,9 @@ class TarWriter:
         """
         raw = name.encode("ascii")
         if len(raw) > _NAME or len(data) >= 8 << 30:
-            raise InputError(f"tar member {name!r} ({len(data)} bytes): a name has {_NAME} characters, a member 8 GiB at most")
+            raise InputError(
+                f"tar member {name!r} ({len(data)} bytes): a name has {_NAME} characters, a member 8 GiB at most"
+            )
         header = bytearray(_TEMPLATE)
         header[: len(raw)] = raw
         size = b"%011o\0" % len(data)

@@ -102,7 +102,9 @@ def build_shard(job: ShardJob) -> ShardResult:
     if tiles:
         placement = place([footprints[t] for t in tiles])
     for position, tile in enumerate(tiles):
-        members, meta = _members(job, footprints[tile], images.get(tile), tokens[tile], tile, placement, position, drops)
+        members, meta = _members(
+            job, footprints[tile], images.get(tile), tokens[tile], tile, placement, position, drops
+        )
         samples.append(_sample_row(job, tar, members, meta, tokens[tile].tokens, placement.corners[position], position))
         streetview += [_photo_row(job, meta.footprint.key, info) for info in meta.streetview]
     started = time.monotonic()
@@ -111,9 +113,7 @@ def build_shard(job: ShardJob) -> ShardResult:
     return ShardResult(job.index, len(job.tiles), len(samples), len(streetview), size, len(drops), spent)
 
 
-def _images(
-    job: ShardJob, footprints: dict[Tile, Footprint], drops: list[dict[str, Any]]
-) -> dict[Tile, TileImage]:
+def _images(job: ShardJob, footprints: dict[Tile, Footprint], drops: list[dict[str, Any]]) -> dict[Tile, TileImage]:
     """Images that may be used; a tile without one, or with too much nodata, is a drop."""
     if not job.scenes:
         return {}
@@ -150,9 +150,7 @@ def _tokens(
     return {t: result[t] for t in tiles if t in result}
 
 
-def _token_batch(
-    job: ShardJob, cell: int, tiles: list[Tile], footprints: dict[Tile, Footprint]
-) -> dict[Tile, _Tokens]:
+def _token_batch(job: ShardJob, cell: int, tiles: list[Tile], footprints: dict[Tile, Footprint]) -> dict[Tile, _Tokens]:
     chosen = [footprints[t] for t in tiles]
     placement = place(chosen)
     features = read_cell(job.cells, cell)
@@ -189,7 +187,14 @@ def _members(
         members[name] = members_bytes
         acquired = job.config.rs.acquired or image.scene.acquired
         rs.append(
-            RsInfo(name, image.scene.bands, str(image.pixels.dtype), image.scene.name, acquired, rounded(image.nodata_share))
+            RsInfo(
+                name,
+                image.scene.bands,
+                str(image.pixels.dtype),
+                image.scene.name,
+                acquired,
+                rounded(image.nodata_share),
+            )
         )
     streetview = _streetview(job, footprint, tile, members, drops)
     bbox = tuple(rounded(v) for v in placement.bbox[position])
@@ -233,10 +238,18 @@ def _streetview(
         members[name] = data
         infos.append(
             StreetviewInfo(
-                name, photo.id, rounded(photo.lon), rounded(photo.lat), rounded(x), rounded(y),
-                None if photo.heading is None else rounded(photo.heading, 4), photo.captured_at, photo.projection,
-                photo.licence or job.config.sv.licence or job.licences.get("sv"), photo.author,
-            )  # fmt: skip
+                name,
+                photo.id,
+                rounded(photo.lon),
+                rounded(photo.lat),
+                rounded(x),
+                rounded(y),
+                None if photo.heading is None else rounded(photo.heading, 4),
+                photo.captured_at,
+                photo.projection,
+                photo.licence or job.config.sv.licence or job.licences.get("sv"),
+                photo.author,
+            )
         )
     return infos
 

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,7 @@ def _from_folder(folder: Path, licence: str | None) -> tuple[list[Photo], list[d
     return _from_files(sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES), folder, licence)
 
 
-def _from_files(
-    files: Iterable[Path], base: Path, licence: str | None
-) -> tuple[list[Photo], list[dict[str, object]]]:
+def _from_files(files: Iterable[Path], base: Path, licence: str | None) -> tuple[list[Photo], list[dict[str, object]]]:
     photos: list[Photo] = []
     drops: list[dict[str, object]] = []
     for path in files:
@@ -137,7 +135,7 @@ def _iso(text: str) -> str | None:
     """A time in one of the forms that tables and EXIF use, as ISO 8601; None if it is none."""
     text = text.strip()
     if text.isdigit() and len(text) == 13:  # milliseconds, as Mapillary writes
-        return datetime.fromtimestamp(int(text) / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromtimestamp(int(text) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for form in ("%Y:%m:%d %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"):
         try:
             return datetime.strptime(text, form).strftime("%Y-%m-%dT%H:%M:%S")

@@ -195,18 +195,27 @@ def _tokens(
         region = _region(*own)
         result.append(
             OsmTokens(
-                kind=own[0], osm_type=osm_type[a:b], osm_id=osm_id[a:b],
-                tag_offsets=own[2].astype(np.int32), tag_ids=own[3],
-                anchors=anchor[a:b].astype(np.float32), extent=own[1].astype(np.float32),
+                kind=own[0],
+                osm_type=osm_type[a:b],
+                osm_id=osm_id[a:b],
+                tag_offsets=own[2].astype(np.int32),
+                tag_ids=own[3],
+                anchors=anchor[a:b].astype(np.float32),
+                extent=own[1].astype(np.float32),
                 vertices=snapped[vertex],
                 ring_offsets=(ring_offsets[rings] - ring_offsets[rings.start]).astype(np.int32),
                 object_ring_offsets=(packed.object_ring_offsets[a : b + 1] - rings.start).astype(np.int32),
-                edges=np.stack((i[edge], j[edge])).astype(np.int32) - np.int32(a), relation=relation[edge],
-                patch_grid=np.array(grid, np.uint16), patch_cell=patch_cell[patch].astype(np.uint16),
+                edges=np.stack((i[edge], j[edge])).astype(np.int32) - np.int32(a),
+                relation=relation[edge],
+                patch_grid=np.array(grid, np.uint16),
+                patch_cell=patch_cell[patch].astype(np.uint16),
                 patch_object=(patch_object[patch] - a).astype(np.int32),
                 patch_cover=patch_value[patch].astype(np.float32),
-                region_tag_id=region[0], region_count=region[1], region_area=region[2], region_length=region[3],
-            )  # fmt: skip
+                region_tag_id=region[0],
+                region_count=region[1],
+                region_area=region[2],
+                region_length=region[3],
+            )
         )
     return result
 

@@ -26,7 +26,7 @@ def relations(
         i i64[E], j i64[E] (object indices, i < j, sorted) and relation u8[E] of i to j.
     """
     i, j = _box_pairs(geometry, tile, span)
-    i, j = _meeting(geometry, kind, i, j)
+    i, j = _meeting(geometry, i, j)
     matrices = shapely.relate(geometry[i], geometry[j])
     code = classify_all(np.asarray(matrices, dtype="U9"), kind[i], kind[j])
     keep = code != DISJOINT
@@ -50,7 +50,9 @@ def _box_pairs(
     bounds = shapely.bounds(geometry)
     shift = tile * (2 * span)
     room = 1e-6
-    boxes = shapely.box(bounds[:, 0] + shift - room, bounds[:, 1] - room, bounds[:, 2] + shift + room, bounds[:, 3] + room)
+    boxes = shapely.box(
+        bounds[:, 0] + shift - room, bounds[:, 1] - room, bounds[:, 2] + shift + room, bounds[:, 3] + room
+    )
     i, j = shapely.STRtree(boxes).query(boxes)
     upper = i < j
     i, j = i[upper], j[upper]
@@ -60,7 +62,7 @@ def _box_pairs(
 
 
 def _meeting(
-    geometry: NDArray[Any], kind: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
+    geometry: NDArray[Any], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Drop disjoint pairs by the cheaper predicate, the larger geometry prepared."""
     larger = np.where(shapely.get_num_coordinates(geometry[i]) >= shapely.get_num_coordinates(geometry[j]), i, j)

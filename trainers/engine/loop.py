@@ -292,6 +292,8 @@ def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool
         GeoshardsError: see :class:`Trainer`; ``out`` holds a checkpoint and ``resume`` is never.
     """
     device = ranks.pick_device(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     with ranks.process_group(device):
         out = Path(ranks.same_text(str(out)))
         path = out / FILE_NAME if settings.resume in ("auto", "never") else Path(settings.resume)

@@ -53,6 +53,7 @@ class TrainSettings:
     dry_run: bool = False  # show what would be done, run one batch forward, write nothing
     device: str = "auto"  # auto, cpu or cuda
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on cuda, fp32 on cpu
+    threads: int | None = None  # CPU threads of torch; none: torch's own choice
     log_every: int = 10  # steps between lines of metrics.jsonl
     checkpoint_every: int = 500  # steps between checkpoints; one is always written at the end
     stream: StreamSettings = field(default_factory=StreamSettings)
@@ -61,7 +62,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ConfigError("give steps=N or epochs=N, not both")
-        for name in ("steps", "epochs", "stop_after", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+        for name in ("steps", "epochs", "stop_after", "batch_size", "accumulate", "threads", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"setting {name}={value} must be at least 1")

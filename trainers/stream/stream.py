@@ -7,6 +7,7 @@ only what was handed out counts as consumed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from schemas.errors import ConfigError, DatasetError
+from schemas.errors import ConfigError, DatasetError, GeoshardsError
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.index import key_counts, load_index
@@ -201,7 +202,11 @@ class GeoStream:
             pin_memory=self._pin,
             worker_init_fn=_one_thread,
         )
-        yield from loader
+        try:
+            yield from loader
+        except GeoshardsError as error:  # the loader puts a traceback into the message; its last line is the reason
+            reason = str(error).strip().splitlines()[-1]
+            raise type(error)(re.sub(r"^[\w.]+Error: ", "", reason)) from None
 
     def _advance(self, request: Request) -> None:
         self.epoch, self.position = request.epoch, request.start + self.batch_size

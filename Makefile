@@ -1,0 +1,85 @@
+# geoshards: `make help` lists what there is. Everything sets itself up in .venv; nothing needs root or a GPU.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= $(if $(OUT),$(OUT),data/demo)
+SQL ?= SELECT split, count(*) AS samples, sum(n_streetview) AS photos FROM samples GROUP BY split ORDER BY split
+STEPS ?= 20
+
+flag = $(if $($(1)),--$(2) "$($(1))")
+SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
+  $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
+
+.PHONY: help shards plan demo test lint format bench preview query verify train-geolink train-gair ray-up ray-down clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: REGION IMAGERY STREETVIEW ZOOM SIZE OUT WORKERS CONFIG SET=\"key=value …\" DATA SQL STEPS"
+
+# One stamp an extra: `make shards` never installs torch.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: geoshards needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Set PYTHON=python3.12, say." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.pipeline: $(VENV)/.made pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.pipeline
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.pipeline
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+shards: $(VENV)/.pipeline ## build a dataset: REGION=demo, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
+	$(BIN)/geoshards shards $(SHARDS_FLAGS) $(SET)
+
+plan: $(VENV)/.pipeline ## show what `make shards` would build
+	$(BIN)/geoshards plan $(SHARDS_FLAGS) $(SET)
+
+demo: $(VENV)/.pipeline ## write the demo town's own files into data/town
+	$(BIN)/geoshards demo data/town
+
+test: $(VENV)/.dev ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## run the benchmarks; one JSON line each
+	@for race in benchmarks/*.py; do $(BIN)/python $$race || exit 1; done
+
+preview: $(VENV)/.pipeline ## draw a contact sheet of DATA into DATA/preview.png
+	$(BIN)/geoshards preview $(DATA)
+
+query: $(VENV)/.pipeline ## run SQL="SELECT …" over the catalog of DATA
+	@$(BIN)/geoshards query $(DATA) "$(SQL)"
+
+verify: $(VENV)/.pipeline ## check every hash, offset and member of DATA
+	$(BIN)/geoshards verify $(DATA)
+
+train-geolink: $(VENV)/.train ## train GeoLink on DATA for STEPS steps
+	$(BIN)/python trainers/geolink.py data=$(DATA) steps=$(STEPS) $(SET)
+
+train-gair: $(VENV)/.train ## train GAIR on DATA for STEPS steps
+	$(BIN)/python trainers/gair.py data=$(DATA) steps=$(STEPS) $(SET)
+
+ray-up: $(VENV)/.pipeline ## start a Ray head node on this machine
+	$(BIN)/ray start --head --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1
+
+ray-down: $(VENV)/.pipeline ## stop it
+	$(BIN)/ray stop
+
+clean: ## remove the virtual environment and caches; datasets stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
