@@ -151,8 +151,13 @@ def _forest(b: Builder, first: Builder, side: int) -> None:
 
 
 def _lake(b: Builder, first: Builder, side: int) -> None:
-    shore = circle(first, side / 2, side / 2, 0.35 * side * min(first.du, first.dv), 40, 0.07)
-    island = circle(first, side / 2 + 0.1, side / 2 - 0.05, 30.0, 14, 0.1)
+    frame = first.lattice_xy(first.outline(first.i, first.j, first.i + side, first.j + side))
+    middle = frame.mean(axis=0)
+    # The lobes reach a ninth beyond the radius: the shore keeps clear of the streets around.
+    radius = 0.78 * float(np.hypot(*(frame - middle).T).min())
+    to_middle = middle - first.xy([(0.5, 0.5)])[0]
+    shore = circle(first, 0.5, 0.5, radius, 40, 0.07) + to_middle
+    island = circle(first, 0.5, 0.5, 30.0, 14, 0.1) + to_middle + (0.2 * radius, -0.1 * radius)
     ring = b.outline(b.i, b.j, b.i + 1, b.j + 1)
     b.paint(LAND, "meadow", b.lattice_xy(ring), tone=1.0)
     xy = b.xy(grid(b, 8.0, 16.0, 7.0))

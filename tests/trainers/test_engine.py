@@ -1,0 +1,253 @@
+"""Promises of the trainers' command line, loop and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.errors import ConfigError, DatasetError
+from trainers.engine.checkpoint import KEYS, load_checkpoint, save_checkpoint
+from trainers.engine.cli import help_text, main, parse
+from trainers.engine.optim import CosineSchedule, make_optimizer
+from trainers.engine.report import Metrics
+from trainers.engine.settings import OptimSettings, Task, documented
+from trainers.engine.tasks import GAIR, GEOLINK
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = {"geolink": GEOLINK, "gair": GAIR}
+
+
+def run(task: Task, data: Path, out: Path, *words: str) -> int:
+    return main(task, [f"data={data}", f"out={out}", "model=tiny", "batch_size=8", "--quiet", *words])
+
+
+def parameters(out: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(out / "checkpoint.pt")["model"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_resume_is_bit_identical(dataset: Path, tmp_path: Path, name: str) -> None:
+    task = TASKS[name]
+    extra = ["arch.fusion_dropout=0.1"] if name == "geolink" else []
+    assert run(task, dataset, tmp_path / "straight", "steps=10", *extra) == 0
+    assert run(task, dataset, tmp_path / "split", "steps=10", "stop_after=5", *extra) == 0
+    assert load_checkpoint(tmp_path / "split" / "checkpoint.pt")["step"] == 5
+    assert run(task, dataset, tmp_path / "split", "steps=10", "resume=auto", *extra) == 0
+    a, b = parameters(tmp_path / "straight"), parameters(tmp_path / "split")
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_accumulation_equals_one_batch_of_reconstruction(dataset: Path, tmp_path: Path) -> None:
+    words = ["steps=8", "loss.cont=0", "loss.cst=0", "optim.clip=0", "stream.augment.enabled=false"]
+    assert run(GEOLINK, dataset, tmp_path / "one", *words) == 0
+    assert run(GEOLINK, dataset, tmp_path / "four", "accumulate=4", *words) == 0
+    a, b = parameters(tmp_path / "one"), parameters(tmp_path / "four")
+    assert all(torch.allclose(a[k], b[k], atol=2e-3) for k in a)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_losses_fall(learnable: Path, tmp_path: Path, name: str) -> None:
+    words = ["steps=60", "log_every=5", "batch_size=16"]
+    words += ["loss.cont=0.5", "loss.cst=0.5"] if name == "geolink" else ["arch.photos=1"]
+    assert main(TASKS[name], [f"data={learnable}", f"out={tmp_path}/r", "model=tiny", "--quiet", *words]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    chance = torch.log(torch.tensor(16.0)).item()
+    if name == "geolink":
+        assert rows[-1]["rec"] < rows[0]["rec"] - 0.1 and rows[-1]["cst"] < rows[0]["cst"]
+        assert sum(r["cont"] for r in rows[-3:]) / 3 < chance - 0.4
+    else:
+        assert sum(r["incl"] for r in rows[-3:]) / 3 < chance - 0.4
+
+
+def test_a_checkpoint_has_its_parts_and_needs_no_unpickling(dataset: Path, tmp_path: Path) -> None:
+    assert run(GAIR, dataset, tmp_path / "r", "epochs=1") == 0
+    state = torch.load(tmp_path / "r" / "checkpoint.pt", weights_only=True)
+    assert set(state) == set(KEYS) and state["step"] == 6
+    assert state["stream"]["epoch"] == 1 and state["stream"]["position"] == 0
+    assert str(tmp_path) not in json.dumps(state["config"])
+    assert (tmp_path / "r" / "config.yaml").exists()
+
+
+def test_a_finished_run_resumed_does_nothing(dataset: Path, tmp_path: Path) -> None:
+    assert run(GAIR, dataset, tmp_path / "r", "steps=2") == 0
+    before = parameters(tmp_path / "r")
+    assert run(GAIR, dataset, tmp_path / "r", "steps=2", "resume=auto") == 0
+    assert all(torch.equal(before[k], v) for k, v in parameters(tmp_path / "r").items())
+
+
+def test_a_run_is_not_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(GAIR, dataset, tmp_path / "r", "steps=1") == 0
+    assert run(GAIR, dataset, tmp_path / "r", "steps=1") == 1
+    assert "resume=auto" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["seed=1"], "seed was 0, is 1"), (["arch.dim=32"], "another arch"), (["stream.select=n_rs > 0 AND n_line > 0"], "selection_hash")],
+)  # fmt: skip
+def test_resume_with_other_settings_is_refused_by_name(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run(GAIR, dataset, tmp_path / "r", "steps=4", "stop_after=1") == 0
+    assert run(GAIR, dataset, tmp_path / "r", "steps=4", "resume=auto", *words) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["stepz=3"], "did you mean steps"), (["steps=x"], "wrong type"), (["--fast"], "not understood"), (["20"], "not understood"),
+     (["model=huge"], "choose one of"), (["steps=1", "epochs=1"], "not both"), (["arch.vit.patch=7"], "multiple of patch"),
+     (["data=a,b"], "one dataset at a time"), (["--config"], "needs a file"), (["steps=0"], "at least 1"),
+     (["stream.shuffle=globl"], "did you mean global")],
+)  # fmt: skip
+def test_a_wrong_call_exits_with_2(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(GEOLINK, words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+
+
+def test_missing_data_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(GEOLINK, [f"data={tmp_path}/none", "model=tiny", f"out={tmp_path}/r"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path}/none/dataset.json does not exist")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_writes_nothing(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"data={dataset}", f"out={tmp_path}/r", "model=tiny", "dry_run=true", "--json"]
+    assert main(GEOLINK, words) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["samples"] == 53 and plan["parameters"] > 0 and plan["losses"]["loss"] > 0
+    assert not (tmp_path / "r").exists()
+
+
+def test_settings_come_from_preset_file_and_overrides_in_that_order(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: tiny\nbatch_size: 4\noptim: {lr: 5e-4, clip: 2}\narch: {vit: {depth: 2}}\n")
+    settings, quiet, _ = parse(GEOLINK, ["--config", str(file), "optim.lr=3e-4", "epochs=2", "--quiet"])
+    assert quiet and settings.model == "tiny" and settings.batch_size == 4
+    assert (settings.optim.lr, settings.optim.clip, settings.optim.beta2) == (3e-4, 2.0, 0.95)
+    assert settings.epochs == 2 and settings.steps is None  # the preset's steps give way
+    vit = settings.arch.vit  # type: ignore[attr-defined]  # of GeoLink
+    assert (vit.depth, vit.dim) == (2, 96)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_presets_build_and_help_documents_every_setting(name: str) -> None:
+    task = TASKS[name]
+    for preset in task.presets:
+        settings, _, _ = parse(task, [f"model={preset}"])
+        assert task.view(settings).image_size % 8 == 0
+    text = help_text(task)
+    undocumented = [n for n, _, comment in documented(task.settings) if not comment]
+    allowed = {"optim.beta1", "optim.beta2"}
+    sizes = {n for n in undocumented if n.startswith("arch.")}
+    assert set(undocumented) - sizes <= allowed and "stream.max_corrupt=100" in text
+
+
+def test_metrics_of_a_resumed_run_have_no_line_twice(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    metrics = Metrics(path, 2)
+    metrics.write({"step": 3})
+    metrics.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, dict.fromkeys(KEYS, 1))
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, dict.fromkeys(KEYS, 2))
+    assert load_checkpoint(path)["step"] == 1 and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(DatasetError, match="damaged"):
+        load_checkpoint(path)
+    torch.save({"model": 1}, path)
+    with pytest.raises(DatasetError, match="lacks optimizer"):
+        load_checkpoint(path)
+
+
+def test_the_schedule_counts_samples() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    schedule = CosineSchedule(optimizer, OptimSettings(lr=1.0, min_lr=0.1, warmup_samples=100), 1100)
+    assert [schedule.rate(n) for n in (50, 100, 600, 1100, 2000)] == pytest.approx([0.5, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_biases_norms_and_tokens_do_not_decay() -> None:
+    settings, _, _ = parse(GEOLINK, ["model=tiny"])
+    model = GEOLINK.build(settings)
+    groups = make_optimizer(model, settings.optim, torch.device("cpu")).param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    plain = {names[id(p)] for p in groups[1]["params"]}
+    assert {"vit.cls_token", "vit.norm.weight", "vit.blocks.0.attn.qkv.bias", "decoder.mask_token"} <= plain
+    assert groups[1]["weight_decay"] == 0 and not any(n.endswith("qkv.weight") for n in plain)
+
+
+def _start(name: str, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "trainers" / f"{name}.py"), "model=tiny", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
+
+
+def test_a_signal_saves_and_the_run_goes_on_from_it(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    words = [f"data={dataset}", f"out={out}", "batch_size=8", "steps=100000", "log_every=1"]
+    process = _start("gair", *words)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (out / "metrics.jsonl").exists():
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("error: stopped by SIGTERM after step") and "Traceback" not in err
+    step = load_checkpoint(out / "checkpoint.pt")["step"]
+    assert main(GAIR, [*words, "model=tiny", "resume=auto", "stop_after=2", "--quiet"]) == 0
+    assert load_checkpoint(out / "checkpoint.pt")["step"] == step + 2
+
+
+def test_the_script_runs_from_anywhere(dataset: Path, tmp_path: Path) -> None:
+    assert os.access(ROOT / "trainers" / "geolink.py", os.X_OK)
+    process = _start(
+        "geolink", f"data={dataset}", f"out={tmp_path}/r", "steps=2", "batch_size=8", "stream.workers=1", "--json"
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    assert summary["step"] == 2 and {row["stage"] for row in summary["stages"]} == {"load", "wait", "train", "steps"}
+
+
+def test_two_ranks_train_as_one_that_accumulates(dataset: Path, tmp_path: Path) -> None:
+    words = ["steps=4", "loss.gather=false", "optim.clip=0"]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        str(ROOT / "trainers" / "gair.py"), f"data={dataset}", f"out={tmp_path}/two", "model=tiny", "batch_size=8",
+        "loss.secl=0", "--quiet", *words,
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert run(GAIR, dataset, tmp_path / "one", "accumulate=2", "loss.secl=0", *words) == 0
+    a, b = parameters(tmp_path / "one"), parameters(tmp_path / "two")
+    assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+
+def test_unknown_settings_are_config_errors() -> None:
+    with pytest.raises(ConfigError, match="did you mean optim.lr"):
+        parse(GEOLINK, ["optim.lrr=1"])
