@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from dags.shards import make_plan, make_shards
 from pipeline.catalog.store import Store
-from pipeline.config import ShardsConfig
+from pipeline.config import REGION_DEFAULTS, ShardsConfig
 from pipeline.osm.stage import cache_folder, features_stage, load_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner, StageRow, format_table
 from schemas.command import Command
-from schemas.config import build, merge, parse_yaml
+from schemas.config import build, merge, overlay, parse_yaml
 from schemas.errors import InputError
 from schemas.features import geoparquet_metadata
 
@@ -57,17 +57,18 @@ def settings_help(cls: type, where: str = "") -> list[str]:
 
 def read_config(args: argparse.Namespace) -> ShardsConfig:
     """Settings from --config, then flags, then key=value."""
-    base: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if args.config is not None:
         try:
-            base = parse_yaml(args.config.read_text(encoding="utf-8"), str(args.config))
+            given = parse_yaml(args.config.read_text(encoding="utf-8"), str(args.config))
         except OSError as error:
             raise InputError(f"settings file {args.config} cannot be read: {error.strerror}") from None
     for name in _FLAGS:
         value = getattr(args, name)
         if value is not None:
-            base[name] = int(value) if name in ("zoom", "size", "workers") and value.lstrip("-").isdigit() else value
-    return build(ShardsConfig, merge(base, args.settings))
+            given[name] = int(value) if name in ("zoom", "size", "workers") and value.lstrip("-").isdigit() else value
+    given = merge(given, args.settings)
+    return build(ShardsConfig, overlay(REGION_DEFAULTS.get(str(given.get("region", "demo")), {}), given))
 
 
 def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, Any], last: str) -> None:

@@ -65,6 +65,16 @@ class DemoConfig:
     scale: int = 1  # times the area of about 300 tiles at zoom 17
 
 
+#: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of
+#: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep several workers busy.
+REGION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "split": {"block_degrees": 0.008, "val": 0.12, "test": 0.12, "seed": 126},
+        "plan": {"tiles_per_shard": 32},
+    }
+}
+
+
 @dataclass(frozen=True)
 class ShardsConfig:
     """Everything that ``geoshards shards`` can be told."""

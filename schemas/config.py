@@ -63,6 +63,15 @@ def merge(base: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     return result
 
 
+def overlay(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``base``, group by group."""
+    result = _copy(base)
+    for key, value in above.items():
+        below = result.get(key)
+        result[key] = overlay(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return result
+
+
 def _copy(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in mapping.items()}
 

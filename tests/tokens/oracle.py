@@ -20,7 +20,7 @@ from schemas.footprint import Footprint
 from schemas.relations import Relation
 
 MAX_SEGMENT = 0.005  # degrees
-FAR = 0.05  # degrees: more than a zoom-15 tile and its neighbour; features farther away are not looked at
+FAR = 0.01  # degrees: features whose bounds are farther from the footprint are not looked at
 Position = tuple[float, float]
 Mapping = Callable[[Position], Position]
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
+from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from batches import GEOLINK, geolink_batch, geolink_model
-
 from schemas.relations import INVERSE, Relation
+from tests.trainers.batches import GEOLINK, geolink_batch, geolink_model
 from trainers.models.fusion import MultiHead, anchor_positions, choose_nodes
 from trainers.models.location import SCALE, LocationEncoder, equal_earth
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
@@ -24,8 +20,17 @@ from trainers.models.mae import gather_patches, mask_patches, patchify, reconstr
 from trainers.models.nili import Nili
 from trainers.models.noise import uniform
 from trainers.models.osm_encoder import (
-    Aggregation, EdgeUse, GraphNorm, HeteroGAT, NodeNorm, at_least_one, mask_nodes, node_features, share_count,
-    softmax_over_present, sum_of_present,
+    Aggregation,
+    EdgeUse,
+    GraphNorm,
+    HeteroGAT,
+    NodeNorm,
+    at_least_one,
+    mask_nodes,
+    node_features,
+    share_count,
+    softmax_over_present,
+    sum_of_present,
 )  # fmt: skip
 from trainers.models.scatter import rank_in_segment, segment_softmax
 from trainers.models.vit import Attention, ViT, ViTSettings, grid_positions, sincos
@@ -60,8 +65,16 @@ def test_masked_attention_equals_torch_and_survives_no_keys() -> None:
 
 def test_vit_has_timms_parameter_names() -> None:
     names = set(ViT(ViTSettings(32, 16, 16, 1, 2)).state_dict())
-    block = {f"blocks.0.{n}.{w}" for n in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2") for w in ("weight", "bias")}
-    assert names == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"} | block
+    block = {
+        f"blocks.0.{n}.{w}"
+        for n in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+        for w in ("weight", "bias")
+    }
+    assert (
+        names
+        == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"}
+        | block
+    )
 
 
 def test_patch_embedding_equals_a_matrix_product() -> None:
@@ -100,18 +113,21 @@ def test_anchor_positions_leave_unused_anchors_out() -> None:
 def test_masks_keep_the_stated_share_and_follow_the_seed() -> None:
     seed = torch.arange(64)
     mask = mask_patches(seed, 196, 0.75)
-    assert mask.keep.shape == (64, 49) and (mask.masked.sum(1) == 147).all()
+    assert mask.keep.shape == (64, 49)
+    assert (mask.masked.sum(1) == 147).all()
     assert torch.equal(mask_patches(seed[5:6], 196, 0.75).keep[0], mask.keep[5])
     tokens = torch.arange(196).expand(64, -1)[..., None].float()
     assert torch.equal(gather_patches(tokens, mask.keep)[..., 0].long(), mask.keep)
     assert not torch.gather(mask.masked, 1, mask.keep).any()
     share = mask.masked.float().mean(0)
-    assert share.min() > 0.5 and share.max() < 0.97
+    assert share.min() > 0.5
+    assert share.max() < 0.97
 
 
 def test_noise_is_uniform_and_independent_of_shape() -> None:
     values = uniform(torch.arange(500)[:, None], torch.arange(100)[None], 1)
-    assert abs(values.mean() - 0.5) < 0.01 and abs(values.var() - 1 / 12) < 0.002
+    assert abs(values.mean() - 0.5) < 0.01
+    assert abs(values.var() - 1 / 12) < 0.002
     assert torch.equal(values[17, 3:4], uniform(torch.tensor([17]), torch.tensor([3]), 1))
     assert not torch.equal(values, uniform(torch.arange(500)[:, None], torch.arange(100)[None], 2))
     assert abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02
@@ -278,7 +294,8 @@ def test_chosen_nodes_are_the_masked_ones_up_to_capacity(dataset: Path) -> None:
     for i in range(16):
         own = set((chosen & (batch.node_sample == i)).nonzero().flatten().tolist())
         found = dense.node[i][dense.valid[i]].tolist()
-        assert len(found) == len(set(found)) == min(4, len(own)) and set(found) <= own
+        assert len(found) == len(set(found)) == min(4, len(own))
+        assert set(found) <= own
 
 
 def test_tag_features_are_a_weighted_mean(dataset: Path) -> None:
@@ -293,12 +310,14 @@ def test_tag_features_are_a_weighted_mean(dataset: Path) -> None:
 def test_hash_features_have_unit_variance_and_never_change() -> None:
     table = TagTable(512)
     features = table.features(np.arange(-200, 200, dtype=np.int64)).astype(np.float64)
-    assert abs(features.mean()) < 0.01 and abs(features.var() - 1) < 0.01
+    assert abs(features.mean()) < 0.01
+    assert abs(features.var() - 1) < 0.01
     similarity = np.corrcoef(features) - np.eye(400)
     assert np.abs(similarity).max() < 0.3
-    assert table.features(np.array([-6250362265166982711]))[0, :3].tolist() == TagTable(8).features(
-        np.array([-6250362265166982711])
-    )[0, :3].tolist()
+    assert (
+        table.features(np.array([-6250362265166982711]))[0, :3].tolist()
+        == TagTable(8).features(np.array([-6250362265166982711]))[0, :3].tolist()
+    )
 
 
 def test_tag_weights_by_variant() -> None:
@@ -329,14 +348,18 @@ def test_info_nce_of_valid_rows_ignores_the_others() -> None:
     found = info_nce(a, b, valid, 0.07)
     torch.testing.assert_close(found, info_nce(a[valid], b[valid], torch.ones(5).bool(), 0.07))
     found.backward()
-    assert a.grad is not None and not a.grad[~valid].any() and a.grad.isfinite().all()
+    assert a.grad is not None
+    assert not a.grad[~valid].any()
+    assert a.grad.isfinite().all()
 
 
 def test_info_nce_without_rows_is_zero_with_a_gradient() -> None:
     a = torch.randn(4, 3, requires_grad=True)
     loss = info_nce(a, torch.randn(4, 3), torch.zeros(4).bool(), 0.2)
     loss.backward()
-    assert loss.item() == 0 and a.grad is not None and not a.grad.any()
+    assert loss.item() == 0
+    assert a.grad is not None
+    assert not a.grad.any()
 
 
 def test_an_excluded_pair_is_no_negative() -> None:
@@ -407,7 +430,8 @@ def test_location_features_follow_the_rff_kernel_and_autocast_is_off() -> None:
         kernel = float((features[scale, 0] * features[scale, 1]).sum() / 4096)
         assert kernel == pytest.approx(math.exp(-0.5 * (2 * math.pi * sigma * distance) ** 2), abs=0.02)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(encoder(place), encoder(place)) and encoder(place).dtype == torch.float32
+        assert torch.equal(encoder(place), encoder(place))
+        assert encoder(place).dtype == torch.float32
         under = encoder(place)
     torch.testing.assert_close(under, encoder(place))
 
@@ -459,5 +483,6 @@ def test_relation_inverse_is_walked(dataset: Path) -> None:
     source, target, relation, live = gat._edges(batch)
     count = len(batch.edge_relation)
     assert torch.equal(relation[count : 2 * count], torch.from_numpy(INVERSE.astype("int64"))[relation[:count]])
-    assert torch.equal(source[:count], target[count : 2 * count]) and live[2 * count :].sum() == batch.node_valid.sum()
+    assert torch.equal(source[:count], target[count : 2 * count])
+    assert live[2 * count :].sum() == batch.node_valid.sum()
     assert GEOLINK.osm_dim == gat.dim

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError
 from trainers.stream.order import (
-    Place, batch_positions, draw, epoch_key, samples_at, slot_seeds, slots, steps_per_epoch,
+    Place,
+    batch_positions,
+    draw,
+    epoch_key,
+    samples_at,
+    slot_seeds,
+    slots,
+    steps_per_epoch,
 )  # fmt: skip
 
 COUNTS = st.integers(1, 700)
@@ -61,7 +68,7 @@ def test_a_batch_that_ranks_do_not_divide_is_refused() -> None:
 
 
 def test_a_rank_outside_its_world_is_refused() -> None:
-    with pytest.raises(ConfigError, match="rank 2 is outside 0..1"):
+    with pytest.raises(ConfigError, match=r"rank 2 is outside 0..1"):
         Place(rank=2, world=2)
 
 
@@ -91,7 +98,8 @@ def test_neighbours_in_the_index_are_spread() -> None:
 def test_draws_are_uniform_and_differ_by_slot_and_use() -> None:
     seeds = slot_seeds(5, np.arange(4000))
     values = np.array([draw(seed, 0)[0] for seed in seeds])
-    assert abs(values.mean() - 0.5) < 0.02 and abs(values.var() - 1 / 12) < 0.005
+    assert abs(values.mean() - 0.5) < 0.02
+    assert abs(values.var() - 1 / 12) < 0.005
     assert len(set(seeds.tolist())) == 4000
     other = np.array([draw(seed, 1)[0] for seed in seeds])
     assert abs(np.corrcoef(values, other)[0, 1]) < 0.06

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
+import operator
 import shutil
 import tarfile
 from dataclasses import fields
@@ -13,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
-from schemas.errors import ConfigError, DatasetError
+from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, flip
 from trainers.stream.batch import TileBatch, View, bucket
+from trainers.stream.decode import decode_npy, decode_rgb, resize, to_uint8
 from trainers.stream.index import load_index
 from trainers.stream.order import Place, slot_seeds
 from trainers.stream.read import ShardReader
@@ -43,9 +49,11 @@ def equal(a: TileBatch, b: TileBatch) -> bool:
 def test_an_epoch_holds_every_sample_once_and_a_masked_tail(dataset: Path) -> None:
     batches = list(stream(dataset))
     keys = [k for b in batches for k in b.key if k]
-    assert len(keys) == len(set(keys)) == 53 and len(batches) == len(stream(dataset)) == 7
+    assert len(keys) == len(set(keys)) == 53
+    assert len(batches) == len(stream(dataset)) == 7
     assert batches[-1].valid.tolist() == [True] * 5 + [False] * 3
-    assert not batches[-1].rs[5:].any() and sum(b.weight for b in batches) == 7
+    assert not batches[-1].rs[5:].any()
+    assert sum(b.weight for b in batches) == 7
 
 
 @pytest.mark.parametrize("consumed", [1, 3, 9])
@@ -113,7 +121,8 @@ def test_epochs_differ_and_set_epoch_does_not_replay(dataset: Path) -> None:
     first = [b.key for b in s]
     assert (s.epoch, s.position) == (1, 0)
     second = [b.key for b in s]
-    assert first != second and sorted(sum(first, [])) == sorted(sum(second, []))
+    assert first != second
+    assert sorted(functools.reduce(operator.iadd, first, [])) == sorted(functools.reduce(operator.iadd, second, []))
     s.set_epoch(0)
     next(iter(s))
     s.set_epoch(0)
@@ -122,7 +131,7 @@ def test_epochs_differ_and_set_epoch_does_not_replay(dataset: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"settings": StreamSettings(select="n_streetview > 0")}])
 def test_a_state_of_another_order_is_refused_by_name(dataset: Path, change: dict[str, object]) -> None:
-    with pytest.raises(DatasetError, match="seed was 0, is 1|selection_hash was"):
+    with pytest.raises(DatasetError, match=r"seed was 0, is 1|selection_hash was"):
         stream(dataset, **change).load_state_dict(stream(dataset).state_dict())
 
 
@@ -140,7 +149,9 @@ def test_a_corrupt_sample_keeps_its_place_and_is_named(dataset: Path, tmp_path: 
     places = [(i, j) for i, b in enumerate(good) for j, k in enumerate(b.key) if k == victim]
     assert len(places) == 1
     (i, j), other = places[0], [b.key for b in bad]
-    assert other[i][j] == "" and not bad[i].valid[j] and victim in bad[i].corrupt[0]
+    assert other[i][j] == ""
+    assert not bad[i].valid[j]
+    assert victim in bad[i].corrupt[0]
     other[i][j] = victim
     assert other == [b.key for b in good]
     assert sum(len(b.corrupt) for b in bad) == 1
@@ -161,7 +172,7 @@ def test_a_missing_shard_stops_the_stream(dataset: Path, tmp_path: Path) -> None
     lacking = tmp_path / "lacking"
     shutil.copytree(dataset, lacking)
     (lacking / "shards" / "part-0000001.tar").unlink()
-    with pytest.raises(DatasetError, match="part-0000001.tar is missing"):
+    with pytest.raises(DatasetError, match=r"part-0000001.tar is missing"):
         list(stream(lacking))
 
 
@@ -172,7 +183,8 @@ def test_reads_by_offset_equal_the_tar(dataset: Path) -> None:
         with tarfile.open(dataset / "shards" / index.shard_names[index.shard[sample]]) as tar:
             for name in index.members(sample):
                 member = tar.extractfile(f"{index.key[sample]}.{name}")
-                assert member is not None and reader.read(sample, [name])[name] == member.read()
+                assert member is not None
+                assert reader.read(sample, [name])[name] == member.read()
 
 
 def test_a_remote_dataset_reads_as_a_local_one(dataset: Path) -> None:
@@ -195,15 +207,21 @@ def test_the_buffer_is_never_read(split_dataset: Path) -> None:
 
 
 def test_an_empty_selection_says_what_to_do(split_dataset: Path, dataset: Path) -> None:
-    with pytest.raises(DatasetError, match="loosen it with stream.select"):
+    with pytest.raises(DatasetError, match=r"loosen it with stream.select"):
         load_index(str(split_dataset), "n_streetview > 1000")
-    with pytest.raises(DatasetError, match="held: train 53.*split.val=0"):
+    with pytest.raises(DatasetError, match=r"held: train 53.*split.val=0"):
         load_index(str(dataset), "", "val")
 
 
 @pytest.mark.parametrize(
     "select",
-    ["n_streetview > 0", "n_polygon >= 3 AND n_line<2", "split = 'val'", "key <> 'x' and gsd_y < 2.5e0", "osm_time = 'x'"],
+    [
+        "n_streetview > 0",
+        "n_polygon >= 3 AND n_line<2",
+        "split = 'val'",
+        "key <> 'x' and gsd_y < 2.5e0",
+        "osm_time = 'x'",
+    ],
 )
 def test_duckdb_and_pyarrow_select_the_same(split_dataset: Path, select: str) -> None:
     pytest.importorskip("duckdb")
@@ -214,20 +232,30 @@ def test_duckdb_and_pyarrow_select_the_same(split_dataset: Path, select: str) ->
     assert table is not None
     table = table.drop_columns(["members", "geometry"])
     simple = _simple(table, select)
-    assert simple is not None and np.array_equal(simple, _duckdb(table, select))
+    assert simple is not None
+    assert np.array_equal(simple, _duckdb(table, select))
 
 
 def test_any_condition_of_duckdb_selects(split_dataset: Path) -> None:
     pytest.importorskip("duckdb")
     whole = load_index(str(split_dataset), "n_streetview BETWEEN 0 AND 9 OR bbox.xmin > 0")
-    assert len(whole) == 6 and whole.key.to_pylist() == sorted(whole.key.to_pylist())
+    assert len(whole) == 6
+    assert whole.key.to_pylist() == sorted(whole.key.to_pylist())
 
 
 @pytest.mark.parametrize(
     "select",
-    ["random() < 0.5", "now() > '2020-01-01'", "uuid() <> key", "current_date > '2020-01-01'", "1=1; drop table samples",
-     "key IN (SELECT key FROM samples LIMIT 3)", "n_rs > 0 -- all", "txid_current() > 0"],
-)  # fmt: skip
+    [
+        "random() < 0.5",
+        "now() > '2020-01-01'",
+        "uuid() <> key",
+        "current_date > '2020-01-01'",
+        "1=1; drop table samples",
+        "key IN (SELECT key FROM samples LIMIT 3)",
+        "n_rs > 0 -- all",
+        "txid_current() > 0",
+    ],
+)
 def test_a_selection_that_may_change_is_refused(split_dataset: Path, select: str) -> None:
     with pytest.raises(ConfigError):
         load_index(str(split_dataset), select)
@@ -258,9 +286,12 @@ def test_a_shard_name_is_never_a_path_or_a_command(dataset: Path, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("info", "message"),
-    [("{", "cannot be read"), ('{"schema_version": 99, "content_hash": "", "layout_hash": ""}', "update geoshards"),
-     ('{"schema_version": 1}', "lacks content_hash")],
-)  # fmt: skip
+    [
+        ("{", "cannot be read"),
+        ('{"schema_version": 99, "content_hash": "", "layout_hash": ""}', "update geoshards"),
+        ('{"schema_version": 1}', "lacks content_hash"),
+    ],
+)
 def test_an_unusable_dataset_says_why(dataset: Path, tmp_path: Path, info: str, message: str) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(dataset, bad)
@@ -280,14 +311,20 @@ def test_a_flip_moves_image_anchors_patches_and_photos_together(dataset: Path) -
     grid[tokens.patch_cell[own]] = 255  # the cells that the last object covers
     photo = Photo(np.zeros((3, 2, 2), np.uint8), 0.25, 0.5, 0.0, 0.0, 90.0)
     mirrored = flip(TileSample(image, tokens, (photo,)))
-    assert mirrored.rs is not None and mirrored.tokens is not None
+    assert mirrored.rs is not None
+    assert mirrored.tokens is not None
     cells = set(np.flatnonzero(mirrored.rs[0].reshape(-1)).tolist())
     assert cells == set(mirrored.tokens.patch_cell[own].tolist())
-    np.testing.assert_allclose(mirrored.tokens.anchors[..., 0] + tokens.anchors[..., 0], np.where(np.isnan(tokens.anchors[..., 0]), np.nan, 1.0), atol=1e-6)
+    np.testing.assert_allclose(
+        mirrored.tokens.anchors[..., 0] + tokens.anchors[..., 0],
+        np.where(np.isnan(tokens.anchors[..., 0]), np.nan, 1.0),
+        atol=1e-6,
+    )
     assert mirrored.tokens.problem() is None
     assert (mirrored.photos[0].x, mirrored.photos[0].y, mirrored.photos[0].heading) == (0.75, 0.5, 270.0)
     twice = flip(mirrored)
-    assert twice.tokens is not None and np.array_equal(twice.tokens.patch_cell, tokens.patch_cell)
+    assert twice.tokens is not None
+    assert np.array_equal(twice.tokens.patch_cell, tokens.patch_cell)
 
 
 def test_augmentation_follows_the_slot_and_can_be_off() -> None:
@@ -304,7 +341,8 @@ def test_augmentation_follows_the_slot_and_can_be_off() -> None:
 def test_packed_indices_point_at_their_own_sample(dataset: Path) -> None:
     for b in stream(dataset):
         nodes = len(b.node_valid)
-        assert not b.node_valid[-1] and nodes == bucket(int(b.node_valid.sum()) + 1)
+        assert not b.node_valid[-1]
+        assert nodes == bucket(int(b.node_valid.sum()) + 1)
         first, second = b.edges[:, b.edge_valid]
         assert torch.equal(b.node_sample[first], b.node_sample[second])
         assert (b.edges[:, ~b.edge_valid] == nodes - 1).all()
@@ -317,3 +355,30 @@ def test_packed_indices_point_at_their_own_sample(dataset: Path) -> None:
 def test_few_shapes_occur(dataset: Path) -> None:
     assert len({bucket(n) for n in range(1, 5000)}) < 20
     assert all(n <= bucket(n) <= max(16, 1.5 * n) for n in range(1, 5000))
+
+
+@pytest.mark.parametrize("name", ["rs.jpg", "rs.png", "rs.npy"])
+def test_damaged_bytes_raise_nothing_but_a_corrupt_sample(name: str) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (24, 24, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    if name == "rs.npy":
+        np.save(buffer, pixels)
+    else:
+        Image.fromarray(pixels).save(buffer, {"rs.jpg": "JPEG", "rs.png": "PNG"}[name])
+    data = buffer.getvalue()
+    decode = decode_npy if name == "rs.npy" else decode_rgb
+    for trial in range(300):
+        damaged = bytearray(data[: int(rng.integers(1, len(data)))] if trial % 3 == 0 else data)
+        for _ in range(int(rng.integers(1, 8))):
+            damaged[int(rng.integers(0, min(len(damaged), 200)))] = int(rng.integers(0, 256))
+        with contextlib.suppress(CorruptSampleError):
+            decode(bytes(damaged), name)
+
+
+def test_sentinel_rasters_pick_bands_by_name() -> None:
+    raster = np.stack([np.full((4, 4), v, np.uint16) for v in (1378, 1173, 9999)])
+    shown = to_uint8(raster[[1, 0]], ["B2", "B3"])
+    assert shown.dtype == np.uint8
+    assert abs(shown.astype(int) - 127).max() <= 1  # the mean of a band is the middle of the range
+    assert resize(shown, 8).shape == (2, 8, 8)

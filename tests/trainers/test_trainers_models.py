@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from batches import (
-    GAIR, GEOLINK, garble, gair_batch, gair_model, geolink_batch, geolink_model, gradients, mask_slot,
+from tests.trainers.batches import (
+    GAIR,
+    GEOLINK,
+    gair_batch,
+    gair_model,
+    garble,
+    geolink_batch,
+    geolink_model,
+    gradients,
+    mask_slot,
 )  # fmt: skip
-
 from trainers.models.gair import CoordinateQueue, Gair, GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.stream.stream import GeoStream, StreamSettings
@@ -42,7 +46,8 @@ def test_a_masked_slot_has_no_influence_on_gair(dataset: Path) -> None:
         model(gair_batch(dataset, 8, 1))  # fills the queue
     losses, grads = gradients(models[0], batch)
     other, garbled = gradients(models[1], garble(batch, 3))
-    assert losses == pytest.approx(other, abs=1e-6) and losses["secl"] > 0
+    assert losses == pytest.approx(other, abs=1e-6)
+    assert losses["secl"] > 0
     torch.testing.assert_close(grads, garbled, atol=1e-5, rtol=1e-4)
     assert torch.equal(models[0].queue.places, models[1].queue.places)
 
@@ -55,11 +60,13 @@ def test_a_batch_without_nodes_or_samples_gives_finite_losses(dataset: Path) -> 
     )  # fmt: skip
     for b in (bare, replace(bare, valid=torch.zeros(4).bool())):
         losses, grads = gradients(geolink_model(), b)
-        assert all(math.isfinite(v) for v in losses.values()) and grads.isfinite().all()
+        assert all(math.isfinite(v) for v in losses.values())
+        assert grads.isfinite().all()
         assert losses["cont"] == losses["cst"] == 0
     empty = replace(gair_batch(dataset, 4), valid=torch.zeros(4).bool())
     losses, grads = gradients(gair_model(), empty)
-    assert losses["loss"] == 0 and not grads.any()
+    assert losses["loss"] == 0
+    assert not grads.any()
 
 
 def test_every_parameter_learns(dataset: Path) -> None:
@@ -117,7 +124,8 @@ def test_image_encoder_runs_once_a_tile_for_all_its_photos(dataset: Path) -> Non
     model.rs.register_forward_hook(lambda _m, args, _o: seen.append(len(args[0])))
     model(batch)
     counts = torch.bincount(batch.photo_sample[batch.photo_valid], minlength=16)
-    assert seen == [16] and counts.max() == 2
+    assert seen == [16]
+    assert counts.max() == 2
 
 
 def test_ten_bands_train() -> None:

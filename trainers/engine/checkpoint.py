@@ -18,7 +18,7 @@ KEYS = ("model", "optimizer", "scheduler", "rng", "stream", "dataset", "config",
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` beside ``path``, flush it to the disk, then rename: a crash leaves the old file or the new one."""
+    """Write ``state`` beside ``path``, flush it to the disk, then rename: a crash leaves the old or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

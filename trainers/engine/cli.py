@@ -127,7 +127,7 @@ def _lines(summary: dict[str, Any]) -> str:
 
 def help_text(task: Task) -> str:
     """What --help prints: usage, then every setting with its default."""
-    rows = [(name, default, text) for name, default, text in documented(task.settings)]
+    rows = [(name, default, text) for name, default, text in documented(task.settings())]
     width = max(len(f"{name}={default}") for name, default, _ in rows if len(name) + len(default) < 40)
     lines = [f"  {f'{name}={default}'.ljust(width)}  {text}".rstrip() for name, default, text in rows]
     return "\n".join([

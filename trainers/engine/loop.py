@@ -44,9 +44,9 @@ def _stop_signal() -> Iterator[list[int]]:
     """A list that receives the number of SIGTERM or SIGINT; a second signal acts as usual."""
     caught: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -197,7 +197,7 @@ class Trainer:
                 share = batch.weight / accumulate
                 (parts["loss"] * share).backward()
             for name, value in parts.items():
-                losses[name] = losses.get(name, 0.0) + value.detach().float() * share  # type: ignore[assignment]
+                losses[name] = losses.get(name, 0.0) + value.detach().float() * share
         if self.settings.optim.clip:
             nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
         self.schedule.set(self.stream.samples_seen)
@@ -212,7 +212,12 @@ class Trainer:
         return nullcontext()
 
     def _log(
-        self, window: list[dict[str, Tensor]], metrics: Metrics, progress: Progress, begin: float, begun: tuple[int, int]
+        self,
+        window: list[dict[str, Tensor]],
+        metrics: Metrics,
+        progress: Progress,
+        begin: float,
+        begun: tuple[int, int],
     ) -> None:
         names = list(window[0])
         values = torch.stack([torch.stack([row[n] for n in names]) for row in window]).mean(0)

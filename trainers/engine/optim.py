@@ -13,7 +13,8 @@ from trainers.engine.settings import OptimSettings
 
 def make_optimizer(model: nn.Module, settings: OptimSettings, device: torch.device) -> torch.optim.AdamW:
     """AdamW; parameters with one axis longer than 1 at most (biases, norms, tokens) are not decayed."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             vector = sum(size > 1 for size in parameter.shape) <= 1

@@ -29,8 +29,8 @@ class OptimSettings:
     lr: float = 1e-4  # peak learning rate
     min_lr: float = 0.0  # learning rate at the end of the run
     weight_decay: float = 0.05  # of matrices; biases, norms and tokens are not decayed
-    beta1: float = 0.9
-    beta2: float = 0.95
+    beta1: float = 0.9  # decay of the mean of gradients
+    beta2: float = 0.95  # decay of the mean of their squares
     warmup_samples: int | None = None  # samples of linear warm-up; none: a twentieth of the run
     clip: float = 1.0  # largest gradient norm; 0: no clipping
 
@@ -62,7 +62,16 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ConfigError("give steps=N or epochs=N, not both")
-        for name in ("steps", "epochs", "stop_after", "batch_size", "accumulate", "threads", "log_every", "checkpoint_every"):
+        for name in (
+            "steps",
+            "epochs",
+            "stop_after",
+            "batch_size",
+            "accumulate",
+            "threads",
+            "log_every",
+            "checkpoint_every",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"setting {name}={value} must be at least 1")
@@ -96,7 +105,7 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
     name = automatic if model == "auto" else model
     preset = task.presets.get(str(name), {})
     settings = build(task.settings, _overlay(preset, given))
-    return dataclasses.replace(settings, model=name)
+    return dataclasses.replace(settings, model=typing.cast(Any, name))
 
 
 def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,19 +125,18 @@ def is_override(text: str) -> bool:
     return True
 
 
-def documented(cls: type, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """(full name, default, comment) of every setting of a dataclass, nested ones included; the comment is its line's."""
+def documented(defaults: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
+    """(full name, default, comment) of every setting of a dataclass value, nested too; the comment is its line's."""
     comments: dict[str, str] = {}
-    for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
+    for base in reversed([c for c in type(defaults).__mro__ if dataclasses.is_dataclass(c)]):
         comments |= _comments(base)
-    hints = typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        kind = hints[f.name]
-        if dataclasses.is_dataclass(kind):
-            yield from documented(typing.cast(type, kind), f"{where}{f.name}.")
-            continue
-        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        yield f"{where}{f.name}", "none" if default is None else str(default), comments.get(f.name, "")
+    for f in dataclasses.fields(defaults):
+        value = getattr(defaults, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from documented(value, f"{where}{f.name}.")
+        else:
+            shown = f"[{','.join(value)}]" if isinstance(value, tuple) else "none" if value is None else str(value)
+            yield f"{where}{f.name}", shown, comments.get(f.name, "")
 
 
 def _comments(cls: type) -> dict[str, str]:

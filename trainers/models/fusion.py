@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.osm_encoder import KINDS, node_index
 from trainers.models.noise import uniform
+from trainers.models.osm_encoder import KINDS, node_index
 from trainers.models.scatter import rank_in_segment
 from trainers.models.vit import grid_positions, init_linear, sincos
 from trainers.stream.batch import TileBatch
@@ -27,7 +27,7 @@ class DenseNodes:
 
 
 def choose_nodes(batch: TileBatch, chosen: Tensor, capacity: int) -> DenseNodes:
-    """Up to ``capacity`` of the nodes ``chosen`` bool[N] of each sample; beyond it a random subset by the slot seeds."""
+    """Up to ``capacity`` of the nodes ``chosen`` bool[N] of each sample; beyond it a random subset by the seeds."""
     samples, nodes = len(batch), len(chosen)
     seed = torch.cat((batch.seed, batch.seed.new_zeros(1)))
     noise = uniform(seed[batch.node_sample], node_index(batch), NODE_CHOICE)
@@ -105,7 +105,7 @@ class ObjectPatchFusion(nn.Module):
         where_node = anchor_positions(batch.anchors, self.grid, self.dim)[dense.node]
         kind = F.one_hot(batch.node_kind, KINDS).to(nodes.dtype)
         embedded = sum(layer(nodes) * kind[:, k : k + 1] for k, layer in enumerate(self.embed_node))
-        o: Tensor = embedded[dense.node]  # type: ignore[index]  # a sum of three tensors
+        o: Tensor = embedded[dense.node]  # a sum of three tensors
         p = self.embed_patch(patches)
         at = o + where_node
         o = self.norms[0](o + self.node_to_node(at, at, o, dense.valid))

@@ -16,7 +16,7 @@ from trainers.models.location import LocationEncoder
 from trainers.models.losses import gather_plain, great_circle, info_nce, pad_rows, queue_nce
 from trainers.models.nili import Nili
 from trainers.models.vit import PixelNorm, ViT, ViTSettings, image_norm
-from trainers.stream.batch import TileBatch, View
+from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
 #: Statistics of street-view photos in 0..255 (specs/gair.md section 2.4).
 PHOTO = ((135.47184384, 142.28621995, 145.12271992), (59.19978436, 59.35279219, 72.02295734))
@@ -29,13 +29,13 @@ class GairSettings:
     rs: ViTSettings = field(default_factory=lambda: ViTSettings(96, 8, 768, 12, 16))
     sv: ViTSettings = field(default_factory=lambda: ViTSettings(224, 16, 768, 12, 12))
     bands: tuple[str, ...] = ("R", "G", "B")  # image bands; ten for Sentinel-2: B2 … B12
-    dim: int = 768  # of the common space
+    dim: int = 768  # width of the common space
     photos: int = 2  # most photos a tile and step; the image encoder runs once a tile
-    location_features: int = 256
-    location_hidden: int = 1024
-    nili_hidden: int = 1024  # of the non-linear head
+    location_features: int = 256  # Fourier frequencies a scale
+    location_hidden: int = 1024  # width of the location MLPs
+    nili_hidden: int = 1024  # width of the non-linear head of NILI
     queue: int = 4096  # coordinates kept as negatives
-    temperature: float = 0.07
+    temperature: float = 0.07  # divides the similarities
 
     def __post_init__(self) -> None:
         if self.photos < 1 or self.queue < 1:
@@ -123,9 +123,7 @@ class Gair(nn.Module):
     @staticmethod
     def view(settings: GairSettings) -> View:
         """What the stream has to read."""
-        return View(
-            settings.rs.image_size, settings.bands, photos=settings.photos, photo_size=settings.sv.image_size
-        )
+        return View(settings.rs.image_size, settings.bands, photos=settings.photos, photo_size=settings.sv.image_size)
 
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         """Patch tokens [B,P,D] of the images; their mean is the tile's embedding."""
@@ -150,7 +148,7 @@ class Gair(nn.Module):
         place = self.localise(self.encode_tiles(batch), batch)
         photo = self.encode_photos(batch)
         # Ranks differ in their photo count: rows are brought to the most that a batch can hold before any gathering.
-        most = max(len(batch) * self.settings.photos, len(valid))
+        most = bucket(len(batch) * self.settings.photos, PHOTO_CAPACITY)
         lonlat, seen = pad_rows(batch.photo_lonlat, most), pad_rows(valid, most)
         parts: dict[str, Tensor] = {}
         if self.weights.incl:

@@ -16,8 +16,20 @@ from trainers.models.fusion import ObjectPatchFusion, choose_nodes
 from trainers.models.losses import info_nce, masked_mean
 from trainers.models.mae import MaeDecoder, PatchMask, gather_patches, mask_patches, reconstruction_loss
 from trainers.models.osm_encoder import (
-    KINDS, Aggregation, CountRule, EdgeUse, GraphNorm, HeteroGAT, KindWeights, NodeNorm, at_least_one, mask_nodes,
-    node_features, share_count, softmax_over_present, sum_of_present,
+    KINDS,
+    Aggregation,
+    CountRule,
+    EdgeUse,
+    GraphNorm,
+    HeteroGAT,
+    KindWeights,
+    NodeNorm,
+    at_least_one,
+    mask_nodes,
+    node_features,
+    share_count,
+    softmax_over_present,
+    sum_of_present,
 )  # fmt: skip
 from trainers.models.vit import ViT, ViTSettings, image_norm
 from trainers.stream.batch import TileBatch, View
@@ -29,18 +41,18 @@ class GeoLinkSettings:
 
     vit: ViTSettings = field(default_factory=ViTSettings)
     bands: tuple[str, ...] = ("R", "G", "B")  # image bands in channel order
-    decoder_dim: int = 512
-    decoder_depth: int = 2
-    decoder_heads: int = 16
+    decoder_dim: int = 512  # width of the pixel decoder
+    decoder_depth: int = 2  # its blocks
+    decoder_heads: int = 16  # its attention heads
     tag_width: int = 512  # features a tag
-    osm_dim: int = 128
-    fusion_dim: int = 256
-    fusion_heads: int = 16
-    fusion_dropout: float = 0.1
-    contrast_dim: int = 64
+    osm_dim: int = 128  # width of node and region encodings
+    fusion_dim: int = 256  # width of the object-patch fusion
+    fusion_heads: int = 16  # its attention heads
+    fusion_dropout: float = 0.1  # of its attention weights
+    contrast_dim: int = 64  # width of the space in which image and graph are compared
     image_mask: float = 0.75  # share of patches that the encoder does not see
     node_mask: float = 0.2  # share of nodes of each kind whose tags are hidden
-    temperature: float = 0.2
+    temperature: float = 0.2  # divides the similarities
 
     def __post_init__(self) -> None:
         if not 0 < self.image_mask < 1 or not 0 <= self.node_mask < 1:

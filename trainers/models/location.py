@@ -1,4 +1,4 @@
-"""Location encoder: Equal Earth, random Fourier features at three scales, one MLP a scale (specs/gair.md section 3.2)."""
+"""Location encoder: Equal Earth, random Fourier features at three scales, an MLP each (specs/gair.md section 3.2)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def blank(rows: Tensor, valid: Tensor) -> Tensor:
-    """``rows`` [N,D] with zeros where ``valid`` bool[N] is false, so that garbage reaches neither value nor gradient."""
+    """``rows`` [N,D] with zeros where ``valid`` bool[N] is false, so that garbage reaches no value or gradient."""
     return torch.where(valid[:, None], rows, torch.zeros_like(rows))
 
 
@@ -28,13 +28,23 @@ def normalise(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows.float(), dim=-1)
 
 
+def mean_over_ranks(values: Tensor, mask: Tensor) -> Tensor:
+    """The masked mean such that its mean over the ranks is the mean over the rows of all ranks."""
+    if not distributed():
+        return masked_mean(values, mask)
+    count = mask.sum().float()
+    dist.all_reduce(count)
+    kept = torch.where(mask, values, torch.zeros_like(values))
+    return kept.sum() * dist.get_world_size() / count.clamp_min(1)
+
+
 def _cross_entropy(logits: Tensor, positive: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
-    """Mean over ``rows`` bool[N] of -log softmax at column ``positive`` i64[N] among columns ``allowed`` bool[N,M]."""
+    """-log softmax f32[N] at column ``positive`` i64[N] among ``allowed`` bool[N,M]; 0 outside ``rows``."""
     logits = logits.masked_fill(~allowed, float("-inf"))
     own = torch.gather(logits, 1, positive[:, None]).squeeze(1)
     own = torch.where(rows, own, torch.zeros_like(own))
     total = torch.logsumexp(torch.where(rows[:, None], logits, torch.zeros_like(logits)), 1)
-    return masked_mean(total - own, rows)
+    return torch.where(rows, total - own, torch.zeros_like(own))
 
 
 def info_nce(
@@ -63,12 +73,10 @@ def info_nce(
     allowed = allowed | (torch.arange(len(all_a), device=a.device)[None] == own[:, None])
     forward = _cross_entropy(a @ all_b.T / temperature, own, allowed, valid)
     backward = _cross_entropy(b @ all_a.T / temperature, own, allowed, valid)
-    return (forward + backward) / 2
+    return (mean_over_ranks if gather else masked_mean)((forward + backward) / 2, valid)
 
 
-def queue_nce(
-    a: Tensor, positive: Tensor, valid: Tensor, queue: Tensor, allowed: Tensor, temperature: float
-) -> Tensor:
+def queue_nce(a: Tensor, positive: Tensor, valid: Tensor, queue: Tensor, allowed: Tensor, temperature: float) -> Tensor:
     """InfoNCE of rows a [N,D] to their positives [N,D] against a queue [K,D]; ``allowed`` bool[N,K] negatives.
 
     specs/gair.md section 4, SECL. Without negatives the loss is 0.
@@ -77,7 +85,8 @@ def queue_nce(
     own = (a * positive).sum(-1, keepdim=True)
     logits = torch.cat((own, a @ normalise(queue).T), 1) / temperature
     allowed = torch.cat((torch.ones_like(allowed[:, :1]), allowed), 1)
-    return _cross_entropy(logits, torch.zeros(len(a), dtype=torch.long, device=a.device), allowed, valid)
+    first = torch.zeros(len(a), dtype=torch.long, device=a.device)
+    return mean_over_ranks(_cross_entropy(logits, first, allowed, valid), valid)
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:
@@ -107,11 +116,11 @@ class _Gather(torch.autograd.Function):
     """All-gather whose backward sums what every rank's loss says about this rank's rows."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
+    def forward(_ctx: Any, rows: Tensor) -> Tensor:
         return gather_plain(rows)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous()
         dist.all_reduce(total)
         size = len(total) // dist.get_world_size()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def linear_head(inputs: int, hidden: int, out: int) -> nn.Module:
+def linear_head(inputs: int, _hidden: int, out: int) -> nn.Module:
     """As released: one linear layer, which makes NILI a bilinear sample of a 3 × 3 convolution."""
     return nn.Linear(inputs, out)
 
@@ -37,17 +37,20 @@ class Nili(nn.Module):
     of the rectangle diagonally opposite.
     """
 
+    corners: Tensor
+
     def __init__(self, dim: int, grid: int, out: int, hidden: int, variant: str = "ours") -> None:
         super().__init__()
         self.grid = grid
+        corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+        self.register_buffer("corners", corners, persistent=False)
         self.imnet = HEADS[variant](9 * dim + 2, hidden, out)
 
     def forward(self, tokens: Tensor, sample: Tensor, u: Tensor) -> Tensor:
         """``sample`` i64[Q] which tile, ``u`` f32[Q,2] query (x, y) in [-1, 1] (schemas.footprint.gair_query)."""
         n, dim = self.grid, tokens.shape[-1]
         u = u.float().clamp(-1.0, 1.0)
-        way = torch.tensor([[-1, -1], [1, -1], [-1, 1], [1, 1]], device=u.device, dtype=u.dtype)
-        corner = (u[:, None] + way / n + EPSILON).clamp(-1 + EPSILON, 1 - EPSILON)
+        corner = (u[:, None] + self.corners / n + EPSILON).clamp(-1 + EPSILON, 1 - EPSILON)
         cell = ((corner + 1) / 2 * n).floor().long().clamp(0, n - 1)  # [Q,4,2] column, row
         centre = (2 * cell.to(u.dtype) + 1) / n - 1
         delta = (u[:, None] - centre) * n

@@ -44,7 +44,7 @@ def share_count(size: Tensor, ratio: float, draw: Tensor) -> Tensor:
     return torch.floor(size * ratio + draw).long()
 
 
-def at_least_one(size: Tensor, ratio: float, draw: Tensor) -> Tensor:
+def at_least_one(size: Tensor, ratio: float, _draw: Tensor) -> Tensor:
     """Masked nodes as released: the rounded share, at least one (so a lone node is always masked)."""
     return torch.round(size * ratio).clamp_min(1).long()
 
@@ -74,7 +74,7 @@ class NodeNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(KINDS, dim))
         self.bias = nn.Parameter(torch.zeros(KINDS, dim))
 
-    def forward(self, x: Tensor, kind: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kind: Tensor, _valid: Tensor) -> Tensor:
         x = F.layer_norm(x.float(), x.shape[-1:], eps=1e-5)
         return x * self.weight[kind] + self.bias[kind]
 
@@ -82,9 +82,9 @@ class NodeNorm(nn.Module):
 class GraphNorm(NodeNorm):
     """As released: one mean and deviation over all nodes of a kind in the batch."""
 
-    def forward(self, x: Tensor, kind: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kind: Tensor, _valid: Tensor) -> Tensor:
         x = x.float()
-        segment = torch.where(valid, kind, KINDS)
+        segment = torch.where(_valid, kind, KINDS)
         values = segment_sum(torch.ones_like(x[:, :1]), segment, KINDS + 1).clamp_min(1) * x.shape[1]
         mean = segment_sum(x, segment, KINDS + 1).sum(1, keepdim=True) / values
         x = x - mean[segment]
@@ -151,7 +151,7 @@ class HeteroGAT(nn.Module):
         return torch.where(valid[:, None], out, torch.zeros_like(out))
 
     def _edges(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Source, target, relation of the target's neighbour to the target's view, and validity, both ways and loops."""
+        """Source, target, relation of source to target, and validity: both ways and loops."""
         first, second = batch.edges
         loop = torch.arange(len(batch.node_valid), device=first.device)
         relation = batch.edge_relation

@@ -20,9 +20,9 @@ class ViTSettings:
 
     image_size: int = 224  # pixels a side
     patch: int = 16  # pixels a side
-    dim: int = 384
-    depth: int = 12
-    heads: int = 6
+    dim: int = 384  # width of a token
+    depth: int = 12  # blocks
+    heads: int = 6  # attention heads
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch:
@@ -39,7 +39,8 @@ class ViTSettings:
 def sincos(position: Tensor, dim: int) -> Tensor:
     """Two-dimensional sin-cos embedding [...,dim] of positions [...,2] (x, y) in patch units.
 
-    First half x, second half y; each half [sin | cos] with frequencies 10000^(-k/(dim/4)), specs/geolink.md section 2.9.
+    First half x, second half y; each half [sin | cos] with frequencies 10000^(-k/(dim/4)),
+    specs/geolink.md section 2.9.
     """
     quarter = dim // 4
     omega = 10000.0 ** (-torch.arange(quarter, device=position.device, dtype=torch.float64) / quarter)

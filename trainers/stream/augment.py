@@ -22,7 +22,7 @@ FLIP, JITTER, PHOTO_FLIP, PHOTO_CHOICE, DATE = range(5)
 class AugmentSettings:
     """How training samples are varied; ``enabled=false`` reads every sample as it is stored."""
 
-    enabled: bool = True
+    enabled: bool = True  # false: the sample as it is stored
     flip: float = 0.5  # probability of a left-right mirror of image, anchors, patches and photo positions together
     jitter: float = 0.5  # probability of a change of brightness and contrast of the image
     brightness: float = 0.2  # largest relative change

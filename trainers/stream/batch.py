@@ -18,6 +18,9 @@ from torch import Tensor
 from trainers.stream.augment import TileSample
 from trainers.stream.tagtable import TagTable
 
+#: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
+CAPACITY, PHOTO_CAPACITY = 16, 8
+
 
 @dataclass(frozen=True)
 class View:
@@ -102,7 +105,7 @@ class Slot:
     sample: TileSample | None  # None when masked
 
 
-def bucket(count: int, least: int = 16) -> int:
+def bucket(count: int, least: int = CAPACITY) -> int:
     """Smallest capacity of 16, 24, 32, 48, 64, 96 … that holds ``count``: at most a third is padding.
 
     >>> [bucket(n) for n in (0, 17, 33, 100)]
@@ -140,11 +143,11 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         corrupt=corrupt,
         weight=weight,
         patch_grid=min(grids) if grids else (0, 0),  # type: ignore[arg-type]  # two integers
-        **tensors,  # type: ignore[arg-type]  # the remaining fields are the tensors
+        **tensors,
     )
 
 
-def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, like: NDArray[np.generic]) -> NDArray:  # type: ignore[type-arg]
+def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, like: NDArray[np.generic]) -> NDArray:
     """``parts`` end to end, filled up to ``capacity`` rows of ``like``'s type and row shape."""
     result = np.full((capacity, *like.shape[1:]), fill, like.dtype)
     if parts:
@@ -153,7 +156,7 @@ def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, li
     return result
 
 
-def _pack_tokens(slots: Sequence[Slot], view: View, tags: TagTable | None) -> dict[str, NDArray]:  # type: ignore[type-arg]
+def _pack_tokens(slots: Sequence[Slot], view: View, tags: TagTable | None) -> dict[str, NDArray]:
     held = [(i, s.sample.tokens) for i, s in enumerate(slots) if view.osm and s.sample and s.sample.tokens is not None]
     sizes = np.array([len(t) for _, t in held], np.int64)
     starts = np.concatenate(([0], np.cumsum(sizes)))
@@ -184,7 +187,10 @@ def _pack_tokens(slots: Sequence[Slot], view: View, tags: TagTable | None) -> di
         "tag_weight": _padded([_tag_weights(tags, distinct, row, tag_node, total)], tag_cap, 0, f4),
         "tag_id": _padded([distinct], bucket(len(distinct)), 0, ints),
         "tag_features": _padded(
-            [tags.features(distinct)] if tags else [], bucket(len(distinct)), 0, np.zeros((0, view.tag_width), np.float16)
+            [tags.features(distinct)] if tags else [],
+            bucket(len(distinct)),
+            0,
+            np.zeros((0, view.tag_width), np.float16),
         ),
         "patch_node": _padded(
             [t.patch_object + s for (_, t), s in zip(held, starts, strict=False)], patch_cap, last, ints
@@ -207,9 +213,9 @@ def _tag_weights(
     return (weight / total[node]).astype(np.float32)
 
 
-def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:  # type: ignore[type-arg]
+def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:
     held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
-    capacity = bucket(len(held), 8) if view.photos else 0
+    capacity = bucket(len(held), PHOTO_CAPACITY) if view.photos else 0
     side = view.photo_size if view.photos else 0
     pixels = np.zeros((capacity, 3, side, side), np.uint8)
     for k, (_, photo) in enumerate(held):
@@ -224,7 +230,9 @@ def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:  # ty
     return {
         "photos": pixels,
         "photo_valid": np.arange(capacity) < len(held),
-        "photo_sample": _padded([np.array([i for i, _ in held], np.int64)], capacity, len(slots), np.zeros(0, np.int64)),
+        "photo_sample": _padded(
+            [np.array([i for i, _ in held], np.int64)], capacity, len(slots), np.zeros(0, np.int64)
+        ),
         "photo_xy": xy,
         "photo_lonlat": lonlat,
         "photo_heading": heading,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,11 @@ except ImportError:  # optional: Pillow decodes the same files, more slowly
 Pixels = NDArray[np.uint8]
 #: Pixels of the largest image that is decoded: 8192 squared, so that a damaged header cannot fill the memory.
 MAX_PIXELS = 1 << 26
+#: What the decoders raise on damaged bytes; all of it means the same here.
+DECODE_ERRORS = (
+    OSError, ValueError, TypeError, IndexError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 def decode_rgb(data: bytes, name: str, at_least: int = 0) -> Pixels:
@@ -41,7 +48,7 @@ def decode_rgb(data: bytes, name: str, at_least: int = 0) -> Pixels:
             array = _pillow(data, name, at_least)
     except CorruptSampleError:
         raise
-    except Exception as error:  # decoders raise many kinds; all of them mean the same here
+    except DECODE_ERRORS as error:
         raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
     return np.ascontiguousarray(array.transpose(2, 0, 1))
 
@@ -69,7 +76,7 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
     """
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except DECODE_ERRORS as error:
         raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
     if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
         raise CorruptSampleError(f"{name} is {array.dtype}{list(array.shape)}; it should be bands, rows, columns")

@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -98,14 +99,18 @@ def dataset_info(root: str) -> dict[str, Any]:
     return dict(info)
 
 
-def read_table(root: str, name: str, columns: list[str] | None = None) -> pa.Table | None:
-    """A catalog table, or None where the dataset has none."""
+def read_table(root: str, name: str, without: frozenset[str] = frozenset()) -> pa.Table | None:
+    """A catalog table, its columns ``without`` left unread, or None where the dataset has none."""
     fs, path = fsspec.core.url_to_fs(root)
     files = sorted(fs.glob(f"{path}/catalog/{name}/*.parquet"))
     if not files:
         return None
-    tables = [pq.read_table(file, columns=columns, filesystem=fs) for file in files]
-    return pa.concat_tables(tables)
+    try:
+        columns = [c for c in pq.read_schema(files[0], filesystem=fs).names if c not in without]
+        return pa.concat_tables(pq.read_table(file, columns=columns, filesystem=fs) for file in files)
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DatasetError(f"{root}/catalog/{name} cannot be read ({first}); build the dataset again") from None
 
 
 def load_index(root: str, select: str = "", split: str = "train") -> Index:
@@ -119,32 +124,35 @@ def load_index(root: str, select: str = "", split: str = "train") -> Index:
     """
     root = root.rstrip("/")
     info = dataset_info(root)
-    table = read_table(root, "samples")
+    table = read_table(root, "samples", frozenset({"geometry"}))
     if table is None:
         raise DatasetError(f"{root}/catalog/samples holds no Parquet file; build the dataset again")
     lacking = [c for c in [*_COLUMNS, "split"] if c not in table.column_names]
     if lacking:
         raise DatasetError(f"{root}/catalog/samples lacks the columns {', '.join(lacking)}; build the dataset again")
     total = table.num_rows
-    names = table.drop_columns([c for c in ("members", "geometry") if c in table.column_names])
-    mask = np.ones(total, bool) if not select.strip() else evaluate(names, select)
-    splits = np.asarray(table["split"].to_pylist(), dtype=object)
-    chosen = mask & (splits != BUFFER)
+    mask = np.ones(total, bool) if not select.strip() else evaluate(table.drop_columns(["members"]), select)
+    chosen = mask & ~_in_split(table, BUFFER)
     if not mentions_split(select):
-        chosen &= splits == split
+        chosen &= _in_split(table, split)
     if not chosen.any():
-        raise DatasetError(_nothing(root, total, mask, splits, select, split))
+        raise DatasetError(_nothing(root, table, mask, select, split))
     rows = table.select(_COLUMNS).filter(pa.array(chosen))
     return _build(root, info, rows.sort_by("key").combine_chunks())
 
 
-def _nothing(root: str, total: int, mask: NDArray[np.bool_], splits: NDArray[Any], select: str, split: str) -> str:
+def _in_split(table: pa.Table, split: str) -> NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(pc.equal(table["split"], split), False))
+
+
+def _nothing(root: str, table: pa.Table, mask: NDArray[np.bool_], select: str, split: str) -> str:
     """Why a selection is empty, and the way out."""
+    total = table.num_rows
     if not total:
         return f"{root} holds no samples; build it from a larger region"
     if not mask.any():
         return f"none of the {total} samples of {root} meets select={select!r}; loosen it with stream.select=…"
-    counts = {name: int((mask & (splits == name)).sum()) for name in (*SPLITS, BUFFER)}
+    counts = {name: int((mask & _in_split(table, name)).sum()) for name in (*SPLITS, BUFFER)}
     held = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     return (
         f"no selected sample of {root} is in split {split!r} (held: {held}); choose stream.split=…, or build the "
@@ -174,7 +182,6 @@ def _build(root: str, info: dict[str, Any], rows: pa.Table) -> Index:
     digest = blake2b(digest_size=16)
     digest.update("\n".join(key.to_pylist()).encode())
     bbox = column("bbox")
-    stack = lambda *parts: np.stack([np.asarray(p.to_numpy(zero_copy_only=False), np.float64) for p in parts], 1)  # noqa: E731
     return Index(
         root=root,
         content_hash=info["content_hash"],
@@ -188,15 +195,19 @@ def _build(root: str, info: dict[str, Any], rows: pa.Table) -> Index:
         member_name=name.indices.to_numpy().astype(np.int32),
         member_start=flat.field("offset").to_numpy(),
         member_size=flat.field("size").to_numpy(),
-        lonlat=stack(column("lon"), column("lat")),
-        bbox=stack(*(bbox.field(side) for side in ("xmin", "ymin", "xmax", "ymax"))),
-        gsd=stack(column("gsd_x"), column("gsd_y")),
+        lonlat=_columns(column("lon"), column("lat")),
+        bbox=_columns(*(bbox.field(side) for side in ("xmin", "ymin", "xmax", "ymax"))),
+        gsd=_columns(column("gsd_x"), column("gsd_y")),
     )
+
+
+def _columns(*parts: pa.Array) -> NDArray[np.float64]:
+    return np.stack([np.asarray(p.to_numpy(zero_copy_only=False), np.float64) for p in parts], 1)
 
 
 def key_counts(root: str) -> dict[int, int]:
     """Tag id to the count of its key from ``catalog/vocabulary``; empty where the dataset has no vocabulary."""
-    table = read_table(root.rstrip("/"), "vocabulary", ["tag_id", "key_count"])
+    table = read_table(root.rstrip("/"), "vocabulary", frozenset({"text", "value"}))
     if table is None:
         return {}
     return dict(zip(table["tag_id"].to_pylist(), table["key_count"].to_pylist(), strict=True))

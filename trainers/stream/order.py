@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ class Place:
             raise ConfigError(f"workers={self.workers} is negative; 0 reads in the training process")
 
 
-def mix(value: Keys) -> Keys:
-    """SplitMix64's finaliser: u64 of any shape to u64 of that shape, each bit depending on all."""
+def mix(value: Any) -> Any:
+    """SplitMix64's finaliser: u64 array or number to the same, each bit depending on all."""
     with np.errstate(over="ignore"):
         value = (value ^ (value >> np.uint64(30))) * _MIX_1
         value = (value ^ (value >> np.uint64(27))) * _MIX_2
@@ -112,7 +112,8 @@ def batch_positions(start: int, count: int, batch_size: int, part: int, parts: i
 def slot_seeds(key: int, positions: Ints) -> Keys:
     """u64[K]: the seed of everything random about the samples at ``positions`` of the epoch with ``key``."""
     with np.errstate(over="ignore"):
-        return mix(mix(positions.astype(np.uint64) + GOLDEN) ^ np.uint64(key))
+        seeds: Keys = mix(mix(positions.astype(np.uint64) + GOLDEN) ^ np.uint64(key))
+        return seeds
 
 
 def draw(seed: int | np.uint64, stream: int, size: int = 1) -> NDArray[np.float64]:
@@ -120,4 +121,5 @@ def draw(seed: int | np.uint64, stream: int, size: int = 1) -> NDArray[np.float6
     with np.errstate(over="ignore"):
         base = mix(np.uint64(seed) + GOLDEN * np.uint64(stream + 1))
         words = mix(base + GOLDEN * np.arange(1, size + 1, dtype=np.uint64))
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    unit: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return unit

@@ -48,7 +48,9 @@ class ShardReader:
         shard = int(self.index.shard[sample])
         if self._filesystem()[0].protocol in ("file", ("file", "local")):
             blob = self._map(shard)
-            spans = {name: (blob[max(0, at - HEADER) : at], blob[at : at + size]) for name, (at, size) in wanted.items()}
+            spans = {
+                name: (blob[max(0, at - HEADER) : at], blob[at : at + size]) for name, (at, size) in wanted.items()
+            }
         else:
             spans = self._fetch(shard, wanted)
         where = self.index.shard_names[shard]

@@ -118,7 +118,7 @@ def _duckdb(table: pa.Table, select: str) -> NDArray[np.bool_]:
         # A condition reads the table and nothing else: no file, no network, no other setting.
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            found = connection.execute(f"SELECT _row FROM samples WHERE ({select})").fetchnumpy()["_row"]  # noqa: S608
+            found = connection.execute(f"SELECT _row FROM samples WHERE ({select})").fetchnumpy()["_row"]
         except duckdb.Error as error:
             first = str(error).splitlines()[0]
             raise ConfigError(f"select={select!r} cannot be answered: {first}") from None

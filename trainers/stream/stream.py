@@ -56,7 +56,7 @@ class _Requests(Dataset[TileBatch]):
         return self._loader[request]
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
 
 
@@ -195,7 +195,7 @@ class GeoStream:
         loader: DataLoader[TileBatch] = DataLoader(
             _Requests(self._loader),
             batch_size=None,
-            sampler=requests,  # type: ignore[arg-type]  # any iterable of indices serves
+            sampler=requests,  # any iterable of indices serves
             num_workers=workers,
             prefetch_factor=self.settings.prefetch,
             multiprocessing_context=self.settings.start_method,

@@ -25,7 +25,15 @@ from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
 from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.sample import (
-    JSON, OSM_TOKENS, RsInfo, SampleMeta, StreetviewInfo, canonical_json, content_hash, layout_hash, member_order,
+    JSON,
+    OSM_TOKENS,
+    RsInfo,
+    SampleMeta,
+    StreetviewInfo,
+    canonical_json,
+    content_hash,
+    layout_hash,
+    member_order,
     sample_hash,
 )  # fmt: skip
 from schemas.tags import split_text, tag_id
@@ -85,7 +93,7 @@ def write_dataset(root: str | Path, settings: SyntheticSettings | None = None) -
     for first in range(0, s.samples, s.samples_per_shard):
         name = shard_name(len(shards)) + ".tar"
         made = [_sample(i, s) for i in range(first, min(s.samples, first + s.samples_per_shard))]
-        part, digest = _write_shard(root / "shards" / name, name, made, first)
+        part, digest = _write_shard(root / "shards" / name, name, made)
         rows += part
         photos += [_photo_row(name, meta, p) for meta, _, _ in made for p in meta.streetview]
         shards.append(_shard_row(name, len(shards), part, digest, (root / "shards" / name).stat().st_size))
@@ -286,7 +294,7 @@ def _meta(
 
 
 def _write_shard(
-    path: Path, name: str, made: Sequence[tuple[SampleMeta, dict[str, bytes], OsmTokens]], first: int
+    path: Path, name: str, made: Sequence[tuple[SampleMeta, dict[str, bytes], OsmTokens]]
 ) -> tuple[list[dict[str, Any]], str]:
     rows = []
     buffer = io.BytesIO()
