@@ -86,7 +86,7 @@ def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False) -> Plan
     """All stages before the first sample."""
     cache = cache_folder(config.cache)
     start = time.monotonic()
-    region = resolve(config, cache)
+    region = resolve(config, cache, quiet)
     rules = load_rules(config.rules)
     inputs = len(region.extracts) + len(region.imagery) + (region.streetview is not None)
     stages = [StageRow("regions", inputs, "inputs", time.monotonic() - start, peak_memory_mb())]

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from geometry.packed import Floats, Ints, PackedGeometry, expand
 
 _SAMPLES = 3
+#: Running sums over a batch are kept in whole 2^-32 of a unit: unlike float sums they do not round, so an object's
+#: anchors do not depend on what stands before it.
+_FIXED = 2.0**32
 
 
 def anchors(geometry: PackedGeometry, seed: NDArray[np.uint64]) -> Floats:
@@ -38,12 +41,11 @@ def _line_anchors(geometry: PackedGeometry) -> Floats:
     """Midpoint by length over all parts, first vertex of the first part, last vertex of the last: f64[N,3,2]."""
     start, end, owner = geometry.edges(closed=False)
     count = len(geometry)
-    length = np.hypot(*(end - start).T)
-    total = np.bincount(owner, length, count)
-    before = np.concatenate(([0.0], np.cumsum(length)))
+    length = np.rint(np.hypot(*(end - start).T) * _FIXED).astype(np.int64)
+    before = np.concatenate(([0], np.cumsum(length)))
     first_edge = np.searchsorted(owner, np.arange(count))
-    target = before[first_edge] + total / 2
     last_edge = np.searchsorted(owner, np.arange(count), side="right") - 1
+    target = (before[first_edge] + before[last_edge + 1]) // 2
     edge = np.clip(np.searchsorted(before, target, side="right") - 1, first_edge, last_edge)
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.nan_to_num((target - before[edge]) / length[edge])
@@ -104,7 +106,7 @@ def _on_chords(geometry: PackedGeometry, levels: Floats, pick: Floats) -> Floats
     order = np.lexsort((x, line))
     x, line = x[order], line[order]
     left, right, line = x[0::2], x[1::2], line[0::2]  # closed rings cross a level an even number of times
-    width = right - left
+    width = np.rint((right - left) * _FIXED).astype(np.int64)
     total = np.bincount(line, width, count * per_object)
     result = np.full(count * per_object, np.nan)
     if not len(line):
@@ -112,12 +114,12 @@ def _on_chords(geometry: PackedGeometry, levels: Floats, pick: Floats) -> Floats
     widest = np.lexsort((-width, line))
     lines, at = np.unique(line[widest], return_index=True)
     result[lines] = (left + right)[widest[at]] / 2
-    wanted = pick.reshape(-1)[line] * total[line]
+    wanted = np.floor(np.nan_to_num(pick.reshape(-1)[line], nan=-1.0) * total[line]).astype(np.int64)
     before = np.cumsum(width) - width
     first = np.concatenate(([True], line[1:] != line[:-1]))
-    before -= np.maximum.accumulate(np.where(first, before, 0.0))
+    before -= np.maximum.accumulate(np.where(first, before, 0))
     chosen = (wanted >= before) & (wanted < before + width)
-    result[line[chosen]] = (left + wanted - before)[chosen]
+    result[line[chosen]] = (left + (wanted - before) / _FIXED)[chosen]
     return result.reshape(count, per_object)
 
 

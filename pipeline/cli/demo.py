@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from pipeline.demo import build_demo
+from pipeline.run.ray_map import Progress
 from schemas.command import Command
 from schemas.errors import InputError
 
@@ -20,7 +21,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     if not 1 <= args.scale <= 100:
         raise InputError(f"--scale {args.scale} is not 1 to 100")
-    files = build_demo(args.out, seed=args.seed, scale=args.scale)
+    with Progress("demo town", 0, "parts", args.quiet or args.json) as progress:
+        files = build_demo(args.out, seed=args.seed, scale=args.scale, progress=progress.update)
     found = {"osm": str(files.osm), "imagery": str(files.imagery), "streetview": str(files.streetview)}
     if args.json:
         print(json.dumps(found))

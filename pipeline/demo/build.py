@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from schemas.errors import InputError
 
 from .aerial import aerial_windows, render_window, write_aerial
 from .osm_writer import write_osm
@@ -33,29 +35,37 @@ _AHEAD = 6  # rendered windows that may wait to be written
 _RENDERERS = 2
 
 Submit = Callable[..., "Future[Any]"]
+T = TypeVar("T")
 
 
 def build_files(
-    out: Path, *, seed: int, scale: int, photos: int | None, side_tiles: float | None, workers: int | None
+    out: Path,
+    *,
+    seed: int,
+    scale: int,
+    photos: int | None,
+    side_tiles: float | None,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Build into out unless a complete build of the same parameters is there."""
     if scale < 1:
-        raise ValueError(f"scale must be at least 1, not {scale}")
+        raise InputError(f"demo scale must be at least 1, not {scale}")
     plan = Plan(seed, scale, side_tiles)
     count = default_photo_count(plan) if photos is None else photos
     if count < 0:
-        raise ValueError(f"photos must not be negative, not {count}")
+        raise InputError(f"demo photos must not be negative, not {count}")
     asked = {"generator_version": GENERATOR_VERSION, "seed": seed, "side_tiles": plan.side_tiles, "photos": count}
     if is_complete(out, asked):
         return
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())):
-        raise FileExistsError(f"{out} holds something other than a demo build")
+        raise InputError(f"{out} holds something other than a demo build; choose an empty folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.parent / f".{out.name}.tmp-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        counts = _write_all(plan, temporary, count, workers)
+        counts = _write_all(plan, temporary, count, workers, _Steps(len(aerial_windows(plan)) + count, progress))
         record = {"parameters": asked, "counts": counts, "files": _digests(temporary)}
         (temporary / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         _replace(temporary, out)
@@ -94,23 +104,44 @@ def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _write_all(plan: Plan, folder: Path, photos: int, workers: int | None) -> dict[str, int]:
+class _Steps:
+    """Counts what is done and tells whoever wants to know."""
+
+    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
+        self.total, self.tell, self.done = total, tell, 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if self.tell is not None:
+            self.tell(self.done, self.total)
+
+    def each(self, items: Iterator[T]) -> Iterator[T]:
+        for item in items:
+            yield item
+            self.add(1)
+
+
+def _write_all(plan: Plan, folder: Path, photos: int, workers: int | None, steps: _Steps) -> dict[str, int]:
     (folder / "photos").mkdir()
     n = min(_RENDERERS, os.cpu_count() or 1) if workers is None else max(1, workers)
     if n == 1:
         world = World(plan)
         counts = write_osm(world, folder / "town.osm.pbf")
-        write_aerial(plan, folder / "aerial.tif", (render_window(world, w) for w in aerial_windows(plan)))
+        rendered = (render_window(world, w) for w in aerial_windows(plan))
+        write_aerial(plan, folder / "aerial.tif", steps.each(rendered))
         _make_photos(world, photo_poses(plan, photos), range(photos), folder / "photos", photos)
+        steps.add(photos)
         return counts | {"photos": photos}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, mp_context=context, initializer=_start, initargs=(plan.seed, plan.side_tiles)) as pool:
         windows = _in_order(pool.submit, aerial_windows(plan))
         first = [next(windows)]  # sets the workers to work while this process writes the map
         counts = write_osm(World(plan), folder / "town.osm.pbf")
-        write_aerial(plan, folder / "aerial.tif", _chain(first, windows))
-        for task in [pool.submit(_photo_task, part, str(folder / "photos"), photos) for part in _parts(photos)]:
+        write_aerial(plan, folder / "aerial.tif", steps.each(_chain(first, windows)))
+        parts = _parts(photos)
+        for task, part in [(pool.submit(_photo_task, p, str(folder / "photos"), photos), p) for p in parts]:
             task.result()
+            steps.add(part[1] - part[0])
     return counts | {"photos": photos}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config import ShardsConfig
+from pipeline.run.ray_map import Progress
 from schemas.errors import InputError
 
 
@@ -21,7 +22,7 @@ class Region:
     acquired: str | None = None  # of the imagery, where the region knows it
 
 
-def resolve(config: ShardsConfig, cache: Path) -> Region:
+def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
     """The files of ``config.region``, ``config.imagery`` and ``config.streetview``.
 
     ``demo`` is generated into the cache. ``auto`` imagery and photos are the demo's own, and none for local files.
@@ -30,7 +31,7 @@ def resolve(config: ShardsConfig, cache: Path) -> Region:
         InputError: a path does not exist; the message says what may stand there.
     """
     if config.region == "demo":
-        region = _demo(config, cache)
+        region = _demo(config, cache, quiet)
     else:
         paths = [Path(part).expanduser() for part in config.region.split(",") if part]
         for path in paths:
@@ -66,11 +67,11 @@ def _rasters(text: str) -> list[Path]:
     return paths
 
 
-def _demo(config: ShardsConfig, cache: Path) -> Region:
+def _demo(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
     from pipeline.demo import build_demo
 
-    files = build_demo(
-        cache / f"demo-{config.demo.seed}-{config.demo.scale}", seed=config.demo.seed, scale=config.demo.scale
-    )
+    folder = cache / f"demo-{config.demo.seed}-{config.demo.scale}"
+    with Progress("demo town", 0, "parts", quiet) as progress:
+        files = build_demo(folder, seed=config.demo.seed, scale=config.demo.scale, progress=progress.update)
     licences = {"osm": "CC0-1.0", "rs": "CC0-1.0", "sv": "CC0-1.0"}
     return Region("demo", [files.osm], [files.imagery], files.streetview, licences)

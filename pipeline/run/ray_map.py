@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -75,6 +76,17 @@ class Progress:
             self._shown = now
             self._write(now)
 
+    def update(self, done: int, total: int) -> None:
+        """``done`` of ``total`` items are done."""
+        self.total = total
+        self.advance(done - self.done)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _write(self, now: float) -> None:
         elapsed = now - self._start
         rate = self.done / elapsed if elapsed else 0.0
@@ -146,7 +158,7 @@ class Runner:
         if ray.is_initialized():
             return
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if not os.environ.get("RAY_ADDRESS"):
             options |= {"num_cpus": self.workers, "include_dashboard": False}
         ray.init(**options)

@@ -11,6 +11,7 @@ from pipeline.demo.aerial import aerial_grid, aerial_windows
 from pipeline.demo.geo import tile_xy
 from pipeline.demo.pose import default_photo_count
 from pipeline.demo.world import World
+from schemas.errors import InputError
 
 from .conftest import PHOTOS, SIDE_TILES
 
@@ -48,7 +49,7 @@ def test_complete_build_is_reused_and_a_broken_one_is_rebuilt(tmp_path: Path) ->
 
 def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "keep.txt").write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(InputError):
         build_demo(tmp_path, side_tiles=1.0, photos=0, workers=1)
     assert (tmp_path / "keep.txt").read_text() == "mine"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import signal
@@ -79,9 +80,11 @@ class Trainer:
         if ranks.world() > 1:
             unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
             ids = [device.index] if device.type == "cuda" else None
-            self.model = DistributedDataParallel(
-                model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=unused
-            )
+            # Every rank computes the same buffers. torch 2.13 renamed the setting that leaves them alone.
+            known = inspect.signature(DistributedDataParallel.__init__).parameters
+            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
+            self.model = DistributedDataParallel(model, device_ids=ids, **options)
         self.total = self._total_samples()
         self.optimizer = make_optimizer(model, settings.optim, device)
         self.schedule = CosineSchedule(self.optimizer, settings.optim, self.total)

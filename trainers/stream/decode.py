@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
+import tokenize
 import warnings
 import zlib
 from typing import Any
@@ -74,13 +76,21 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
     Raises:
         CorruptSampleError: truncated, of another type, or not three-dimensional.
     """
+    stream = io.BytesIO(data)
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except DECODE_ERRORS as error:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (*DECODE_ERRORS, tokenize.TokenError) as error:
         raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
-    if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
-        raise CorruptSampleError(f"{name} is {array.dtype}{list(array.shape)}; it should be bands, rows, columns")
-    return np.asarray(array)
+    if len(shape) != 3 or min(shape) < 1 or dtype not in (np.uint8, np.uint16, np.int16, np.float32):
+        raise CorruptSampleError(f"{name} is {dtype}{list(shape)}; it should be bands, rows, columns")
+    # The header is compared with what is there before anything is allocated from it.
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise CorruptSampleError(
+            f"{name} does not hold the {list(shape)} values that it claims; build the sample again"
+        )
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 def resize(image: Pixels, size: int) -> Pixels:
