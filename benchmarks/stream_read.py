@@ -18,18 +18,18 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from trainers.stream.batch import View
-from trainers.stream.index import Index, load_index
-from trainers.stream.order import epoch_key, samples_at
-from trainers.stream.read import ShardReader
-from trainers.stream.stream import GeoStream
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+import numpy as np  # noqa: E402
+
+from trainers.stream.batch import View  # noqa: E402
+from trainers.stream.index import Index, load_index  # noqa: E402
+from trainers.stream.order import epoch_key, samples_at  # noqa: E402
+from trainers.stream.read import ShardReader  # noqa: E402
+from trainers.stream.stream import GeoStream  # noqa: E402
+from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
 
 def by_offset(index: Index) -> int:
     """Bytes of every member, samples in shuffled order."""
-    import numpy as np
-
     reader = ShardReader(index)
     key = epoch_key(index.content_hash, index.selection_hash, "global", 0, 0)
     total = 0

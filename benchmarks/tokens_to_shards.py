@@ -103,8 +103,10 @@ def race(extract: Path, zoom: int, runs: int, sample: int) -> dict[str, Any]:
     shutil.rmtree(work)
     fast, slow = statistics.median(ours), statistics.median(loop)
     return {
-        "race": "tokens_to_shards", "extract": extract.name, "zoom": zoom, "tiles": len(tiles), "objects_per_tile": round(objects / len(chosen), 1),
-        "geoshards_tiles_per_s": round(fast, 1), "plain_loop_tiles_per_s": round(slow, 1), "ratio": round(fast / slow, 2), "runs": runs,
+        "race": "tokens_to_shards", "extract": extract.name, "zoom": zoom, "tiles": len(tiles),
+        "objects_per_tile": round(objects / len(chosen), 1),
+        "geoshards_tiles_per_s": round(fast, 1), "plain_loop_tiles_per_s": round(slow, 1),
+        "ratio": round(fast / slow, 2), "runs": runs,
     }  # fmt: skip
 
 

@@ -86,7 +86,8 @@ def _run_shards(args: argparse.Namespace) -> int:
         k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")
     }
     done = "nothing left to do: " if not outcome.built else ""
-    last = f"{done}{outcome.out}: {d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB, content {d['content_hash'][:12]}"
+    size = f"{d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB"
+    last = f"{done}{outcome.out}: {size}, content {d['content_hash'][:12]}"
     _report(args, outcome.stages, result, last)
     return 0
 
@@ -97,11 +98,13 @@ def _run_plan(args: argparse.Namespace) -> int:
         plan = make_plan(config, runner, quiet=args.quiet or args.json)
     photos = sum(len(p) for p in plan.photos.values())
     result = {
-        "region": plan.region.name, "extracts": plan.features.names, "scenes": [s.name for s in plan.scenes], "zoom": config.zoom,
+        "region": plan.region.name, "extracts": plan.features.names, "scenes": [s.name for s in plan.scenes],
+        "zoom": config.zoom,
         "tiles": plan.tiles, "shards": len(plan.shards), "photos": photos, "features": plan.features.count,
         "osm_time": plan.features.snapshot,
     }  # fmt: skip
-    last = f"{plan.tiles:,} tiles at zoom {config.zoom} in {len(plan.shards):,} shards, {photos:,} photos, {len(plan.scenes)} scenes"
+    tiles = f"{plan.tiles:,} tiles at zoom {config.zoom} in {len(plan.shards):,} shards"
+    last = f"{tiles}, {photos:,} photos, {len(plan.scenes)} scenes"
     _report(args, plan.stages, result, last)
     return 0
 

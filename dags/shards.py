@@ -278,7 +278,8 @@ def _claim(store: Store, fingerprint: str) -> None:
         found = "unknown"
     if found not in (None, fingerprint):
         raise DatasetError(
-            f"{store.root} holds a dataset of other inputs, settings or versions; choose another out, or delete that folder"
+            f"{store.root} holds a dataset of other inputs, settings or versions; "
+            "choose another out, or delete that folder"
         )
     if found is None:
         store.write("catalog/.pending/run.json", json.dumps({"fingerprint": fingerprint}).encode())

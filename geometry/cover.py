@@ -112,7 +112,6 @@ def _polygons(geometry: PackedGeometry, rows: int, columns: int) -> tuple[Ints, 
 
 def _sum_by(code: Ints, value: Floats) -> tuple[Ints, Floats]:
     distinct, where = np.unique(code, return_inverse=True)
-    total = np.bincount(where.reshape(-1), value, len(distinct))
-    total = total.astype(np.float64)
+    total: Floats = np.bincount(where.reshape(-1), value, len(distinct)).astype(np.float64)
     keep = total > MIN_COVER
     return distinct[keep], total[keep]

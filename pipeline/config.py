@@ -1,4 +1,4 @@
-"""Settings of a shards run. ``geoshards shards key.sub=value`` sets any of them; ``--config FILE`` reads them from YAML."""
+"""Settings of a shards run: any of them by ``key.sub=value`` on the command line or in a YAML file (``--config``)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class DemoConfig:
 
 
 #: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of
-#: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep several workers busy.
+#: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep workers busy.
 REGION_DEFAULTS: dict[str, dict[str, Any]] = {
     "demo": {
         "split": {"block_degrees": 0.008, "val": 0.12, "test": 0.12, "seed": 126},

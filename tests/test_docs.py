@@ -26,7 +26,8 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like a checkout: the code by links, no data yet."""
     folder = tmp_path_factory.mktemp("workshop")
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", "trainers", "pipeline",
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", "trainers",
+                 "pipeline",
                  "schemas", "geometry", "dags"):  # fmt: skip
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)

@@ -14,8 +14,9 @@ from schemas.errors import DatasetError
 from schemas.sample import content_hash, layout_hash
 
 _CREDIT = {
-    "osm": "© OpenStreetMap contributors, https://www.openstreetmap.org/copyright. Tokens and class rasters are derived "
-    "from OSM data: credit it wherever the dataset or what is made from it is shown, and share adapted data alike.",
+    "osm": "© OpenStreetMap contributors, https://www.openstreetmap.org/copyright. Tokens and class rasters are "
+    "derived from OSM data: credit it wherever the dataset or what is made from it is "
+    "shown, and share adapted data alike.",
 }
 
 
@@ -112,17 +113,17 @@ def _card(d: dict[str, Any], licences: list[str]) -> str:
 - layout hash `{d["layout_hash"]}`
 - licences: {", ".join(licences) or "not stated"} (see ATTRIBUTION.md)
 
-Read it with `webdataset.WebDataset("shards/part-*.tar")`, or query `catalog/` with DuckDB: `geoshards query . "SELECT …"`.
+Read it with `webdataset.WebDataset("shards/part-*.tar")`, or query `catalog/` with DuckDB:
+`geoshards query . "SELECT …"`.
 """
 
 
 def _attribution(d: dict[str, Any], licences: list[str], authors: list[str]) -> str:
+    unknown = "not stated; ask the provider before sharing"
     lines = ["# Attribution", "", "Sources of this dataset, each under its own licence:", ""]
     for s in d["sources"]:
         date = f", {s['date']}" if s.get("date") else ""
-        lines.append(
-            f"- {s['kind']}: {s['name']}{date}. Licence: {s.get('licence') or 'not stated; ask the provider before sharing'}."
-        )
+        lines.append(f"- {s['kind']}: {s['name']}{date}. Licence: {s.get('licence') or unknown}.")
     if any("ODbL" in x for x in licences):
         lines += ["", _CREDIT["osm"]]
     if authors:
@@ -134,8 +135,10 @@ def _croissant(d: dict[str, Any], licences: list[str]) -> dict[str, Any]:
     """Croissant 1.0 metadata (MLCommons): the shards as a file set, and the sample table's fields."""
     context = {
         "@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
-        "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo", "recordSet": "cr:recordSet", "field": "cr:field",
-        "fileSet": "cr:fileSet", "includes": "cr:includes", "source": "cr:source", "extract": "cr:extract", "column": "cr:column",
+        "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo", "recordSet": "cr:recordSet",
+        "field": "cr:field",
+        "fileSet": "cr:fileSet", "includes": "cr:includes", "source": "cr:source", "extract": "cr:extract",
+        "column": "cr:column",
         "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     }  # fmt: skip
     fields = [("key", "sc:Text"), ("shard", "sc:Text"), ("lon", "sc:Float"), ("lat", "sc:Float"), ("gsd_x", "sc:Float"),

@@ -181,7 +181,8 @@ def encode(pixels: NDArray[Any], config: ImageryConfig) -> tuple[str, bytes]:
         return "rs.npy", buffer.getvalue()
     if not rgb:
         raise InputError(
-            f"rs.format={form} needs three 8-bit bands, the imagery has {len(pixels)} of {pixels.dtype}; use rs.format=npy"
+            f"rs.format={form} needs three 8-bit bands, the imagery has {len(pixels)} of {pixels.dtype}; "
+            "use rs.format=npy"
         )
     interleaved = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     if form == "jpg":

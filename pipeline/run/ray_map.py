@@ -185,7 +185,8 @@ def format_table(rows: list[StageRow]) -> str:
     body = [
         [
             r.stage + (" (cached)" if r.cached else ""), f"{r.items:,} {r.unit}", f"{r.seconds:.1f}",
-            f"{r.items / r.seconds:,.1f}" if r.seconds >= 0.05 and not r.cached else "-", f"{r.peak_memory_mb:,.0f}", f"{r.drops:,}",
+            f"{r.items / r.seconds:,.1f}" if r.seconds >= 0.05 and not r.cached else "-",
+            f"{r.peak_memory_mb:,.0f}", f"{r.drops:,}",
         ]
         for r in rows
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def occupied(tiles: Ints, zoom: int, geometry: NDArray[Any]) -> NDArray[np.int64
 
 
 def hilbert(x: Ints, y: Ints, order: int) -> Ints:
-    """Distance along the Hilbert curve of ``order`` (side 2^order), i64[N]: neighbours on it are neighbours on the ground.
+    """Distance along the Hilbert curve of ``order`` (side 2^order), i64[N]: its neighbours are neighbours on the map.
 
     >>> hilbert(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]), 1).tolist()
     [0, 1, 2, 3]

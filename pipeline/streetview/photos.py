@@ -94,7 +94,7 @@ def _from_files(files: Iterable[Path], base: Path, licence: str | None) -> tuple
 
 
 def gps_position(exif: Image.Exif) -> tuple[float, float, float | None] | None:
-    """Longitude, latitude and true heading in degrees from EXIF; None without a position. Magnetic headings are left out."""
+    """Longitude, latitude and true (never magnetic) heading in degrees from EXIF; None without a position."""
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     lat, lon = (_degrees(gps.get(tag)) for tag in (ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude))
     if lat is None or lon is None:

@@ -128,7 +128,7 @@ def test_gsd_is_true_metres_on_the_ground(lat: float, lon: float, crs: str, cell
     centre = placement.centre[0, 1]
     _, _, width = Geod(ellps="WGS84").inv(west, centre, east, centre)
     assert placement.gsd[0, 0] == pytest.approx(width / 256, rel=1e-5)
-    # Web-mercator takes the ellipsoid for a sphere: its pixels are 0.7 % longer than high at the equator, not at the pole.
+    # Web-mercator takes the ellipsoid for a sphere: at the equator its pixels are 0.7 % longer than high.
     assert placement.gsd[0, 1] / placement.gsd[0, 0] == pytest.approx(
         1 - 0.00669 * np.cos(np.radians(lat)) ** 2, abs=2e-4
     )

@@ -62,7 +62,8 @@ def test_written_photo_is_upright_small_and_without_metadata(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("a.jpg,,47", "no_position"), ("a.jpg,200,47", "coordinate_out_of_range"), ("a.jpg,0,0", "coordinate_out_of_range"),
+        ("a.jpg,,47", "no_position"), ("a.jpg,200,47", "coordinate_out_of_range"),
+        ("a.jpg,0,0", "coordinate_out_of_range"),
         ("none.jpg,9,47", "missing_file"), ("../a.jpg,9,47", "missing_file"), ("/etc/hostname,9,47", "missing_file"),
         ("a.jpg,nan,47", "coordinate_out_of_range"),
     ],

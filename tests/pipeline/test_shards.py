@@ -85,7 +85,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "killed"
     words = [
-        sys.executable, "-m", "pipeline.cli.main", "shards", "--region", str(village.osm), "--imagery", str(village.imagery),
+        sys.executable, "-m", "pipeline.cli.main", "shards", "--region", str(village.osm),
+        "--imagery", str(village.imagery),
         "--streetview", str(village.photos), "--zoom", "18", "--size", "128", "--out", str(out), "--workers", "1",
         "plan.tiles_per_shard=10",
     ]  # fmt: skip
@@ -180,7 +181,8 @@ def test_queries_see_all_six_views(built: tuple[Outcome, Path]) -> None:
 def test_samples_table_is_geoparquet_with_footprints(built: tuple[Outcome, Path]) -> None:
     path = built[1] / "catalog/samples/part-00000.parquet"
     inside = duckdb.sql(
-        f"SELECT count(*) FROM '{path}' WHERE bbox.xmin <= lon AND lon <= bbox.xmax AND bbox.ymin <= lat AND lat <= bbox.ymax"
+        f"SELECT count(*) FROM '{path}' WHERE bbox.xmin <= lon AND lon <= bbox.xmax "
+        "AND bbox.ymin <= lat AND lat <= bbox.ymax"
     )
     assert inside.fetchall() == [(built[0].document["samples"],)]
 

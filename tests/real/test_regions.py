@@ -37,7 +37,8 @@ def test_both_oakland_extracts_meet_the_landsat_scene_that_contains_them(real_da
     # The one photo of this scene lies 15 km from both extracts: it must be named in drops, never paired.
     photos.write_text(f"file,lon,lat,heading_deg,licence\n{frame.name},-122.4722991,37.721,2.34,MIT\n")
     config = ShardsConfig(
-        region=",".join(map(str, extracts)), imagery=str(real_data / "rs/sfbay/landsat7_sfbay_south.tif"), streetview=str(photos),
+        region=",".join(map(str, extracts)), imagery=str(real_data / "rs/sfbay/landsat7_sfbay_south.tif"),
+        streetview=str(photos),
         zoom=15, out=str(tmp_path / "out"), workers=1, osm=OsmConfig(min_tag_count=1),
     )  # fmt: skip
     document = make_shards(config, quiet=True).document
@@ -90,7 +91,8 @@ def test_region_without_imagery_gives_legal_samples_that_are_counted(
 
 def test_rome_photo_is_paired_with_the_square_it_shows(real_data: Path, tmp_path: Path) -> None:
     config = ShardsConfig(
-        region=str(real_data / "osm/rome/rome_piazza_venezia_2015.osm.pbf"), streetview=str(real_data / "street/rome"), zoom=16,
+        region=str(real_data / "osm/rome/rome_piazza_venezia_2015.osm.pbf"),
+        streetview=str(real_data / "street/rome"), zoom=16,
         out=str(tmp_path / "out"), workers=1, plan=PlanConfig(min_objects=0), osm=OsmConfig(min_tag_count=1),
     )  # fmt: skip
     make_shards(config, quiet=True)

@@ -87,9 +87,7 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
         raise CorruptSampleError(f"{name} is {dtype}{list(shape)}; it should be bands, rows, columns")
     # The header is compared with what is there before anything is allocated from it.
     if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise CorruptSampleError(
-            f"{name} does not hold the {list(shape)} values that it claims; build the sample again"
-        )
+        raise CorruptSampleError(f"{name} does not hold {list(shape)} values, as it claims; build the sample again")
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 
