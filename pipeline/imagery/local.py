@@ -155,13 +155,21 @@ def _read_block(
         tolerance=0.01,  # pixels by which the warper may approximate the projection
     ) as vrt:
         bands = _data_bands(source)
-        for x, y in tiles:
-            column, row = (x - x0) * size, (y - y0) * size
-            window = rasterio.windows.Window(column, row, size, size)
-            mask = vrt.dataset_mask(window=window)
-            share = float((mask == 0).mean())
-            if share < 1:
-                images[x, y] = TileImage(vrt.read(bands, window=window), share, scene)
+        left, top = (min(t[i] for t in tiles) for i in (0, 1))
+        right, bottom = (max(t[i] for t in tiles) + 1 for i in (0, 1))
+        window = rasterio.windows.Window(
+            (left - x0) * size, (top - y0) * size, (right - left) * size, (bottom - top) * size
+        )
+        if masked:
+            pixels, mask = vrt.read(bands, window=window), vrt.dataset_mask(window=window)
+        else:  # the added alpha band is the mask: one pass for all
+            every = vrt.read([*bands, vrt.count], window=window)
+            pixels, mask = every[:-1], every[-1]
+    for x, y in tiles:
+        rows, columns = (slice((v - first_) * size, (v - first_ + 1) * size) for v, first_ in ((y, top), (x, left)))
+        share = float((mask[rows, columns] == 0).mean())
+        if share < 1:
+            images[x, y] = TileImage(pixels[:, rows, columns], share, scene)
     return images
 
 

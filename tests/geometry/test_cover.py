@@ -65,22 +65,26 @@ def test_a_lines_cover_is_its_exact_length_in_every_cell(seeds: list[int], size:
     for n, line in enumerate(shapes):
         segments = [s for p in getattr(line, "geoms", [line]) for s in zip(p.coords, p.coords[1:], strict=False)]
         expected = np.zeros(grid[0] * grid[1])
-        for r in range(grid[0]):
-            for c in range(grid[1]):
-                for a, b in segments:  # one by one: a line that runs twice along a place counts twice
-                    if a != b:
-                        segment = shapely.LineString([a, b])
-                        value = segment.intersection(shapely.box(c * w, r * h, (c + 1) * w, (r + 1) * h)).length
-                        # What runs along a cell's right or lower side belongs to its neighbour, where there is one.
-                        if c + 1 < grid[1]:
-                            value -= segment.intersection(shapely.LineString([((c + 1) * w, r * h), ((c + 1) * w, (r + 1) * h)])).length
-                        if r + 1 < grid[0]:
-                            value -= segment.intersection(shapely.LineString([(c * w, (r + 1) * h), ((c + 1) * w, (r + 1) * h)])).length
-                        expected[r * grid[1] + c] += value / side
+        for a, b in segments:  # one by one: a line that runs twice along a place counts twice
+            if a != b:
+                segment = shapely.LineString([a, b])
+                for part, sign in ((cells(size, grid), 1), (neighbours_sides(size, grid), -1)):
+                    expected += sign * shapely.length(shapely.intersection(segment, part)) / side
         on_grid_only_in_theory = np.abs(found[n] - expected) > 1e-8 * (1 + expected)
         if on_grid_only_in_theory.any():  # 224 / 14 is exact, 256 / 14 is not: a grid line may round to either side
             assert any(_near_grid(a, b, w, h) for a, b in segments)
         assert math.isclose(found[n].sum() * side, line_length(segments), rel_tol=1e-9, abs_tol=1e-6)
+
+
+def neighbours_sides(size: tuple[int, int], grid: tuple[int, int]) -> list[Any]:
+    """Of each cell the right and the lower side: what runs along them belongs to the neighbour, where there is one."""
+    result = []
+    for cell, n in zip(cells(size, grid), range(grid[0] * grid[1]), strict=True):
+        x0, y0, x1, y1 = cell.bounds
+        sides = [[(x1, y0), (x1, y1)]] if n % grid[1] + 1 < grid[1] else []
+        sides += [[(x0, y1), (x1, y1)]] if n // grid[1] + 1 < grid[0] else []
+        result.append(shapely.MultiLineString(sides))
+    return result
 
 
 def line_length(segments: list[Any]) -> float:

@@ -87,6 +87,29 @@ def test_a_finished_run_resumed_does_nothing(dataset: Path, tmp_path: Path) -> N
     assert all(torch.equal(before[k], v) for k, v in parameters(tmp_path / "r").items())
 
 
+def test_another_batch_size_goes_on_from_the_same_sample(dataset: Path, tmp_path: Path) -> None:
+    assert run(GAIR, dataset, tmp_path / "r", "epochs=2", "stop_after=3") == 0
+    assert run(GAIR, dataset, tmp_path / "r", "epochs=2", "batch_size=4", "resume=auto") == 0
+    state = load_checkpoint(tmp_path / "r" / "checkpoint.pt")
+    count = state["dataset"]["samples"]
+    assert state["step"] == 3 + -(-(count - 24) // 4) + -(-count // 4)
+    assert state["scheduler"]["samples"] == 2 * count
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_bfloat16_trains(dataset: Path, tmp_path: Path, name: str) -> None:
+    assert run(TASKS[name], dataset, tmp_path / "r", "steps=2", "precision=bf16") == 0
+    assert all(value.isfinite().all() for value in parameters(tmp_path / "r").values())
+
+
+def test_data_comes_from_the_environment(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GEOSHARDS_DATA", str(dataset))
+    assert main(GEOLINK, [f"out={tmp_path}/r", "device=cpu", "dry_run=true", "--json", "model=tiny"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 53
+
+
 def test_a_run_is_not_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(GAIR, dataset, tmp_path / "r", "steps=1") == 0
     assert run(GAIR, dataset, tmp_path / "r", "steps=1") == 1

@@ -102,9 +102,17 @@ def test_save_on_one_rank_resume_on_two(dataset: Path) -> None:
 
 def test_loader_processes_do_not_change_a_byte(dataset: Path) -> None:
     alone = list(stream(dataset).batches(steps=9))
-    settings = StreamSettings(workers=2)
-    processes = list(stream(dataset, settings=settings, place=Place(workers=2)).batches(steps=9))
+    processes = list(stream(dataset, place=Place(workers=2)).batches(steps=9))
     assert all(equal(a, b) for a, b in zip(alone, processes, strict=True))
+
+
+def test_an_error_in_a_loader_process_reads_as_in_the_trainer(dataset: Path, tmp_path: Path) -> None:
+    lacking = tmp_path / "lacking"
+    shutil.copytree(dataset, lacking)
+    shutil.rmtree(lacking / "shards")
+    with pytest.raises(DatasetError, match=r"part-\d+.tar is missing") as caught:
+        next(stream(lacking, place=Place(workers=1), tag_weight="paper").batches())
+    assert "Traceback" not in str(caught.value)
 
 
 def test_only_what_was_handed_out_is_consumed(dataset: Path) -> None:

@@ -27,16 +27,18 @@ class Metrics:
         self._file = None
         if path is None:
             return
-        kept = []
-        if step and path.exists():
+        if path.exists():
+            kept = []
             for line in path.read_text().splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
+                        kept.append(line)
                 except (ValueError, KeyError):
                     continue  # a line cut short by a crash
-        self._file = path.open("w")
-        self._file.writelines(kept)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept))
+            temporary.replace(path)
+        self._file = path.open("a")
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""

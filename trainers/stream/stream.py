@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,8 +57,10 @@ class _Requests(Dataset[TileBatch]):
         return self._loader[request]
 
 
-def _one_thread(_worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the trainer saves, then ends its workers
+        signal.signal(number, signal.SIG_IGN)
 
 
 class GeoStream:
@@ -200,7 +203,7 @@ class GeoStream:
             prefetch_factor=self.settings.prefetch,
             multiprocessing_context=self.settings.start_method,
             pin_memory=self._pin,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
         )
         try:
             yield from loader

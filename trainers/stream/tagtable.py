@@ -12,12 +12,23 @@ from numpy.typing import NDArray
 
 from trainers.stream.order import GOLDEN, mix
 
+Counts = NDArray[np.float64]
+
+
+def _count(count: Counts) -> Counts:
+    return count
+
+
+def _log_count(count: Counts) -> Counts:
+    return np.log(np.maximum(count, 1.0))
+
+
 #: Weight of a tag from the count of its key over the dataset (specs/geolink.md section 2.4). ``released`` takes
 #: ln(count), which is 0 for a key seen once; ``ours`` takes ln(1 + count), so that no tag is lost.
-TAG_WEIGHTS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+TAG_WEIGHTS: Mapping[str, Callable[[Counts], Counts]] = {
     "ours": np.log1p,
-    "paper": lambda count: count,
-    "released": lambda count: np.log(np.maximum(count, 1.0)),
+    "paper": _count,
+    "released": _log_count,
     "uniform": np.ones_like,
 }
 
