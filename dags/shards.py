@@ -50,6 +50,9 @@ from schemas.footprint import lonlat_to_tile
 #: Rooms whose code decides a dataset's bytes.
 _ROOMS = tuple(f"pipeline/{r}" for r in ("catalog", "imagery", "osm", "rules", "shards", "streetview", "tokens"))
 
+#: Tiles that one process builds in about the time that Ray takes to start.
+_SMALL = 500
+
 
 @dataclass
 class Plan:
@@ -191,7 +194,8 @@ def _samples_stage(
     progress = Progress("samples", sum(len(j.tiles) for j in jobs), "tiles", quiet)
     counts = {"samples": 0, "photos": 0, "drops": 0, "bytes": 0}
     memory, write_seconds = 0.0, 0.0
-    for _, result, worker_memory in runner.map(build_shard, jobs):
+    small = sum(len(j.tiles) for j in jobs) < _SMALL
+    for _, result, worker_memory in runner.map(build_shard, jobs, small=small):
         done.add(result.index)
         memory = max(memory, worker_memory)
         write_seconds += result.write_seconds

@@ -113,12 +113,20 @@ class Runner:
     """Maps functions over items with ``workers`` processes; one worker is this process itself, without Ray."""
 
     def __init__(self, workers: int = 0) -> None:
+        self.asked = workers > 0
         self.workers = workers or len(os.sched_getaffinity(0))
         self._started = False
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R, float]]:
-        """(index, result, worker's peak memory in MB) of each item, in the order in which they finish."""
-        if self.workers == 1 or len(items) <= 1:
+    def map(
+        self, function: Callable[[T], R], items: Sequence[T], *, small: bool = False
+    ) -> Iterator[tuple[int, R, float]]:
+        """(index, result, worker's peak memory in MB) of each item, in the order in which they finish.
+
+        ``small`` says that all items together take no longer than starting Ray does (5 to 10 s): unless a number of
+        workers was asked for, or a cluster is there already, this process then does them itself.
+        """
+        alone = small and not self.asked and not os.environ.get("RAY_ADDRESS")
+        if self.workers == 1 or len(items) <= 1 or alone:
             for index, item in enumerate(items):
                 yield index, function(item), peak_memory_mb()
             return

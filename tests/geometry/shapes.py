@@ -14,7 +14,7 @@ KIND = {"Point": 0, "LineString": 1, "MultiLineString": 1, "Polygon": 2, "MultiP
 
 
 def pack(shapes: list[Any]) -> PackedGeometry:
-    """Packed form: outer rings counter-clockwise seen with y up (a negative shoelace sum of y down), holes the other way."""
+    """Packed form: outer rings counter-clockwise seen with y up (shoelace below 0 with y down), holes the other way."""
     vertices: list[tuple[float, float]] = []
     ring_offsets, object_ring_offsets = [0], [0]
     for shape in shapes:
@@ -79,7 +79,12 @@ def random_line(seed: int, size: tuple[int, int]) -> Any | None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 7))
     if rng.random() < 0.3:
-        steps = np.concatenate((rng.integers(0, size, (1, 2)), rng.integers(-6, 7, (count, 2)) * np.eye(2, dtype=int)[rng.integers(0, 2, count)]))
+        steps = np.concatenate(
+            (
+                rng.integers(0, size, (1, 2)),
+                rng.integers(-6, 7, (count, 2)) * np.eye(2, dtype=int)[rng.integers(0, 2, count)],
+            )
+        )
         xy = np.clip(np.cumsum(steps, axis=0), 0, size).astype(float)
     else:
         xy = rng.uniform(-0.3, 1.3, (count, 2)) * size

@@ -65,7 +65,12 @@ def test_samples_spread_over_a_box() -> None:
 
 def test_an_objects_anchors_do_not_depend_on_the_rest_of_the_batch() -> None:
     """To the last bit: one worker builds other batches than sixty-four do."""
-    shapes = [s for n in range(150) for s in (random_polygon(n, SIZE), random_line(n, SIZE), shapely.Point(n, n)) if s is not None]
+    shapes = [
+        s
+        for n in range(150)
+        for s in (random_polygon(n, SIZE), random_line(n, SIZE), shapely.Point(n, n))
+        if s is not None
+    ]
     seeds = np.arange(len(shapes), dtype=np.uint64) * np.uint64(977)
     together = anchors(pack(shapes), seeds)
     for n, shape in enumerate(shapes):

@@ -42,7 +42,9 @@ def within(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @given(SEEDS, SIZES, GRIDS)
-def test_a_polygons_cover_is_its_exact_area_in_every_cell(seeds: list[int], size: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_a_polygons_cover_is_its_exact_area_in_every_cell(
+    seeds: list[int], size: tuple[int, int], grid: tuple[int, int]
+) -> None:
     shapes = [p for p in (random_polygon(s, size) for s in seeds) if p is not None]
     if not shapes:
         return
@@ -50,12 +52,16 @@ def test_a_polygons_cover_is_its_exact_area_in_every_cell(seeds: list[int], size
     expected = np.array([shapely.area(shapely.intersection(p, cells(size, grid))) / area for p in shapes])
     found = dense(shapes, size, grid)
     assert within(found, expected)
-    assert np.allclose(found.sum(axis=1) * area, [p.area for p in shapes], rtol=1e-9, atol=MIN_COVER * area * found.shape[1])
+    assert np.allclose(
+        found.sum(axis=1) * area, [p.area for p in shapes], rtol=1e-9, atol=MIN_COVER * area * found.shape[1]
+    )
     assert found.max() <= 1
 
 
 @given(SEEDS, SIZES, GRIDS)
-def test_a_lines_cover_is_its_exact_length_in_every_cell(seeds: list[int], size: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_a_lines_cover_is_its_exact_length_in_every_cell(
+    seeds: list[int], size: tuple[int, int], grid: tuple[int, int]
+) -> None:
     shapes = [p for p in (random_line(s, size) for s in seeds) if p is not None]
     if not shapes:
         return
@@ -108,13 +114,20 @@ def test_a_point_covers_the_cell_whose_upper_left_side_it_may_lie_on(places: lis
 
 def test_an_object_alone_is_covered_as_in_company() -> None:
     size, grid = (256, 256), (14, 14)
-    shapes = [s for n in range(60) for s in (random_polygon(n, size), random_line(n, size), shapely.Point(n, n)) if s is not None]
+    shapes = [
+        s
+        for n in range(60)
+        for s in (random_polygon(n, size), random_line(n, size), shapely.Point(n, n))
+        if s is not None
+    ]
     together = dense(shapes, size, grid)
     for n, shape in enumerate(shapes):
         assert (dense([shape], size, grid)[0] == together[n]).all()
 
 
-@pytest.mark.parametrize("shapes", [[], [shapely.Point(1, 1)], [shapely.box(0, 0, 1, 1)], [shapely.LineString([(0, 0), (1, 1)])]])
+@pytest.mark.parametrize(
+    "shapes", [[], [shapely.Point(1, 1)], [shapely.box(0, 0, 1, 1)], [shapely.LineString([(0, 0), (1, 1)])]]
+)
 def test_kinds_may_be_missing(shapes: list[Any]) -> None:
     assert dense(shapes, (16, 16), (2, 2)).sum(axis=1).shape == (len(shapes),)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.packed import PackedGeometry, expand, ranges
 
-NESTED = st.lists(st.tuples(st.integers(0, 2), st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), max_size=3)), max_size=6)
+NESTED = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4), max_size=3)
+    ),
+    max_size=6,
+)
 Nested = list[tuple[int, list[list[tuple[int, int]]]]]
 
 
@@ -46,10 +53,12 @@ def test_edges_join_the_vertices_of_a_ring_and_no_others(nested: Nested, closed:
     expected = []
     for n, (_, rings) in enumerate(nested):
         for ring in rings:
-            expected += [(a, b, n) for a, b in zip(ring, ring[1:], strict=False)]
+            expected += [(a, b, n) for a, b in itertools.pairwise(ring)]
             expected += [(ring[-1], ring[0], n)] if closed and ring else []
     start, end, owner = packed(nested).edges(closed=closed)
-    assert [(tuple(a), tuple(b), n) for a, b, n in zip(start.tolist(), end.tolist(), owner.tolist(), strict=True)] == expected
+    assert [
+        (tuple(a), tuple(b), n) for a, b, n in zip(start.tolist(), end.tolist(), owner.tolist(), strict=True)
+    ] == expected
 
 
 @given(NESTED)

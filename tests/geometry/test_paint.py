@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ def areas(polygons: list[Any], order: list[int] | None = None, value: list[int] 
 
 def strokes(lines: list[Any], width: float) -> Shapes:
     n = len(lines)
-    return stroke_shapes(pack(lines), np.full(n, width), np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, np.uint8))
+    return stroke_shapes(
+        pack(lines), np.full(n, width), np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, np.uint8)
+    )
 
 
 def burnt(shape: Any) -> np.ndarray:
@@ -60,7 +63,7 @@ def test_a_pixel_is_filled_if_its_centre_lies_inside(seed: int) -> None:
 
 def test_polygons_that_share_a_side_leave_no_gap_and_no_overlap() -> None:
     cuts = [0, 3.5, 10.5, 20.25, 33.0, 64]
-    total = sum(painted(areas([shapely.box(a, 0, b, 48)]))[0].astype(int) for a, b in zip(cuts, cuts[1:], strict=False))
+    total = sum(painted(areas([shapely.box(a, 0, b, 48)]))[0].astype(int) for a, b in itertools.pairwise(cuts))
     assert (total == 1).all()
 
 

@@ -28,4 +28,4 @@ def read(folder: Path, text: str, name: str = "x.opl") -> Extract:
 
 def encoded(text: str) -> str:
     """Text as an OPL tag key or value."""
-    return "".join(c if c.isalnum() and c.isascii() or c == "_" else f"%{ord(c):x}%" for c in text)
+    return "".join(c if (c.isalnum() and c.isascii()) or c == "_" else f"%{ord(c):x}%" for c in text)

@@ -39,7 +39,9 @@ def cut(shapes: list[Any], zoom: int = CELL_ZOOM) -> tuple[pa.Table, pa.Table]:
 
 def cell_box(cell: int, margin: float = 0.0, zoom: int = CELL_ZOOM) -> Any:
     x, y = cell % (1 << zoom), cell // (1 << zoom)
-    (west, north), (east, south) = tile_to_lonlat(np.array([[x - margin, y - margin], [x + 1 + margin, y + 1 + margin]]), zoom)
+    (west, north), (east, south) = tile_to_lonlat(
+        np.array([[x - margin, y - margin], [x + 1 + margin, y + 1 + margin]]), zoom
+    )
     return shapely.box(west, south, east, north)
 
 
@@ -64,7 +66,9 @@ def test_densified_lines_turned_round_have_the_same_vertices(xy: list[tuple[floa
 
 
 @given(st.lists(st.tuples(LON, LAT), min_size=2, max_size=5))
-def test_densified_lines_keep_their_vertices_and_have_only_short_segments_on_the_line(xy: list[tuple[float, float]]) -> None:
+def test_densified_lines_keep_their_vertices_and_have_only_short_segments_on_the_line(
+    xy: list[tuple[float, float]],
+) -> None:
     line = shapely.LineString(xy)
     found = shapely.get_coordinates(densify(np.array([line], object))[0])
     assert np.abs(np.diff(found, axis=0)).max(initial=0) <= MAX_SEGMENT * (1 + 1e-9)
@@ -148,13 +152,16 @@ def test_what_has_no_place_in_a_cell_is_dropped_with_a_reason(shape: Any, reason
     table, drops = cut([shape, shapely.Point(9, 47)])
     assert table["osm_id"].to_pylist() == [1] * table.num_rows
     assert drops.schema.equals(DROPS)
-    assert drops.select(["osm_type", "osm_id", "reason"]).to_pylist() == [{"osm_type": "way", "osm_id": 0, "reason": reason}]
+    assert drops.select(["osm_type", "osm_id", "reason"]).to_pylist() == [
+        {"osm_type": "way", "osm_id": 0, "reason": reason}
+    ]
 
 
 @pytest.mark.parametrize(
     "shape",
     [
-        shapely.Point(180, 0), shapely.Point(-180, 0), shapely.Point(0, 85.0511), shapely.Point(0, -85.0511), shapely.Point(0, 0),
+        shapely.Point(180, 0), shapely.Point(-180, 0), shapely.Point(0, 85.0511),
+        shapely.Point(0, -85.0511), shapely.Point(0, 0),
         shapely.LineString([(10, 84), (10, 86)]), shapely.box(170, -1, 180, 1),
     ],
 )  # fmt: skip
@@ -179,7 +186,14 @@ def test_no_features_have_no_cells() -> None:
 
 def test_odd_objects_reach_the_cells_or_the_drops(tmp_path: Path) -> None:
     """Emoji, control characters, 255 characters, colons, doubled nodes, flat areas: nothing is lost on the way."""
-    tags = [("building", "🏠"), ("a:b:c", "x\x07y"), ("k" * 255, "v" * 255), ("é", "yes"), (":x", ";;a;"), ("sport", ";")]
+    tags = [
+        ("building", "🏠"),
+        ("a:b:c", "x\x07y"),
+        ("k" * 255, "v" * 255),
+        ("é", "yes"),
+        (":x", ";;a;"),
+        ("sport", ";"),
+    ]
     lines = [f"n{1 + i} v1 x{9 + i / 1000} y{47 + i % 2 / 1000}" for i in range(6)]
     for n, (key, value) in enumerate(tags):
         lines.append(f"n{10 + n} v1 x9.{n} y47 T{encoded(key)}={encoded(value)}")
@@ -196,7 +210,10 @@ def test_odd_objects_reach_the_cells_or_the_drops(tmp_path: Path) -> None:
     geometry = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
     cells, drops = cut_to_cells(osm_type, table["osm_id"].to_numpy(), kind, geometry, tagged)
     reached = set(zip(cells["osm_type"].to_pylist(), cells["osm_id"].to_pylist(), strict=True))
-    gone = {(ObjectType[t.upper()], i) for t, i in zip(drops["osm_type"].to_pylist(), drops["osm_id"].to_pylist(), strict=True)}
+    gone = {
+        (ObjectType[t.upper()], i)
+        for t, i in zip(drops["osm_type"].to_pylist(), drops["osm_id"].to_pylist(), strict=True)
+    }
     every = set(zip(osm_type.tolist(), table["osm_id"].to_pylist(), strict=True))
     assert reached | gone == every
     assert not reached & gone

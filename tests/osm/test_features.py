@@ -16,7 +16,9 @@ from pipeline.osm.read import feature_table
 from schemas.features import DROPS, FEATURES
 from tests.osm.opl import read
 
-ROW = st.tuples(st.sampled_from(("node", "way", "relation")), st.integers(1, 5), st.integers(0, 3), st.none() | st.integers(1, 3))
+ROW = st.tuples(
+    st.sampled_from(("node", "way", "relation")), st.integers(1, 5), st.integers(0, 3), st.none() | st.integers(1, 3)
+)
 EXTRACT = st.lists(ROW, max_size=6, unique_by=lambda r: r[:2])
 
 

@@ -16,7 +16,9 @@ from schemas.features import DROPS, FEATURES
 from tests.osm.opl import GRID, RULES, encoded, opl, read
 
 SQUARE = "Nn1,n3,n9,n7,n1"
-INNER = "\n".join(f"n{11 + i + 2 * j} v1 x{9.0005 + i / 1000} y{47.0005 + j / 1000}" for j in range(2) for i in range(2))
+INNER = "\n".join(
+    f"n{11 + i + 2 * j} v1 x{9.0005 + i / 1000} y{47.0005 + j / 1000}" for j in range(2) for i in range(2)
+)
 HOLE = "Nn11,n12,n14,n13,n11"
 
 
@@ -32,7 +34,9 @@ def dropped(extract: Extract) -> dict[tuple[str, int], str]:
 
 
 def counted(extract: Extract) -> dict[tuple[str, str, str], int]:
-    return {(d["osm_type"], d["reason"], d["detail"]): d["count"] for d in extract.drops.to_pylist() if d["osm_id"] is None}
+    return {
+        (d["osm_type"], d["reason"], d["detail"]): d["count"] for d in extract.drops.to_pylist() if d["osm_id"] is None
+    }
 
 
 def accounted(extract: Extract) -> bool:
@@ -168,7 +172,8 @@ def test_objects_without_a_kept_key_are_counted_by_type(tmp_path: Path) -> None:
     extract = read(tmp_path, text)
     assert not features(extract)
     assert counted(extract) == {
-        ("node", "no_tags", ""): 9, ("node", "no_kept_key", ""): 2, ("way", "no_kept_key", ""): 1, ("way", "no_tags", ""): 1,
+        ("node", "no_tags", ""): 9, ("node", "no_kept_key", ""): 2, ("way", "no_kept_key", ""): 1,
+        ("way", "no_tags", ""): 1,
         ("relation", "no_kept_key", ""): 1, ("relation", "no_tags", ""): 1,
     }  # fmt: skip
     assert accounted(extract)
@@ -199,7 +204,8 @@ WEIRD_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
             st.sampled_from(("n", "w", "r")),
             st.lists(st.integers(1, 11), max_size=6),
             st.dictionaries(
-                st.sampled_from(("building", "highway", "area", "name", "type", "landuse")) | WEIRD_TEXT.map(lambda t: t[:60]),
+                st.sampled_from(("building", "highway", "area", "name", "type", "landuse"))
+                | WEIRD_TEXT.map(lambda t: t[:60]),
                 st.sampled_from(("yes", "no", "multipolygon", "route", "boundary")) | WEIRD_TEXT, max_size=3,
             ),
         ),
@@ -242,7 +248,9 @@ def test_an_empty_file_is_an_empty_extract(tmp_path: Path) -> None:
     assert accounted(extract)
 
 
-@pytest.mark.parametrize(("name", "data"), [("x.osm.pbf", b"no pbf"), ("x.osm", b"<osm"), ("x.opl", b"q1\n"), ("x.osm.bz2", b"BZ")])
+@pytest.mark.parametrize(
+    ("name", "data"), [("x.osm.pbf", b"no pbf"), ("x.osm", b"<osm"), ("x.opl", b"q1\n"), ("x.osm.bz2", b"BZ")]
+)
 def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=name):

@@ -14,8 +14,12 @@ from schemas.features import FEATURES, VOCABULARY
 from schemas.tags import format_key, tag_id
 from tests.osm.opl import RULES
 
-KEYS = st.sampled_from(("building", "roof:shape", "roof shape", "sport", "name", "addr:city", "highway", "natural", ":", "é", "e\u0301"))
-VALUES = st.sampled_from(("yes", "no", "flat", "tennis;soccer", "soccer", " ", "🏠", "a\x07b", "x" * 255, "residential", "water"))
+KEYS = st.sampled_from(
+    ("building", "roof:shape", "roof shape", "sport", "name", "addr:city", "highway", "natural", ":", "é", "e\u0301")
+)
+VALUES = st.sampled_from(
+    ("yes", "no", "flat", "tennis;soccer", "soccer", " ", "🏠", "a\x07b", "x" * 255, "residential", "water")
+)
 TAGS = st.lists(st.dictionaries(KEYS, VALUES, max_size=4), max_size=12)
 
 
@@ -24,13 +28,18 @@ def column(tags: list[dict[str, str]]) -> pa.ChunkedArray:
 
 
 @given(TAGS, st.integers(1, 4), st.integers(0, 3))
-def test_vocabulary_and_ids_are_what_counting_by_hand_gives(tags: list[dict[str, str]], min_count: int, cut: int) -> None:
+def test_vocabulary_and_ids_are_what_counting_by_hand_gives(
+    tags: list[dict[str, str]], min_count: int, cut: int
+) -> None:
     whole = column(tags).slice(cut)  # a slice: its child arrays begin before it
     tags = tags[cut:]
     texts = [set(RULES.tags.texts(t)) for t in tags]
     count = Counter(t for found in texts for t in found)
     key_count = Counter(k for found in texts for k in {t.partition(":")[0] for t in found})
-    final = [{t if count[t] >= min_count else f"{t.partition(':')[0]}:{t.partition(':')[0]}" for t in found} for found in texts]
+    final = [
+        {t if count[t] >= min_count else f"{t.partition(':')[0]}:{t.partition(':')[0]}" for t in found}
+        for found in texts
+    ]
     final_count = Counter(t for found in final for t in found)
     result = tag_features(whole, RULES, min_count)
     assert result.vocabulary.schema.equals(VOCABULARY)
@@ -60,7 +69,9 @@ def test_an_object_is_painted_as_the_last_class_that_one_of_its_tags_matches(tag
     assert tag_features(column(tags), RULES, 1).paint.tolist() == expected
 
 
-@pytest.mark.parametrize("tags", [pa.chunked_array([], FEATURES.field("tags").type), column([]), column([{}]), column([{"name": "x"}])])
+@pytest.mark.parametrize(
+    "tags", [pa.chunked_array([], FEATURES.field("tags").type), column([]), column([{}]), column([{"name": "x"}])]
+)
 def test_features_without_tags_have_an_empty_vocabulary(tags: pa.ChunkedArray) -> None:
     result = tag_features(tags, RULES, 1)
     assert result.vocabulary.num_rows == 0

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(os.environ.get("GEOSHARDS_TEST_DATA") or Path(__file__).resolve().parents[2] / ".." / "shared" / "data").resolve()
+ROOT = Path(
+    os.environ.get("GEOSHARDS_TEST_DATA") or Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+).resolve()
 
 
 def absent(what: str) -> None:
     """End the test: a failure in CI, a skip elsewhere."""
-    reason = f"{what} is not among the real test data; set GEOSHARDS_TEST_DATA to a folder laid out as tests/real/README.md says"
+    reason = f"{what} is not among the real test data; set GEOSHARDS_TEST_DATA to a folder as in tests/real/README.md"
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

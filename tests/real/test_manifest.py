@@ -24,7 +24,9 @@ def test_every_real_file_that_a_test_names_is_listed() -> None:
     named = {
         name
         for path in tests.rglob("*.py")
-        for name in re.findall(r'"((?:osm|rs|gair|dem|street|geolink)/[\w./ -]+\.\w+)"', path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r'"((?:osm|rs|gair|dem|street|geolink)/[\w./ -]+\.\w+)"', path.read_text(encoding="utf-8")
+        )
     }
     assert named
     assert sorted(named - {name for name, _ in LISTED}) == []

@@ -37,7 +37,11 @@ def values(kind: pa.DataType) -> st.SearchStrategy[Any]:
         )
     elif pa.types.is_integer(kind):
         bits = kind.bit_width
-        some = st.integers(0, 2**bits - 1) if pa.types.is_unsigned_integer(kind) else st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        some = (
+            st.integers(0, 2**bits - 1)
+            if pa.types.is_unsigned_integer(kind)
+            else st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        )
     elif pa.types.is_map(kind):
         some = st.dictionaries(TEXT, values(kind.item_type), max_size=3).map(lambda d: list(d.items()))
     elif pa.types.is_list(kind):
@@ -99,7 +103,10 @@ def test_a_catalog_file_holds_many_shards() -> None:
     assert SHARDS_PER_FILE == 256
 
 
-@given(st.none() | st.tuples(*[st.floats(-180, 180)] * 4), st.lists(st.sampled_from(("Point", "LineString", "Polygon")), unique=True))
+@given(
+    st.none() | st.tuples(*[st.floats(-180, 180)] * 4),
+    st.lists(st.sampled_from(("Point", "LineString", "Polygon")), unique=True),
+)
 def test_geoparquet_metadata_names_its_column_encoding_and_covering(bbox: Any, kinds: list[str]) -> None:
     document = json.loads(geoparquet_metadata(bbox, kinds)[b"geo"])
     assert document["version"] == "1.1.0"

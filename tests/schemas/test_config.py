@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,7 +66,9 @@ def test_overrides_reach_every_setting(base: Outer, wanted: Outer) -> None:
             node = node[part]
         return node
 
-    overrides = [f"{path}={yaml.safe_dump(value(path), default_flow_style=True, width=10**6)}" for path in key_paths(Outer)]
+    overrides = [
+        f"{path}={yaml.safe_dump(value(path), default_flow_style=True, width=10**6)}" for path in key_paths(Outer)
+    ]
     before = to_mapping(base)
     assert build(Outer, merge(before, overrides)) == wanted
     assert before == to_mapping(base)  # the base is not written to
@@ -90,7 +93,9 @@ def test_an_override_is_read_as_yaml(text: str, path: list[str], value: Any) -> 
     assert parse_override(text) == (path, value)
 
 
-@pytest.mark.parametrize("text", ["a", "=3", " =3", "a=[1", "a={", "a=2020-13-45", "a=!!int x", "a=\x00", "a=!!python/name:os.system"])
+@pytest.mark.parametrize(
+    "text", ["a", "=3", " =3", "a=[1", "a={", "a=2020-13-45", "a=!!int x", "a=\x00", "a=!!python/name:os.system"]
+)
 def test_what_is_no_setting_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_override(text)
@@ -98,10 +103,8 @@ def test_what_is_no_setting_is_refused(text: str) -> None:
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_setting_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         parse_override("a=" + text)
-    except ConfigError:
-        pass
 
 
 @given(st.sampled_from(list(key_paths(Outer))), st.data())
@@ -122,7 +125,7 @@ def test_a_setting_of_another_group_is_found_by_its_name() -> None:
 
 
 def test_an_unknown_setting_without_a_neighbour_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="known settings: .*zoom"):
+    with pytest.raises(ConfigError, match=r"known settings: .*zoom"):
         build(Outer, {"name": "n", "qqqqqqqqqqqq": 1})
 
 
@@ -178,7 +181,16 @@ def test_a_fraction_may_be_written_in_any_way(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["block_degrees=0", "block_degrees=11", "val=0.6,", "val=-0.1", "test=1.1", "buffer_degrees=0.1", "buffer_degrees=-1"]
+    "override",
+    [
+        "block_degrees=0",
+        "block_degrees=11",
+        "val=0.6,",
+        "val=-0.1",
+        "test=1.1",
+        "buffer_degrees=0.1",
+        "buffer_degrees=-1",
+    ],
 )
 def test_an_impossible_split_is_refused(override: str) -> None:
     with pytest.raises(ConfigError):

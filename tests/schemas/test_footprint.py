@@ -38,7 +38,9 @@ def footprints(draw: st.DrawFn) -> Footprint:
 
 
 @given(footprints(), st.lists(st.tuples(UNIT, UNIT), min_size=1, max_size=5))
-def test_pixels_crs_and_normalised_coordinates_are_inverse_maps(fp: Footprint, points: list[tuple[float, float]]) -> None:
+def test_pixels_crs_and_normalised_coordinates_are_inverse_maps(
+    fp: Footprint, points: list[tuple[float, float]]
+) -> None:
     normalised = np.array(points)
     pixel = fp.normalised_to_pixel(normalised)
     assert np.allclose(fp.pixel_to_normalised(pixel), normalised, rtol=0, atol=1e-12)
@@ -84,7 +86,9 @@ def test_tiles_are_half_open() -> None:
     assert inside(np.array(points)).tolist() == [True, True, False, False, False, False, False]
 
 
-@given(st.integers(1, 20), st.data(), st.sampled_from((224, 256, 512)), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
+@given(
+    st.integers(1, 20), st.data(), st.sampled_from((224, 256, 512)), st.floats(0.001, 0.999), st.floats(0.001, 0.999)
+)
 def test_a_place_belongs_to_exactly_one_of_the_tiles_around_it(
     zoom: int, data: st.DataObject, size: int, u: float, v: float
 ) -> None:
@@ -105,7 +109,9 @@ _ROUNDS = pytest.mark.xfail(strict=True, reason="a 224th of a tile's side is no 
 
 @pytest.mark.parametrize("size", [pytest.param(224, marks=_ROUNDS), 256, 384, 512])
 @pytest.mark.parametrize("zoom", [1, 10, 16, 17])
-def test_a_point_on_the_prime_meridian_or_the_equator_belongs_to_the_eastern_or_southern_tile(zoom: int, size: int) -> None:
+def test_a_point_on_the_prime_meridian_or_the_equator_belongs_to_the_eastern_or_southern_tile(
+    zoom: int, size: int
+) -> None:
     half = 1 << (zoom - 1)
     owners = []
     for i in (half - 1, half):

@@ -56,7 +56,9 @@ def test_a_tile_that_does_not_exist_is_refused(zoom: int, x: int, y: int) -> Non
         XyzKey(zoom, x, y, 256)
 
 
-@pytest.mark.parametrize(("size", "source"), [(0, ""), (-1, ""), (256, "a-b"), (256, "a.b"), (256, "ä"), (256, "a" * 80)])
+@pytest.mark.parametrize(
+    ("size", "source"), [(0, ""), (-1, ""), (256, "a-b"), (256, "a.b"), (256, "ä"), (256, "a" * 80)]
+)
 def test_a_key_that_could_not_be_parsed_again_is_refused(size: int, source: str) -> None:
     with pytest.raises(InputError):
         XyzKey(3, 1, 1, size, source)

@@ -66,7 +66,8 @@ def test_every_code_of_a_real_pair_occurs() -> None:
     p, q = shapely.Point(1, 1), shapely.box(0, 0, 2, 2)
     pairs = [
         (q, q, Relation.EQUALS), (q, shapely.box(2, 0, 3, 1), Relation.TOUCHES), (p, q, Relation.WITHIN),
-        (q, p, Relation.CONTAINS), (shapely.box(0, 0, 1, 1), q, Relation.COVERED_BY), (q, shapely.box(0, 0, 1, 1), Relation.COVERS),
+        (q, p, Relation.CONTAINS), (shapely.box(0, 0, 1, 1), q, Relation.COVERED_BY),
+        (q, shapely.box(0, 0, 1, 1), Relation.COVERS),
         (shapely.LineString([(-1, 1), (3, 1)]), q, Relation.CROSSES), (q, shapely.box(1, 1, 3, 3), Relation.OVERLAPS),
         (p, shapely.Point(2, 2), DISJOINT), (shapely.Point(2, 1), q, Relation.TOUCHES),
         (shapely.LineString([(0, 0), (2, 0)]), q, Relation.TOUCHES),
@@ -78,7 +79,7 @@ def test_every_code_of_a_real_pair_occurs() -> None:
 def test_inverse_is_an_involution_on_every_code_and_read_only() -> None:
     assert INVERSE.shape == (len(Relation),)
     assert (INVERSE[INVERSE] == np.arange(len(Relation))).all()
-    changed = {Relation(i).name for i in np.flatnonzero(INVERSE != np.arange(len(Relation)))}
+    changed = {Relation(i).name for i in np.flatnonzero(np.arange(len(Relation)) != INVERSE)}
     assert changed == {"WITHIN", "CONTAINS", "COVERED_BY", "COVERS"}
     with pytest.raises(ValueError, match="read-only"):
         INVERSE[0] = 1

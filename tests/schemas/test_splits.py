@@ -15,7 +15,8 @@ from schemas.splits import BUFFER, SPLITS, SplitConfig, assign_split, block_spli
 
 CONFIGS = st.builds(
     lambda size, val, test, buffer, seed: SplitConfig(size, val, test, buffer * size, seed),
-    st.sampled_from((0.05, 0.1, 0.37, 1.0)), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 0.9), st.integers(0, 99),
+    st.sampled_from((0.05, 0.1, 0.37, 1.0)), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 0.9),
+    st.integers(0, 99),
 )  # fmt: skip
 
 
@@ -46,7 +47,9 @@ def test_a_child_tile_is_in_its_parents_split(
     zoom, x, y = tile
     parent = assign_split(tile_bbox(zoom, x, y), config)
     step = st.integers(0, (1 << depth) - 1)
-    child = assign_split(tile_bbox(zoom + depth, (x << depth) + data.draw(step), (y << depth) + data.draw(step)), config)
+    child = assign_split(
+        tile_bbox(zoom + depth, (x << depth) + data.draw(step), (y << depth) + data.draw(step)), config
+    )
     if parent != BUFFER:  # a buffered parent may have children on both sides of the border
         assert child == parent
 
@@ -87,7 +90,9 @@ def test_no_val_or_test_tile_is_nearer_to_a_train_tile_than_the_buffer(latitude:
 
 
 @given(st.integers(-60, 60), st.integers(-100, 100), CONFIGS)
-def test_a_tile_that_ends_on_a_blocks_border_does_not_meet_the_next_block(row: int, column: int, config: SplitConfig) -> None:
+def test_a_tile_that_ends_on_a_blocks_border_does_not_meet_the_next_block(
+    row: int, column: int, config: SplitConfig
+) -> None:
     config = SplitConfig(1.0, config.val, config.test, 0.0, config.seed)
     columns = max(1, round(360 * np.cos(np.radians(abs(row + 0.5)))))
     width = 360 / columns

@@ -38,10 +38,13 @@ def random_tokens(seed: int, n: int) -> OsmTokens:
     return OsmTokens(
         kind=kind, osm_type=rng.integers(0, 3, n).astype(np.uint8), osm_id=rng.integers(big.min, big.max, n),
         tag_offsets=rise(tags), tag_ids=rng.integers(big.min, big.max, tags.sum()), anchors=anchors,
-        extent=rng.random(n).astype(np.float32), vertices=rng.integers(0, 65536, (ring_sizes.sum(), 2)).astype(np.uint16),
+        extent=rng.random(n).astype(np.float32),
+        vertices=rng.integers(0, 65536, (ring_sizes.sum(), 2)).astype(np.uint16),
         ring_offsets=rise(ring_sizes), object_ring_offsets=rise(rings),
-        edges=np.array(pairs, np.int32).reshape(-1, 2).T.copy(), relation=rng.integers(0, 10, len(pairs)).astype(np.uint8),
-        patch_grid=np.array([rows, columns], np.uint16), patch_cell=rng.integers(0, rows * columns, p).astype(np.uint16),
+        edges=np.array(pairs, np.int32).reshape(-1, 2).T.copy(),
+        relation=rng.integers(0, 10, len(pairs)).astype(np.uint8),
+        patch_grid=np.array([rows, columns], np.uint16),
+        patch_cell=rng.integers(0, rows * columns, p).astype(np.uint16),
         patch_object=rng.integers(0, max(n, 1), p).astype(np.int32), patch_cover=rng.random(p).astype(np.float32),
         region_tag_id=np.sort(rng.integers(big.min, big.max, k)), region_count=rng.integers(0, 9, k).astype(np.int32),
         region_area=rng.random(k).astype(np.float32), region_length=rng.random(k).astype(np.float32),
@@ -148,7 +151,11 @@ def test_flipped_bits_are_refused_or_harmless(tokens: OsmTokens, data: st.DataOb
 
 
 @settings(max_examples=300)
-@given(st.integers(0, 2**32), st.sampled_from([*OFFSETS, "edges", "patch_object", "patch_cell", "kind", "relation"]), st.data())
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([*OFFSETS, "edges", "patch_object", "patch_cell", "kind", "relation"]),
+    st.data(),
+)
 def test_flipped_offsets_and_indices_are_refused_or_harmless(seed: int, name: str, data: st.DataObject) -> None:
     arrays = safetensors.numpy.load(random_tokens(seed, 8).to_bytes())
     raw = bytearray(arrays[name].tobytes())

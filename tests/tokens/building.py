@@ -39,7 +39,9 @@ class Place:
     extent: tuple[float, float, float, float] | None
 
 
-def place_of_features(table: pa.Table, extent: tuple[float, float, float, float] | None = None, rules: Rules = RULES) -> Place:
+def place_of_features(
+    table: pa.Table, extent: tuple[float, float, float, float] | None = None, rules: Rules = RULES
+) -> Place:
     """A place from a FEATURES table."""
     tagged = tag_features(table["tags"], rules, 1)
     osm_type = np.array([TYPES.index(t) for t in table["osm_type"].to_pylist()], np.uint8)
@@ -141,7 +143,9 @@ def _vertices(tokens: OsmTokens, n: int, geometry: object, size: tuple[int, int]
     away = max(geometry.distance(shapely.MultiPoint(ring)) for ring in xy)  # type: ignore[attr-defined]
     found = [f"object {n}: vertices lie {away} px outside"] if away > max(size) / 65535 else []
     if kind == Kind.POLYGON:
-        signed = -sum(float(np.sum(r[:, 0] * np.roll(r[:, 1], -1) - r[:, 1] * np.roll(r[:, 0], -1))) / 2 for r in xy)  # y up
+        signed = -sum(
+            float(np.sum(r[:, 0] * np.roll(r[:, 1], -1) - r[:, 1] * np.roll(r[:, 0], -1))) / 2 for r in xy
+        )  # y up
         slack = 2 * max(size) / 65535 * (geometry.length + 1)  # type: ignore[attr-defined]
         if abs(signed - geometry.area) > slack:  # type: ignore[attr-defined]
             found.append(f"object {n}: rings enclose {signed} px², counter-clockwise less clockwise, not the area")
@@ -200,8 +204,8 @@ def _region(tokens: OsmTokens, oracle: OracleTokens, tolerance: float) -> list[s
     found = []
     for n, tag in enumerate(sorted(sums)):
         got = float(tokens.region_count[n]), float(tokens.region_area[n]), float(tokens.region_length[n])
-        if not all(math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) for a, b in zip(got, sums[tag], strict=True)):
+        if not all(
+            math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) for a, b in zip(got, sums[tag], strict=True)
+        ):
             found.append(f"region: tag {tag} has {got}, not {sums[tag]}")
     return found
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyproj
@@ -62,16 +63,14 @@ def features_of(rows: Sequence[dict[str, Any]], tag_ids: Sequence[Sequence[int]]
     for row, ids in zip(rows, tag_ids, strict=True):
         geometry = shapely.from_wkb(row["geometry"])
         osm_type = ObjectType[row["osm_type"].upper()]
-        result.append(
-            Feature(osm_type, row["osm_id"], Kind[row["kind"].upper()], list(ids), geometry, geometry.bounds)
-        )
+        result.append(Feature(osm_type, row["osm_id"], Kind[row["kind"].upper()], list(ids), geometry, geometry.bounds))
     return result
 
 
 def densify(coordinates: Sequence[Position]) -> list[Position]:
     """Long segments in equal parts, computed from the lexicographically smaller end."""
     result = [coordinates[0]]
-    for a, b in zip(coordinates, coordinates[1:], strict=False):
+    for a, b in pairwise(coordinates):
         parts = max(1, math.ceil(max(abs(b[0] - a[0]), abs(b[1] - a[1])) / MAX_SEGMENT))
         low, high = (a, b) if a <= b else (b, a)
         for k in range(1, parts):
@@ -177,27 +176,31 @@ def cover_of(geometry: Any, kind: int, footprint: Footprint, grid: tuple[int, in
     """Cell -> area fraction, length in cell sides, or 1."""
     rows, columns = grid
     cw, ch = footprint.width / columns, footprint.height / rows
-    side = math.sqrt(cw * ch)
     if kind == Kind.POINT:
         return {math.floor(geometry.y / ch) * columns + math.floor(geometry.x / cw): 1.0}
-    x0, y0, x1, y1 = geometry.bounds
-    result = {}
-    for row in range(max(0, math.floor(y0 / ch) - 1), min(rows, math.floor(y1 / ch) + 2)):
-        for column in range(max(0, math.floor(x0 / cw) - 1), min(columns, math.floor(x1 / cw) + 2)):
-            left, top, right, bottom = column * cw, row * ch, (column + 1) * cw, (row + 1) * ch
-            cell = shapely.box(left, top, right, bottom)
-            if kind == Kind.POLYGON:
-                value = geometry.intersection(cell).area / (cw * ch)
-            else:
-                value = geometry.intersection(cell).length
-                if column + 1 < columns:  # what runs along a cell's right or lower side is its neighbour's
-                    value -= geometry.intersection(shapely.LineString([(right, top), (right, bottom)])).length
-                if row + 1 < rows:
-                    value -= geometry.intersection(shapely.LineString([(left, bottom), (right, bottom)])).length
-                value /= side
-            if value > 0:
-                result[row * columns + column] = value
+    result: dict[int, float] = {}
+    for shape in [geometry] if kind == Kind.POLYGON else segments(geometry):
+        x0, y0, x1, y1 = shape.bounds
+        for row in range(max(0, math.floor(y0 / ch) - 1), min(rows, math.floor(y1 / ch) + 2)):
+            for column in range(max(0, math.floor(x0 / cw) - 1), min(columns, math.floor(x1 / cw) + 2)):
+                left, top, right, bottom = column * cw, row * ch, (column + 1) * cw, (row + 1) * ch
+                share = shape.intersection(shapely.box(left, top, right, bottom))
+                value = share.area / (cw * ch) if kind == Kind.POLYGON else share.length / math.sqrt(cw * ch)
+                sides = [[(right, top), (right, bottom)]] if column + 1 < columns else []
+                sides += [[(left, bottom), (right, bottom)]] if row + 1 < rows else []
+                if kind == Kind.LINE and value > 0:  # what runs along the right or lower side is the neighbour's
+                    value -= sum(share.intersection(shapely.LineString(s)).length for s in sides) / math.sqrt(cw * ch)
+                if value > 0:
+                    result[row * columns + column] = result.get(row * columns + column, 0.0) + value
     return result
+
+
+def segments(line: Any) -> Iterator[Any]:
+    """A line's segments one by one: where it runs twice along a place, it counts twice."""
+    for part in atoms(line):
+        for a, b in pairwise(part.coords):
+            if a != b:
+                yield shapely.LineString([a, b])
 
 
 def brute_force(
@@ -244,7 +247,7 @@ def delaunay_fault(points: Sequence[Position], edges: set[tuple[int, int]]) -> s
     hull = shapely.convex_hull(shapely.MultiPoint(points))
     if hull.geom_type == "LineString":  # all on one line: consecutive ones
         order = sorted(range(n), key=lambda i: points[i])
-        chain = {(min(p), max(p)) for p in zip(order, order[1:], strict=False)}
+        chain = {(min(p), max(p)) for p in pairwise(order)}
         return None if edges == chain else "not the chain along the line"
     for i, j in edges:
         (ax, ay), (bx, by) = points[i], points[j]

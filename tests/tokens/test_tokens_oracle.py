@@ -22,8 +22,18 @@ from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.tokens import OsmTokens
 from tests.osm.opl import opl
-from tests.tokens.building import Place, around, batch_of, cell_of, differences, oracle_of, place_of_features, read_place, tokens_of
-from tests.tokens.oracle import brute_force, delaunay_fault
+from tests.tokens.building import (
+    Place,
+    around,
+    batch_of,
+    cell_of,
+    differences,
+    oracle_of,
+    place_of_features,
+    read_place,
+    tokens_of,
+)
+from tests.tokens.oracle import brute_force, delaunay_fault, mapped
 
 TILE = XyzKey(17, 68845, 46004, 256)  # 47.16° N, 9.09° E
 WEST, SOUTH, EAST, NORTH = around(TILE)
@@ -38,13 +48,16 @@ def place_of(shapes: list[Any], tags: list[dict[str, str]] | None = None) -> Pla
     """A place from shapes in sides of the tile."""
     moved = np.empty(len(shapes), object)
     moved[:] = [shapely.transform(s, lambda xy: np.array([at(u, v) for u, v in xy]).reshape(-1, 2)) for s in shapes]
-    kinds = ["point" if s.geom_type == "Point" else "line" if s.geom_type == "LineString" else "polygon" for s in shapes]
+    kinds = [
+        "point" if s.geom_type == "Point" else "line" if s.geom_type == "LineString" else "polygon" for s in shapes
+    ]
     types = {"point": "node", "line": "way", "polygon": "way"}
     order = sorted(range(len(shapes)), key=lambda i: (types[kinds[i]], i))
     return place_of_features(
         feature_table(
             [types[kinds[i]] for i in order], [i + 1 for i in order], [kinds[i] for i in order],
-            [(tags or [{"building": "yes"}] * len(shapes))[i] for i in order], moved[order], [1] * len(order), [None] * len(order),
+            [(tags or [{"building": "yes"}] * len(shapes))[i] for i in order], moved[order],
+            [1] * len(order), [None] * len(order),
         )
     )  # fmt: skip
 
@@ -71,7 +84,11 @@ def shapes(draw: st.DrawFn) -> Any:
         return shapely.Point(draw(place))
     if kind == 1:
         xy = draw(st.lists(place, min_size=2, max_size=4))
-        return shapely.LineString(xy) if max(abs(a - b) for p in xy for a, b in zip(p, xy[0], strict=True)) > 0.01 else shapely.Point(0.5, 0.5)
+        return (
+            shapely.LineString(xy)
+            if max(abs(a - b) for p in xy for a, b in zip(p, xy[0], strict=True)) > 0.01
+            else shapely.Point(0.5, 0.5)
+        )
     if kind == 2:
         (x, y), (w, h) = draw(CORNER), draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
         return shapely.box(x, y, x + w / 8, y + h / 8)
@@ -101,19 +118,27 @@ def test_tiles_built_together_agree_each_with_the_oracle_and_with_themselves_alo
 @settings(max_examples=60)
 @given(st.lists(shapes(), min_size=1, max_size=6))
 def test_neighbouring_tiles_share_out_points_lengths_and_areas(found: list[Any]) -> None:
-    """Half-open tiles: nothing twice, nothing lost. Shapes reach at most 3 tiles around."""
+    """Half-open tiles: nothing twice, nothing lost. Shapes reach at most 3 tiles around.
+
+    Lines that run over themselves are left out: cut, they count once; whole, they count twice.
+    """
+    found = [shape for shape in found if shape.is_simple]
+    if not found:
+        return
     place = place_of(found)
     keys = [XyzKey(17, TILE.x + i, TILE.y + j, 256) for j in range(-3, 5) for i in range(-3, 5)]
     total: Counter[tuple[int, int]] = Counter()
     points: Counter[int] = Counter()
     for tokens in tokens_of(place, keys).values():
-        for kind, osm_id, extent in zip(tokens.kind.tolist(), tokens.osm_id.tolist(), tokens.extent.tolist(), strict=True):
+        for kind, osm_id, extent in zip(
+            tokens.kind.tolist(), tokens.osm_id.tolist(), tokens.extent.tolist(), strict=True
+        ):
             total[kind, osm_id] += extent
             points[osm_id] += kind == 0
     mercator = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:3857", always_xy=True)
     side = xyz_footprint(TILE).transform[0] * 256
     for f in place.features:
-        metres = shapely.transform(f.geometry, lambda xy: np.stack(mercator.transform(*xy.T), axis=1))
+        metres = mapped(f.geometry, lambda p: mercator.transform(*p))
         if f.kind == 0:
             assert points[f.osm_id] == 1
         else:
@@ -122,7 +147,7 @@ def test_neighbouring_tiles_share_out_points_lengths_and_areas(found: list[Any])
 
 
 def test_an_inline_village_agrees_with_the_oracle(tmp_path: Path) -> None:
-    """Buildings in a row, a road through a forest with a clearing, a lake over the border, trees, a bench on a corner."""
+    """Buildings in a row, a road through a forest with a clearing, a lake over the border, trees, benches."""
     lines, ways = [], []
 
     def node(u: float, v: float, tags: str = "") -> str:
@@ -165,7 +190,7 @@ def test_an_inline_village_agrees_with_the_oracle(tmp_path: Path) -> None:
     [
         (shapely.Point(0, 0.5), True),
         (shapely.Point(1.0001, 0.5), False),
-        (shapely.Point(-0.0001, 0.5), False),
+        (shapely.Point(-0.002, 0.5), False),
         (shapely.box(1.001, 0, 2, 1), False),
         (shapely.box(-1, -1, 2, 2), True),
         (shapely.LineString([(-1, 0.5), (2, 0.5)]), True),
@@ -175,7 +200,7 @@ def test_an_inline_village_agrees_with_the_oracle(tmp_path: Path) -> None:
     ],
 )
 def test_an_object_belongs_to_a_tile_if_it_meets_it(shape: Any, belongs: bool) -> None:
-    place = place_of([shapely.transform(shape, lambda xy: xy + 1e-6)])
+    place = place_of([shapely.transform(shape, lambda xy: xy + 1e-3)])
     assert len(agree(place)[TILE]) == belongs
 
 
@@ -219,7 +244,9 @@ def test_what_lies_on_the_right_or_lower_side_belongs_to_the_neighbour(shape: An
 
 
 def test_a_line_that_touches_the_tile_in_one_place_is_not_in_it() -> None:
-    batch, footprint = in_pixels([shapely.LineString([(-5, 5), (5, -5)]), shapely.Polygon([(-9, 9), (9, -9), (-9, -9)])])
+    batch, footprint = in_pixels(
+        [shapely.LineString([(-5, 5), (5, -5)]), shapely.Polygon([(-9, 9), (9, -9), (-9, -9)])]
+    )
     assert len(build_tokens(batch, [footprint], (4, 4)).tokens[0]) == 0
 
 
@@ -244,25 +271,28 @@ def test_delaunay_edges_are_a_triangulation_by_its_definition(places: list[tuple
 
 def test_the_oracle_refuses_what_is_no_triangulation() -> None:
     points = [(0.0, 0.0), (4.0, 0.0), (2.0, 1.0), (2.0, -9.0)]
-    good = {(0, 2), (1, 2), (2, 3), (0, 3), (1, 3)}
+    good = {(0, 2), (1, 2), (0, 1), (0, 3), (1, 3)}
     assert delaunay_fault(points, good) is None
     assert delaunay_fault(points, good - {(0, 2)}) is not None
-    assert delaunay_fault(points, good - {(2, 3)} | {(0, 1)}) is not None
+    assert delaunay_fault(points, good - {(0, 1)} | {(2, 3)}) is not None
 
 
-def test_the_order_of_features_does_not_change_a_byte() -> None:
+def test_features_elsewhere_do_not_change_a_byte() -> None:
     rng = np.random.default_rng(4)
-    found = [shapely.box(x, y, x + 0.2, y + 0.1) for x, y in rng.uniform(-0.2, 1, (30, 2))]
+    found = [shapely.box(x, y, x + 0.2, y + 0.1) for x, y in rng.uniform(-0.2, 1.5, (30, 2))]
     found += [shapely.Point(p) for p in rng.uniform(0, 1, (20, 2))]
     place = place_of(found)
     batch = batch_of(place, cell_of(TILE))
-    far = batch.take(np.flatnonzero(shapely.bounds(batch.geometry)[:, 0] < EAST))
-    one, two = (build_tokens(b, [xyz_footprint(TILE)]).tokens[0] for b in (batch, far))
-    assert one.to_bytes() == two.to_bytes()  # what lies elsewhere has no say
+    fewer = batch.take(np.flatnonzero(shapely.bounds(batch.geometry)[:, 0] < EAST))
+    one, two = (build_tokens(b, [xyz_footprint(TILE)]).tokens[0] for b in (batch, fewer))
+    assert len(fewer) < len(batch)
+    assert one.to_bytes() == two.to_bytes()
 
 
 def test_another_seed_moves_the_samples_and_nothing_else() -> None:
-    place = place_of([shapely.box(0.1, 0.1, 0.9, 0.8), shapely.Point(0.5, 0.5), shapely.LineString([(0, 0.2), (0.9, 0.9)])])
+    place = place_of(
+        [shapely.box(0.1, 0.1, 0.9, 0.8), shapely.Point(0.5, 0.5), shapely.LineString([(0, 0.2), (0.9, 0.9)])]
+    )
     batch = batch_of(place, cell_of(TILE))
     a, b = (build_tokens(batch, [xyz_footprint(TILE)], seed=s).tokens[0] for s in (0, 1))
     changed = [n for n in vars(a) if getattr(a, n).tobytes() != getattr(b, n).tobytes()]
@@ -272,7 +302,12 @@ def test_another_seed_moves_the_samples_and_nothing_else() -> None:
 
 
 def test_a_rotated_chip_in_degrees_agrees_with_the_oracle() -> None:
-    found = [shapely.box(0.2, 0.2, 0.6, 0.5), shapely.LineString([(0, 0), (1, 1)]), shapely.Point(0.5, 0.6), shapely.Point(0.4, 0.4)]
+    found = [
+        shapely.box(0.2, 0.2, 0.6, 0.5),
+        shapely.LineString([(0, 0), (1, 1)]),
+        shapely.Point(0.5, 0.6),
+        shapely.Point(0.4, 0.4),
+    ]
     place = place_of(found)
     step, turn = (EAST - WEST) / 200, 0.2
     chip = Footprint(

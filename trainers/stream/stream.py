@@ -57,10 +57,15 @@ class _Requests(Dataset[TileBatch]):
         return self._loader[request]
 
 
+#: Seconds that a loader process outlives SIGTERM.
+GRACE = 15
+
+
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the trainer saves, then ends its workers
-        signal.signal(number, signal.SIG_IGN)
+    # Signals go to the whole group: the trainer finishes its step and saves while its loader processes live on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 class GeoStream:
@@ -205,11 +210,15 @@ class GeoStream:
             pin_memory=self._pin,
             worker_init_fn=_start_worker,
         )
+        batches = iter(loader)
         try:
-            yield from loader
+            yield from batches
+            return
         except GeoshardsError as error:  # the loader puts a traceback into the message; its last line is the reason
-            reason = str(error).strip().splitlines()[-1]
-            raise type(error)(re.sub(r"^[\w.]+Error: ", "", reason)) from None
+            kind, reason = type(error), str(error).strip().splitlines()[-1]
+        finally:
+            del batches  # ends the loader processes
+        raise kind(re.sub(r"^[\w.]+Error: ", "", reason))
 
     def _advance(self, request: Request) -> None:
         self.epoch, self.position = request.epoch, request.start + self.batch_size
