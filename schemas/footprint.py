@@ -77,8 +77,12 @@ class Footprint:
 
 
 def inside(normalised: Floats) -> NDArray[np.bool_]:
-    """Which normalised positions f64[N,2] lie in the half-open square, bool[N]; NaN is outside."""
-    normalised = np.asarray(normalised)
+    """Which normalised positions f64[N,2] lie in the half-open square, bool[N]; NaN is outside.
+
+    Positions are rounded to 1e-12 of a side first: two neighbours reach a point on their common edge by different
+    arithmetic, and must still agree on whose it is.
+    """
+    normalised = np.round(np.asarray(normalised, np.float64), 12)
     return np.all((normalised >= 0) & (normalised < 1), axis=-1)
 
 

@@ -242,8 +242,8 @@ def _streetview(
                 photo.id,
                 rounded(photo.lon),
                 rounded(photo.lat),
-                rounded(x),
-                rounded(y),
+                _position(x),
+                _position(y),
                 None if photo.heading is None else rounded(photo.heading, 4),
                 photo.captured_at,
                 photo.projection,
@@ -252,6 +252,11 @@ def _streetview(
             )
         )
     return infos
+
+
+def _position(value: float) -> float:
+    """A normalised coordinate for the JSON document: rounding never moves a photo out of its tile."""
+    return min(max(rounded(value), 0.0), 1.0 - 1e-9)
 
 
 def _sample_row(

@@ -216,6 +216,7 @@ class GeoStream:
             return
         except GeoshardsError as error:  # the loader puts a traceback into the message; its last line is the reason
             kind, reason = type(error), str(error).strip().splitlines()[-1]
+            error.__traceback__ = None  # it holds the loader, and that its processes
         finally:
             del batches  # ends the loader processes
         raise kind(re.sub(r"^[\w.]+Error: ", "", reason))
