@@ -6,6 +6,7 @@ An unknown key is an error that names the nearest known one. This module parses 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import types
 import typing
@@ -170,6 +171,8 @@ def _scalar(kind: Any, value: Any, full: str) -> Any:
         return float(value)
     if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
+    if kind is str and isinstance(value, datetime.date):  # YAML reads 2024-01-01 as a date
+        return value.isoformat()
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise ConfigError(_mismatch(full, kind, value))

@@ -82,8 +82,8 @@ def inside(normalised: Floats) -> NDArray[np.bool_]:
     Positions are rounded to 1e-12 of a side first: two neighbours reach a point on their common edge by different
     arithmetic, and must still agree on whose it is.
     """
-    normalised = np.round(np.asarray(normalised, np.float64), 12)
-    return np.all((normalised >= 0) & (normalised < 1), axis=-1)
+    place: Floats = np.asarray(np.round(np.asarray(normalised, np.float64), 12), np.float64)
+    return np.all((place >= 0) & (place < 1), axis=-1)
 
 
 def gair_query(normalised: Floats) -> Floats:

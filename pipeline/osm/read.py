@@ -103,7 +103,8 @@ def read_extract(path: Path, rules: Rules) -> Extract:
             reader.object(o)
         header = processor.header
     except (RuntimeError, OSError) as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+        way_out = "sort it with `osmium sort`" if "order" in str(error).lower() else "download it again"
+        raise InputError(f"OSM extract {path} cannot be read: {error}; {way_out}") from None
     reader.finish()
     out.flush()
     tables = out.chunks or [FEATURES.empty_table()]

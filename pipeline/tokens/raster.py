@@ -31,7 +31,7 @@ def class_rasters(
         gsd: f64[T] metres a pixel, for the width of strokes.
         size: width, height in pixels.
     """
-    # Within a class, large areas go below small ones; ties follow the objects' order.
+    # Classes in their order, a class's strokes over its areas; ties follow the objects' order.
     widths = rules.widths
     polygons = np.flatnonzero((geometry.kind == Kind.POLYGON) & (paint > 0))
     lines = np.flatnonzero((geometry.kind == Kind.LINE) & ~np.isnan(widths[paint]))
