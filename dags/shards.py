@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
-from pipeline.catalog.fold import finished, fold, groups
+from pipeline.catalog.fold import finished, fold, groups, purge
 from pipeline.catalog.store import Lock, Store
 from pipeline.config import ShardsConfig
 from pipeline.imagery.local import Scene, open_scene
@@ -204,7 +204,9 @@ def _samples_stage(
         progress.advance(result.planned)
     progress.close()
     for number, members in enumerate(groups(len(plan.shards))):
-        if number not in folded and done.issuperset(members):
+        if number in folded:
+            purge(store, members)
+        elif done.issuperset(members):
             fold(store, number, members)
     seconds = time.monotonic() - start
     stages.append(StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached=not jobs))

@@ -38,6 +38,13 @@ def fold(store: Store, group: int, shards: range) -> None:
         if table == "samples" and rows.num_rows:
             metadata = geoparquet_metadata(None, ["Polygon"])
         store.write_table(catalog_file(table, group), rows, metadata)
+    purge(store, shards)
+
+
+def purge(store: Store, shards: range) -> None:
+    """Remove the index rows of shards that are folded; what an interrupted fold left behind, too."""
+    left = set(store.names("catalog/.pending"))
     for index in shards:
         for table in reversed(_TABLES):
-            store.remove(pending_file(table, index))
+            if pending_file(table, index).rsplit("/", 1)[-1] in left:
+                store.remove(pending_file(table, index))

@@ -103,6 +103,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert bytes_of(out) == bytes_of(built[1])
 
 
+def test_a_run_killed_while_folding_goes_on(built: tuple[Outcome, Path], village: Village, tmp_path: Path) -> None:
+    out = tmp_path / "folding"
+    make_shards(config_of(village, out), quiet=True)
+    leftover = out / "catalog/.pending/part-0000001.samples.parquet"
+    leftover.write_bytes((out / "catalog/samples/part-00000.parquet").read_bytes())
+    begun = {"fingerprint": json.loads((out / "dataset.json").read_text())["fingerprint"]}
+    (out / "catalog/.pending/run.json").write_text(json.dumps(begun))
+    (out / "dataset.json").unlink()
+    assert make_shards(config_of(village, out), quiet=True).built == 0
+    assert bytes_of(out) == bytes_of(built[1])
+
+
 def test_stock_webdataset_reads_every_sample_and_member(built: tuple[Outcome, Path]) -> None:
     store = Store(built[1])
     rows = {r["key"]: r for r in sample_rows(store)}
