@@ -10,11 +10,10 @@ import typing
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from dags.shards import make_plan, make_shards
 from pipeline.catalog.store import Store
 from pipeline.config import REGION_DEFAULTS, ShardsConfig
+from pipeline.osm.passes import GEOMETRY_TYPES
 from pipeline.osm.stage import cache_folder, features_stage, load_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner, StageRow, format_table
@@ -123,10 +122,8 @@ def _run_features(args: argparse.Namespace) -> int:
         features, row = features_stage(args.files, rules, cache_folder(""), runner, args.quiet or args.json)
     table, drops = load_features(features)
     store = Store(args.out)
-    metadata = pq.read_metadata(features.folders[0] / "features.parquet").metadata or {}
-    geo = json.loads(metadata[b"geo"])["columns"]["geometry"]["geometry_types"]
     store.write_table("drops.parquet", drops.replace_schema_metadata(None))
-    store.write_table("features.parquet", table, geoparquet_metadata(None, geo))
+    store.write_table("features.parquet", table, geoparquet_metadata(None, GEOMETRY_TYPES))
     result = {"out": str(args.out), "features": table.num_rows, "drops": int(sum(drops["count"].to_pylist()))}
     _report(args, [row], result, f"{args.out}: {table.num_rows:,} features, {drops.num_rows:,} rows of drops")
     return 0

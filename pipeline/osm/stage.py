@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,11 +26,10 @@ from pipeline.rules import Rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.shards.plan import Box
 from pipeline.tokens.build import FeatureBatch
-from schemas.features import geoparquet_metadata
+from schemas.features import FEATURES
 
 _TYPES = pa.array(["node", "way", "relation"])
 _KINDS = pa.array(["point", "line", "polygon"])
-_GEOMETRY_TYPES = ["LineString", "MultiPolygon", "Point", "Polygon"]
 
 
 def cache_folder(configured: str) -> Path:
@@ -54,28 +54,19 @@ def file_sha256(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class ExtractJob:
-    """One extract to read."""
-
-    path: Path
-    target: Path  # folder in the cache
-    rules: Rules
-
-
-def read_one(job: ExtractJob) -> int:
-    """Read an extract into its cache folder; returns the number of features. ``meta.json`` is written last."""
-    extract = read_extract(job.path, job.rules)
-    store = Store(job.target)
-    bbox = extract.extent
-    store.write_table("features.parquet", extract.features, geoparquet_metadata(bbox, _GEOMETRY_TYPES))
+def _read_into(path: Path, target: Path, rules: Rules, runner: Runner) -> None:
+    """Read an extract into its cache folder; ``meta.json`` is written last."""
+    shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
+    extract = read_extract(path, rules, target, runner)
+    store = Store(target)
     store.write_table("drops.parquet", extract.drops)
     meta = {
         "extent": extract.extent, "snapshot": extract.snapshot, "objects": extract.objects,
-        "features": extract.features.num_rows, "drops": int(np.sum(extract.drops["count"].to_numpy())),
+        "parts": [p.relative_to(target).as_posix() for p in extract.parts],
+        "features": sum(pq.read_metadata(p).num_rows for p in extract.parts),
+        "drops": int(np.sum(extract.drops["count"].to_numpy())),
     }  # fmt: skip
     store.write("meta.json", json.dumps(meta, sort_keys=True).encode())
-    return extract.features.num_rows
 
 
 @dataclass(frozen=True)
@@ -93,18 +84,16 @@ class Features:
 def features_stage(
     extracts: list[Path], rules: Rules, cache: Path, runner: Runner, quiet: bool
 ) -> tuple[Features, StageRow]:
-    """Read every extract that the cache does not hold yet, one task each."""
+    """Read every extract that the cache does not hold yet; ranges of one file are read side by side."""
     start = time.monotonic()
     hashes = [file_sha256(p) for p in extracts]
-    code = code_fingerprint("schemas", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("schemas", "geometry", "pipeline/osm", "pipeline/rules")
     folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
-    jobs = [ExtractJob(p, f, rules) for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()]
-    progress = Progress("features", len(jobs), "extracts", quiet)
-    memory = peak_memory_mb()
-    for _, _, worker_memory in runner.map(read_one, jobs):
-        memory = max(memory, worker_memory)
-        progress.advance(1)
-    progress.close()
+    missing = {f: p for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()}
+    with Progress("features", len(missing), "extracts", quiet) as progress:
+        for folder, path in missing.items():
+            _read_into(path, folder, rules, runner)
+            progress.advance(1)
     metas = [json.loads((f / "meta.json").read_text()) for f in folders]
     extents: list[Box] = [tuple(m["extent"]) for m in metas if m["extent"]]
     snapshot = max((m["snapshot"] for m in metas if m["snapshot"]), default=None)
@@ -112,13 +101,21 @@ def features_stage(
     features = Features(folders, [p.name for p in extracts], hashes, extents, snapshot, count)
     seconds = time.monotonic() - start
     drops = sum(m["drops"] for m in metas)
-    return features, StageRow("features", count, "features", seconds, memory, drops, cached=not jobs)
+    return features, StageRow("features", count, "features", seconds, peak_memory_mb(), drops, cached=not missing)
+
+
+def read_parts(folder: Path) -> pa.Table:
+    """All FEATURES rows of one extract's cache folder."""
+    parts = json.loads((folder / "meta.json").read_text())["parts"]
+    return pa.concat_tables(
+        [FEATURES.empty_table(), *(pq.read_table(folder / p).replace_schema_metadata(None) for p in parts)]
+    )
 
 
 def load_features(features: Features) -> tuple[pa.Table, pa.Table]:
     """The merged FEATURES table and every DROPS row of reading and merging."""
-    tables = [(n, pq.read_table(f / "features.parquet")) for n, f in zip(features.names, features.folders, strict=True)]
-    merged, repeated = merge_features([(n, t.replace_schema_metadata(None)) for n, t in tables])
+    tables = [(n, read_parts(f)) for n, f in zip(features.names, features.folders, strict=True)]
+    merged, repeated = merge_features(tables)
     return merged, pa.concat_tables([*(pq.read_table(f / "drops.parquet") for f in features.folders), repeated])
 
 

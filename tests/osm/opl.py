@@ -23,7 +23,7 @@ def read(folder: Path, text: str, name: str = "x.opl") -> Extract:
     """What the reader makes of OPL text."""
     path = folder / name
     path.write_text(opl(text), encoding="utf-8")
-    return read_extract(path, RULES)
+    return read_extract(path, RULES, folder / f"{name}.parts")
 
 
 def encoded(text: str) -> str:

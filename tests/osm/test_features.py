@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.osm.features import merge_features
-from pipeline.osm.read import feature_table
 from schemas.features import DROPS, FEATURES
 from tests.osm.opl import read
+from tests.osm.tables import feature_table
 
 ROW = st.tuples(
     st.sampled_from(("node", "way", "relation")), st.integers(1, 5), st.integers(0, 3), st.none() | st.integers(1, 3)

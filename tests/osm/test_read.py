@@ -131,10 +131,15 @@ def test_a_way_that_is_an_object_and_a_ring_comes_out_as_both(tmp_path: Path) ->
         ("w5 v1 Thighway=path N", ("way", 5), "too_few_nodes", "0 nodes"),
         ("w5 v1 Thighway=path Nn1,n1", ("way", 5), "too_few_nodes", "2 nodes"),
         ("w5 v1 Tbuilding=yes Nn1,n9,n3,n7,n1", ("way", 5), "invalid_area", "crosses itself"),
-        ("w5 v1 Tbuilding=yes Nn1,n3,n404,n7,n1", ("way", 5), "invalid_area", "lacks nodes"),
+        ("w5 v1 Tbuilding=yes Nn1,n3,n404,n7,n1", ("way", 5), "invalid_area", "1 of 5 nodes missing"),
         ("w5 v1 Tbuilding=yes Nn1,n2,n3,n1", ("way", 5), "invalid_area", ""),
         ("w5 v1 Tbuilding=yes Nn1,n1,n1,n1", ("way", 5), "invalid_area", ""),
-        ("r5 v1 Ttype=multipolygon,landuse=forest Mw404@outer", ("relation", 5), "invalid_area", "1 ways"),
+        (
+            "r5 v1 Ttype=multipolygon,landuse=forest Mw404@outer",
+            ("relation", 5),
+            "invalid_area",
+            "1 of 1 member ways missing",
+        ),
         ("r5 v1 Ttype=multipolygon,landuse=forest Mn1@outer", ("relation", 5), "invalid_area", "0 ways"),
         ("r5 v1 Ttype=boundary,boundary=administrative M", ("relation", 5), "invalid_area", "0 ways"),
         ("n5000 v1 Tnatural=tree", ("node", 5000), "coordinate_out_of_range", ""),
@@ -254,9 +259,9 @@ def test_an_empty_file_is_an_empty_extract(tmp_path: Path) -> None:
 def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=name):
-        read_extract(tmp_path / name, RULES)
+        read_extract(tmp_path / name, RULES, tmp_path / "parts")
     with pytest.raises(InputError, match="does not exist"):
-        read_extract(tmp_path / "other.osm.pbf", RULES)
+        read_extract(tmp_path / "other.osm.pbf", RULES, tmp_path / "parts")
 
 
 def test_the_order_of_opl_lines_is_that_of_osm_files() -> None:

@@ -24,8 +24,8 @@ EXTRACTS = [
 
 
 @pytest.mark.parametrize("name", EXTRACTS)
-def test_nothing_is_lost_and_nothing_comes_twice(real_file: Callable[[str], Path], name: str) -> None:
-    extract = read_extract(real_file(name), RULES)
+def test_nothing_is_lost_and_nothing_comes_twice(real_file: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    extract = read_extract(real_file(name), RULES, tmp_path)
     drops = extract.drops.to_pylist()
     assert extract.features.num_rows + sum(d["count"] for d in drops) == extract.objects
     made = list(zip(extract.features["osm_type"].to_pylist(), extract.features["osm_id"].to_pylist(), strict=True))
@@ -35,12 +35,15 @@ def test_nothing_is_lost_and_nothing_comes_twice(real_file: Callable[[str], Path
     assert shapely.is_valid(shapely.from_wkb(extract.features["geometry"].to_numpy())).mean() > 0.999
 
 
-def test_compressed_otherwise_an_extract_is_the_same(real_file: Callable[[str], Path]) -> None:
-    plain, lz4 = (read_extract(real_file(f"osm/monaco/monaco_2021-04-21{end}.osm.pbf"), RULES) for end in ("", "_lz4"))
+def test_compressed_otherwise_an_extract_is_the_same(real_file: Callable[[str], Path], tmp_path: Path) -> None:
+    plain, lz4 = (
+        read_extract(real_file(f"osm/monaco/monaco_2021-04-21{end}.osm.pbf"), RULES, tmp_path / f"m{end}")
+        for end in ("", "_lz4")
+    )
     assert plain.features.equals(lz4.features)
     assert plain.extent == lz4.extent
     west, pbf = (
-        read_extract(real_file(n), RULES)
+        read_extract(real_file(n), RULES, tmp_path / Path(n).name)
         for n in ("osm/sfbay/West-Oakland.osm.bz2", "osm/sfbay/oakland_west_2016.osm.pbf")
     )
     assert west.features.equals(pbf.features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def place_of_features(
 
 def read_place(path: Path, rules: Rules = RULES) -> Place:
     """A place from an OSM file."""
-    extract = read_extract(path, rules)
-    features, _ = merge_features([(path.name, extract.features)])
+    with tempfile.TemporaryDirectory() as folder:
+        extract = read_extract(path, rules, Path(folder))
+        table = extract.features
+    features, _ = merge_features([(path.name, table)])
     return place_of_features(features, extract.extent, rules)
 
 

@@ -13,7 +13,6 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.osm.read import feature_table
 from pipeline.tokens.build import FeatureBatch, build_tokens
 from pipeline.tokens.relate import delaunay_edges
 from schemas.errors import InputError
@@ -22,6 +21,7 @@ from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.tokens import OsmTokens
 from tests.osm.opl import opl
+from tests.osm.tables import feature_table
 from tests.tokens.building import (
     Place,
     around,

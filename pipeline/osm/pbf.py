@@ -1,0 +1,534 @@
+"""OSM PBF blocks as numpy arrays: bytes in, arrays out (https://wiki.openstreetmap.org/wiki/PBF_Format).
+
+Packed fields are decoded for a whole block at once; Python walks only the fields of ways and relations. Only zlib and
+raw blobs are read: other compressions are turned into zlib by `pipeline.osm.normal` first.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import InputError
+from schemas.features import ObjectType
+
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+#: Largest blob and blob header that the format allows, in bytes.
+_MAX_BLOB, _MAX_HEADER = 32 << 20, 64 << 10
+#: Coordinates are kept in OSM's own unit, 1e-7 degree.
+UNITS = 10_000_000
+_NANO = 100  # nanodegrees a unit
+#: First byte of a group: the tag of its first message.
+_GROUPS = {0x0A: ObjectType.NODE, 0x12: ObjectType.NODE, 0x1A: ObjectType.WAY, 0x22: ObjectType.RELATION}
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Where one blob lies in its file."""
+
+    offset: int  # of the Blob message
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    box: tuple[float, float, float, float] | None  # west, south, east, north in degrees
+    snapshot: int | None  # seconds since 1970: osmosis_replication_timestamp
+    features: frozenset[str]  # required and optional
+
+
+@dataclass(frozen=True, eq=False)
+class Tags:
+    """Tags of N objects of one block as indices into its string table."""
+
+    offsets: Ints  # [N+1]
+    keys: Ints  # [T]
+    values: Ints  # [T]
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What nodes, ways and relations have in common."""
+
+    ids: Ints  # [N]
+    tags: Tags
+    versions: NDArray[np.int32]  # [N] 0 where unknown
+    timestamps: Ints  # [N] seconds since 1970, 0 where unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Nodes of one block."""
+
+    objects: Objects
+    lon: NDArray[np.int64]  # [N] units of 1e-7 degree
+    lat: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ways:
+    """Ways of one block."""
+
+    objects: Objects
+    offsets: Ints  # [N+1] into refs
+    refs: Ints  # node ids
+
+
+@dataclass(frozen=True, eq=False)
+class Relations:
+    """Relations of one block."""
+
+    objects: Objects
+    offsets: Ints  # [N+1] into the members
+    members: Ints  # ids
+    types: NDArray[np.uint8]  # ObjectType of each member
+    roles: Ints  # string table indices
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One primitive block; a kind that it lacks, or that was not wanted, has no objects."""
+
+    holds: frozenset[ObjectType]  # kinds in the block, wanted or not
+    strings: list[bytes]
+    nodes: Nodes
+    ways: Ways
+    relations: Relations
+
+
+def blobs(path: Path) -> tuple[Header, list[Blob]]:
+    """The header and where every data blob lies; reads blob headers only.
+
+    Raises:
+        InputError: the file is no PBF, or is truncated.
+    """
+    found: list[Blob] = []
+    header: Header | None = None
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while length := file.read(4):
+            count = int.from_bytes(length, "big")
+            if len(length) < 4 or not 0 < count <= _MAX_HEADER:
+                raise InputError(
+                    f"OSM extract {path} is no PBF file, or is damaged at byte {file.tell() - len(length)}"
+                )
+            kind, data_size = _blob_header(file.read(count), path)
+            offset = file.tell()
+            if data_size > _MAX_BLOB or offset + data_size > size:
+                raise InputError(
+                    f"OSM extract {path} is truncated: a blob at byte {offset} ends beyond the file; download it again"
+                )
+            if kind == b"OSMHeader":
+                try:
+                    header = _header(unpack(file.read(data_size), path))
+                except (IndexError, ValueError, zlib.error) as error:
+                    raise InputError(f"OSM extract {path} has a damaged header ({error}); download it again") from None
+            elif kind == b"OSMData":
+                found.append(Blob(offset, data_size))
+            file.seek(offset + data_size)
+    if header is None:
+        raise InputError(f"OSM extract {path} has no OSMHeader; it is no PBF file")
+    return header, found
+
+
+def read_block(file: BinaryIO, blob: Blob, path: Path, wanted: Collection[ObjectType] = tuple(ObjectType)) -> Block:
+    """Decode the wanted kinds of one blob.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    file.seek(blob.offset)
+    try:
+        return decode_block(unpack(file.read(blob.size), path), wanted)
+    except (IndexError, ValueError, zlib.error) as error:
+        raise InputError(
+            f"OSM extract {path} is damaged in the blob at byte {blob.offset} ({error}); download it again"
+        ) from None
+
+
+def unpack(blob: bytes, path: Path) -> bytes:
+    """Content of a Blob message."""
+    for field, value in fields(blob):
+        if field == 1:
+            return bytes(value)
+        if field == 3:
+            return zlib.decompress(value)
+        if field in (4, 5, 6, 7):
+            raise InputError(
+                f"OSM extract {path} uses a compression that is not read here; convert it with `osmium cat`"
+            )
+    raise InputError(f"OSM extract {path} has a blob without data; it is damaged")
+
+
+def is_zlib(path: Path) -> bool:
+    """Whether every blob up to the first data blob is raw or zlib."""
+    with path.open("rb") as file:
+        while length := file.read(4):
+            _, size = _blob_header(file.read(int.from_bytes(length, "big")), path)
+            start = file.tell()
+            if any(field in (4, 5, 6, 7) for field, _ in fields(file.read(size))):
+                return False
+            file.seek(start + size)
+    return True
+
+
+def _blob_header(data: bytes, path: Path) -> tuple[bytes, int]:
+    kind, size = b"", -1
+    try:
+        for field, value in fields(data):
+            if field == 1:
+                kind = bytes(value)
+            elif field == 3:
+                size = value
+    except (IndexError, ValueError):
+        size = -1
+    if size < 0:
+        raise InputError(f"OSM extract {path} is no PBF file, or is damaged")
+    return kind, size
+
+
+def _header(data: bytes) -> Header:
+    box, snapshot, features = None, None, set()
+    for field, value in fields(data):
+        if field == 1:
+            sides = {f: round(_zigzag(v) / _NANO) / UNITS for f, v in fields(value)}
+            box = sides.get(1, 0.0), sides.get(4, 0.0), sides.get(2, 0.0), sides.get(3, 0.0)
+        elif field in (4, 5):
+            features.add(bytes(value).decode(errors="replace"))
+        elif field == 32:
+            snapshot = value
+    return Header(box, snapshot, frozenset(features))
+
+
+def _zigzag(value: int) -> int:
+    return (value >> 1) ^ -(value & 1)
+
+
+def fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a message: an int for varints, bytes for the rest. Fixed-width fields are skipped.
+
+    Raises:
+        IndexError, ValueError: the message is damaged.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == 0:
+            value, position = _varint(data, position)
+            yield tag >> 3, value
+        elif kind == 2:
+            size, position = _varint(data, position)
+            if position + size > end:
+                raise ValueError("a field ends beyond its message")
+            yield tag >> 3, data[position : position + size]
+            position += size
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"unknown wire type {kind}")
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    byte = data[position]
+    position += 1
+    if byte < 128:
+        return byte, position
+    value, shift = byte & 127, 7
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint is longer than 10 bytes")
+
+
+def varints(data: bytes | Bytes) -> NDArray[np.uint64]:
+    """All varints of a packed field."""
+    raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+    last = np.flatnonzero(raw < 128)
+    if len(raw) and (not len(last) or last[-1] != len(raw) - 1):
+        raise ValueError("a packed field ends within a number")
+    if len(last) == len(raw):
+        return raw.astype(np.uint64)
+    first = np.empty_like(last)
+    first[:1], first[1:] = 0, last[:-1] + 1
+    length = last - first
+    if length.max(initial=0) > 9:
+        raise ValueError("a varint is longer than 10 bytes")
+    values = (raw[first] & 127).astype(np.uint64)
+    rows = np.arange(len(first))
+    for k in range(1, int(length.max(initial=0)) + 1):
+        rows = rows[length[rows] >= k]
+        values[rows] |= (raw[first[rows] + k] & 127).astype(np.uint64) << np.uint64(7 * k)
+    return values
+
+
+def signed(values: NDArray[np.uint64]) -> Ints:
+    """Zigzag numbers to signed ones."""
+    return (values >> np.uint64(1)).astype(np.int64) ^ -(values & np.uint64(1)).astype(np.int64)
+
+
+def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)) -> Block:
+    """Arrays of one PrimitiveBlock, of the wanted kinds."""
+    strings: list[bytes] = []
+    groups: list[bytes] = []
+    granularity, lon_offset, lat_offset, date_granularity = 100, 0, 0, 1000
+    for field, value in fields(data):
+        if field == 1:
+            strings = _strings(value)
+        elif field == 2:
+            groups.append(value)
+        elif field == 17:
+            granularity = value
+        elif field == 18:
+            date_granularity = value
+        elif field == 19:
+            lat_offset = value
+        elif field == 20:
+            lon_offset = value
+    nodes, ways, relations = [], [], []
+    holds = {_GROUPS[group[0]] for group in groups if group and group[0] in _GROUPS}
+    for group in groups:
+        if not group or _GROUPS.get(group[0]) not in wanted:  # a group holds one kind
+            continue
+        plain: list[bytes] = []
+        way_messages: list[bytes] = []
+        relation_messages: list[bytes] = []
+        for field, value in fields(group):
+            if field == 1:
+                plain.append(value)
+            elif field == 2:
+                nodes.append(_dense(value, granularity, lon_offset, lat_offset, date_granularity))
+            elif field == 3:
+                way_messages.append(value)
+            elif field == 4:
+                relation_messages.append(value)
+        if plain:
+            nodes.append(_plain_nodes(plain, granularity, lon_offset, lat_offset, date_granularity))
+        if way_messages:
+            ways.append(_ways(way_messages, date_granularity))
+        if relation_messages:
+            relations.append(_relations(relation_messages, date_granularity))
+    return Block(frozenset(holds), strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
+
+
+def _strings(table: bytes) -> list[bytes]:
+    """The string table; every entry is field 1."""
+    found: list[bytes] = []
+    position, end = 0, len(table)
+    while position < end:
+        if table[position] != 0x0A:
+            raise ValueError("the string table holds something else")
+        size = table[position + 1]
+        position += 2
+        if size >= 128:
+            size, position = _varint(table, position - 1)
+        found.append(table[position : position + size])
+        position += size
+    return found
+
+
+def _dense(data: bytes, granularity: int, lon_offset: int, lat_offset: int, date_granularity: int) -> Nodes:
+    parts: dict[int, bytes] = {f: v for f, v in fields(data) if isinstance(v, bytes)}
+    ids = np.cumsum(signed(varints(parts.get(1, b""))))
+    lat, lon = (np.cumsum(signed(varints(parts.get(f, b"")))) for f in (8, 9))
+    if not len(ids) == len(lat) == len(lon):
+        raise ValueError("dense nodes have more ids than coordinates")
+    info = {f: v for f, v in fields(parts.get(5, b"")) if isinstance(v, bytes)}
+    versions = varints(info.get(1, b"")).astype(np.int32)
+    stamps = np.cumsum(signed(varints(info.get(2, b"")))) * date_granularity // 1000
+    objects = Objects(ids, _dense_tags(parts.get(10, b""), len(ids)), _full(versions, ids), _full(stamps, ids))
+    return Nodes(objects, (lon_offset + granularity * lon) // _NANO, (lat_offset + granularity * lat) // _NANO)
+
+
+def _full(values: NDArray[Any], ids: Ints) -> NDArray[Any]:
+    return values if len(values) == len(ids) else np.zeros(len(ids), values.dtype)
+
+
+def _dense_tags(data: bytes, count: int) -> Tags:
+    """keys_vals: key, value, key, value … 0 for each node."""
+    flat = varints(data).astype(np.int64)
+    if not len(flat):
+        return Tags(np.zeros(count + 1, np.int64), flat, flat)
+    # A zero ends a node. A key is never 0; a value that is (the empty string) stands at an odd place within its node.
+    zero = np.flatnonzero(flat == 0)
+    if len(zero) != count:
+        zero = _node_ends(flat, count)
+    starts = np.concatenate(([0], zero[:-1] + 1))
+    pairs = (zero - starts) // 2
+    keep = np.ones(len(flat), bool)
+    keep[zero] = False
+    rest = flat[keep]
+    return Tags(np.concatenate(([0], np.cumsum(pairs))), rest[0::2], rest[1::2])
+
+
+def _node_ends(flat: Ints, count: int) -> Ints:
+    """Ends of nodes where some value is the empty string."""
+    ends, position, numbers = [], 0, flat.tolist()
+    while position < len(numbers):
+        if numbers[position] == 0:
+            ends.append(position)
+            position += 1
+        else:
+            position += 2
+    if len(ends) != count:
+        raise ValueError("dense nodes have more or fewer tag lists than ids")
+    return np.array(ends, np.int64)
+
+
+def _plain_nodes(messages: list[bytes], granularity: int, lon_offset: int, lat_offset: int, date: int) -> Nodes:
+    lon, lat, ids, parts = [], [], [], []
+    for message in messages:
+        found = dict(fields(message))
+        ids.append(_zigzag(found[1]))
+        lat.append(_zigzag(found[8]))
+        lon.append(_zigzag(found[9]))
+        parts.append((found.get(2, b""), found.get(3, b""), found.get(4, b"")))
+    objects = _objects(np.array(ids, np.int64), parts, date)
+    x, y = np.array(lon, np.int64), np.array(lat, np.int64)
+    return Nodes(objects, (lon_offset + granularity * x) // _NANO, (lat_offset + granularity * y) // _NANO)
+
+
+def _objects(ids: Ints, parts: list[tuple[bytes, bytes, bytes]], date_granularity: int) -> Objects:
+    """Common part of ways, relations and plain nodes: (keys, values, info) messages of each."""
+    keys, offsets = _packed([p[0] for p in parts])
+    values, value_offsets = _packed([p[1] for p in parts])
+    if not np.array_equal(offsets, value_offsets):
+        raise ValueError("an object has more keys than values")
+    versions, stamps = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.int64)
+    for i, (_, _, info) in enumerate(parts):
+        if info:
+            versions[i], stamps[i] = _info(info)
+    tags = Tags(offsets, keys.astype(np.int64), values.astype(np.int64))
+    return Objects(ids, tags, versions, stamps * date_granularity // 1000)
+
+
+def _info(data: bytes) -> tuple[int, int]:
+    """Version and raw timestamp of an Info message."""
+    position, end, version, stamp = 0, len(data), 0, 0
+    while position < end:
+        tag = data[position]
+        if tag not in (0x08, 0x10):
+            break  # writers put version and timestamp first; what follows is changeset, user and visibility
+        value, position = _varint(data, position + 1)
+        if tag == 0x08:
+            version = value
+        else:
+            stamp = value
+    return version, stamp
+
+
+def _packed(parts: list[bytes]) -> tuple[NDArray[np.uint64], Ints]:
+    """Numbers of many packed fields at once, and where each field's begin."""
+    whole = b"".join(parts)
+    sizes = np.fromiter(map(len, parts), np.int64, len(parts))
+    raw = np.frombuffer(whole, np.uint8)
+    ends = np.concatenate(([0], np.cumsum(raw < 128)))
+    return varints(raw), ends[np.concatenate(([0], np.cumsum(sizes)))]
+
+
+def _undelta(values: Ints, offsets: Ints) -> Ints:
+    """Running sums that begin anew at every offset."""
+    sums = np.cumsum(values)
+    counts = np.diff(offsets)
+    before = np.concatenate(([0], sums))[offsets[:-1]]
+    return sums - np.repeat(before, counts)
+
+
+def _ways(messages: list[bytes], date_granularity: int) -> Ways:
+    ids, parts, refs = [], [], []
+    for message in messages:
+        number, keys, values, info, nodes = _walk(message)
+        ids.append(number)
+        parts.append((keys, values, info))
+        refs.append(nodes)
+    flat, offsets = _packed(refs)
+    objects = _objects(np.array(ids, np.int64), parts, date_granularity)
+    return Ways(objects, offsets, _undelta(signed(flat), offsets))
+
+
+def _walk(message: bytes) -> tuple[int, bytes, bytes, bytes, bytes]:
+    """id, keys, values, info, refs of a Way message: :func:`fields` unrolled, as it runs once a way."""
+    position, end = 0, len(message)
+    number, keys, values, info, refs = 0, b"", b"", b"", b""
+    while position < end:
+        tag = message[position]
+        position += 1
+        size = message[position]
+        position += 1
+        if size >= 128:
+            size, position = _varint(message, position - 1)
+        if tag == 0x08:
+            number = size if size < 1 << 63 else size - (1 << 64)
+            continue
+        if tag & 7 != 2 or position + size > end:
+            raise ValueError("a way is damaged")
+        if tag == 0x42:
+            refs = message[position : position + size]
+        elif tag == 0x12:
+            keys = message[position : position + size]
+        elif tag == 0x1A:
+            values = message[position : position + size]
+        elif tag == 0x22:
+            info = message[position : position + size]
+        position += size
+    return number, keys, values, info, refs
+
+
+def _relations(messages: list[bytes], date_granularity: int) -> Relations:
+    ids, parts, roles, members, types = [], [], [], [], []
+    for message in messages:
+        found = dict(fields(message))
+        ids.append(found.get(1, 0))
+        parts.append((found.get(2, b""), found.get(3, b""), found.get(4, b"")))
+        roles.append(found.get(8, b""))
+        members.append(found.get(9, b""))
+        types.append(found.get(10, b""))
+    flat, offsets = _packed(members)
+    role, role_offsets = _packed(roles)
+    kind, kind_offsets = _packed(types)
+    if not (np.array_equal(offsets, role_offsets) and np.array_equal(offsets, kind_offsets)):
+        raise ValueError("a relation has more members than roles or types")
+    objects = _objects(np.array(ids, np.uint64).astype(np.int64), parts, date_granularity)
+    return Relations(objects, offsets, _undelta(signed(flat), offsets), kind.astype(np.uint8), role.astype(np.int64))
+
+
+def _join(kind: type[Any], parts: list[Any]) -> Any:
+    """Several groups of one kind as one; none as an empty one."""
+    if len(parts) == 1:
+        return parts[0]
+    none = np.zeros(0, np.int64)
+
+    def offsets(pieces: list[Ints]) -> Ints:
+        return np.concatenate([np.zeros(1, np.int64), *(np.diff(p) for p in pieces)]).cumsum()
+
+    def flat(pieces: list[NDArray[Any]], like: NDArray[Any] = none) -> NDArray[Any]:
+        return np.concatenate(pieces) if pieces else like
+
+    own = [p.objects for p in parts]
+    tags = Tags(
+        offsets([o.tags.offsets for o in own]), flat([o.tags.keys for o in own]), flat([o.tags.values for o in own])
+    )
+    versions = flat([o.versions for o in own], np.zeros(0, np.int32))
+    objects = Objects(flat([o.ids for o in own]), tags, versions, flat([o.timestamps for o in own]))
+    if kind is Nodes:
+        return Nodes(objects, flat([p.lon for p in parts]), flat([p.lat for p in parts]))
+    if kind is Ways:
+        return Ways(objects, offsets([p.offsets for p in parts]), flat([p.refs for p in parts]))
+    types = flat([p.types for p in parts], np.zeros(0, np.uint8))
+    members, roles = flat([p.members for p in parts]), flat([p.roles for p in parts])
+    return Relations(objects, offsets([p.offsets for p in parts]), members, types, roles)
