@@ -23,29 +23,22 @@ def assemble(count: int, owner: Ints, start: Ints, end: Ints, lonlat: NDArray[np
 
     Args:
         count: number of areas.
-        owner: area of each segment, i64[S].
+        owner: area of each segment, i64[S]; rises, segments of a way follow each other.
         start, end: node ids of each segment, i64[S].
         lonlat: f64[S,2,2] positions of both ends in degrees.
     """
     result = np.full(count, None, object)
-    keep = start != end
-    keep &= (lonlat[:, 0] != lonlat[:, 1]).any(axis=1)
+    keep = (start != end) & (lonlat[:, 0] != lonlat[:, 1]).any(axis=1)
+    keep[keep] = _odd(owner[keep], start[keep], end[keep])
     owner, start, end, lonlat = owner[keep], start[keep], end[keep], lonlat[keep]
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    order = np.lexsort((high, low, owner))
-    owner, low, high, lonlat = owner[order], low[order], high[order], lonlat[order]
-    first = np.ones(len(owner), bool)
-    first[1:] = (np.diff(owner) != 0) | (np.diff(low) != 0) | (np.diff(high) != 0)
-    run = np.cumsum(first) - 1
-    odd = first & (np.bincount(run, minlength=1)[run] % 2 == 1) if len(owner) else first
-    owner, low, high, lonlat = owner[odd], low[odd], high[odd], lonlat[odd]
-    closed = _closed(count, owner, low, high)
-    use = closed[owner]
-    owner, lonlat = owner[use], lonlat[use]
-    if not len(owner):
+    degree = _degrees(owner, start, end)
+    open_area = np.zeros(count, bool)
+    open_area[owner[degree % 2 == 1]] = True
+    use = ~open_area[owner]
+    if not use.any():
         return result
-    lines = shapely.linestrings(lonlat)
-    areas, where = np.unique(owner, return_inverse=True)
+    lines, line_owner = _lines(owner[use], start[use], end[use], lonlat[use], degree[use])
+    areas, where = np.unique(line_owner, return_inverse=True)
     where = where.reshape(-1)
     built = shapely.build_area(shapely.multilinestrings(lines, indices=where))
     length = np.bincount(where, shapely.length(lines))
@@ -55,15 +48,46 @@ def assemble(count: int, owner: Ints, start: Ints, end: Ints, lonlat: NDArray[np
     return result
 
 
-def _closed(count: int, owner: Ints, low: Ints, high: Ints) -> NDArray[np.bool_]:
-    """Areas with segments in which every node has an even number of them, bool[count]."""
-    area, node = np.concatenate((owner, owner)), np.concatenate((low, high))
-    order = np.lexsort((node, area))
-    area, node = area[order], node[order]
-    first = np.ones(len(area), bool)
-    first[1:] = (np.diff(area) != 0) | (np.diff(node) != 0)
-    starts = np.flatnonzero(first)
-    degree = np.diff(np.append(starts, len(area)))
-    result = np.bincount(owner, minlength=count) > 0
-    result[area[starts[degree % 2 == 1]]] = False
+def _odd(owner: Ints, start: Ints, end: Ints) -> NDArray[np.bool_]:
+    """One of each segment that its area has an odd number of times, whichever way it runs, bool[S]."""
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    order = np.lexsort((high, low, owner))
+    first = _changes(owner[order], low[order], high[order])
+    times = np.diff(np.append(np.flatnonzero(first), len(order)))
+    result = np.zeros(len(order), bool)
+    result[order[first]] = times % 2 == 1
     return result
+
+
+def _degrees(owner: Ints, start: Ints, end: Ints) -> Ints:
+    """Segments of its area that meet at each segment's start, i64[S]; at its end, where that number is odd."""
+    size = len(owner)
+    area, node = np.concatenate((owner, owner)), np.concatenate((start, end))
+    order = np.lexsort((node, area))
+    first = _changes(area[order], node[order])
+    times = np.diff(np.append(np.flatnonzero(first), len(order)))
+    degree = np.empty(2 * size, np.int64)
+    degree[order] = np.repeat(times, times)
+    at_start, at_end = degree[:size], degree[size:]
+    return np.where(at_end % 2 == 1, at_end, at_start)
+
+
+def _changes(*columns: Ints) -> NDArray[np.bool_]:
+    """Rows that differ from the row before, bool[N]."""
+    first = np.ones(len(columns[0]), bool)
+    if len(first):
+        first[1:] = np.any([np.diff(c) != 0 for c in columns], axis=0)
+    return first
+
+
+def _lines(owner: Ints, start: Ints, end: Ints, lonlat: NDArray[np.float64], degree: Ints) -> tuple[NDArray[Any], Ints]:
+    """Runs of segments as linestrings, cut where rings touch (degree over 2), and the area of each."""
+    begin = np.ones(len(owner), bool)
+    begin[1:] = (np.diff(owner) != 0) | (start[1:] != end[:-1]) | (degree[1:] != 2)
+    line = np.cumsum(begin) - 1
+    place = np.arange(len(owner)) + line
+    vertices = np.empty((len(owner) + line[-1] + 1, 2))
+    vertices[place + 1] = lonlat[:, 1]
+    vertices[place[begin]] = lonlat[begin, 0]
+    index = np.repeat(np.arange(line[-1] + 1), np.bincount(line) + 1)
+    return shapely.linestrings(vertices, indices=index), owner[begin]

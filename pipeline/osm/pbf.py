@@ -27,7 +27,8 @@ _MAX_BLOB, _MAX_HEADER = 32 << 20, 64 << 10
 UNITS = 10_000_000
 _NANO = 100  # nanodegrees a unit
 #: First byte of a group: the tag of its first message.
-_GROUPS = {0x0A: ObjectType.NODE, 0x12: ObjectType.NODE, 0x1A: ObjectType.WAY, 0x22: ObjectType.RELATION}
+_DENSE = 0x12
+_GROUPS = {0x0A: ObjectType.NODE, _DENSE: ObjectType.NODE, 0x1A: ObjectType.WAY, 0x22: ObjectType.RELATION}
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,11 @@ def is_zlib(path: Path) -> bool:
     """Whether every blob up to the first data blob is raw or zlib."""
     with path.open("rb") as file:
         while length := file.read(4):
-            _, size = _blob_header(file.read(int.from_bytes(length, "big")), path)
-            start = file.tell()
+            kind, size = _blob_header(file.read(int.from_bytes(length, "big")), path)
             if any(field in (4, 5, 6, 7) for field, _ in fields(file.read(size))):
                 return False
-            file.seek(start + size)
+            if kind == b"OSMData":
+                break
     return True
 
 
@@ -305,24 +306,16 @@ def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)
     for group in groups:
         if not group or _GROUPS.get(group[0]) not in wanted:  # a group holds one kind
             continue
-        plain: list[bytes] = []
-        way_messages: list[bytes] = []
-        relation_messages: list[bytes] = []
-        for field, value in fields(group):
-            if field == 1:
-                plain.append(value)
-            elif field == 2:
-                nodes.append(_dense(value, granularity, lon_offset, lat_offset, date_granularity))
-            elif field == 3:
-                way_messages.append(value)
-            elif field == 4:
-                relation_messages.append(value)
-        if plain:
-            nodes.append(_plain_nodes(plain, granularity, lon_offset, lat_offset, date_granularity))
-        if way_messages:
-            ways.append(_ways(way_messages, date_granularity))
-        if relation_messages:
-            relations.append(_relations(relation_messages, date_granularity))
+        kind = _GROUPS[group[0]]
+        messages = _messages(group)
+        if group[0] == _DENSE:
+            nodes += [_dense(m, granularity, lon_offset, lat_offset, date_granularity) for m in messages]
+        elif kind == ObjectType.NODE:
+            nodes.append(_plain_nodes(messages, granularity, lon_offset, lat_offset, date_granularity))
+        elif kind == ObjectType.WAY:
+            ways.append(_ways(messages, date_granularity))
+        else:
+            relations.append(_relations(messages, date_granularity))
     return Block(frozenset(holds), strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
 
 
@@ -338,6 +331,24 @@ def _strings(table: bytes) -> list[bytes]:
         if size >= 128:
             size, position = _varint(table, position - 1)
         found.append(table[position : position + size])
+        position += size
+    return found
+
+
+def _messages(group: bytes) -> list[bytes]:
+    """Messages of a group: one field, repeated."""
+    found: list[bytes] = []
+    position, end, tag = 0, len(group), group[0]
+    while position < end:
+        if group[position] != tag:
+            raise ValueError("a group holds two kinds of objects")
+        size = group[position + 1]
+        position += 2
+        if size >= 128:
+            size, position = _varint(group, position - 1)
+        if position + size > end:
+            raise ValueError("a message ends beyond its group")
+        found.append(group[position : position + size])
         position += size
     return found
 
@@ -409,27 +420,22 @@ def _objects(ids: Ints, parts: list[tuple[bytes, bytes, bytes]], date_granularit
     values, value_offsets = _packed([p[1] for p in parts])
     if not np.array_equal(offsets, value_offsets):
         raise ValueError("an object has more keys than values")
-    versions, stamps = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.int64)
-    for i, (_, _, info) in enumerate(parts):
-        if info:
-            versions[i], stamps[i] = _info(info)
+    versions, stamps = _infos([p[2] for p in parts])
     tags = Tags(offsets, keys.astype(np.int64), values.astype(np.int64))
     return Objects(ids, tags, versions, stamps * date_granularity // 1000)
 
 
-def _info(data: bytes) -> tuple[int, int]:
-    """Version and raw timestamp of an Info message."""
-    position, end, version, stamp = 0, len(data), 0, 0
-    while position < end:
-        tag = data[position]
-        if tag not in (0x08, 0x10):
-            break  # writers put version and timestamp first; what follows is changeset, user and visibility
-        value, position = _varint(data, position + 1)
-        if tag == 0x08:
-            version = value
-        else:
-            stamp = value
-    return version, stamp
+def _infos(parts: list[bytes]) -> tuple[NDArray[np.int32], Ints]:
+    """Versions and raw timestamps of many Info messages. All their fields are varints: tags and values alternate."""
+    flat, offsets = _packed(parts)
+    if (np.diff(offsets) % 2).any():
+        raise ValueError("an Info message ends within a field")
+    owner = np.repeat(np.arange(len(parts)), np.diff(offsets) // 2)
+    versions, stamps = np.zeros(len(parts), np.int32), np.zeros(len(parts), np.int64)
+    for tag, target in ((0x08, versions), (0x10, stamps)):
+        at = np.flatnonzero(flat[0::2] == tag)
+        target[owner[at]] = flat[2 * at + 1].astype(np.int64)
+    return versions, stamps
 
 
 def _packed(parts: list[bytes]) -> tuple[NDArray[np.uint64], Ints]:

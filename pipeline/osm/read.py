@@ -62,8 +62,14 @@ class Extract:
         return pa.concat_tables(tables) if tables else FEATURES.empty_table()
 
 
-def read_extract(path: Path, rules: Rules, folder: Path, runner: Runner | None = None) -> Extract:
-    """Read one extract into Parquet parts under ``folder``.
+def read_extract(
+    path: Path,
+    rules: Rules,
+    folder: Path,
+    runner: Runner | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Extract:
+    """Read one extract into Parquet parts under ``folder``; ``progress`` is told blobs done and in all.
 
     Raises:
         InputError: the file is missing, truncated or no OSM file.
@@ -76,11 +82,18 @@ def read_extract(path: Path, rules: Rules, folder: Path, runner: Runner | None =
     pbf = as_pbf(path, folder)
     header, found = blobs(pbf)
     counts = Counts(source)
+    done, total = 0, len(found)
 
     def run(function: Callable[[RangeJob], RangeResult], chosen: list[Blob], size: int) -> list[RangeResult]:
         starts = range(0, len(chosen), size)
         jobs = [RangeJob(pbf, chosen[i : i + size], folder, n, rules, source) for n, i in enumerate(starts)]
-        results = [r for _, r, _ in runner.map(function, jobs, small=len(found) < _SMALL)]
+        results: list[RangeResult] = []
+        nonlocal done
+        for index, result, _ in runner.map(function, jobs, small=len(found) < _SMALL):
+            results.append(result)
+            done += len(jobs[index].blobs)
+            if progress is not None:
+                progress(done, total)
         results.sort(key=lambda r: r.index)
         for result in results:
             counts.add(result.counts)
@@ -88,8 +101,10 @@ def read_extract(path: Path, rules: Rules, folder: Path, runner: Runner | None =
 
     first = run(read_nodes_and_relations, found, _BLOBS)
     join_positions(folder, first)
-    second = run(read_ways, [b for r in first for b in r.ways], _WAY_BLOBS)
-    third = run(read_areas, [b for r in first for b in r.relations], _RELATION_BLOBS)
+    way_blobs, relation_blobs = [b for r in first for b in r.ways], [b for r in first for b in r.relations]
+    total += len(way_blobs) + len(relation_blobs)
+    second = run(read_ways, way_blobs, _WAY_BLOBS)
+    third = run(read_areas, relation_blobs, _RELATION_BLOBS)
     parts = [r.part for results in (first, second, third) for r in results if r.part is not None]
     bounds = np.array([r.bounds for r in first]).reshape(-1, 4)
     data = (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))

@@ -54,10 +54,11 @@ def file_sha256(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _read_into(path: Path, target: Path, rules: Rules, runner: Runner) -> None:
+def _read_into(path: Path, target: Path, rules: Rules, runner: Runner, quiet: bool) -> None:
     """Read an extract into its cache folder; ``meta.json`` is written last."""
     shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
-    extract = read_extract(path, rules, target, runner)
+    with Progress(f"features of {path.name}", 0, "blobs", quiet) as progress:
+        extract = read_extract(path, rules, target, runner, progress.update)
     store = Store(target)
     store.write_table("drops.parquet", extract.drops)
     meta = {
@@ -90,10 +91,8 @@ def features_stage(
     code = code_fingerprint("schemas", "geometry", "pipeline/osm", "pipeline/rules")
     folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
     missing = {f: p for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()}
-    with Progress("features", len(missing), "extracts", quiet) as progress:
-        for folder, path in missing.items():
-            _read_into(path, folder, rules, runner)
-            progress.advance(1)
+    for folder, path in missing.items():
+        _read_into(path, folder, rules, runner, quiet)
     metas = [json.loads((f / "meta.json").read_text()) for f in folders]
     extents: list[Box] = [tuple(m["extent"]) for m in metas if m["extent"]]
     snapshot = max((m["snapshot"] for m in metas if m["snapshot"]), default=None)
