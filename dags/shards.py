@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
-from pipeline.catalog.store import Lock, Store
+from pipeline.catalog.store import Lock, Store, is_remote
 from pipeline.config import ShardsConfig
 from pipeline.imagery.local import Scene, open_scene
 from pipeline.osm.stage import (
@@ -42,8 +42,8 @@ from pipeline.run.versions import encoder_versions
 from pipeline.shards.plan import covered_by, cut_shards, extent_tiles, occupied, order_tiles
 from pipeline.shards.work import ShardJob, Tile, build_shard
 from pipeline.streetview.photos import Photo, read_photos
-from schemas.catalog import STAGES, catalog_file
-from schemas.errors import DatasetError
+from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
+from schemas.errors import ConfigError, DatasetError, InputError
 from schemas.features import CELL_ZOOM, DROPS, drop_row
 from schemas.footprint import lonlat_to_tile
 
@@ -98,12 +98,13 @@ def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False) -> Plan
     cells, row = vocabulary_stage(features, rules, config.osm.min_tag_count, min(CELL_ZOOM, config.zoom), cache)
     stages.append(row)
     start = time.monotonic()
-    scenes = [open_scene(path) for path in region.imagery]
+    scenes = open_scenes(region.imagery)
     min_objects = config.plan.min_objects
     if min_objects is None:
         min_objects = 0 if scenes else 1
-    tiles = plan_tiles(config, features, cells, scenes, min_objects)
+    tiles, unplanned = plan_tiles(config, features, cells, scenes, min_objects)
     photos, drops = plan_photos(config, region, tiles)
+    drops += unplanned
     shards = cut_shards(order_tiles(tiles, config.zoom), config.plan.tiles_per_shard)
     seconds = time.monotonic() - start
     stages.append(StageRow("plan", len(tiles), "tiles", seconds, peak_memory_mb(), sum(int(d["count"]) for d in drops)))
@@ -112,13 +113,26 @@ def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False) -> Plan
 
 def plan_tiles(
     config: ShardsConfig, features: Features, cells: Cells, scenes: list[Scene], min_objects: int
-) -> NDArray[np.int64]:
-    """Tiles (x, y) to build, i64[T,2]: in the extracts' extents, inside the imagery, with enough objects."""
+) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+    """Tiles (x, y) to build, i64[T,2]: in the extracts' extents, inside the imagery, with enough objects.
+
+    The others are counted in DROPS rows.
+    """
     tiles = extent_tiles(features.extents, config.zoom, config.plan.max_tiles)
+    drops: list[dict[str, Any]] = []
+
+    def keep(chosen: NDArray[np.bool_], reason: str) -> None:
+        nonlocal tiles
+        left = int((~chosen).sum())
+        if left:
+            detail = f"tiles of zoom {config.zoom} in the extent"
+            drops.append(drop_row("plan", ",".join(features.names)[:200], reason, detail=detail, count=left))
+        tiles = tiles[chosen]
+
     if scenes:
-        tiles = tiles[covered_by(tiles, config.zoom, [s.area for s in scenes])]
+        keep(covered_by(tiles, config.zoom, [s.area for s in scenes]), "no_imagery")
     if min_objects == 0 or not len(tiles):
-        return tiles
+        return tiles, drops
     shift = config.zoom - cells.zoom
     cell = (tiles[:, 1] >> shift) * (1 << cells.zoom) + (tiles[:, 0] >> shift)
     count = np.zeros(len(tiles), np.int64)
@@ -126,7 +140,25 @@ def plan_tiles(
         own = np.flatnonzero(cell == c)
         if len(own):
             count[own] = occupied(tiles[own], config.zoom, read_cell(cells.path, c).geometry)
-    return tiles[count >= min_objects]
+    keep(count >= min_objects, "too_few_objects")
+    return tiles, drops
+
+
+def open_scenes(paths: list[Path]) -> list[Scene]:
+    """Describe the rasters of a run.
+
+    Raises:
+        InputError: one cannot be read, or they differ in bands or dtype.
+    """
+    scenes = [open_scene(path) for path in paths]
+    for scene in scenes[1:]:
+        if (scene.bands, scene.dtype) != (scenes[0].bands, scenes[0].dtype):
+            raise InputError(
+                f"imagery {scenes[0].name} ({', '.join(scenes[0].bands)}; {scenes[0].dtype}) and {scene.name} "
+                f"({', '.join(scene.bands)}; {scene.dtype}) differ in bands; stack them with gdalbuildvrt -separate, "
+                "or build a dataset each"
+            )
+    return scenes
 
 
 def plan_photos(
@@ -139,13 +171,23 @@ def plan_photos(
     planned = {(int(x), int(y)) for x, y in tiles}
     by_tile: dict[Tile, list[Photo]] = {}
     for photo in photos:
-        x, y = np.floor(lonlat_to_tile(np.array([photo.lon, photo.lat]), config.zoom)).astype(np.int64)
+        place = lonlat_to_tile(np.array([photo.lon, photo.lat]), config.zoom)
+        x, y = np.floor(np.round(place, 8)).astype(np.int64)  # an edge is an edge although its arithmetic rounds
         if (int(x), int(y)) in planned:
             by_tile.setdefault((int(x), int(y)), []).append(photo)
         else:
             detail = f"{photo.lon:.6f}, {photo.lat:.6f} lies in no planned tile"
             drops.append(drop_row("streetview", "photos", "outside_tiles", key=photo.id, detail=detail))
     return by_tile, drops
+
+
+def open_out(config: ShardsConfig, name: str, runner: Runner) -> Store:
+    """The dataset directory of a run."""
+    if not is_remote(config.out):
+        return Store(Path(config.out or f"data/{name}").expanduser())
+    if config.out.startswith("memory://") and runner.workers > 1:
+        raise ConfigError("out=memory://… is seen by one process alone; give workers=1")
+    return Store(config.out)
 
 
 def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
@@ -157,18 +199,18 @@ def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
     began = time.monotonic()
     with Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet)
-        store = Store(config.out or Path("data") / plan.region.name)
+        store = open_out(config, plan.region.name, runner)
         sources = _sources(plan, config)
         fingerprint = _fingerprint(config, plan, sources)
         with Lock(store):
+            store.sweep()
             _claim(store, fingerprint)
             stages = list(plan.stages)
             built = _samples_stage(config, plan, store, runner, stages, quiet)
             start = time.monotonic()
             _catalog_stage(plan, store)
-            document = dataset_document(
-                store, plan.region.name, config.content(), sources, encoder_versions(), fingerprint
-            )
+            settings = config.content() | {"rules": plan.rules.fingerprint}
+            document = dataset_document(store, plan.region.name, settings, sources, encoder_versions(), fingerprint)
             stages.append(
                 StageRow("catalog", document["samples"], "samples", time.monotonic() - start, peak_memory_mb())
             )
@@ -181,6 +223,7 @@ def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
                 store.write_table(catalog_file("stages", 0), rows)
                 write_documents(store, document)
             store.remove("catalog/.pending/run.json")
+            store.sweep()
     return Outcome(store.root, document, stages, built)
 
 
@@ -190,6 +233,7 @@ def _samples_stage(
     """Build the shards that are missing; fold each group of them as soon as it is whole."""
     start = time.monotonic()
     done, folded = finished(store)
+    members = groups(len(plan.shards))
     jobs = [_job(config, plan, store, i) for i in range(len(plan.shards)) if i not in done]
     progress = Progress("samples", sum(len(j.tiles) for j in jobs), "tiles", quiet)
     counts = {"samples": 0, "photos": 0, "drops": 0, "bytes": 0}
@@ -202,12 +246,16 @@ def _samples_stage(
         for name in counts:
             counts[name] += getattr(result, name)
         progress.advance(result.planned)
+        number = result.index // SHARDS_PER_FILE
+        if done.issuperset(members[number]):
+            fold(store, number, members[number])
+            folded.add(number)
     progress.close()
-    for number, members in enumerate(groups(len(plan.shards))):
+    for number, group in enumerate(members):  # what an interrupted run left
         if number in folded:
-            purge(store, members)
-        elif done.issuperset(members):
-            fold(store, number, members)
+            purge(store, group)
+        else:
+            fold(store, number, group)
     seconds = time.monotonic() - start
     stages.append(StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached=not jobs))
     stages.append(StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, cached=not jobs))
@@ -282,6 +330,8 @@ def _claim(store: Store, fingerprint: str) -> None:
         found = json.loads(store.read("catalog/.pending/run.json")).get("fingerprint")
     elif store.names("shards"):
         found = "unknown"
+    if not store.exists("dataset.json") and not store.names("shards"):
+        found = None  # a run that wrote nothing claims nothing
     if found not in (None, fingerprint):
         raise DatasetError(
             f"{store.root} holds a dataset of other inputs, settings or versions; "

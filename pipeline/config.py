@@ -116,8 +116,8 @@ class ShardsConfig:
                 raise ConfigError(message)
 
     def content(self) -> dict[str, Any]:
-        """The settings that decide the dataset's bytes: not where it lies, nor who makes it."""
+        """The settings that decide the dataset's bytes: not where it lies, who makes it, nor where its inputs lie."""
         values = asdict(self)
-        for name in ("out", "workers", "cache", "region", "imagery", "streetview"):
+        for name in ("out", "workers", "cache", "region", "imagery", "streetview", "rules"):
             del values[name]
         return values

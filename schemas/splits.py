@@ -23,8 +23,8 @@ class SplitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.block_degrees <= 10 and self.val >= 0 and self.test >= 0 and self.val + self.test <= 1):
-            raise ConfigError("split: block_degrees must be in (0, 10], val and test shares of at most 1 together")
+        if not (1e-4 <= self.block_degrees <= 10 and self.val >= 0 and self.test >= 0 and self.val + self.test <= 1):
+            raise ConfigError("split: block_degrees must be 0.0001 to 10, val and test shares of at most 1 together")
         if not 0 <= self.buffer_degrees < self.block_degrees:
             raise ConfigError("split: buffer_degrees must be at least 0 and below block_degrees")
 

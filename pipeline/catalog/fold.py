@@ -16,13 +16,33 @@ _PENDING = re.compile(r"part-(\d{7})\.shards\.parquet")
 
 
 def finished(store: Store) -> tuple[set[int], set[int]]:
-    """Indices of the shards that are written, and the groups that are folded."""
-    shards = {int(m[1]) for n in store.names("catalog/.pending") if (m := _PENDING.fullmatch(n))}
+    """Indices of the shards that are written, and the groups that are folded.
+
+    A shard whose tar is missing, or not as long as its row says, counts as not written; its group is taken apart,
+    so that the next fold makes it anew.
+    """
+    sizes = store.sizes("shards")
+    shards: set[int] = set()
+    for name in store.names("catalog/.pending"):
+        if _PENDING.fullmatch(name):
+            shards |= _present(store.read_table(f"catalog/.pending/{name}"), sizes)
     folded: set[int] = set()
     for name in store.names("catalog/shards"):
-        folded.add(int(name.removeprefix("part-").removesuffix(".parquet")))
-        shards.update(store.read_table(f"catalog/shards/{name}")["index"].to_pylist())
+        rows = store.read_table(f"catalog/shards/{name}")
+        present = _present(rows, sizes)
+        number = int(name.removeprefix("part-").removesuffix(".parquet"))
+        if len(present) == rows.num_rows:
+            folded.add(number)
+            shards |= present
+        else:
+            for table in reversed(_TABLES):
+                store.remove(catalog_file(table, number))
     return shards, folded
+
+
+def _present(rows: pa.Table, sizes: dict[str, int]) -> set[int]:
+    columns = (rows[c].to_pylist() for c in ("index", "shard", "bytes"))
+    return {index for index, name, size in zip(*columns, strict=True) if sizes.get(name) == size}
 
 
 def groups(total: int) -> list[range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -44,16 +45,17 @@ class Store:
             fs.pipe_file(f"{base}/{name}", data)
             return
         target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise InputError(
                 f"{target} cannot be written: {error.strerror}; free space or choose another out"
             ) from None
@@ -91,6 +93,22 @@ class Store:
             found = [p.name for p in local.iterdir()] if local.is_dir() else []
         return sorted(n for n in found if not n.endswith(".tmp"))
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file in a folder, by name."""
+        if self.remote:
+            fs, base = self._fs()
+            if not fs.exists(f"{base}/{folder}"):
+                return {}
+            return {str(f["name"]).rsplit("/", 1)[-1]: int(f["size"]) for f in fs.ls(f"{base}/{folder}", detail=True)}
+        local = Path(self.path(folder))
+        return {p.name: p.stat().st_size for p in local.iterdir()} if local.is_dir() else {}
+
+    def sweep(self) -> None:
+        """Remove the temporary files that killed processes left. Local only: an upload leaves none."""
+        for folder in ("shards", "catalog"):
+            for path in Path(self.path(folder)).rglob(".*.tmp") if not self.remote else ():
+                path.unlink(missing_ok=True)
+
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
         if self.remote:
@@ -121,38 +139,53 @@ class Lock:
     def __enter__(self) -> Lock:
         if self.path is None:
             return self
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(2):
-            try:
-                with self.path.open("x") as file:
-                    json.dump(self.owner, file)
-                return self
-            except FileExistsError:
-                if not self._stale():
-                    break
-                self.path.unlink(missing_ok=True)
+        mine = self.path.with_name(f".lock.{self.owner['pid']}.{uuid4().hex[:8]}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            mine.write_text(json.dumps(self.owner))
+        except OSError as error:
+            raise InputError(f"{self.path.parent} cannot be written: {error.strerror}; choose another out") from None
+        try:
+            for _ in range(2):
+                try:
+                    os.link(mine, self.path)  # appears with its content, or fails
+                    return self
+                except FileExistsError:
+                    if not self._stale(self.path):
+                        break
+                    self._take_away(self.path, mine.with_name(f"{mine.name}.stale"))
+        finally:
+            mine.unlink()
         raise LockError(
             f"{self.path.parent} is being written by {self._holder()}; wait for it, choose another out, "
             f"or delete {self.path} if that process is gone"
         )
 
+    def _take_away(self, path: Path, moved: Path) -> None:
+        """Remove a stale lock; one who moved a living one by mistake puts it back."""
+        with contextlib.suppress(OSError):
+            path.rename(moved)
+            if not self._stale(moved):
+                os.link(moved, path)
+            moved.unlink()
+
     def __exit__(self, *_: object) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self, path: Path) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.path.read_text())) if self.path else {}
+            return dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             return {}
 
     def _holder(self) -> str:
-        holder = self._read()
+        holder = self._read(self.path) if self.path else {}
         return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
 
-    def _stale(self) -> bool:
-        """Whether the holder was a process of this host that is gone."""
-        holder = self._read()
+    def _stale(self, path: Path) -> bool:
+        """Whether the holder was a process of this host that is gone, or is this very process."""
+        holder = self._read(path)
         if holder.get("host") != self.owner["host"] or not isinstance(holder.get("pid"), int):
             return False
         try:

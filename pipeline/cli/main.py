@@ -42,9 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     except GeoshardsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `| head` closed the pipe: nothing is wrong
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"error: {error}; check the path and the space left", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("error: interrupted; run the same command again to go on", file=sys.stderr)
         return 1
@@ -61,5 +64,18 @@ def _overview(commands: dict[str, Command]) -> str:
     return "\n".join(["usage: geoshards COMMAND …  (geoshards COMMAND --help explains one)", "", *lines])
 
 
+def entry() -> None:
+    """The console script. Leaves at once: Arrow's threads may abort an interpreter that ends just after a read."""
+    status = 1
+    try:
+        status = main()
+    except SystemExit as error:  # argparse
+        status = error.code if isinstance(error.code, int) else 2
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

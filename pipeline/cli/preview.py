@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def _run(args: argparse.Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG", optimize=True)
     if not args.quiet:
-        print(f'{{"out": "{out}"}}' if args.json else out)
+        print(json.dumps({"out": str(out)}) if args.json else out)
     return 0
 
 

@@ -72,7 +72,7 @@ def _print_rows(columns: list[str], rows: list[tuple[Any, ...]], as_json: bool) 
         return
     import csv
 
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
 

@@ -23,8 +23,10 @@ from pipeline.config import ImageryConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 
-#: Tiles a side of the blocks that are warped at once: one warp of 8 × 8 costs less than 64 warps.
-BLOCK = 8
+#: Pixels a side of the blocks of tiles that are warped at once: one warp of 8 × 8 tiles costs less than 64 warps.
+_BLOCK = 2048
+#: What rs.npy holds; the stream reads these.
+_DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ def open_scene(path: Path) -> Scene:
             bands = _data_bands(source)
             names = [source.descriptions[b - 1] or _colour_name(source, b) for b in bands]
             dtype = source.dtypes[bands[0] - 1]
+            if dtype not in _DTYPES:
+                raise InputError(
+                    f"imagery {path} is {dtype}; rs.npy holds {', '.join(_DTYPES)}. Convert it with gdal_translate -ot"
+                )
             acquired = _acquired(source.tags().get("TIFFTAG_DATETIME"))
     except rasterio.errors.RasterioIOError as error:
         raise InputError(
@@ -111,13 +117,15 @@ def _read_scene(
     scene: Scene, footprints: dict[tuple[int, int], Footprint], config: ImageryConfig
 ) -> dict[tuple[int, int], TileImage]:
     blocks: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for x, y in footprints:
-        blocks.setdefault((x // BLOCK, y // BLOCK), []).append((x, y))
+    side = 1
+    for (x, y), footprint in footprints.items():
+        side = max(1, _BLOCK // footprint.width)
+        blocks.setdefault((x // side, y // side), []).append((x, y))
     images: dict[tuple[int, int], TileImage] = {}
     try:
         with rasterio.open(scene.path) as source:
             for _, tiles in sorted(blocks.items()):
-                images |= _read_block(source, scene, tiles, footprints, config)
+                images |= _read_block(source, scene, tiles, footprints, config, side)
     except rasterio.errors.RasterioIOError as error:
         raise InputError(f"imagery {scene.path} cannot be read: {error}; the file may be truncated") from None
     return images
@@ -129,20 +137,21 @@ def _read_block(
     tiles: list[tuple[int, int]],
     footprints: dict[tuple[int, int], Footprint],
     config: ImageryConfig,
+    count: int,
 ) -> dict[tuple[int, int], TileImage]:
     """Warp the rectangle that holds ``tiles`` and cut it.
 
     The warper works on the block's own grid, which is anchored to the absolute tile grid: a tile's pixels do not
     depend on which other tiles are read with it.
     """
-    x0, y0 = (min(t[i] for t in tiles) // BLOCK * BLOCK for i in (0, 1))
+    x0, y0 = (min(t[i] for t in tiles) // count * count for i in (0, 1))
     any_tile = tiles[0]
     first = footprints[any_tile]
     size = first.width
     a, b, c, d, e, f = first.transform
     origin = (c + (x0 - any_tile[0]) * size * a, f + (y0 - any_tile[1]) * size * e)
     masked = source.nodata is not None or any(i == ColorInterp.alpha for i in source.colorinterp)
-    side = BLOCK * size
+    side = count * size
     images: dict[tuple[int, int], TileImage] = {}
     with WarpedVRT(
         source,
@@ -165,6 +174,8 @@ def _read_block(
         else:  # the added alpha band is the mask: one pass for all
             every = vrt.read([*bands, vrt.count], window=window)
             pixels, mask = every[:-1], every[-1]
+    if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
+        mask = np.where(np.isfinite(pixels).all(axis=0), mask, 0)
     for x, y in tiles:
         rows, columns = (slice((v - first_) * size, (v - first_ + 1) * size) for v, first_ in ((y, top), (x, left)))
         share = float((mask[rows, columns] == 0).mean())

@@ -26,6 +26,7 @@ from pipeline.rules import Rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.shards.plan import Box
 from pipeline.tokens.build import FeatureBatch
+from schemas.errors import InputError
 from schemas.features import FEATURES
 
 _TYPES = pa.array(["node", "way", "relation"])
@@ -87,6 +88,9 @@ def features_stage(
 ) -> tuple[Features, StageRow]:
     """Read every extract that the cache does not hold yet; ranges of one file are read side by side."""
     start = time.monotonic()
+    for path in extracts:
+        if not path.is_file():
+            raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
     hashes = [file_sha256(p) for p in extracts]
     code = code_fingerprint("schemas", "geometry", "pipeline/osm", "pipeline/rules")
     folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
@@ -160,7 +164,7 @@ def _build_cells(cells: Cells, features: Features, rules: Rules, min_tag_count: 
     with pq.ParquetWriter(buffer, cut.schema, compression="zstd") as writer:
         column = cut["cell"].to_numpy()
         starts = np.flatnonzero(np.diff(column, prepend=-1))
-        for first, last in zip(starts, np.append(starts[1:], len(column)), strict=True):
+        for first, last in zip(starts, np.append(starts[1:], len(column))[: len(starts)], strict=True):
             writer.write_table(cut.slice(first, last - first), row_group_size=max(1, int(last - first)))
     store.write("cells.parquet", buffer.getvalue())
     store.write_table("vocabulary.parquet", tagged.vocabulary)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -169,7 +171,11 @@ class Runner:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if not os.environ.get("RAY_ADDRESS"):
             options |= {"num_cpus": self.workers, "include_dashboard": False}
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
         ray.init(**options)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray sets its own, which ends without a reason
+                signal.signal(number, handler)
         self._started = True
 
     def close(self) -> None:

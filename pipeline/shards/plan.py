@@ -45,8 +45,13 @@ def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
 
 
 def covered_by(tiles: Ints, zoom: int, areas: list[Any]) -> NDArray[np.bool_]:
-    """Which tiles lie wholly inside one of ``areas`` (lon/lat polygons), bool[T]."""
-    boxes = tile_boxes(tiles, zoom)
+    """Which tiles lie wholly inside one of ``areas`` (lon/lat polygons), bool[T].
+
+    Tiles are taken smaller by 1e-6 of a side: an image cut along tile edges covers them, although its outline rounds.
+    """
+    west, north = tile_to_lonlat(tiles.astype(np.float64) + 1e-6, zoom).T
+    east, south = tile_to_lonlat(tiles.astype(np.float64) + (1.0 - 1e-6), zoom).T
+    boxes = shapely.box(west, south, east, north)
     result = np.zeros(len(tiles), bool)
     for area in areas:
         shapely.prepare(area)

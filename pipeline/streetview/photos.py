@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -132,16 +133,23 @@ def _exif_time(exif: Image.Exif) -> str | None:
 
 
 def _iso(text: str) -> str | None:
-    """A time in one of the forms that tables and EXIF use, as ISO 8601; None if it is none."""
+    """A time in one of the forms that tables and EXIF use, as ISO 8601 in seconds; None if it is none.
+
+    Times with a zone become UTC and end in Z; times without one are local and stay bare.
+    """
     text = text.strip()
-    if text.isdigit() and len(text) == 13:  # milliseconds, as Mapillary writes
-        return datetime.fromtimestamp(int(text) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    for form in ("%Y:%m:%d %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"):
-        try:
-            return datetime.strptime(text, form).strftime("%Y-%m-%dT%H:%M:%S")
-        except ValueError:
-            continue
-    return None
+    try:
+        if text.isdigit() and len(text) == 13:  # milliseconds, as Mapillary writes
+            time = datetime.fromtimestamp(int(text) / 1000, UTC)
+        elif re.fullmatch(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d", text):  # EXIF
+            time = datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+        else:
+            time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if time.tzinfo is None:
+        return time.strftime("%Y-%m-%dT%H:%M:%S")
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _in_range(lon: float, lat: float) -> bool:
@@ -153,7 +161,11 @@ def _drop(photo: str, reason: str, detail: str) -> dict[str, object]:
 
 
 def _from_table(table: Path, licence: str | None) -> tuple[list[Photo], list[dict[str, object]]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    with io.StringIO(text, newline="") as file:
         rows = csv.DictReader(file)
         present = rows.fieldnames or []
         column = {field: next((c for c in names if c in present), None) for field, names in _COLUMNS.items()}

@@ -64,7 +64,7 @@ def test_truncated_extract_is_refused_by_name(
     cut = tmp_path / "cut.osm.pbf"
     cut.write_bytes(whole.read_bytes()[:-50])
     assert main(["shards", "--region", str(cut), "--out", str(tmp_path / "out")]) == 1
-    assert "cut.osm.pbf cannot be read" in last_line(capsys)
+    assert "cut.osm.pbf is truncated" in last_line(capsys)
     assert (
         main(["shards", "--region", str(whole), "--zoom", "16", "--workers", "1", "--out", str(tmp_path / "out")]) == 0
     )

@@ -45,8 +45,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DatasetError(f"{path} does not exist; give resume=auto with out=RUN, or the path of a .pt file") from None
-    except (RuntimeError, EOFError, ValueError, OSError, UnpicklingError) as error:
-        first = str(error).splitlines()[0]
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError, UnpicklingError) as error:
+        first = str(error).partition("\n")[0]
         raise DatasetError(f"{path} is no checkpoint or is damaged ({first}); start anew with another out=…") from None
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
     if missing:

@@ -104,9 +104,7 @@ def data_root(data: str) -> str:
         here = Path("data/demo")
         return str(here if here.exists() else ROOT / "data" / "demo")
     if "," in data and not Path(data).exists():
-        raise ConfigError(
-            f"data={data}: a trainer reads one dataset at a time; join them with: geoshards merge, then give data=DIR"
-        )
+        raise ConfigError(f"data={data}: a trainer reads one dataset at a time; give data=DIR")
     return data
 
 

@@ -102,7 +102,10 @@ class BatchLoader:
         bands = list(info.bands) if info else []
         missing = [b for b in wanted if b not in bands]
         if missing or len(bands) != len(raster):
-            raise ConfigError(f"{name} has the bands {', '.join(bands) or 'unknown'}, the model takes {list(wanted)}")
+            raise ConfigError(
+                f"{name} has the bands {', '.join(bands) or 'unknown'}, the model takes "
+                f"{list(wanted)}; name those it shall take with arch.bands=[{', '.join(bands[:3])}]"
+            )
         chosen = raster[[bands.index(b) for b in wanted]]
         return resize(to_uint8(chosen, list(wanted)), self.view.image_size)
 

@@ -24,6 +24,9 @@ from trainers.stream.load import BatchLoader, Request
 from trainers.stream.order import Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.tagtable import TagTable
 
+#: Slots after which a stream that is mostly corrupt is refused, however small the dataset.
+_ENOUGH = 8
+
 
 @dataclass(frozen=True)
 class StreamSettings:
@@ -121,6 +124,7 @@ class GeoStream:
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
         self.corrupt: list[str] = []
+        self._seen = 0  # slots handed out by this object
 
     def __len__(self) -> int:
         """Micro-batches an epoch on this rank; the same on every rank."""
@@ -232,4 +236,10 @@ class GeoStream:
             raise DatasetError(
                 f"{self.index.root}: {len(self.corrupt)} samples cannot be read, over stream.max_corrupt="
                 f"{self.settings.max_corrupt}; the last is {self.corrupt[-1]}"
+            )
+        self._seen += len(batch.valid)
+        if self._seen >= _ENOUGH and 2 * len(self.corrupt) > self._seen:
+            raise DatasetError(
+                f"{self.index.root}: {len(self.corrupt)} of the first {self._seen} samples cannot be read; the last is "
+                f"{self.corrupt[-1]}"
             )
