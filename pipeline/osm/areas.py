@@ -22,8 +22,9 @@ from pipeline.osm.passes import (
     segments,
     write_part,
 )
-from pipeline.osm.pbf import UNITS, Block, Ints
+from pipeline.osm.pbf import UNITS, Block
 from pipeline.osm.select import BlockTags
+from pipeline.osm.wire import Ints
 from schemas.features import ObjectType
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.osm.pbf import Ints
+from pipeline.osm.wire import Ints
 
 #: Relative difference between the length of an area's boundary and that of its segments that rounding explains.
 _LENGTH = 1e-9

@@ -23,8 +23,9 @@ from pipeline.osm.passes import (
     node_positions,
     write_part,
 )
-from pipeline.osm.pbf import UNITS, Blob, Block, Ints
+from pipeline.osm.pbf import UNITS, Blob, Block
 from pipeline.osm.select import BlockTags
+from pipeline.osm.wire import Ints
 from pipeline.rules import Rules
 from schemas.features import ObjectType
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from geometry.packed import expand
 from pipeline.catalog.store import Store
-from pipeline.osm.pbf import Blob, Block, Ints, Objects, read_block
+from pipeline.osm.pbf import Blob, Block, Objects, read_block
 from pipeline.osm.select import BlockTags
+from pipeline.osm.wire import Ints
 from pipeline.rules import Rules
 from schemas.features import DROPS, FEATURES, ObjectType, drop_row, geoparquet_metadata
 

@@ -7,7 +7,7 @@ raw blobs are read: other compressions are turned into zlib by `pipeline.osm.nor
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,11 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.osm.wire import Ints, fields, packed, signed, undelta, varint, varints, zigzag
 from schemas.errors import InputError
 from schemas.features import ObjectType
-
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 #: Largest blob and blob header that the format allows, in bytes.
 _MAX_BLOB, _MAX_HEADER = 32 << 20, 64 << 10
@@ -202,85 +200,13 @@ def _header(data: bytes) -> Header:
     box, snapshot, features = None, None, set()
     for field, value in fields(data):
         if field == 1:
-            sides = {f: round(_zigzag(v) / _NANO) / UNITS for f, v in fields(value)}
+            sides = {f: round(zigzag(v) / _NANO) / UNITS for f, v in fields(value)}
             box = sides.get(1, 0.0), sides.get(4, 0.0), sides.get(2, 0.0), sides.get(3, 0.0)
         elif field in (4, 5):
             features.add(bytes(value).decode(errors="replace"))
         elif field == 32:
             snapshot = value
     return Header(box, snapshot, frozenset(features))
-
-
-def _zigzag(value: int) -> int:
-    return (value >> 1) ^ -(value & 1)
-
-
-def fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a message: an int for varints, bytes for the rest. Fixed-width fields are skipped.
-
-    Raises:
-        IndexError, ValueError: the message is damaged.
-    """
-    position, end = 0, len(data)
-    while position < end:
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(data, position)
-            yield tag >> 3, value
-        elif kind == 2:
-            size, position = _varint(data, position)
-            if position + size > end:
-                raise ValueError("a field ends beyond its message")
-            yield tag >> 3, data[position : position + size]
-            position += size
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"unknown wire type {kind}")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    byte = data[position]
-    position += 1
-    if byte < 128:
-        return byte, position
-    value, shift = byte & 127, 7
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint is longer than 10 bytes")
-
-
-def varints(data: bytes | Bytes) -> NDArray[np.uint64]:
-    """All varints of a packed field."""
-    raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-    last = np.flatnonzero(raw < 128)
-    if len(raw) and (not len(last) or last[-1] != len(raw) - 1):
-        raise ValueError("a packed field ends within a number")
-    if len(last) == len(raw):
-        return raw.astype(np.uint64)
-    first = np.empty_like(last)
-    first[:1], first[1:] = 0, last[:-1] + 1
-    length = last - first
-    if length.max(initial=0) > 9:
-        raise ValueError("a varint is longer than 10 bytes")
-    values = (raw[first] & 127).astype(np.uint64)
-    rows = np.arange(len(first))
-    for k in range(1, int(length.max(initial=0)) + 1):
-        rows = rows[length[rows] >= k]
-        values[rows] |= (raw[first[rows] + k] & 127).astype(np.uint64) << np.uint64(7 * k)
-    return values
-
-
-def signed(values: NDArray[np.uint64]) -> Ints:
-    """Zigzag numbers to signed ones."""
-    return (values >> np.uint64(1)).astype(np.int64) ^ -(values & np.uint64(1)).astype(np.int64)
 
 
 def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)) -> Block:
@@ -329,7 +255,7 @@ def _strings(table: bytes) -> list[bytes]:
         size = table[position + 1]
         position += 2
         if size >= 128:
-            size, position = _varint(table, position - 1)
+            size, position = varint(table, position - 1)
         found.append(table[position : position + size])
         position += size
     return found
@@ -345,7 +271,7 @@ def _messages(group: bytes) -> list[bytes]:
         size = group[position + 1]
         position += 2
         if size >= 128:
-            size, position = _varint(group, position - 1)
+            size, position = varint(group, position - 1)
         if position + size > end:
             raise ValueError("a message ends beyond its group")
         found.append(group[position : position + size])
@@ -405,9 +331,9 @@ def _plain_nodes(messages: list[bytes], granularity: int, lon_offset: int, lat_o
     lon, lat, ids, parts = [], [], [], []
     for message in messages:
         found = dict(fields(message))
-        ids.append(_zigzag(found[1]))
-        lat.append(_zigzag(found[8]))
-        lon.append(_zigzag(found[9]))
+        ids.append(zigzag(found[1]))
+        lat.append(zigzag(found[8]))
+        lon.append(zigzag(found[9]))
         parts.append((found.get(2, b""), found.get(3, b""), found.get(4, b"")))
     objects = _objects(np.array(ids, np.int64), parts, date)
     x, y = np.array(lon, np.int64), np.array(lat, np.int64)
@@ -416,8 +342,8 @@ def _plain_nodes(messages: list[bytes], granularity: int, lon_offset: int, lat_o
 
 def _objects(ids: Ints, parts: list[tuple[bytes, bytes, bytes]], date_granularity: int) -> Objects:
     """Common part of ways, relations and plain nodes: (keys, values, info) messages of each."""
-    keys, offsets = _packed([p[0] for p in parts])
-    values, value_offsets = _packed([p[1] for p in parts])
+    keys, offsets = packed([p[0] for p in parts])
+    values, value_offsets = packed([p[1] for p in parts])
     if not np.array_equal(offsets, value_offsets):
         raise ValueError("an object has more keys than values")
     versions, stamps = _infos([p[2] for p in parts])
@@ -427,7 +353,7 @@ def _objects(ids: Ints, parts: list[tuple[bytes, bytes, bytes]], date_granularit
 
 def _infos(parts: list[bytes]) -> tuple[NDArray[np.int32], Ints]:
     """Versions and raw timestamps of many Info messages. All their fields are varints: tags and values alternate."""
-    flat, offsets = _packed(parts)
+    flat, offsets = packed(parts)
     if (np.diff(offsets) % 2).any():
         raise ValueError("an Info message ends within a field")
     owner = np.repeat(np.arange(len(parts)), np.diff(offsets) // 2)
@@ -438,23 +364,6 @@ def _infos(parts: list[bytes]) -> tuple[NDArray[np.int32], Ints]:
     return versions, stamps
 
 
-def _packed(parts: list[bytes]) -> tuple[NDArray[np.uint64], Ints]:
-    """Numbers of many packed fields at once, and where each field's begin."""
-    whole = b"".join(parts)
-    sizes = np.fromiter(map(len, parts), np.int64, len(parts))
-    raw = np.frombuffer(whole, np.uint8)
-    ends = np.concatenate(([0], np.cumsum(raw < 128)))
-    return varints(raw), ends[np.concatenate(([0], np.cumsum(sizes)))]
-
-
-def _undelta(values: Ints, offsets: Ints) -> Ints:
-    """Running sums that begin anew at every offset."""
-    sums = np.cumsum(values)
-    counts = np.diff(offsets)
-    before = np.concatenate(([0], sums))[offsets[:-1]]
-    return sums - np.repeat(before, counts)
-
-
 def _ways(messages: list[bytes], date_granularity: int) -> Ways:
     ids, parts, refs = [], [], []
     for message in messages:
@@ -462,9 +371,9 @@ def _ways(messages: list[bytes], date_granularity: int) -> Ways:
         ids.append(number)
         parts.append((keys, values, info))
         refs.append(nodes)
-    flat, offsets = _packed(refs)
+    flat, offsets = packed(refs)
     objects = _objects(np.array(ids, np.int64), parts, date_granularity)
-    return Ways(objects, offsets, _undelta(signed(flat), offsets))
+    return Ways(objects, offsets, undelta(signed(flat), offsets))
 
 
 def _walk(message: bytes) -> tuple[int, bytes, bytes, bytes, bytes]:
@@ -477,7 +386,7 @@ def _walk(message: bytes) -> tuple[int, bytes, bytes, bytes, bytes]:
         size = message[position]
         position += 1
         if size >= 128:
-            size, position = _varint(message, position - 1)
+            size, position = varint(message, position - 1)
         if tag == 0x08:
             number = size if size < 1 << 63 else size - (1 << 64)
             continue
@@ -504,13 +413,13 @@ def _relations(messages: list[bytes], date_granularity: int) -> Relations:
         roles.append(found.get(8, b""))
         members.append(found.get(9, b""))
         types.append(found.get(10, b""))
-    flat, offsets = _packed(members)
-    role, role_offsets = _packed(roles)
-    kind, kind_offsets = _packed(types)
+    flat, offsets = packed(members)
+    role, role_offsets = packed(roles)
+    kind, kind_offsets = packed(types)
     if not (np.array_equal(offsets, role_offsets) and np.array_equal(offsets, kind_offsets)):
         raise ValueError("a relation has more members than roles or types")
     objects = _objects(np.array(ids, np.uint64).astype(np.int64), parts, date_granularity)
-    return Relations(objects, offsets, _undelta(signed(flat), offsets), kind.astype(np.uint8), role.astype(np.int64))
+    return Relations(objects, offsets, undelta(signed(flat), offsets), kind.astype(np.uint8), role.astype(np.int64))
 
 
 def _join(kind: type[Any], parts: list[Any]) -> Any:

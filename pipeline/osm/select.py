@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import ranges
-from pipeline.osm.pbf import Ints, Tags
+from pipeline.osm.pbf import Tags
+from pipeline.osm.wire import Ints
 from pipeline.rules import Rules
 from schemas.features import FEATURES
 

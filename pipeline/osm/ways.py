@@ -23,8 +23,9 @@ from pipeline.osm.passes import (
     segments,
     write_part,
 )
-from pipeline.osm.pbf import UNITS, Ints, Ways
+from pipeline.osm.pbf import UNITS, Ways
 from pipeline.osm.select import BlockTags
+from pipeline.osm.wire import Ints
 from schemas.features import ObjectType
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.osm.pbf import blobs, read_block, signed, varints
+from pipeline.osm.pbf import blobs, read_block
 from pipeline.osm.read import read_extract
+from pipeline.osm.wire import signed, varints
 from pipeline.rules import load_rules
 from schemas.errors import InputError
 
