@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from schemas.errors import InputError
 from schemas.keys import XyzKey, check_key
 
 Floats = NDArray[np.float64]
+#: An array of numpy, torch or anything else with arithmetic.
+Coordinates = TypeVar("Coordinates", bound=Any)
 
 #: Half the width of the EPSG:3857 square in metres: pi times the WGS84 semi-major axis (OGC Two Dimensional
 #: Tile Matrix Set, WebMercatorQuad).
@@ -86,9 +89,10 @@ def inside(normalised: Floats) -> NDArray[np.bool_]:
     return np.all((place >= 0) & (place < 1), axis=-1)
 
 
-def gair_query(normalised: Floats) -> Floats:
-    """Normalised image coordinates to GAIR's query range [-1, 1]: u = 2x - 1 (specs/gair.md section 2.5)."""
-    return 2.0 * np.asarray(normalised, np.float64) - 1.0
+def gair_query(normalised: Coordinates) -> Coordinates:
+    """Normalised image coordinates (array or tensor) to GAIR's range [-1, 1]: u = 2x - 1 (GAIR, local coordinates)."""
+    query: Coordinates = normalised * 2.0 - 1.0
+    return query
 
 
 def xyz_footprint(key: XyzKey) -> Footprint:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.errors import ConfigError
+from schemas.footprint import gair_query
 from trainers.models.location import LocationEncoder
 from trainers.models.losses import gather_plain, great_circle, info_nce, pad_rows, queue_nce
 from trainers.models.nili import Nili
@@ -136,7 +137,7 @@ class Gair(nn.Module):
     def localise(self, tokens: Tensor, batch: TileBatch) -> Tensor:
         """Image embeddings f32[Q,dim] at the photos' places."""
         sample = batch.photo_sample.clamp_max(len(tokens) - 1)
-        return self.nili(tokens, sample, 2.0 * batch.photo_xy - 1.0)
+        return self.nili(tokens, sample, gair_query(batch.photo_xy))
 
     def photo_mask(self, batch: TileBatch) -> Tensor:
         """bool[Q]: photos of valid samples that have an image."""
