@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Not a race: writes N copies of an extract into one, with shifted ids and longitudes, as input for the races.
 
-Usage: python benchmarks/replicate.py IN.osm.pbf OUT.osm.pbf --copies 20
+Usage: python benchmarks/tools/replicate.py IN.osm.pbf OUT.osm.pbf --copies 20
 
 Nodes, then ways, then relations, each rising by id, as OSM files are sorted.
 """
