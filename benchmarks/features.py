@@ -5,7 +5,7 @@ Usage: python benchmarks/features.py [EXTRACT.osm.pbf] [--runs 3]
 
 The default extract is Liechtenstein 2022 of the real test data; `benchmarks/tools/replicate.py` makes larger ones.
 Each side runs as a process of its own, in turn; prints one JSON line of median wall seconds and of the largest
-anonymous memory (RssAnon) of any of its processes in MB. `osmium export` is left out where osmium-tool is not installed.
+anonymous memory (RssAnon) of any of its processes in MB. `osmium export` is left out where it is not installed.
 """
 
 from __future__ import annotations
