@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -80,11 +80,6 @@ def write_aerial(plan: Plan, path: Path, rendered: Iterable[NDArray[np.uint8]]) 
     with rasterio.open(path, "w", **profile) as target:
         for (c, r, w, h), image in zip(aerial_windows(plan), rendered, strict=True):
             target.write(np.ascontiguousarray(image.transpose(2, 0, 1)), window=Window(c, r, w, h))
-
-
-def render_windows(world: World, windows: list[tuple[int, int, int, int]]) -> Iterator[NDArray[np.uint8]]:
-    for window in windows:
-        yield render_window(world, window)
 
 
 def render_window(world: World, window: tuple[int, int, int, int]) -> NDArray[np.uint8]:

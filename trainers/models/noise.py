@@ -30,8 +30,3 @@ def uniform(seed: Tensor, counter: Tensor, stream: int) -> Tensor:
     word = _mix(word ^ (counter & _LOW))
     word = _mix((word + 0x9E3779B9) & _LOW)
     return (word >> 8).to(torch.float32) * 2.0**-24
-
-
-def standard_seeds(count: int, device: torch.device) -> Tensor:
-    """Seeds i64[count] for batches that carry none."""
-    return torch.arange(count, device=device)
