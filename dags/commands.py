@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dags.shards import make_plan, make_shards
-from pipeline.catalog.store import Store
 from pipeline.config import REGION_DEFAULTS, ShardsConfig
-from pipeline.osm.passes import GEOMETRY_TYPES
-from pipeline.osm.stage import cache_folder, features_stage, load_features
+from pipeline.osm.stage import cache_folder, export_features, features_stage
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner, StageRow, format_table
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml
 from schemas.errors import InputError
-from schemas.features import geoparquet_metadata
 
 _FLAGS = {
     "region": "demo, or paths of OSM extracts, comma-separated (default demo)",
@@ -120,12 +117,9 @@ def _run_features(args: argparse.Namespace) -> int:
     rules = load_rules()
     with Runner(args.workers) as runner:
         features, row = features_stage(args.files, rules, cache_folder(""), runner, args.quiet or args.json)
-    table, drops = load_features(features)
-    store = Store(args.out)
-    store.write_table("drops.parquet", drops.replace_schema_metadata(None))
-    store.write_table("features.parquet", table, geoparquet_metadata(None, GEOMETRY_TYPES))
-    result = {"out": str(args.out), "features": table.num_rows, "drops": int(sum(drops["count"].to_pylist()))}
-    _report(args, [row], result, f"{args.out}: {table.num_rows:,} features, {drops.num_rows:,} rows of drops")
+    rows, drops = export_features(features, args.out)
+    result = {"out": str(args.out), "features": rows, "drops": int(sum(drops["count"].to_pylist()))}
+    _report(args, [row], result, f"{args.out}: {rows:,} features, {drops.num_rows:,} rows of drops")
     return 0
 
 

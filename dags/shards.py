@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dags.inputs import keep_inputs
 from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
 from pipeline.catalog.store import Lock, Store, is_remote
@@ -31,7 +34,6 @@ from pipeline.osm.stage import (
     code_fingerprint,
     features_stage,
     file_sha256,
-    load_features,
     read_cell,
     vocabulary_stage,
 )
@@ -39,8 +41,9 @@ from pipeline.regions.resolve import Region, resolve
 from pipeline.rules import Rules, load_rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.run.versions import encoder_versions
+from pipeline.shards.job import ShardJob, Tile
 from pipeline.shards.plan import covered_by, cut_shards, extent_tiles, occupied, order_tiles
-from pipeline.shards.work import ShardJob, Tile, build_shard
+from pipeline.shards.work import build_shard
 from pipeline.streetview.photos import Photo, read_photos
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
 from schemas.errors import ConfigError, DatasetError, InputError
@@ -82,20 +85,24 @@ class Outcome:
     out: str
     document: dict[str, Any]  # dataset.json
     stages: list[StageRow]
-    built: int  # shards written by this run
+    built: int  # shards written by this run, those taken over among them
+    adopted: int = 0  # shards taken over from the earlier version
 
 
-def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False) -> Plan:
-    """All stages before the first sample."""
+def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False, region: Region | None = None) -> Plan:
+    """All stages before the first sample; ``region`` is resolved from the settings where it is not given."""
     cache = cache_folder(config.cache)
     start = time.monotonic()
-    region = resolve(config, cache, quiet)
+    region = region or resolve(config, cache, quiet)
+    if config.name:
+        region = replace(region, name=config.name)
     rules = load_rules(config.rules)
     inputs = len(region.extracts) + len(region.imagery) + (region.streetview is not None)
     stages = [StageRow("regions", inputs, "inputs", time.monotonic() - start, peak_memory_mb())]
     features, row = features_stage(region.extracts, rules, cache, runner, quiet)
     stages.append(row)
-    cells, row = vocabulary_stage(features, rules, config.osm.min_tag_count, min(CELL_ZOOM, config.zoom), cache)
+    zoom = min(CELL_ZOOM, config.zoom)
+    cells, row = vocabulary_stage(features, rules, config.osm, zoom, cache, runner, quiet)
     stages.append(row)
     start = time.monotonic()
     scenes = open_scenes(region.imagery)
@@ -105,7 +112,7 @@ def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False) -> Plan
     tiles, unplanned = plan_tiles(config, features, cells, scenes, min_objects)
     photos, drops = plan_photos(config, region, tiles)
     drops += unplanned
-    shards = cut_shards(order_tiles(tiles, config.zoom), config.plan.tiles_per_shard)
+    shards = cut_shards(order_tiles(tiles, config.zoom), config.zoom, config.plan.tiles_per_shard)
     seconds = time.monotonic() - start
     stages.append(StageRow("plan", len(tiles), "tiles", seconds, peak_memory_mb(), sum(int(d["count"]) for d in drops)))
     return Plan(region, rules, features, cells, scenes, shards, photos, drops, min_objects, stages)
@@ -190,15 +197,21 @@ def open_out(config: ShardsConfig, name: str, runner: Runner) -> Store:
     return Store(config.out)
 
 
-def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
+def make_shards(config: ShardsConfig, quiet: bool = False, region: Region | None = None, previous: str = "") -> Outcome:
     """Build the dataset of ``config`` into ``config.out``; a finished part is not repeated.
+
+    Args:
+        config: settings.
+        quiet: no progress.
+        region: its files; resolved from the settings where it is not given.
+        previous: directory of an earlier version; its shards of equal inputs are taken over.
 
     Raises:
         GeoshardsError: an input cannot be used, or ``out`` holds another dataset.
     """
     began = time.monotonic()
     with Runner(config.workers) as runner:
-        plan = make_plan(config, runner, quiet)
+        plan = make_plan(config, runner, quiet, region)
         store = open_out(config, plan.region.name, runner)
         sources = _sources(plan, config)
         fingerprint = _fingerprint(config, plan, sources)
@@ -206,7 +219,10 @@ def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
             store.sweep()
             _claim(store, fingerprint)
             stages = list(plan.stages)
-            built = _samples_stage(config, plan, store, runner, stages, quiet)
+            keep_inputs(fingerprint, config, plan.region, plan.features)
+            salt = _salt(config, plan, sources)
+            jobs = partial(_job, config, plan, store, salt, previous)
+            built, adopted = _samples_stage(plan, store, runner, jobs, stages, quiet)
             start = time.monotonic()
             _catalog_stage(plan, store)
             settings = config.content() | {"rules": plan.rules.fingerprint}
@@ -224,25 +240,26 @@ def make_shards(config: ShardsConfig, quiet: bool = False) -> Outcome:
                 write_documents(store, document)
             store.remove("catalog/.pending/run.json")
             store.sweep()
-    return Outcome(store.root, document, stages, built)
+    return Outcome(store.root, document, stages, built, adopted)
 
 
 def _samples_stage(
-    config: ShardsConfig, plan: Plan, store: Store, runner: Runner, stages: list[StageRow], quiet: bool
-) -> int:
+    plan: Plan, store: Store, runner: Runner, job: Callable[[int], ShardJob], stages: list[StageRow], quiet: bool
+) -> tuple[int, int]:
     """Build the shards that are missing; fold each group of them as soon as it is whole."""
     start = time.monotonic()
     done, folded = finished(store)
     members = groups(len(plan.shards))
-    jobs = [_job(config, plan, store, i) for i in range(len(plan.shards)) if i not in done]
+    jobs = [job(i) for i in range(len(plan.shards)) if i not in done]
     progress = Progress("samples", sum(len(j.tiles) for j in jobs), "tiles", quiet)
     counts = {"samples": 0, "photos": 0, "drops": 0, "bytes": 0}
-    memory, write_seconds = 0.0, 0.0
+    memory, write_seconds, adopted = 0.0, 0.0, 0
     small = sum(len(j.tiles) for j in jobs) < _SMALL
     for _, result, worker_memory in runner.map(build_shard, jobs, small=small):
         done.add(result.index)
         memory = max(memory, worker_memory)
         write_seconds += result.write_seconds
+        adopted += result.adopted
         for name in counts:
             counts[name] += getattr(result, name)
         progress.advance(result.planned)
@@ -259,15 +276,15 @@ def _samples_stage(
     seconds = time.monotonic() - start
     stages.append(StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached=not jobs))
     stages.append(StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, cached=not jobs))
-    return len(jobs)
+    return len(jobs), adopted
 
 
-def _job(config: ShardsConfig, plan: Plan, store: Store, index: int) -> ShardJob:
+def _job(config: ShardsConfig, plan: Plan, store: Store, salt: str, previous: str, index: int) -> ShardJob:
     tiles = plan.shards[index]
     photos = {t: plan.photos[t] for x, y in tiles if (t := (int(x), int(y))) in plan.photos}
     return ShardJob(
         store.root, index, tiles, config, plan.rules.paint, plan.cells.path, plan.cells.zoom, plan.scenes, photos,
-        plan.min_objects, plan.features.snapshot, plan.region.licences, plan.region.name,
+        plan.min_objects, plan.features.snapshot, plan.region.licences, plan.region.name, salt, previous,
     )  # fmt: skip
 
 
@@ -275,10 +292,7 @@ def _catalog_stage(plan: Plan, store: Store) -> None:
     """Tables that belong to no shard: the vocabulary, and what was dropped before there were tiles."""
     vocabulary = pq.read_table(plan.cells.folder / "vocabulary.parquet").replace_schema_metadata(None)
     store.write_table(catalog_file("vocabulary", 0), vocabulary)
-    drops = [
-        load_features(plan.features)[1].replace_schema_metadata(None),
-        pq.read_table(plan.cells.folder / "drops.parquet").replace_schema_metadata(None),
-    ]
+    drops = [pq.read_table(plan.cells.folder / "drops.parquet").replace_schema_metadata(None)]
     drops.append(pa.Table.from_pylist(plan.drops, schema=DROPS))
     store.write_table("catalog/drops/before-tiles.parquet", pa.concat_tables(drops).cast(DROPS))
 
@@ -315,10 +329,16 @@ def _sources(plan: Plan, config: ShardsConfig) -> list[dict[str, Any]]:
 def _fingerprint(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
     """What decides the dataset's bytes: settings, inputs, rules, code and libraries."""
     parts = {
-        "config": config.content(), "sources": sources, "rules": plan.rules.fingerprint,
+        "config": config.content(), "name": plan.region.name, "sources": sources, "rules": plan.rules.fingerprint,
         "code": code_fingerprint("schemas", "geometry", *_ROOMS), "libraries": encoder_versions(),
     }  # fmt: skip
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _salt(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
+    """What decides the bytes of every shard: the fingerprint less the OSM data and the photos, which each shard has
+    its own share of."""
+    return _fingerprint(config, plan, [s for s in sources if s["kind"] == "imagery"])
 
 
 def _claim(store: Store, fingerprint: str) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pipeline.net.config import NetConfig
+from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.regions.config import SourcesConfig
 from pipeline.rules import RulesConfig
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
-
-
-@dataclass(frozen=True)
-class OsmConfig:
-    """From extract to features and tags."""
-
-    min_tag_count: int = 2  # a tag on fewer features falls back to its key
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,8 @@ REGION_DEFAULTS: dict[str, dict[str, Any]] = {
 class ShardsConfig:
     """Everything that ``geoshards shards`` can be told."""
 
-    region: str = "demo"  # demo, or paths of OSM extracts, comma-separated
+    region: str = "demo"  # demo, names, ISO codes, paths or URLs of OSM extracts, a bbox, or a GeoJSON file
+    name: str = ""  # of the region in samples and documents; empty: from the region
     imagery: str = "auto"  # auto | none | paths of rasters, comma-separated
     streetview: str = "auto"  # auto | none | a folder of photos, or a CSV table of them
     zoom: int = 17  # of the XYZ tiles, 0..22
@@ -87,7 +84,7 @@ class ShardsConfig:
     out: str = ""  # dataset directory or fsspec URL; empty: data/REGION
     workers: int = 0  # processes; 0: one a core
     cache: str = ""  # empty: $GEOSHARDS_CACHE, else data/cache
-    osm: OsmConfig = field(default_factory=OsmConfig)
+    osm: CleaningConfig = field(default_factory=CleaningConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     rs: ImageryConfig = field(default_factory=ImageryConfig)
@@ -95,6 +92,8 @@ class ShardsConfig:
     tokens: TokensConfig = field(default_factory=TokensConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
+    sources: SourcesConfig = field(default_factory=SourcesConfig)
+    net: NetConfig = field(default_factory=NetConfig)
 
     def __post_init__(self) -> None:
         checks = {
@@ -110,6 +109,7 @@ class ShardsConfig:
             "tokens.grid must be 1 to 255 cells a side": all(1 <= g <= 255 for g in self.tokens.grid),
             "demo.scale must be 1 to 100": 1 <= self.demo.scale <= 100,
             "osm.min_tag_count must be 1 or more": self.osm.min_tag_count >= 1,
+            "osm.min_key_count must be 1 or more": self.osm.min_key_count >= 1,
         }
         for message, holds in checks.items():
             if not holds:
@@ -118,6 +118,6 @@ class ShardsConfig:
     def content(self) -> dict[str, Any]:
         """The settings that decide the dataset's bytes: not where it lies, who makes it, nor where its inputs lie."""
         values = asdict(self)
-        for name in ("out", "workers", "cache", "region", "imagery", "streetview", "rules"):
+        for name in ("out", "workers", "cache", "region", "name", "imagery", "streetview", "rules", "sources", "net"):
             del values[name]
         return values

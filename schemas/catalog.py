@@ -37,7 +37,7 @@ SAMPLES = pa.schema(
         ("split", pa.string()),  # train | val | test | buffer
         *_COUNTS,
         ("rs_time", pa.string()),  # of the first image, ISO 8601 or null
-        ("osm_time", pa.string()),
+        ("osm_time", pa.string()),  # of the OSM snapshot
         ("licences", pa.list_(pa.string())),
         ("geometry", pa.binary()),  # footprint as a WKB polygon, lon lat
     ]
@@ -53,6 +53,8 @@ SHARDS = pa.schema(
         ("sha256", pa.string()),  # of the tar file
         ("bbox", BBOX),  # of its samples, degrees
         *_COUNTS,
+        ("n_drops", pa.int32()),  # rows of drops
+        ("inputs", pa.string()),  # SHA-256 of all that decides the shard's bytes; an update keeps shards by it
     ]
 )
 

@@ -40,15 +40,19 @@ FEATURES = pa.schema(
     ]
 )
 
-#: Features cut to web-mercator cells plus a margin: what the sample stage reads. Sorted by cell, type and id.
+#: Features cut to web-mercator cells plus a margin: what the sample stage reads. Sorted by cell, kind,
+#: type and id.
 CELLS = pa.schema(
     [
         ("cell", pa.int64()),  # y * 2^zoom + x at CELL_ZOOM
         ("osm_type", pa.uint8()),  # ObjectType
         ("osm_id", pa.int64()),
         ("kind", pa.uint8()),  # Kind
-        ("tag_ids", pa.list_(pa.int64())),
+        ("tag_ids", pa.list_(pa.int64())),  # sorted, at least one
         ("geometry", pa.binary()),  # WKB, lon lat in degrees, long segments densified
+        ("paint", pa.uint8()),  # pixel value of the class raster
+        ("timestamp", pa.int64()),  # of the object's last edit, seconds since 1970; 0 where the extract has none
+        ("hash", pa.uint64()),  # of all of the row but its cell: equal rows give equal tokens
     ]
 )
 

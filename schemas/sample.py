@@ -75,7 +75,7 @@ class SampleMeta:
     lat: float
     bbox: tuple[float, float, float, float]  # west, south, east, north in degrees
     split: str  # train | val | test | buffer
-    osm_time: str | None = None  # snapshot time of the OSM data, ISO 8601
+    osm_edited: str | None = None  # newest edit of an OSM object in it, ISO 8601; the snapshot's time is in the catalog
     rs: list[RsInfo] = field(default_factory=list)
     streetview: list[StreetviewInfo] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)

@@ -54,6 +54,15 @@ def tag_id(text: str) -> int:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What one OSM tag comes to."""
+
+    texts: tuple[str, ...] = ()  # none where the tag is dropped
+    rule: str = ""  # corrected_tag | malformed_tag where that cleaning rule applied
+    detail: str = ""  # what it was, and what it became
+
+
+@dataclass(frozen=True)
 class TagRules:
     """Which keys become tokens. ``keep`` empty means: every key that is not dropped."""
 
@@ -61,18 +70,58 @@ class TagRules:
     drop: frozenset[str]  # whole keys, e.g. name
     drop_prefixes: tuple[str, ...]  # e.g. addr:
     keep: frozenset[str] = frozenset()
+    corrections: Mapping[str, str | None] = field(default_factory=dict)  # key or key=value, and what it stands for
+    malformed_key: str = ""  # regular expressions searched in keys and values; empty: none is malformed
+    malformed_value: str = ""
     _known: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def keeps(self, key: str) -> bool:
         """Whether ``key`` (as in OSM, with ``:``) becomes a token."""
         known = self._known.get(key)
         if known is None:
-            dropped = key in self.drop or key.startswith(self.drop_prefixes)
-            known = not dropped and (not self.keep or key in self.keep) and bool(format_key(key))
+            right = self.corrections.get(key, key)
+            known = right is not None and not self.is_malformed(right) and self._chosen(right)
             self._known[key] = known
         return known
+
+    def _chosen(self, key: str) -> bool:
+        dropped = key in self.drop or key.startswith(self.drop_prefixes)
+        return not dropped and (not self.keep or key in self.keep) and bool(format_key(key))
+
+    def is_malformed(self, key: str, value: str | None = None) -> bool:
+        """Whether a key, or a value, is written as no tag is."""
+        if self.malformed_key and re.search(self.malformed_key, key):
+            return True
+        return value is not None and bool(self.malformed_value) and bool(re.search(self.malformed_value, value))
+
+    def read(self, key: str, value: str) -> Reading:
+        """Correct one tag, refuse it where it is malformed, and write it as text; dropped keys give nothing."""
+        right = self.correct(key, value)
+        changed = right != (key, value)
+        if right is None:
+            return Reading((), "corrected_tag", f"{key}={value} is left out")
+        if self.is_malformed(*right):
+            # A key that no rule wants is no loss, whatever its value.
+            wanted = self._chosen(right[0])
+            return Reading((), "malformed_tag", f"{right[0]}={right[1]}") if wanted else Reading()
+        if not self._chosen(right[0]):
+            return Reading()
+        texts = tuple(format_tag(*right))
+        return Reading(texts, "corrected_tag", f"{key}={value} is {'='.join(right)}") if changed else Reading(texts)
+
+    def correct(self, key: str, value: str) -> tuple[str, str] | None:
+        """The tag as it should have been written; None where it should not have been."""
+        pair = f"{key}={value}"
+        if pair in self.corrections:
+            whole = self.corrections[pair]
+            if whole is None:
+                return None
+            right, _, text = whole.partition("=")
+            return right, text
+        name = self.corrections.get(key, key)
+        return None if name is None else (name, value)
 
     def texts(self, tags: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[str]:
         """The tag texts of one object, sorted, each once."""
         pairs = tags.items() if isinstance(tags, Mapping) else tags
-        return sorted({text for key, value in pairs if self.keeps(key) for text in format_tag(key, value)})
+        return sorted({text for key, value in pairs for text in self.read(key, value).texts})

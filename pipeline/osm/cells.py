@@ -5,15 +5,18 @@ Long segments are densified first: a straight line in lon/lat is bent in every m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import expand
-from pipeline.osm.vocabulary import TaggedFeatures
+from geometry.packed import expand, ranges
+from pipeline.osm.hashes import exact_hash, shape_hash
+from pipeline.osm.merge import KINDS, TYPES
 from schemas.features import CELL_ZOOM, CELLS, DROPS, Kind, ObjectType, drop_row
 from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_to_lonlat
 
@@ -24,7 +27,30 @@ MARGIN = 1 / 128
 
 Geometries = NDArray[Any]  # object array of shapely geometries
 
-CELLS_WITH_PAINT = CELLS.append(pa.field("paint", pa.uint8()))  # pixel value of the class raster
+#: CELLS before its merge: tags are still indices of a table's own texts, and duplicates are still there.
+CUT = pa.schema([*CELLS, pa.field("twin", pa.uint64())])  # equal for whole objects of the same shape
+
+
+@dataclass(frozen=True, eq=False)
+class WholeFeatures:
+    """F features of one table, before they are cut."""
+
+    osm_type: NDArray[np.uint8]  # [F]
+    osm_id: NDArray[np.int64]  # [F]
+    kind: NDArray[np.uint8]  # [F]
+    timestamp: NDArray[np.int64]  # [F] seconds since 1970, 0 unknown
+    geometry: Geometries  # [F] shapely, lon/lat degrees
+
+
+def whole_features(table: pa.Table) -> WholeFeatures:
+    """The columns of a FEATURES table that cutting needs."""
+    return WholeFeatures(
+        pc.index_in(table["osm_type"], TYPES).to_numpy().astype(np.uint8),
+        table["osm_id"].to_numpy(),
+        pc.index_in(table["kind"], KINDS).to_numpy().astype(np.uint8),
+        pc.divide(table["timestamp"].cast(pa.int64()), 1000).fill_null(0).to_numpy(),
+        shapely.from_wkb(table["geometry"].to_numpy()),
+    )
 
 
 def densify(geometry: Geometries) -> Geometries:
@@ -70,24 +96,25 @@ def _densify_coordinates(xy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def cut_to_cells(
-    osm_type: NDArray[np.uint8],
-    osm_id: NDArray[np.int64],
-    kind: NDArray[np.uint8],
-    geometry: Geometries,
-    tagged: TaggedFeatures,
+    features: WholeFeatures,
+    offsets: NDArray[np.int64],
+    tags: NDArray[np.int64],
+    paint: NDArray[np.uint8],
     zoom: int = CELL_ZOOM,
 ) -> tuple[pa.Table, pa.Table]:
-    """Cells table (CELLS_WITH_PAINT sorted by cell, kind, type, id) and DROPS rows.
+    """CUT table sorted by cell, kind, type and id, and DROPS rows of what was refused or repaired.
 
     Args:
-        osm_type, osm_id, kind: per feature.
-        geometry: shapely objects in lon/lat degrees.
-        tagged: tag ids and paint classes of the same features.
+        features: F of them.
+        offsets, tags: their tag lists, i64[F+1] and i64[T].
+        paint: their pixel values in the class raster, u8[F].
         zoom: of the cells.
     """
-    geometry = _repair(densify(geometry), kind)
+    osm_type, osm_id, kind = features.osm_type, features.osm_id, features.kind
+    geometry, repaired = _repair(densify(features.geometry), kind)
     bounds = shapely.bounds(geometry)
-    usable, drops = _refuse(bounds, osm_type, osm_id, kind, geometry)
+    usable, drops = _refuse(bounds, features, geometry)
+    drops += [_drop(features, i, "geometry_repaired") for i in repaired if usable[i]]
     rows = np.flatnonzero(usable)
     feature, column, line = _cells_of(bounds[rows], zoom)
     feature = rows[feature]
@@ -102,16 +129,14 @@ def cut_to_cells(
     cell = line * (1 << zoom) + column
     order = np.lexsort((osm_id[feature], osm_type[feature], kind[feature], cell))
     feature, cell, pieces = feature[order], cell[order], pieces[order]
-    starts, ends = tagged.offsets[feature], tagged.offsets[feature + 1]
-    row, k = expand(ends - starts)
-    lists = pa.ListArray.from_arrays(
-        pa.array(np.concatenate(([0], np.cumsum(ends - starts))), pa.int32()), pa.array(tagged.ids[starts[row] + k])
-    )
+    at, starts = ranges(offsets, feature)
+    lists = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(tags[at], pa.int64()))
     columns = [
         pa.array(cell), pa.array(osm_type[feature]), pa.array(osm_id[feature]), pa.array(kind[feature]), lists,
-        pa.array(shapely.to_wkb(pieces), pa.binary()), pa.array(tagged.paint[feature]),
+        pa.array(shapely.to_wkb(pieces), pa.binary()), pa.array(paint[feature]), pa.array(features.timestamp[feature]),
+        pa.array(exact_hash(pieces)), pa.array(shape_hash(features.geometry, kind)[feature]),
     ]  # fmt: skip
-    return pa.Table.from_arrays(columns, schema=CELLS_WITH_PAINT), pa.Table.from_pylist(drops, schema=DROPS)
+    return pa.Table.from_arrays(columns, schema=CUT), pa.Table.from_pylist(drops, schema=DROPS)
 
 
 def keep_dimension(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
@@ -131,23 +156,27 @@ def keep_dimension(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
     return result
 
 
-def _repair(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
-    """Polygons that rounding made invalid, made valid again."""
+def _repair(geometry: Geometries, kind: NDArray[np.uint8]) -> tuple[Geometries, NDArray[np.int64]]:
+    """Polygons that cross themselves, made valid; which they are."""
     bad = np.flatnonzero((kind == Kind.POLYGON) & ~shapely.is_valid(geometry))
     if not len(bad):
-        return geometry
+        return geometry, bad
     result = geometry.copy()
     result[bad] = keep_dimension(shapely.make_valid(geometry[bad], method="structure", keep_collapsed=False), kind[bad])
-    return result
+    return result, bad
+
+
+def _drop(features: WholeFeatures, i: Any, reason: str) -> dict[str, object]:
+    name = ObjectType(features.osm_type[i]).name.lower()
+    detail = "kept, made valid" if reason == "geometry_repaired" else ""
+    return drop_row("cells", "features", reason, osm_type=name, osm_id=int(features.osm_id[i]), detail=detail)
 
 
 def _refuse(
-    bounds: NDArray[np.float64],
-    osm_type: NDArray[np.uint8],
-    osm_id: NDArray[np.int64],
-    kind: NDArray[np.uint8],
-    geometry: Geometries,
+    bounds: NDArray[np.float64], features: WholeFeatures, geometry: Geometries
 ) -> tuple[NDArray[np.bool_], list[dict[str, object]]]:
+    """Which features have a place in a cell, and DROPS rows of the others."""
+    kind = features.kind
     empty = np.asarray(np.isnan(bounds).any(axis=1))
     wide = bounds[:, 2] - bounds[:, 0] > 180
     beyond = (bounds[:, 1] > WEB_MERCATOR_MAX_LATITUDE) | (bounds[:, 3] < -WEB_MERCATOR_MAX_LATITUDE)
@@ -159,9 +188,7 @@ def _refuse(
     bad = np.zeros(len(bounds), bool)
     drops: list[dict[str, object]] = []
     for reason, mask in reasons.items():
-        for i in np.flatnonzero(mask & ~bad):
-            name = ObjectType(osm_type[i]).name.lower()
-            drops.append(drop_row("cells", "features", reason, osm_type=name, osm_id=int(osm_id[i])))
+        drops += [_drop(features, i, reason) for i in np.flatnonzero(mask & ~bad)]
         bad |= mask
     return ~bad, drops
 

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.catalog.store import Store
-from pipeline.osm.cells import cut_to_cells
-from pipeline.osm.features import merge_features
+from pipeline.osm.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
+from pipeline.osm.passes import GEOMETRY_TYPES
 from pipeline.osm.read import read_extract
-from pipeline.osm.vocabulary import tag_features
+from pipeline.osm.slabs import (
+    RunResult,
+    SlabFiles,
+    SlabJob,
+    cleaned_rows,
+    count_slabs,
+    cut_slab,
+    merge_run,
+    plan_runs,
+)
+from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.shards.plan import Box
 from pipeline.tokens.build import FeatureBatch
 from schemas.errors import InputError
-from schemas.features import FEATURES
+from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
 
-_TYPES = pa.array(["node", "way", "relation"])
-_KINDS = pa.array(["point", "line", "polygon"])
+#: Features that one process cuts in about the time that Ray takes to start.
+_SMALL = 500_000
 
 
 def cache_folder(configured: str) -> Path:
@@ -107,19 +119,40 @@ def features_stage(
     return features, StageRow("features", count, "features", seconds, peak_memory_mb(), drops, cached=not missing)
 
 
-def read_parts(folder: Path) -> pa.Table:
-    """All FEATURES rows of one extract's cache folder."""
-    parts = json.loads((folder / "meta.json").read_text())["parts"]
-    return pa.concat_tables(
-        [FEATURES.empty_table(), *(pq.read_table(folder / p).replace_schema_metadata(None) for p in parts)]
-    )
+def feature_slabs(features: Features) -> list[Slab]:
+    """All features in slabs, in order of type and id."""
+    parts = []
+    for source, folder in enumerate(features.folders):
+        names = json.loads((folder / "meta.json").read_text())["parts"]
+        parts += describe_parts([folder / n for n in names], source)
+    return plan_slabs(parts)
 
 
-def load_features(features: Features) -> tuple[pa.Table, pa.Table]:
-    """The merged FEATURES table and every DROPS row of reading and merging."""
-    tables = [(n, read_parts(f)) for n, f in zip(features.names, features.folders, strict=True)]
-    merged, repeated = merge_features(tables)
-    return merged, pa.concat_tables([*(pq.read_table(f / "drops.parquet") for f in features.folders), repeated])
+def feature_drops(features: Features, repeated: dict[int, int]) -> pa.Table:
+    """DROPS rows of reading the extracts and of merging them (rows left out, by extract)."""
+    read = [pq.read_table(f / "drops.parquet").replace_schema_metadata(None) for f in features.folders]
+    return pa.concat_tables([DROPS.empty_table(), *read, repeated_rows(features.names, repeated)])
+
+
+def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
+    """Write ``features.parquet`` (GeoParquet) slab by slab; its rows, and the DROPS rows, written beside it."""
+    rows, repeated = 0, Counter[int]()
+    out.mkdir(parents=True, exist_ok=True)
+    target, temporary = out / "features.parquet", out / f".features.parquet.{os.getpid()}.tmp"
+    schema = FEATURES.with_metadata(geoparquet_metadata(None, GEOMETRY_TYPES))
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for slab in feature_slabs(features):
+                table, left = load_slab(slab)
+                repeated.update(left)
+                rows += table.num_rows
+                writer.write_table(table.cast(schema), row_group_size=65_536)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    drops = feature_drops(features, dict(repeated))
+    Store(out).write_table("drops.parquet", drops)
+    return rows, drops
 
 
 @dataclass(frozen=True)
@@ -131,52 +164,86 @@ class Cells:
 
     @property
     def path(self) -> str:
-        """Parquet file of the cells, one row group a cell."""
-        return str(self.folder / "cells.parquet")
+        """Folder of the cells, as ``read_cell`` takes it."""
+        return str(self.folder)
 
 
 def vocabulary_stage(
-    features: Features, rules: Rules, min_tag_count: int, zoom: int, cache: Path
+    features: Features, rules: Rules, cleaning: CleaningConfig, zoom: int, cache: Path, runner: Runner, quiet: bool
 ) -> tuple[Cells, StageRow]:
     """Tag ids, vocabulary and cells of the merged features."""
     start = time.monotonic()
     code = code_fingerprint("schemas", "geometry", "pipeline/osm", "pipeline/rules")
     names = [f.name for f in features.folders]
-    cells = Cells(cache / f"cells-{_digest(*names, code, str(min_tag_count), str(zoom))}", zoom)
+    asked = json.dumps(asdict(cleaning), sort_keys=True)
+    cells = Cells(cache / f"cells-{_digest(*names, code, asked, str(zoom))}", zoom)
     meta = cells.folder / "meta.json"
     cached = meta.exists()
+    memory = peak_memory_mb()
     if not cached:
-        _build_cells(cells, features, rules, min_tag_count)
+        memory = _build_cells(cells, features, rules, cleaning, runner, quiet)
     counts = json.loads(meta.read_text())
     seconds = time.monotonic() - start
-    return cells, StageRow("vocabulary", counts["tags"], "tags", seconds, peak_memory_mb(), counts["drops"], cached)
+    return cells, StageRow("vocabulary", counts["tags"], "tags", seconds, memory, counts["drops"], cached)
 
 
-def _build_cells(cells: Cells, features: Features, rules: Rules, min_tag_count: int) -> None:
-    table, _ = load_features(features)
-    tagged = tag_features(table["tags"], rules, min_tag_count)
-    osm_type = pa.compute.index_in(table["osm_type"], _TYPES).to_numpy().astype(np.uint8)
-    kind = pa.compute.index_in(table["kind"], _KINDS).to_numpy().astype(np.uint8)
-    geometry = shapely.from_wkb(table["geometry"].to_numpy())
-    cut, refused = cut_to_cells(osm_type, table["osm_id"].to_numpy(), kind, geometry, tagged, cells.zoom)
+def _build_cells(
+    cells: Cells, features: Features, rules: Rules, cleaning: CleaningConfig, runner: Runner, quiet: bool
+) -> float:
+    """Cut, count, merge; ``meta.json`` is written last. Returns the largest peak memory of a process in MB."""
+    folder, memory = cells.folder / "slabs", peak_memory_mb()
+    slabs = feature_slabs(features)
+    jobs = [SlabJob(slab, i, folder, rules, cells.zoom) for i, slab in enumerate(slabs)]
+    small = features.count < _SMALL
+    with Progress("cells, cut", len(jobs), "slabs", quiet) as progress:
+        for _, _, used in runner.map(cut_slab, jobs, small=small):
+            memory = max(memory, used)
+            progress.advance(1)
+    counted = count_slabs(folder, len(jobs), cleaning.min_tag_count, cleaning.min_key_count)
+    runs = plan_runs(counted, folder, cells.folder)
+    results: list[RunResult] = []
+    with Progress("cells, merged", len(runs), "runs of cells", quiet) as progress:
+        for _, result, used in runner.map(merge_run, runs, small=small):
+            memory = max(memory, used)
+            results.append(result)
+            progress.advance(1)
+    results.sort(key=lambda r: r.index)
     store = Store(cells.folder)
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, cut.schema, compression="zstd") as writer:
-        column = cut["cell"].to_numpy()
-        starts = np.flatnonzero(np.diff(column, prepend=-1))
-        for first, last in zip(starts, np.append(starts[1:], len(column))[: len(starts)], strict=True):
-            writer.write_table(cut.slice(first, last - first), row_group_size=max(1, int(last - first)))
-    store.write("cells.parquet", buffer.getvalue())
-    store.write_table("vocabulary.parquet", tagged.vocabulary)
-    store.write_table("drops.parquet", refused)
-    meta = {"tags": tagged.vocabulary.num_rows, "drops": refused.num_rows, "rows": cut.num_rows}
+    index = [(cell, run.index, group) for run in results for group, cell in enumerate(run.cells)]
+    store.write("index.json", json.dumps(index).encode())
+    store.write_table("vocabulary.parquet", counted.vocabulary.table())
+    cut = [pq.read_table(SlabFiles(folder, i).drops).replace_schema_metadata(None) for i in range(len(jobs))]
+    cleaned = pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS)
+    own = pa.concat_tables([DROPS.empty_table(), *cut, cleaned, cleaned_rows(results)])
+    store.write_table("drops.parquet", pa.concat_tables([feature_drops(features, counted.repeated), own]))
+    shutil.rmtree(folder, ignore_errors=True)
+    meta = {"tags": len(counted.vocabulary.texts), "drops": own.num_rows, "features": counted.features}
     store.write("meta.json", json.dumps(meta, sort_keys=True).encode())
+    return memory
+
+
+@lru_cache(maxsize=8)
+def _cell_index(path: str) -> dict[int, tuple[int, int]]:
+    """File number and row group of every cell."""
+    rows = json.loads((Path(path) / "index.json").read_bytes())
+    return {cell: (run, group) for cell, run, group in rows}
 
 
 @lru_cache(maxsize=4)
 def read_cell(path: str, cell: int) -> FeatureBatch:
-    """Features of one cell; the last few stay in memory, since neighbouring shards share them."""
-    table = pq.read_table(path, filters=[("cell", "=", cell)]).combine_chunks()
+    """Features of one cell; the last few stay in memory, since neighbouring shards share them.
+
+    Args:
+        path: ``Cells.path``.
+        cell: y * 2^zoom + x; one without a feature gives an empty batch.
+    """
+    place = _cell_index(path).get(cell)
+    if place is None:
+        table = CELLS.empty_table()
+    else:
+        file = pq.ParquetFile(Path(path) / f"cells-{place[0]:05d}.parquet")
+        table = file.read_row_group(place[1], use_threads=False)
+    table = table.combine_chunks()
     lists = table["tag_ids"].combine_chunks()
     if isinstance(lists, pa.ChunkedArray):  # an empty table has no chunk
         lists = pa.array([], lists.type)
@@ -191,12 +258,29 @@ def read_cell(path: str, cell: int) -> FeatureBatch:
     )
 
 
+@lru_cache(maxsize=4)
+def read_cell_column(path: str, cell: int, name: str) -> NDArray[Any]:
+    """One numeric column of CELLS for the rows of ``read_cell``, in their order."""
+    place = _cell_index(path).get(cell)
+    if place is None:
+        return CELLS.empty_table()[name].to_numpy()
+    file = pq.ParquetFile(Path(path) / f"cells-{place[0]:05d}.parquet")
+    return file.read_row_group(place[1], columns=[name], use_threads=False)[name].to_numpy()
+
+
+@lru_cache(maxsize=4)
+def read_edit_times(path: str, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of the objects of one cell: osm_id * 3 + osm_type, rising, and time of the last edit in seconds since 1970."""
+    columns = (read_cell_column(path, cell, name) for name in ("osm_id", "osm_type", "timestamp"))
+    osm_id, osm_type, timestamp = columns
+    identity = osm_id * len(ObjectType) + osm_type
+    order = np.argsort(identity, kind="stable")
+    return identity[order], timestamp[order]
+
+
 def cell_ids(path: str) -> list[int]:
-    """Cells that hold a feature, from the file's statistics alone."""
-    metadata = pq.ParquetFile(path).metadata
-    column = metadata.schema.to_arrow_schema().names.index("cell")
-    groups = (metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups))
-    return sorted({int(s.min) for s in groups})
+    """Cells that hold a feature."""
+    return sorted(_cell_index(path))
 
 
 def _digest(*parts: str) -> str:

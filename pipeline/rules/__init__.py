@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -138,7 +139,20 @@ def _areas(d: dict[str, Any]) -> AreaRules:
 
 
 def _tags(d: dict[str, Any]) -> TagRules:
-    return TagRules(str(d["version"]), frozenset(d["drop"]), tuple(d["drop_prefixes"]), frozenset(d.get("keep") or ()))
+    corrections = {str(k): None if v is None else str(v) for k, v in (d.get("corrections") or {}).items()}
+    for wrong, right in corrections.items():
+        if right is not None and ("=" in wrong) != ("=" in right):
+            raise ConfigError(f"tags.yaml corrects {wrong!r} to {right!r}; both must be keys, or both key=value")
+    patterns = str(d.get("malformed_key") or ""), str(d.get("malformed_value") or "")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"tags.yaml: {pattern!r} is no regular expression: {error}") from None
+    return TagRules(
+        str(d["version"]), frozenset(d["drop"]), tuple(d["drop_prefixes"]), frozenset(d.get("keep") or ()),
+        corrections, *patterns,
+    )  # fmt: skip
 
 
 def _paint(d: dict[str, Any]) -> PaintRules:

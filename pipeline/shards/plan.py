@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,40 @@ def order_tiles(tiles: Ints, zoom: int) -> Ints:
     return tiles[np.argsort(hilbert(tiles[:, 0], tiles[:, 1], zoom), kind="stable")]
 
 
-def cut_shards(tiles: Ints, tiles_per_shard: int) -> list[Ints]:
-    """Runs of planned tiles, by count alone: what is accepted later cannot shift a neighbour."""
+def cut_shards(tiles: Ints, zoom: int, tiles_per_shard: int) -> list[Ints]:
+    """Runs of planned tiles i64[T,2] along the Hilbert curve, cut where quads of the tile pyramid end.
+
+    A shard is a run of sibling quads that together hold at most ``tiles_per_shard`` tiles. So a tile that an update
+    adds or takes away changes the shards of its own quad, and shifts no other's border.
+
+    Raises:
+        InputError: there is no tile.
+    """
     if not len(tiles):
         raise InputError("no tile is left to build: the imagery does not cover the region, or no object meets a tile")
-    return [tiles[i : i + tiles_per_shard] for i in range(0, len(tiles), tiles_per_shard)]
+    distance = hilbert(tiles[:, 0], tiles[:, 1], zoom)
+    edges = [*_runs(distance, 0, zoom, tiles_per_shard), len(tiles)]
+    return [tiles[a:b] for a, b in pairwise(edges)]
+
+
+def _runs(distance: Ints, start: int, level: int, most: int) -> list[int]:
+    """Where each run of a quad begins: ``distance`` [N] are its tiles, the first of them number ``start``.
+
+    The quad has 4^level places.
+    """
+    if len(distance) <= most or level == 0:
+        return [start] if len(distance) else []
+    quarter = distance >> (2 * (level - 1))
+    edges = [*np.searchsorted(quarter, np.unique(quarter)).tolist(), len(distance)]
+    runs: list[int] = []
+    held = most + 1  # tiles of the run that may still grow; more than allowed: none may
+    for a, b in pairwise(edges):
+        if b - a > most:
+            runs += _runs(distance[a:b], start + a, level - 1, most)
+            held = most + 1
+        elif held + b - a > most:
+            runs.append(start + a)
+            held = b - a
+        else:
+            held += b - a
+    return runs

@@ -2,115 +2,69 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from dataclasses import dataclass
-from hashlib import sha256
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.alignment import lonlat_to_normalised, place
-from pipeline.catalog.store import Store
-from pipeline.config import ShardsConfig
-from pipeline.imagery.local import Scene, TileImage, encode, read_tiles
-from pipeline.osm.stage import read_cell
-from pipeline.rules import PaintRules
-from pipeline.shards.tar import TarWriter
-from pipeline.streetview.photos import Photo, encode_photo
+from pipeline.alignment import Placement, lonlat_to_normalised, place
+from pipeline.imagery.local import TileImage, encode, read_tiles
+from pipeline.osm.stage import read_cell, read_edit_times
+from pipeline.shards.job import ShardJob, Tile
+from pipeline.shards.reuse import adopt, shard_inputs
+from pipeline.shards.write import ShardResult, ShardWriter, sample_meta
+from pipeline.streetview.photos import encode_photo
 from pipeline.tokens.build import build_tokens
 from pipeline.tokens.raster import encode_png
-from schemas.catalog import TABLES, pending_file, shard_name
 from schemas.errors import InputError
-from schemas.features import drop_row
+from schemas.features import ObjectType, drop_row
 from schemas.footprint import Footprint, xyz_footprint
 from schemas.keys import XyzKey
-from schemas.sample import (
-    JSON,
-    OSM_RASTER,
-    OSM_TOKENS,
-    RsInfo,
-    SampleMeta,
-    StreetviewInfo,
-    member_order,
-    rounded,
-    sample_hash,
-)
-from schemas.splits import assign_split
+from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, RsInfo, SampleMeta, StreetviewInfo, rounded
 from schemas.tokens import OsmTokens
-
-Tile = tuple[int, int]
 
 #: Pixels of class raster that are painted at once: 256 tiles of 256 px amortise the calls and stay below 1 GB.
 _PIXELS = 256 * 256 * 256
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """Everything one task needs."""
-
-    out: str
-    index: int
-    tiles: NDArray[np.int64]  # [T,2] x, y in shard order
-    config: ShardsConfig
-    paint: PaintRules
-    cells: str  # Parquet file
-    cell_zoom: int
-    scenes: list[Scene]
-    photos: dict[Tile, list[Photo]]
-    min_objects: int
-    osm_time: str | None
-    licences: dict[str, str]  # osm | rs | sv
-    source: str  # region name
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What the driver is told."""
-
-    index: int
-    planned: int
-    samples: int
-    photos: int
-    bytes: int
-    drops: int
-    write_seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
     tokens: OsmTokens
     raster: NDArray[np.uint8] | None
+    edited: str | None  # newest edit of its objects, ISO 8601
 
 
 def build_shard(job: ShardJob) -> ShardResult:
-    """Build and write one shard: the tar first, its index rows after it, the row of ``shards`` last."""
-    drops: list[dict[str, Any]] = []
+    """Build and write one shard, or take it over from an earlier version of the dataset."""
+    inputs = shard_inputs(job)
+    if job.previous and (kept := adopt(job, inputs)) is not None:
+        return kept
+    writer = ShardWriter(job.out, job.index, job.osm_time, inputs)
     footprints = {
         (int(x), int(y)): xyz_footprint(XyzKey(job.config.zoom, int(x), int(y), job.config.size)) for x, y in job.tiles
     }
-    images = _images(job, footprints, drops)
+    images = _images(job, footprints, writer.drops)
     tiles = [t for t in footprints if not job.scenes or t in images]
-    tokens = _tokens(job, footprints, tiles, drops)
+    tokens = _tokens(job, footprints, tiles, writer.drops)
     tiles = [t for t in tiles if t in tokens]
-    tar = TarWriter()
-    samples: list[dict[str, Any]] = []
-    streetview: list[dict[str, Any]] = []
     if tiles:
         placement = place([footprints[t] for t in tiles])
     for position, tile in enumerate(tiles):
-        members, meta = _members(
-            job, footprints[tile], images.get(tile), tokens[tile], tile, placement, position, drops
-        )
-        samples.append(_sample_row(job, tar, members, meta, tokens[tile].tokens, placement.corners[position], position))
-        streetview += [_photo_row(job, meta.footprint.key, info) for info in meta.streetview]
-    started = time.monotonic()
-    size = _write(job, tar, samples, streetview, drops)
-    spent = time.monotonic() - started
-    return ShardResult(job.index, len(job.tiles), len(samples), len(streetview), size, len(drops), spent)
+        osm = tokens[tile]
+        members, meta = _members(job, footprints[tile], images.get(tile), osm, tile, placement, position, writer.drops)
+        writer.add(members, meta, osm.tokens, placement.corners[position], _licences(job, meta, osm.tokens))
+    return writer.finish(len(job.tiles))
+
+
+def _licences(job: ShardJob, meta: SampleMeta, tokens: OsmTokens) -> set[str]:
+    """Licences of a sample's image and OSM data."""
+    licences = {job.licences["osm"]} if len(tokens) and "osm" in job.licences else set()
+    if meta.rs and (rs_licence := job.config.rs.licence or job.licences.get("rs")):
+        licences.add(rs_licence)
+    return licences
 
 
 def _images(job: ShardJob, footprints: dict[Tile, Footprint], drops: list[dict[str, Any]]) -> dict[Tile, TileImage]:
@@ -165,7 +119,18 @@ def _token_batch(job: ShardJob, cell: int, tiles: list[Tile], footprints: dict[T
         paint=job.paint if settings.raster else None, gsd=placement.gsd.mean(axis=1), seed=settings.seed,
     )  # fmt: skip
     rasters = built.rasters if built.rasters is not None else [None] * len(tiles)
-    return {t: _Tokens(tokens, raster) for t, tokens, raster in zip(tiles, built.tokens, rasters, strict=True)}
+    return {
+        t: _Tokens(tokens, raster, _edited(job, cell, tokens))
+        for t, tokens, raster in zip(tiles, built.tokens, rasters, strict=True)
+    }
+
+
+def _edited(job: ShardJob, cell: int, tokens: OsmTokens) -> str | None:
+    """Newest edit of the objects of a tile, ISO 8601; None without objects, or where the extract has no times."""
+    identity, times = read_edit_times(job.cells, cell)
+    own = tokens.osm_id * len(ObjectType) + tokens.osm_type
+    newest = int(times[np.searchsorted(identity, own)].max(initial=0))
+    return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else None
 
 
 def _members(
@@ -174,7 +139,7 @@ def _members(
     image: TileImage | None,
     osm: _Tokens,
     tile: Tile,
-    placement: Any,
+    placement: Placement,
     position: int,
     drops: list[dict[str, Any]],
 ) -> tuple[dict[str, bytes], SampleMeta]:
@@ -198,19 +163,10 @@ def _members(
             )
         )
     streetview = _streetview(job, footprint, tile, members, drops)
-    bbox = tuple(rounded(v) for v in placement.bbox[position])
-    meta = SampleMeta(
-        footprint=footprint,
-        gsd=(rounded(placement.gsd[position, 0]), rounded(placement.gsd[position, 1])),
-        lon=rounded(placement.centre[position, 0]),
-        lat=rounded(placement.centre[position, 1]),
-        bbox=(bbox[0], bbox[1], bbox[2], bbox[3]),
-        split=assign_split((bbox[0], bbox[1], bbox[2], bbox[3]), job.config.split),
-        osm_time=job.osm_time,
-        rs=rs,
-        streetview=streetview,
-        provenance={"region": job.source},
-    )
+    meta = sample_meta(
+        footprint, placement, position, job.config.split,
+        osm_edited=osm.edited, rs=rs, streetview=streetview, provenance={"region": job.source},
+    )  # fmt: skip
     members[JSON] = meta.to_bytes()
     return members, meta
 
@@ -259,73 +215,3 @@ def _streetview(
 def _position(value: float) -> float:
     """A normalised coordinate for the JSON document: rounding never moves a photo out of its tile."""
     return min(max(rounded(value), 0.0), 1.0 - 1e-9)
-
-
-def _sample_row(
-    job: ShardJob,
-    tar: TarWriter,
-    members: dict[str, bytes],
-    meta: SampleMeta,
-    tokens: OsmTokens,
-    corners: NDArray[np.float64],
-    position: int,
-) -> dict[str, Any]:
-    """Append the sample to the tar; its row of ``samples``."""
-    index = []
-    for name in sorted(members, key=member_order):
-        offset = tar.add(f"{meta.footprint.key}.{name}", members[name])
-        index.append({"name": name, "offset": offset, "size": len(members[name])})
-    n_point, n_line, n_polygon = tokens.counts()
-    licences = {job.licences["osm"]} if len(tokens) and "osm" in job.licences else set()
-    if meta.rs and (rs_licence := job.config.rs.licence or job.licences.get("rs")):
-        licences.add(rs_licence)
-    licences |= {info.licence for info in meta.streetview if info.licence}
-    return {
-        "key": meta.footprint.key, "shard": f"{shard_name(job.index)}.tar", "position": position, "members": index,
-        "sha256": sample_hash(members), "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), meta.bbox, strict=True)),
-        "lon": meta.lon, "lat": meta.lat, "gsd_x": meta.gsd[0], "gsd_y": meta.gsd[1], "split": meta.split,
-        "n_rs": len(meta.rs), "n_point": n_point, "n_line": n_line, "n_polygon": n_polygon,
-        "n_edges": len(tokens.relation), "n_streetview": len(meta.streetview),
-        "rs_time": meta.rs[0].acquired if meta.rs else None, "osm_time": meta.osm_time,
-        "licences": sorted(licences), "geometry": shapely.to_wkb(shapely.Polygon(corners)),
-    }  # fmt: skip
-
-
-def _photo_row(job: ShardJob, key: str, info: StreetviewInfo) -> dict[str, Any]:
-    row = {name: getattr(info, name) for name in TABLES["streetview"].names if hasattr(info, name)}
-    return row | {"key": key, "shard": f"{shard_name(job.index)}.tar"}
-
-
-def _write(
-    job: ShardJob,
-    tar: TarWriter,
-    samples: list[dict[str, Any]],
-    streetview: list[dict[str, Any]],
-    drops: list[dict[str, Any]],
-) -> int:
-    """Put the tar, then its rows; ``shards`` comes last and says that all of it is there."""
-    store = Store(job.out)
-    name = f"{shard_name(job.index)}.tar"
-    data = tar.finish()
-    store.write(f"shards/{name}", data)
-    rows = {"samples": samples, "streetview": streetview, "drops": drops}
-    rows["shards"] = [_shard_row(job, name, data, samples)]
-    for table in ("samples", "streetview", "drops", "shards"):
-        store.write_table(pending_file(table, job.index), pa.Table.from_pylist(rows[table], schema=TABLES[table]))
-    return len(data)
-
-
-def _shard_row(job: ShardJob, name: str, data: bytes, samples: list[dict[str, Any]]) -> dict[str, Any]:
-    totals: Counter[str] = Counter()
-    for row in samples:
-        totals.update({k: row[k] for k in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")})
-    boxes = np.array([list(row["bbox"].values()) for row in samples]).reshape(-1, 4)
-    bbox = None
-    if len(boxes):
-        bounds = [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
-        bbox = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, bounds), strict=True))
-    counts = {k: totals[k] for k in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")}
-    return {
-        "shard": name, "index": job.index, "planned": len(job.tiles), "samples": len(samples), "bytes": len(data),
-        "sha256": sha256(data).hexdigest(), "bbox": bbox, **counts,
-    }  # fmt: skip

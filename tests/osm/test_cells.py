@@ -12,9 +12,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm.cells import CELLS_WITH_PAINT, MARGIN, MAX_SEGMENT, cut_to_cells, densify
-from pipeline.osm.vocabulary import TaggedFeatures, tag_features
-from schemas.features import CELL_ZOOM, CELLS, DROPS, VOCABULARY, Kind, ObjectType
+from pipeline.osm.cells import CUT, MARGIN, MAX_SEGMENT, WholeFeatures, cut_to_cells, densify, whole_features
+from pipeline.osm.vocabulary import tag_features
+from schemas.features import CELL_ZOOM, DROPS, Kind, ObjectType
 from schemas.footprint import tile_to_lonlat
 from tests.osm.opl import RULES, encoded, read
 from tests.tokens.oracle import mapped
@@ -24,17 +24,14 @@ NEAR = st.tuples(st.floats(8.9, 9.9), st.floats(46.9, 47.6))
 KIND = {"Point": Kind.POINT, "LineString": Kind.LINE, "MultiPolygon": Kind.POLYGON, "Polygon": Kind.POLYGON}
 
 
-def untagged(n: int) -> TaggedFeatures:
-    """Feature i carries the one tag i and is painted as i."""
-    return TaggedFeatures(np.arange(n + 1), np.arange(n), np.arange(n).astype(np.uint8), VOCABULARY.empty_table())
-
-
 def cut(shapes: list[Any], zoom: int = CELL_ZOOM) -> tuple[pa.Table, pa.Table]:
+    """Feature i is way i, edited at second i, carries the one tag i and is painted as i."""
     n = len(shapes)
     kind = np.array([KIND[s.geom_type] for s in shapes], np.uint8)
     geometry = np.empty(n, object)
     geometry[:] = shapes
-    return cut_to_cells(np.ones(n, np.uint8), np.arange(n), kind, geometry, untagged(n), zoom)
+    features = WholeFeatures(np.ones(n, np.uint8), np.arange(n), kind, np.arange(n), geometry)
+    return cut_to_cells(features, np.arange(n + 1), np.arange(n), np.arange(n).astype(np.uint8), zoom)
 
 
 def cell_box(cell: int, margin: float = 0.0, zoom: int = CELL_ZOOM) -> Any:
@@ -88,7 +85,7 @@ def test_densifying_agrees_with_the_rule_written_down_again(shape: Any) -> None:
 @given(st.lists(shapes(), min_size=1, max_size=4))
 def test_the_pieces_in_all_cells_are_the_whole_feature(features: list[Any]) -> None:
     table, drops = cut(features)
-    assert table.schema.equals(CELLS_WITH_PAINT)
+    assert table.schema.equals(CUT)
     assert drops.num_rows == 0
     for n, whole in enumerate(features):
         rows = [r for r in table.to_pylist() if r["osm_id"] == n]
@@ -107,7 +104,10 @@ def test_the_pieces_in_all_cells_are_the_whole_feature(features: list[Any]) -> N
         joined = shapely.union_all(list(pieces.values()))
         assert joined.area == pytest.approx(whole.area, abs=1e-9)
         assert whole.difference(joined.buffer(1e-7)).is_empty
-        assert all(r["tag_ids"] == [n] and r["paint"] == n and r["kind"] == KIND[whole.geom_type] for r in rows)
+        assert all(
+            r["tag_ids"] == [n] and r["paint"] == r["timestamp"] == n and r["kind"] == KIND[whole.geom_type]
+            for r in rows
+        )
 
 
 @given(st.lists(shapes(), max_size=5))
@@ -115,7 +115,6 @@ def test_rows_are_sorted_by_cell_kind_type_and_id(features: list[Any]) -> None:
     table, _ = cut(features)
     rows = [(r["cell"], r["kind"], r["osm_type"], r["osm_id"]) for r in table.to_pylist()]
     assert rows == sorted(set(rows))
-    assert CELLS_WITH_PAINT.names == [*CELLS.names, "paint"]
 
 
 def test_a_place_near_a_cells_side_lies_in_both_cells() -> None:
@@ -171,9 +170,9 @@ def test_the_edges_of_the_world_belong_to_a_cell(shape: Any) -> None:
     assert drops.num_rows == 0
 
 
-def test_a_bow_tie_is_repaired_to_its_two_parts() -> None:
+def test_a_bow_tie_is_repaired_to_its_two_parts_and_counted() -> None:
     table, drops = cut([shapely.Polygon([(9, 47), (9.1, 47.1), (9.1, 47), (9, 47.1)])])
-    assert drops.num_rows == 0
+    assert drops["reason"].to_pylist() == ["geometry_repaired"]
     pieces = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
     assert shapely.is_valid(pieces).all()
     assert shapely.union_all(pieces).area == pytest.approx(0.005)
@@ -205,15 +204,13 @@ def test_odd_objects_reach_the_cells_or_the_drops(tmp_path: Path) -> None:
     assert extract.features.num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
     table = extract.features
     tagged = tag_features(table["tags"], RULES, 1)
-    kind = np.array([Kind[k.upper()] for k in table["kind"].to_pylist()], np.uint8)
-    osm_type = np.array([ObjectType[t.upper()] for t in table["osm_type"].to_pylist()], np.uint8)
-    geometry = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
-    cells, drops = cut_to_cells(osm_type, table["osm_id"].to_numpy(), kind, geometry, tagged)
+    features = whole_features(table)
+    cells, drops = cut_to_cells(features, tagged.offsets, tagged.ids, tagged.paint)
     reached = set(zip(cells["osm_type"].to_pylist(), cells["osm_id"].to_pylist(), strict=True))
     gone = {
         (ObjectType[t.upper()], i)
         for t, i in zip(drops["osm_type"].to_pylist(), drops["osm_id"].to_pylist(), strict=True)
     }
-    every = set(zip(osm_type.tolist(), table["osm_id"].to_pylist(), strict=True))
+    every = set(zip(features.osm_type.tolist(), features.osm_id.tolist(), strict=True))
     assert reached | gone == every
     assert not reached & gone

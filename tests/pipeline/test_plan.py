@@ -47,14 +47,44 @@ def test_too_many_tiles_are_refused_with_the_setting_to_change() -> None:
         extent_tiles([(-10, 40, 10, 60)], 17, 1000)
 
 
-def test_shards_are_cut_by_planned_count_alone() -> None:
-    tiles = order_tiles(extent_tiles([(9.0, 47.0, 9.1, 47.1)], 15, 10**6), 15)
-    shards = cut_shards(tiles, 16)
-    assert [len(s) for s in shards[:-1]] == [16] * (len(shards) - 1)
-    np.testing.assert_array_equal(np.concatenate(shards), tiles)
-    np.testing.assert_array_equal(cut_shards(tiles[:40], 16)[1], shards[1])
+TILES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=120, unique=True)
+
+
+def shards_of(tiles: list[tuple[int, int]], most: int) -> list[tuple[tuple[int, int], ...]]:
+    cut = cut_shards(order_tiles(np.array(tiles, np.int64), 4), 4, most)
+    return [tuple((int(x), int(y)) for x, y in shard) for shard in cut]
+
+
+@given(TILES, st.integers(1, 40))
+def test_shards_hold_every_tile_once_in_hilbert_order_and_no_more_than_asked(
+    tiles: list[tuple[int, int]], most: int
+) -> None:
+    shards = shards_of(tiles, most)
+    assert [t for s in shards for t in s] == [tuple(t) for t in order_tiles(np.array(tiles), 4).tolist()]
+    assert all(1 <= len(s) <= most for s in shards)
+
+
+@given(TILES, st.sampled_from([4, 16, 32]), st.tuples(st.integers(0, 15), st.integers(0, 15)))
+def test_a_new_tile_changes_no_shard_outside_the_quad_that_it_fills(
+    tiles: list[tuple[int, int]], most: int, new: tuple[int, int]
+) -> None:
+    """The smallest quad around the new tile that is larger than a shard: outside it every shard stays."""
+    level = next(k for k in range(5) if k == 4 or sum(_quad(t, k) == _quad(new, k) for t in {*tiles, new}) > most)
+    before, after = shards_of(tiles, most), shards_of([*{*tiles, new}], most)
+    outside = {s for s in before if all(_quad(t, level) != _quad(new, level) for t in s)}
+    assert outside <= set(after)
+
+
+def _quad(tile: tuple[int, int], level: int) -> tuple[int, int]:
+    return tile[0] >> level, tile[1] >> level
+
+
+def test_full_quads_make_full_shards() -> None:
+    tiles = [(x, y) for x in range(16) for y in range(16)]
+    assert [len(s) for s in shards_of(tiles, 16)] == [16] * 16
+    assert [len(s) for s in shards_of(tiles, 32)] == [32] * 8
 
 
 def test_an_empty_plan_says_why() -> None:
     with pytest.raises(InputError, match="no tile is left"):
-        cut_shards(np.zeros((0, 2), np.int64), 16)
+        cut_shards(np.zeros((0, 2), np.int64), 4, 16)

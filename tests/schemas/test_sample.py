@@ -46,7 +46,7 @@ FOOTPRINTS = st.builds(
 META = st.builds(
     SampleMeta, footprint=FOOTPRINTS, gsd=st.tuples(NUMBER, NUMBER), lon=NUMBER, lat=NUMBER,
     bbox=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER), split=st.sampled_from(("train", "val", "test", "buffer")),
-    osm_time=MAYBE, rs=st.lists(RS, max_size=2), streetview=st.lists(SV, max_size=2),
+    osm_edited=MAYBE, rs=st.lists(RS, max_size=2), streetview=st.lists(SV, max_size=2),
     provenance=st.dictionaries(TEXT, TEXT, max_size=3),
 )  # fmt: skip
 JSON_VALUES = st.recursive(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import shapely
 
-from pipeline.osm.cells import cut_to_cells
-from pipeline.osm.features import merge_features
+from pipeline.osm.cells import cut_to_cells, whole_features
 from pipeline.osm.read import read_extract
 from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import Rules, load_rules
@@ -45,12 +45,10 @@ def place_of_features(
 ) -> Place:
     """A place from a FEATURES table."""
     tagged = tag_features(table["tags"], rules, 1)
-    osm_type = np.array([TYPES.index(t) for t in table["osm_type"].to_pylist()], np.uint8)
-    kind = np.array([KINDS.index(k) for k in table["kind"].to_pylist()], np.uint8)
-    geometry = shapely.from_wkb(np.array(table["geometry"].to_pylist(), object))
-    cells, drops = cut_to_cells(osm_type, table["osm_id"].to_numpy(), kind, geometry, tagged)
+    cells, drops = cut_to_cells(whole_features(table), tagged.offsets, tagged.ids, tagged.paint)
     ids = [tagged.ids[a:b].tolist() for a, b in zip(tagged.offsets[:-1], tagged.offsets[1:], strict=True)]
-    gone = set(zip(drops["osm_type"].to_pylist(), drops["osm_id"].to_pylist(), strict=True))
+    lost = drops.filter(pa.compute.not_equal(drops["reason"], "geometry_repaired"))
+    gone = set(zip(lost["osm_type"].to_pylist(), lost["osm_id"].to_pylist(), strict=True))
     rows = table.select(["osm_type", "osm_id", "kind", "geometry"]).to_pylist()
     whole = [f for f, r in zip(features_of(rows, ids), rows, strict=True) if (r["osm_type"], r["osm_id"]) not in gone]
     return Place(cells, cells["cell"].to_numpy(), drops, whole, extent)
@@ -60,9 +58,7 @@ def read_place(path: Path, rules: Rules = RULES) -> Place:
     """A place from an OSM file."""
     with tempfile.TemporaryDirectory() as folder:
         extract = read_extract(path, rules, Path(folder))
-        table = extract.features
-    features, _ = merge_features([(path.name, table)])
-    return place_of_features(features, extract.extent, rules)
+        return place_of_features(extract.features, extract.extent, rules)
 
 
 def batch_of(place: Place, cell: int) -> FeatureBatch:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geometry.mix import GOLDEN, mix
 from schemas.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -22,10 +23,6 @@ Shuffle = Literal["global", "none"]
 #: Rounds of the Feistel network. Four make a pseudo-random permutation of wide words (Luby and Rackoff 1988); small
 #: epochs have halves of a few bits, which need more.
 ROUNDS = 10
-#: Increment and multipliers of SplitMix64 (Steele, Lea and Flood 2014).
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +38,6 @@ class Place:
             raise ConfigError(f"rank {self.rank} is outside 0..{self.world - 1}; check RANK and WORLD_SIZE")
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} is negative; 0 reads in the training process")
-
-
-def mix(value: Any) -> Any:
-    """SplitMix64's finaliser: u64 array or number to the same, each bit depending on all."""
-    with np.errstate(over="ignore"):
-        value = (value ^ (value >> np.uint64(30))) * _MIX_1
-        value = (value ^ (value >> np.uint64(27))) * _MIX_2
-        return value ^ (value >> np.uint64(31))
 
 
 def epoch_key(content: str, selection: str, shuffle: Shuffle, seed: int, epoch: int) -> int:

@@ -1,0 +1,20 @@
+"""SplitMix64 (Steele, Lea and Flood 2014): the one source of pseudo-random words and 64-bit hashes of arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+#: Increment and multipliers of SplitMix64.
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def mix(value: Any) -> Any:
+    """SplitMix64's finaliser: u64 array or number to the same, each bit depending on all."""
+    with np.errstate(over="ignore"):
+        value = (value ^ (value >> np.uint64(30))) * _MIX_1
+        value = (value ^ (value >> np.uint64(27))) * _MIX_2
+        return value ^ (value >> np.uint64(31))

@@ -1,0 +1,133 @@
+"""Feature parts of several extracts made one, slab by slab: each (type, id) once, its newest version.
+
+A slab is a range of ids of one type, so that what belongs together comes together while memory holds one slab alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.features import DROPS, FEATURES, ObjectType, drop_row
+
+TYPES = pa.array([t.name.lower() for t in ObjectType])
+KINDS = pa.array(["point", "line", "polygon"])
+
+#: Features a slab, about: one takes about 100 MB while it is worked on.
+SLAB = 100_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """A Parquet file of FEATURES rows of one type."""
+
+    path: Path
+    source: int  # which extract
+    osm_type: str
+    first: int  # lowest id
+    last: int  # highest id
+    rows: int
+
+
+@dataclass(frozen=True)
+class Slab:
+    """All features of one type with first <= id <= last."""
+
+    osm_type: str
+    first: int
+    last: int
+    parts: list[Part]  # that may hold some
+
+
+def describe_parts(paths: Sequence[Path], source: int) -> list[Part]:
+    """Type and id range of each file, from its statistics."""
+    parts = []
+    for path in paths:
+        metadata = pq.read_metadata(path)
+        names = metadata.schema.to_arrow_schema().names
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        ids = [g.column(names.index("osm_id")).statistics for g in groups]
+        types = {g.column(names.index("osm_type")).statistics.min for g in groups}
+        if metadata.num_rows:
+            first, last = min(s.min for s in ids), max(s.max for s in ids)
+            parts.append(Part(path, source, types.pop(), first, last, metadata.num_rows))
+    return parts
+
+
+def plan_slabs(parts: Sequence[Part], size: int = SLAB) -> list[Slab]:
+    """Slabs of about ``size`` features, in order of type and id. Ids are taken as evenly spread within a part."""
+    slabs: list[Slab] = []
+    for osm_type in TYPES.to_pylist():
+        own = sorted((p for p in parts if p.osm_type == osm_type), key=lambda p: (p.first, p.last, p.source))
+        for first, last in _ranges(own, size):
+            slabs.append(Slab(osm_type, first, last, [p for p in own if p.first <= last and p.last >= first]))
+    return slabs
+
+
+def _ranges(parts: Sequence[Part], size: int) -> list[tuple[int, int]]:
+    """Id ranges that hold about ``size`` rows each and together all."""
+    if not parts:
+        return []
+    lows = np.array([p.first for p in parts], np.float64)
+    highs = np.array([p.last for p in parts], np.float64) + 1
+    rows = np.array([p.rows for p in parts], np.float64)
+    knots = np.unique(np.concatenate((lows, highs)))
+    below = np.array([float(np.sum(rows * np.clip((k - lows) / (highs - lows), 0, 1))) for k in knots])
+    count = max(1, round(below[-1] / size))
+    cuts = np.unique(np.interp(np.arange(1, count) * below[-1] / count, below, knots).astype(np.int64))
+    edges = [int(knots[0]), *(int(c) for c in cuts if knots[0] < c < knots[-1]), int(knots[-1])]
+    return [(a, b - 1) for a, b in pairwise(edges)]
+
+
+def load_slab(slab: Slab, columns: list[str] | None = None) -> tuple[pa.Table, dict[int, int]]:
+    """FEATURES rows of a slab sorted by id, and how many were repeated, by the extract that is not used."""
+    tables, sources = [FEATURES.empty_table()], []
+    for part in slab.parts:
+        inside = slab.first <= part.first and part.last <= slab.last
+        filters = None if inside else [("osm_id", ">=", slab.first), ("osm_id", "<=", slab.last)]
+        table = pq.read_table(part.path, filters=filters, use_threads=False).replace_schema_metadata(None)
+        tables.append(table)
+        sources.append(np.full(table.num_rows, part.source))
+    merged, repeated = newest(pa.concat_tables(tables), np.concatenate(sources) if sources else np.zeros(0, np.int64))
+    return (merged if columns is None else merged.select(columns)), repeated
+
+
+def newest(table: pa.Table, source: np.ndarray) -> tuple[pa.Table, dict[int, int]]:
+    """Each (type, id) once, sorted by type (node, way, relation) and id, and the rows left out by source.
+
+    Neighbouring extracts share the objects on their border. The newest version wins; where versions are equal or
+    missing, the newest timestamp, then the extract named first.
+
+    Args:
+        table: FEATURES rows.
+        source: i64, number of each row's extract.
+    """
+    kind = pc.index_in(table["osm_type"], TYPES).to_numpy().astype(np.int64)
+    osm_id = table["osm_id"].to_numpy()
+    same = (kind[1:] == kind[:-1]) & (osm_id[1:] > osm_id[:-1])
+    if (same | (kind[1:] > kind[:-1])).all():  # each once and in order already
+        return table, {}
+    stamp = table["timestamp"].cast(pa.int64()).fill_null(0).to_numpy()
+    order = np.lexsort((source, -stamp, -table["version"].to_numpy().astype(np.int64), osm_id, kind))
+    first = np.ones(len(order), bool)
+    first[1:] = (kind[order[1:]] != kind[order[:-1]]) | (osm_id[order[1:]] != osm_id[order[:-1]])
+    names, counts = np.unique(source[order[~first]], return_counts=True)
+    return table.take(pa.array(order[first])), dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def repeated_rows(names: Sequence[str], repeated: dict[int, int]) -> pa.Table:
+    """DROPS rows that count what other extracts have in an equal or newer version."""
+    rows = [
+        drop_row(
+            "features", names[n], "repeated_in_extracts", detail="an equal or newer version is kept", count=repeated[n]
+        )
+        for n in sorted(repeated)
+    ]
+    return pa.Table.from_pylist(rows, schema=DROPS)
