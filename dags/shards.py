@@ -41,7 +41,7 @@ from pipeline.regions.resolve import Region, resolve
 from pipeline.rules import Rules, load_rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.run.versions import encoder_versions
-from pipeline.shards.job import ShardJob, Tile
+from pipeline.shards.job import Previous, ShardJob, Tile
 from pipeline.shards.plan import covered_by, cut_shards, extent_tiles, occupied, order_tiles
 from pipeline.shards.work import build_shard
 from pipeline.streetview.photos import Photo, read_photos
@@ -197,14 +197,16 @@ def open_out(config: ShardsConfig, name: str, runner: Runner) -> Store:
     return Store(config.out)
 
 
-def make_shards(config: ShardsConfig, quiet: bool = False, region: Region | None = None, previous: str = "") -> Outcome:
+def make_shards(
+    config: ShardsConfig, quiet: bool = False, region: Region | None = None, previous: Previous | None = None
+) -> Outcome:
     """Build the dataset of ``config`` into ``config.out``; a finished part is not repeated.
 
     Args:
         config: settings.
         quiet: no progress.
         region: its files; resolved from the settings where it is not given.
-        previous: directory of an earlier version; its shards of equal inputs are taken over.
+        previous: an earlier version; its shards of equal inputs are taken over.
 
     Raises:
         GeoshardsError: an input cannot be used, or ``out`` holds another dataset.
@@ -279,7 +281,7 @@ def _samples_stage(
     return len(jobs), adopted
 
 
-def _job(config: ShardsConfig, plan: Plan, store: Store, salt: str, previous: str, index: int) -> ShardJob:
+def _job(config: ShardsConfig, plan: Plan, store: Store, salt: str, previous: Previous | None, index: int) -> ShardJob:
     tiles = plan.shards[index]
     photos = {t: plan.photos[t] for x, y in tiles if (t := (int(x), int(y))) in plan.photos}
     return ShardJob(

@@ -22,6 +22,7 @@ from pipeline.catalog.store import Lock, Store, is_remote
 from pipeline.osm.changes import apply_changes, is_change_file
 from pipeline.osm.stage import cache_folder, file_sha256
 from pipeline.run.ray_map import format_table
+from pipeline.shards.job import Previous
 from schemas.command import Command
 from schemas.errors import ConfigError, InputError
 
@@ -60,7 +61,7 @@ def update(
         region = replace(inputs.region, extracts=extracts, name=document["name"])
         _prepare(root, extracts)
         config = replace(inputs.config, name=document["name"], out=str(root / _NEXT), workers=workers)
-        outcome = make_shards(config, quiet, region, store.root)
+        outcome = make_shards(config, quiet, region, Previous(store.root, document["layout_hash"]))
         _exchange(root)
     return replace(outcome, out=store.root)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,13 @@ from pipeline.rules import PaintRules
 from pipeline.streetview.photos import Photo
 
 Tile = tuple[int, int]  # x, y
+
+
+class Previous(NamedTuple):
+    """An earlier version of a dataset."""
+
+    root: str  # directory or URL
+    layout_hash: str
 
 
 @dataclass(frozen=True)
@@ -33,4 +41,4 @@ class ShardJob:
     licences: dict[str, str]  # osm | rs | sv
     source: str  # region name
     salt: str = ""  # SHA-256 of settings, rules, code, libraries and imagery: what decides every shard's bytes
-    previous: str = ""  # an earlier version of the dataset, whose shards of equal inputs are kept
+    previous: Previous | None = None  # its shards of equal inputs are kept

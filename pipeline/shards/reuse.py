@@ -18,7 +18,7 @@ import shapely
 
 from pipeline.catalog.store import Store
 from pipeline.osm.stage import read_cell, read_cell_column
-from pipeline.shards.job import ShardJob, Tile
+from pipeline.shards.job import Previous, ShardJob, Tile
 from pipeline.shards.plan import tile_boxes
 from pipeline.shards.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file, shard_name
@@ -62,18 +62,18 @@ def _content(path: str) -> bytes:
         return file_digest(file, "sha256").digest()
 
 
-def adopt(job: ShardJob, inputs: str) -> ShardResult | None:
-    """Take the shard with these inputs over from ``job.previous``; None if that has none.
+def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
+    """Take the shard with these inputs over from ``previous``; None if that has none.
 
     The tar is linked, or copied where the file system cannot; its rows are written as the new version has them.
     """
-    number = _by_inputs(job.previous).get(inputs)
+    number = _by_inputs(previous).get(inputs)
     if number is None:
         return None
-    old, new = Store(job.previous), Store(job.out)
+    old, new = Store(previous.root), Store(job.out)
     before, after = f"{shard_name(number)}.tar", f"{shard_name(job.index)}.tar"
     _link(old, f"shards/{before}", new, f"shards/{after}")
-    rows = _rows(job.previous, number)
+    rows = _rows(previous, number)
     for table in ("samples", "streetview", "drops", "shards"):
         new.write_table(pending_file(table, job.index), _moved(rows[table], job, after).cast(TABLES[table]))
     row = rows["shards"].to_pylist()[0]
@@ -110,9 +110,9 @@ def _link(old: Store, before: str, new: Store, after: str) -> None:
 
 
 @lru_cache(maxsize=2)
-def _by_inputs(root: str) -> dict[str, int]:
+def _by_inputs(previous: Previous) -> dict[str, int]:
     """Index of each shard of a dataset by its inputs; those that are there in full."""
-    store = Store(root)
+    store = Store(previous.root)
     sizes = store.sizes("shards")
     found: dict[str, int] = {}
     for name in store.names("catalog/shards"):
@@ -122,15 +122,15 @@ def _by_inputs(root: str) -> dict[str, int]:
 
 
 @lru_cache(maxsize=2)
-def _group(root: str, number: int) -> dict[str, pa.Table]:
-    store = Store(root)
+def _group(previous: Previous, number: int) -> dict[str, pa.Table]:
+    store = Store(previous.root)
     tables = ("samples", "streetview", "drops", "shards")
     return {t: store.read_table(catalog_file(t, number)).replace_schema_metadata(None) for t in tables}
 
 
-def _rows(root: str, index: int) -> dict[str, Any]:
+def _rows(previous: Previous, index: int) -> dict[str, Any]:
     """Catalog rows of one shard. Drops lie in the order of the shards, as many as each one's row says."""
-    tables = _group(root, index // SHARDS_PER_FILE)
+    tables = _group(previous, index // SHARDS_PER_FILE)
     shard = f"{shard_name(index)}.tar"
     rows = {t: tables[t].filter(pc.equal(tables[t]["shard"], shard)) for t in ("samples", "streetview", "shards")}
     at = index % SHARDS_PER_FILE

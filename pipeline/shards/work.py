@@ -40,7 +40,7 @@ class _Tokens:
 def build_shard(job: ShardJob) -> ShardResult:
     """Build and write one shard, or take it over from an earlier version of the dataset."""
     inputs = shard_inputs(job)
-    if job.previous and (kept := adopt(job, inputs)) is not None:
+    if job.previous is not None and (kept := adopt(job, job.previous, inputs)) is not None:
         return kept
     writer = ShardWriter(job.out, job.index, job.osm_time, inputs)
     footprints = {
