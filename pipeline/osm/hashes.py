@@ -72,15 +72,18 @@ def _sums(words: Words, row: NDArray[np.int64], count: int) -> Words:
 
 
 def _structure(geometry: NDArray[Any]) -> Words:
-    """Type, number of parts, and where rings begin: the same vertices may be one line or two."""
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    rings, part_of = shapely.get_rings(parts, return_index=True)
-    flat = np.concatenate((owner, owner[part_of])).astype(np.int64)
-    sizes = np.concatenate((shapely.get_num_coordinates(parts), shapely.get_num_coordinates(rings)))
-    order = np.argsort(flat, kind="stable")
-    flat = flat[order]
-    place = np.arange(len(flat)) - np.searchsorted(flat, flat)
+    """Type, and of all but simple ones the sizes of parts and rings: the same vertices may be one line or two."""
+    kinds = shapely.get_type_id(geometry).astype(np.int64)
     with np.errstate(over="ignore"):
+        result: Words = mix(kinds.view(np.uint64) + GOLDEN)
+        several = np.flatnonzero((kinds > 3) | ((kinds == 3) & (shapely.get_num_interior_rings(geometry) > 0)))
+        parts, owner = shapely.get_parts(geometry[several], return_index=True)
+        rings, part_of = shapely.get_rings(parts, return_index=True)
+        flat = np.concatenate((owner, owner[part_of])).astype(np.int64)
+        sizes = np.concatenate((shapely.get_num_coordinates(parts), shapely.get_num_coordinates(rings)))
+        order = np.argsort(flat, kind="stable")
+        flat = flat[order]
+        place = np.arange(len(flat)) - np.searchsorted(flat, flat)
         words = mix(sizes[order].astype(np.uint64) + GOLDEN * place.astype(np.uint64))
-        kinds = shapely.get_type_id(geometry).astype(np.int64).view(np.uint64)
-        return _sums(words, flat, len(geometry)) + mix(kinds + GOLDEN)
+        result[several] += _sums(words, flat, len(several))
+    return result
