@@ -1,0 +1,142 @@
+"""Crops: tokens of a window are the tokens that the window's own footprint would have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geometry.anchors import anchors
+from geometry.clip import line_length, signed_area
+from geometry.cover import patch_cover
+from geometry.crop import crop_tokens, summary
+from schemas.relations import Relation
+from schemas.tokens import OsmTokens, snap
+from tests.geometry.shapes import pack, random_line, random_polygon
+
+WINDOW = st.tuples(st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0.2, 0.4), st.floats(0.2, 0.4)).map(
+    lambda w: (w[0], w[1], w[0] + w[2], w[1] + w[3])
+)
+SEEDS = st.lists(st.integers(0, 10**9), max_size=5)
+
+
+def tokens_of(shapes: list[Any], grid: tuple[int, int] = (4, 4)) -> OsmTokens:
+    """Tokens of shapes in the unit square, sorted by kind; tag n on object n; a relation between neighbours."""
+    shapes = sorted(shapes, key=shapely.get_dimensions)
+    packed = pack(shapes)
+    n = len(shapes)
+    offsets, ids = np.arange(n + 1), np.arange(n, dtype=np.int64) * 7
+    extent = np.where(packed.kind == 2, signed_area(packed), line_length(packed))
+    patch_object, patch_cell, cover = patch_cover(packed, (1, 1), grid)
+    region = summary(packed.kind, extent, offsets, ids)
+    return OsmTokens(
+        packed.kind, np.ones(n, np.uint8), np.arange(n), offsets.astype(np.int32), ids,
+        anchors(packed, np.arange(n, dtype=np.uint64)).astype(np.float32), extent.astype(np.float32),
+        snap(packed.vertices), packed.ring_offsets.astype(np.int32), packed.object_ring_offsets.astype(np.int32),
+        np.stack((np.arange(n - 1), np.arange(1, n))).astype(np.int32) if n > 1 else np.zeros((2, 0), np.int32),
+        np.full(max(0, n - 1), Relation.TOUCHES, np.uint8), np.array(grid, np.uint16),
+        patch_cell.astype(np.uint16), patch_object.astype(np.int32), cover.astype(np.float32), *region,
+    )  # fmt: skip
+
+
+def shapes_of(seeds: list[int], points: list[tuple[float, float]]) -> list[Any]:
+    made = [random_polygon(s, (24, 24)) for s in seeds] + [random_line(s, (24, 24)) for s in seeds]
+    scaled = [shapely.transform(s, lambda xy: xy / 24) for s in made if s is not None]
+    return scaled + [shapely.Point(p) for p in points]
+
+
+POINTS = st.lists(st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)), max_size=3)
+
+
+@given(SEEDS, POINTS, WINDOW)
+def test_a_crop_holds_what_meets_the_window_with_its_share(
+    seeds: list[int], points: list[tuple[float, float]], window: tuple[float, float, float, float]
+) -> None:
+    shapes = sorted(shapes_of(seeds, points), key=shapely.get_dimensions)
+    tokens = tokens_of(shapes)
+    cropped = crop_tokens(tokens, window)
+    assert cropped.problem() is None
+    width, height = window[2] - window[0], window[3] - window[1]
+    box = shapely.box(*window)
+    found = dict(zip(cropped.osm_id.tolist(), cropped.extent.tolist(), strict=True))
+    for n, shape in enumerate(shapes):
+        inside = shape.intersection(box)
+        if shape.geom_type == "Point":
+            continue
+        if "Polygon" in shape.geom_type:
+            expected, slack = inside.area / (width * height), 4e-4 * (1 + shape.length)
+        else:
+            flat = shapely.transform(inside, lambda xy: (xy - window[:2]) / (width, height))
+            expected, slack = flat.length, 1e-3
+            if not inside.is_empty and (flat.bounds[0] > 1 - 1e-3 or flat.bounds[1] > 1 - 1e-3):
+                continue  # along a side that is the neighbour's
+            if flat.length and min(abs(v - round(v)) for v in flat.bounds) < 1e-3 and shape.length > 0:
+                continue  # along a side: a step of the snapped vertices decides
+        assert found.get(n, 0.0) == pytest.approx(expected, abs=slack)
+
+
+@given(SEEDS, POINTS, WINDOW)
+def test_relations_between_survivors_stay_and_all_else_goes(
+    seeds: list[int], points: list[tuple[float, float]], window: tuple[float, float, float, float]
+) -> None:
+    tokens = tokens_of(shapes_of(seeds, points))
+    cropped = crop_tokens(tokens, window)
+    left = set(cropped.osm_id.tolist())
+    expected = [(a, b) for a, b in tokens.edges.T.tolist() if a in left and b in left]
+    assert [(int(cropped.osm_id[a]), int(cropped.osm_id[b])) for a, b in cropped.edges.T] == expected
+    assert cropped.tag_ids.tolist() == [7 * i for i in cropped.osm_id.tolist()]
+    assert cropped.region_tag_id.tolist() == sorted(cropped.tag_ids.tolist())
+
+
+@given(SEEDS, POINTS)
+def test_the_whole_footprint_cropped_is_itself(seeds: list[int], points: list[tuple[float, float]]) -> None:
+    tokens = tokens_of(shapes_of(seeds, points))
+    cropped = crop_tokens(tokens, (0.0, 0.0, 1.0, 1.0))
+    for name in ("kind", "osm_id", "tag_ids", "vertices", "ring_offsets", "object_ring_offsets", "edges", "relation"):
+        np.testing.assert_array_equal(getattr(cropped, name), getattr(tokens, name), err_msg=name)
+    np.testing.assert_allclose(cropped.extent, tokens.extent, atol=1e-3)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=4), WINDOW)
+def test_graph_and_picture_agree_after_a_crop(seeds: list[int], window: tuple[float, float, float, float]) -> None:
+    """Painted from the cropped tokens, or painted whole and then cropped: edges lie within 1/16 of a pixel."""
+    shapes = [s for s in shapes_of(seeds, []) if "Polygon" in s.geom_type]
+    cropped = crop_tokens(tokens_of(shapes), window, (64, 64))
+    for n, osm_id in enumerate(cropped.osm_id.tolist()):
+        rings = range(cropped.object_ring_offsets[n], cropped.object_ring_offsets[n + 1])
+        ours = shapely.Polygon()
+        for r in rings:
+            xy = cropped.vertices[cropped.ring_offsets[r] : cropped.ring_offsets[r + 1]] / 65535 * 64
+            if len(xy) > 2:
+                ours = ours.symmetric_difference(shapely.make_valid(shapely.Polygon(xy)))
+        width, height = window[2] - window[0], window[3] - window[1]
+        own = sorted(shapes, key=shapely.get_dimensions)[osm_id].intersection(shapely.box(*window))
+        theirs = shapely.transform(own, lambda xy: (xy - window[:2]) / (width, height) * 64)
+        if ours.is_empty or theirs.is_empty:
+            assert max(ours.area, theirs.area) < 0.1
+            continue
+        assert ours.difference(theirs.buffer(1 / 16)).area < 1e-9
+        assert theirs.difference(ours.buffer(1 / 16)).area < 1e-9
+
+
+@given(SEEDS, POINTS, WINDOW)
+def test_anchors_lie_in_their_objects_and_cover_sums_to_the_extent(
+    seeds: list[int], points: list[tuple[float, float]], window: tuple[float, float, float, float]
+) -> None:
+    cropped = crop_tokens(tokens_of(shapes_of(seeds, points)), window, (100, 60))
+    total = np.bincount(cropped.patch_object, cropped.patch_cover, len(cropped)) / 16
+    polygon = cropped.kind == 2
+    np.testing.assert_allclose(total[polygon], cropped.extent[polygon], atol=1e-5)
+    used = cropped.anchors[~np.isnan(cropped.anchors)]
+    assert used.size == 0 or (used.min() >= -1e-6 and used.max() <= 1 + 1e-6)
+    assert not np.isnan(cropped.anchors[:, 0]).any()
+
+
+def test_an_empty_footprint_stays_empty() -> None:
+    cropped = crop_tokens(tokens_of([]), (0.1, 0.1, 0.5, 0.5), grid=(7, 7))
+    assert len(cropped) == 0
+    assert cropped.patch_grid.tolist() == [7, 7]
