@@ -89,6 +89,41 @@ def retokenise(
     )
 
 
+def take_objects(tokens: OsmTokens, chosen: Ints) -> OsmTokens:
+    """Tokens of the ``chosen`` objects i64[M], rising, as they are; the summary is reckoned again."""
+    at, tag_offsets = ranges(tokens.tag_offsets.astype(np.int64), chosen)
+    rings, object_ring_offsets = ranges(tokens.object_ring_offsets.astype(np.int64), chosen)
+    points, ring_offsets = ranges(tokens.ring_offsets.astype(np.int64), rings)
+    edges, relation = _edges(tokens, chosen)
+    number = np.full(len(tokens), -1, np.int32)
+    number[chosen] = np.arange(len(chosen), dtype=np.int32)
+    patch = np.flatnonzero(number[tokens.patch_object] >= 0)
+    kind, extent, tag_ids = tokens.kind[chosen], tokens.extent[chosen], tokens.tag_ids[at]
+    region = summary(kind, extent.astype(np.float64), tag_offsets, tag_ids)
+    return OsmTokens(
+        kind=kind,
+        osm_type=tokens.osm_type[chosen],
+        osm_id=tokens.osm_id[chosen],
+        tag_offsets=tag_offsets.astype(np.int32),
+        tag_ids=tag_ids,
+        anchors=tokens.anchors[chosen],
+        extent=extent,
+        vertices=tokens.vertices[points],
+        ring_offsets=ring_offsets.astype(np.int32),
+        object_ring_offsets=object_ring_offsets.astype(np.int32),
+        edges=edges,
+        relation=relation,
+        patch_grid=tokens.patch_grid,
+        patch_cell=tokens.patch_cell[patch],
+        patch_object=number[tokens.patch_object[patch]],
+        patch_cover=tokens.patch_cover[patch],
+        region_tag_id=region[0],
+        region_count=region[1],
+        region_area=region[2],
+        region_length=region[3],
+    )
+
+
 def _edges(tokens: OsmTokens, chosen: Ints) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Relations both of whose ends are chosen, by their new numbers."""
     number = np.full(len(tokens), -1, np.int32)

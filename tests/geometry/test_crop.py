@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from geometry.anchors import anchors
 from geometry.clip import line_length, signed_area
 from geometry.cover import patch_cover
-from geometry.crop import crop_tokens, summary
+from geometry.crop import crop_tokens, summary, take_objects
 from schemas.relations import Relation
 from schemas.tokens import OsmTokens, snap
 from tests.geometry.shapes import pack, random_line, random_polygon
@@ -140,3 +140,32 @@ def test_an_empty_footprint_stays_empty() -> None:
     cropped = crop_tokens(tokens_of([]), (0.1, 0.1, 0.5, 0.5), grid=(7, 7))
     assert len(cropped) == 0
     assert cropped.patch_grid.tolist() == [7, 7]
+
+
+@given(SEEDS, POINTS, st.data())
+def test_chosen_objects_are_those_objects_unchanged(
+    seeds: list[int], points: list[tuple[float, float]], data: st.DataObject
+) -> None:
+    tokens = tokens_of(shapes_of(seeds, points))
+    keep = data.draw(st.lists(st.booleans(), min_size=len(tokens), max_size=len(tokens)))
+    chosen = np.flatnonzero(np.array(keep, bool))
+    taken = take_objects(tokens, chosen)
+    assert taken.problem() is None
+    assert taken.osm_id.tolist() == tokens.osm_id[chosen].tolist()
+    np.testing.assert_array_equal(taken.anchors, tokens.anchors[chosen])
+    for n, old in enumerate(chosen):
+        own, before = ((t.patch_object == i) for t, i in ((taken, n), (tokens, old)))
+        np.testing.assert_array_equal(taken.patch_cover[own], tokens.patch_cover[before])
+        rings = [
+            t.ring_offsets[t.object_ring_offsets[i] : t.object_ring_offsets[i + 1] + 1]
+            for t, i in ((taken, n), (tokens, old))
+        ]
+        np.testing.assert_array_equal(
+            taken.vertices[rings[0][0] : rings[0][-1]], tokens.vertices[rings[1][0] : rings[1][-1]]
+        )
+    pairs = {(int(tokens.osm_id[a]), int(tokens.osm_id[b])) for a, b in tokens.edges.T}
+    left = set(taken.osm_id.tolist())
+    assert {(int(taken.osm_id[a]), int(taken.osm_id[b])) for a, b in taken.edges.T} == {
+        p for p in pairs if set(p) <= left
+    }
+    assert taken.region_tag_id.tolist() == sorted(taken.tag_ids.tolist())

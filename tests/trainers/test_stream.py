@@ -19,9 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
+from geometry.turn import Turn
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.tokens import OsmTokens
-from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, flip
+from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TileBatch, View, bucket
 from trainers.stream.decode import decode_npy, decode_rgb, resize, to_uint8
 from trainers.stream.index import load_index
@@ -318,7 +319,7 @@ def test_a_flip_moves_image_anchors_patches_and_photos_together(dataset: Path) -
     own = tokens.patch_object == len(tokens) - 1
     grid[tokens.patch_cell[own]] = 255  # the cells that the last object covers
     photo = Photo(np.zeros((3, 2, 2), np.uint8), 0.25, 0.5, 0.0, 0.0, 90.0)
-    mirrored = flip(TileSample(image, tokens, (photo,)))
+    mirrored = turned(TileSample(image, tokens, (photo,)), Turn(flip_x=True))
     assert mirrored.rs is not None
     assert mirrored.tokens is not None
     cells = set(np.flatnonzero(mirrored.rs[0].reshape(-1)).tolist())
@@ -330,7 +331,7 @@ def test_a_flip_moves_image_anchors_patches_and_photos_together(dataset: Path) -
     )
     assert mirrored.tokens.problem() is None
     assert (mirrored.photos[0].x, mirrored.photos[0].y, mirrored.photos[0].heading) == (0.75, 0.5, 270.0)
-    twice = flip(mirrored)
+    twice = turned(mirrored, Turn(flip_x=True))
     assert twice.tokens is not None
     assert np.array_equal(twice.tokens.patch_cell, tokens.patch_cell)
 

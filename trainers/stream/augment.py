@@ -1,21 +1,28 @@
-"""Augmentation of one sample: joint horizontal flip, brightness and contrast, choice of photos and of the date.
+"""Augmentation of one sample: image, tokens and photo positions change together.
 
-In: a decoded sample and its slot seed. Out: the sample changed. Randomness is a function of the slot seed alone, so a
-sample looks the same whichever worker, rank or run reads it.
+First a window of the footprint, which the loader cuts, then a turn of the square, then colours; objects may be left
+out, photos mirrored. Randomness is a function of the slot seed alone, so a sample looks the same whichever
+worker, rank or run reads it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geometry.crop import Window, take_objects
+from geometry.turn import Turn, turn_tokens
+from schemas.errors import ConfigError
 from schemas.tokens import OsmTokens
 from trainers.stream.order import draw
 
 #: Independent uses of one slot seed.
-FLIP, JITTER, PHOTO_FLIP, PHOTO_CHOICE, DATE = range(5)
+FLIP, JITTER, PHOTO_FLIP, PHOTO_CHOICE, DATE, CROP, ROTATE, COLOUR, DROP = range(9)
+#: Weights of red, green and blue in what the eye sees as brightness (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,32 @@ class AugmentSettings:
     """How training samples are varied; ``enabled=false`` reads every sample as it is stored."""
 
     enabled: bool = True  # false: the sample as it is stored
-    flip: float = 0.5  # probability of a left-right mirror of image, anchors, patches and photo positions together
-    jitter: float = 0.5  # probability of a change of brightness and contrast of the image
+    crop: float = 0.0  # probability of a window of the footprint; what it shows is scaled to the image size
+    crop_area: tuple[float, float] = (0.4, 0.9)  # least and largest share of the area (specs/geolink.md section 4.3)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)  # least and largest width over height
+    flip: float = 0.5  # probability of a left-right mirror of image, tokens and photo positions together
+    flip_vertical: float = 0.0  # probability of an up-down mirror of them
+    rotate: float = 0.0  # probability of a turn by one, two or three quarters
+    jitter: float = 0.5  # probability of a change of the image's colours
     brightness: float = 0.2  # largest relative change
     contrast: float = 0.2  # largest relative change
+    saturation: float = 0.0  # largest relative change; of images with the bands R, G, B alone
+    hue: float = 0.0  # largest turn of the colour circle, 0..0.5 of it; the same
+    drop_objects: float = 0.0  # share of OSM objects left out at random
     photo_flip: float = 0.0  # probability of a mirror of a photo alone; specs/gair.md section 2.4 has 0.5
+
+    def __post_init__(self) -> None:
+        shares = ("crop", "flip", "flip_vertical", "rotate", "jitter", "photo_flip", "drop_objects")
+        wrong = [n for n in shares if not 0 <= getattr(self, n) <= 1]
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1:
+            wrong.append("crop_area")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            wrong.append("crop_ratio")
+        if not 0 <= self.hue <= 0.5:
+            wrong.append("hue")
+        if wrong:
+            raise ConfigError(f"stream.augment.{wrong[0]}={getattr(self, wrong[0])} is out of range")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,42 +77,81 @@ class TileSample:
     rs: NDArray[np.uint8] | None  # [C,S,S]
     tokens: OsmTokens | None
     photos: tuple[Photo, ...]
+    window: Window = (0.0, 0.0, 1.0, 1.0)  # what of the footprint is shown, normalised image coordinates
 
 
-def augment(sample: TileSample, seed: np.uint64, settings: AugmentSettings) -> TileSample:
-    """The sample as the slot with ``seed`` shows it."""
+def draw_window(seed: np.uint64, settings: AugmentSettings) -> Window | None:
+    """The window that the slot with ``seed`` shows; None for the whole footprint."""
+    chance, area, ratio, x, y = draw(seed, CROP, 5).tolist()
+    if not settings.enabled or chance >= settings.crop:
+        return None
+    low, high = settings.crop_area
+    share = low + area * (high - low)
+    narrow, wide = settings.crop_ratio
+    shape = math.exp(math.log(narrow) + ratio * (math.log(wide) - math.log(narrow)))
+    width, height = min(1.0, math.sqrt(share * shape)), min(1.0, math.sqrt(share / shape))
+    left, top = x * (1 - width), y * (1 - height)
+    return left, top, left + width, top + height
+
+
+def draw_turn(seed: np.uint64, settings: AugmentSettings) -> Turn:
+    """How the slot with ``seed`` is laid on its square."""
+    across = bool(draw(seed, FLIP)[0] < settings.flip)
+    chance, quarters, down = draw(seed, ROTATE, 3).tolist()
+    turn = Turn.quarter(1 + int(3 * quarters)) if chance < settings.rotate else Turn()
+    return turn.then(across, bool(down < settings.flip_vertical))
+
+
+def augment(
+    sample: TileSample, seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...] = ("R", "G", "B")
+) -> TileSample:
+    """The sample as the slot with ``seed`` shows it; its window has been cut already."""
     if not settings.enabled:
         return sample
-    if draw(seed, FLIP)[0] < settings.flip:
-        sample = flip(sample)
+    sample = turned(sample, draw_turn(seed, settings))
+    if settings.drop_objects and sample.tokens is not None and len(sample.tokens):
+        left = np.flatnonzero(draw(seed, DROP, len(sample.tokens)) >= settings.drop_objects)
+        sample = replace(sample, tokens=take_objects(sample.tokens, left))
     if sample.rs is not None:
-        chance, brightness, contrast = draw(seed, JITTER, 3)
-        if chance < settings.jitter:
-            b = 1 + settings.brightness * (2 * brightness - 1)
-            c = 1 + settings.contrast * (2 * contrast - 1)
-            sample = replace(sample, rs=jitter(sample.rs, b, c))
+        sample = replace(sample, rs=_coloured(sample.rs, seed, settings, bands))
     mirrored = draw(seed, PHOTO_FLIP, max(1, len(sample.photos))) < settings.photo_flip
-    photos = (replace(p, pixels=_mirror(p.pixels)) if m else p for p, m in zip(sample.photos, mirrored, strict=False))
+    photos = (
+        replace(p, pixels=np.ascontiguousarray(p.pixels[..., ::-1])) if m else p
+        for p, m in zip(sample.photos, mirrored, strict=False)
+    )
     return replace(sample, photos=tuple(photos))
 
 
-def flip(sample: TileSample) -> TileSample:
-    """The left-right mirror image of the ground: every x becomes 1 - x, headings change side."""
-    rs = None if sample.rs is None else _mirror(sample.rs)
-    photos = tuple(replace(p, x=1.0 - p.x, heading=(360.0 - p.heading) % 360.0) for p in sample.photos)
-    return TileSample(rs, None if sample.tokens is None else flip_tokens(sample.tokens), photos)
+def turned(sample: TileSample, turn: Turn) -> TileSample:
+    """The sample laid on its square another way."""
+    if turn == Turn():
+        return sample
+    places = [turn.points(np.array([p.x, p.y])) for p in sample.photos]
+    photos = tuple(
+        replace(p, x=float(x), y=float(y), heading=turn.heading(p.heading))
+        for p, (x, y) in zip(sample.photos, places, strict=True)
+    )
+    return replace(
+        sample,
+        rs=None if sample.rs is None else turn.image(sample.rs),
+        tokens=None if sample.tokens is None else turn_tokens(sample.tokens, turn),
+        photos=photos,
+    )
 
 
-def flip_tokens(tokens: OsmTokens) -> OsmTokens:
-    """Tokens mirrored left to right: anchors, vertices and patch columns; relations and extents do not change."""
-    anchors = tokens.anchors.copy()
-    anchors[..., 0] = 1.0 - anchors[..., 0]
-    vertices = tokens.vertices.copy()
-    vertices[:, 0] = np.iinfo(np.uint16).max - vertices[:, 0]
-    columns = int(tokens.patch_grid[1])
-    row, column = np.divmod(tokens.patch_cell.astype(np.int64), columns)
-    cell = (row * columns + (columns - 1 - column)).astype(np.uint16)
-    return replace(tokens, anchors=anchors, vertices=vertices, patch_cell=cell)
+def _coloured(
+    image: NDArray[np.uint8], seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...]
+) -> NDArray[np.uint8]:
+    chance, brightness, contrast = draw(seed, JITTER, 3)
+    if chance >= settings.jitter:
+        return image
+    image = jitter(
+        image, 1 + settings.brightness * (2 * brightness - 1), 1 + settings.contrast * (2 * contrast - 1)
+    )  # fmt: skip
+    if bands == ("R", "G", "B") and (settings.saturation or settings.hue):
+        saturation, hue = 2 * draw(seed, COLOUR, 2) - 1
+        image = recolour(image, 1 + settings.saturation * saturation, settings.hue * hue)
+    return image
 
 
 def jitter(image: NDArray[np.uint8], brightness: float, contrast: float) -> NDArray[np.uint8]:
@@ -94,5 +161,14 @@ def jitter(image: NDArray[np.uint8], brightness: float, contrast: float) -> NDAr
     return np.clip(np.rint(level), 0, 255).astype(np.uint8)[image]
 
 
-def _mirror(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(image[..., ::-1])
+def recolour(image: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:
+    """Saturation as a factor about grey, and a turn of ``hue`` of the colour circle, of u8[3,H,W] in R, G, B.
+
+    Both are one linear map of the colours that keeps grey: a rotation in the plane of equal luma (YIQ).
+    """
+    to_yiq = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
+    c, s = math.cos(2 * math.pi * hue) * saturation, math.sin(2 * math.pi * hue) * saturation
+    middle = np.array([[1, 0, 0], [0, c, -s], [0, s, c]], np.float32)
+    matrix = np.linalg.inv(to_yiq) @ middle @ to_yiq
+    values = matrix @ image.reshape(3, -1).astype(np.float32)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(image.shape)

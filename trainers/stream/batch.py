@@ -45,7 +45,8 @@ class TileBatch:
     seed: Tensor  # i64 [B] draws of the slot: f(seed, epoch, position)
     lonlat: Tensor  # f64 [B,2] centre, degrees
     bbox: Tensor  # f64 [B,4] west, south, east, north, degrees
-    gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image
+    gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image, as lonlat and bbox of the whole footprint
+    window: Tensor  # f32 [B,4] left, top, right, bottom of what is shown, normalised coordinates of the footprint
     rs: Tensor  # u8 [B,C,S,S]
     has_rs: Tensor  # bool [B]
     node_valid: Tensor  # bool [N]
@@ -131,6 +132,7 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         "lonlat": np.stack([s.lonlat for s in slots]),
         "bbox": np.stack([s.bbox for s in slots]),
         "gsd": np.stack([s.gsd for s in slots]).astype(np.float32),
+        "window": np.array([s.sample.window if s.sample else (0, 0, 1, 1) for s in slots], np.float32),
         "rs": rs,
         "has_rs": has_rs,
         **_pack_tokens(slots, view, tags),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geometry.crop import Window
 from schemas.errors import CorruptSampleError
 
 try:
@@ -91,14 +92,22 @@ def decode_npy(data: bytes, name: str) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 
-def resize(image: Pixels, size: int) -> Pixels:
-    """u8[C,H,W] to u8[C,size,size]: bicubic with antialiasing, in 8 bits; the aspect ratio is not kept."""
-    if image.shape[1:] == (size, size):
+def resize(image: Pixels, size: int, window: Window | None = None) -> Pixels:
+    """u8[C,H,W] to u8[C,size,size]: bicubic with antialiasing, in 8 bits; the aspect ratio is not kept.
+
+    ``window`` (left, top, right, bottom, normalised image coordinates) is what of the image is shown, to a fraction of
+    a pixel.
+    """
+    if image.shape[1:] == (size, size) and window is None:
         return image
+    height, width = image.shape[1:]
+    left, top, right, bottom = window or (0.0, 0.0, 1.0, 1.0)
+    box = left * width, top * height, min(right * width, width), min(bottom * height, height)
     if image.shape[0] == 3:
-        resized = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
         return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
-    bands = [np.asarray(Image.fromarray(b).resize((size, size), Image.Resampling.BICUBIC)) for b in image]
+    bands = [np.asarray(Image.fromarray(b).resize((size, size), Image.Resampling.BICUBIC, box=box)) for b in image]
     return np.stack(bands)
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geometry.crop import Window, crop_tokens
 from schemas.errors import ConfigError, CorruptSampleError
-from schemas.sample import JSON, OSM_TOKENS, SampleMeta, member_order
+from schemas.sample import JSON, OSM_TOKENS, SampleMeta, StreetviewInfo, member_order
 from schemas.tokens import OsmTokens
-from trainers.stream.augment import DATE, PHOTO_CHOICE, AugmentSettings, Photo, TileSample, augment
+from trainers.stream.augment import DATE, PHOTO_CHOICE, AugmentSettings, Photo, TileSample, augment, draw_window
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.decode import Pixels, decode_npy, decode_rgb, resize, to_uint8
 from trainers.stream.index import Index
@@ -68,7 +69,8 @@ class BatchLoader:
         place = (index.lonlat[sample], index.bbox[sample], index.gsd[sample])
         key = str(index.key[sample])
         try:
-            return Slot(key, seed, *place, augment(self._decode(sample, seed), seed, self.augmentation))
+            decoded = self._decode(sample, seed)
+            return Slot(key, seed, *place, augment(decoded, seed, self.augmentation, self.view.bands))
         except CorruptSampleError as error:
             corrupt.append(f"{key}: {error}")
             return Slot("", seed, *place, None)
@@ -78,25 +80,28 @@ class BatchLoader:
         random = self.augmentation.enabled
         images = [n for n in names if n.startswith("rs.")]
         image = images[int(draw(seed, DATE)[0] * len(images)) if random else 0] if images else None
-        photos = [n for n in names if n.startswith("sv.")]
-        if len(photos) > self.view.photos:
-            order = np.argsort(draw(seed, PHOTO_CHOICE, len(photos)), kind="stable") if random else range(len(photos))
-            photos = [photos[i] for i in sorted(list(order)[: self.view.photos])]
+        photos = [n for n in names if n.startswith("sv.")] if self.view.photos else []
         wanted = [image] if image else []
         wanted += [OSM_TOKENS] if self.view.osm else []
-        wanted += [JSON, *photos] if photos or (image or "").endswith(".npy") else []
+        wanted += [JSON] if photos or (image or "").endswith(".npy") else []
         data = self._reader.read(sample, wanted)
         meta = SampleMeta.from_bytes(data[JSON]) if JSON in data else None
         tokens = OsmTokens.from_bytes(data[OSM_TOKENS]) if OSM_TOKENS in data else None
-        rs = self._image(data[image], image, meta) if image else None
-        return TileSample(rs, tokens, self._photos(data, photos, meta))
+        infos = _photo_infos(photos, meta)
+        window, tokens, infos = cut(draw_window(seed, self.augmentation), tokens, infos, seed)
+        if len(infos) > self.view.photos:
+            order = np.argsort(draw(seed, PHOTO_CHOICE, len(infos)), kind="stable") if random else range(len(infos))
+            infos = [infos[i] for i in sorted(list(order)[: self.view.photos])]
+        rs = self._image(data[image], image, meta, window) if image else None
+        shown = self._photos(sample, infos, window)
+        return TileSample(rs, tokens, shown) if window is None else TileSample(rs, tokens, shown, window)
 
-    def _image(self, data: bytes, name: str, meta: SampleMeta | None) -> Pixels:
+    def _image(self, data: bytes, name: str, meta: SampleMeta | None, window: Window | None) -> Pixels:
         wanted = self.view.bands
         if not name.endswith(".npy"):
             if len(wanted) != 3:
                 raise ConfigError(f"{name} has three bands, the model takes {len(wanted)}; set arch.bands=[R,G,B]")
-            return resize(decode_rgb(data, name), self.view.image_size)
+            return resize(decode_rgb(data, name), self.view.image_size, window)
         raster = decode_npy(data, name)
         info = next((r for r in meta.rs if r.member == name), None) if meta else None
         bands = list(info.bands) if info else []
@@ -107,17 +112,43 @@ class BatchLoader:
                 f"{list(wanted)}; name those it shall take with arch.bands=[{', '.join(bands[:3])}]"
             )
         chosen = raster[[bands.index(b) for b in wanted]]
-        return resize(to_uint8(chosen, list(wanted)), self.view.image_size)
+        return resize(to_uint8(chosen, list(wanted)), self.view.image_size, window)
 
-    def _photos(self, data: dict[str, bytes], names: list[str], meta: SampleMeta | None) -> tuple[Photo, ...]:
+    def _photos(self, sample: int, infos: list[StreetviewInfo], window: Window | None) -> tuple[Photo, ...]:
         side = self.view.photo_size
-        infos = {info.member: info for info in meta.streetview} if meta else {}
+        data = self._reader.read(sample, [info.member for info in infos]) if infos else {}
+        left, top, right, bottom = window or (0.0, 0.0, 1.0, 1.0)
         photos = []
-        for name in names:
-            info = infos.get(name)
-            if info is None:
-                raise CorruptSampleError(f"{name} is not described in the json member; build the sample again")
-            pixels = resize(decode_rgb(data[name], name, at_least=side), side)
+        for info in infos:
+            pixels = resize(decode_rgb(data[info.member], info.member, at_least=side), side)
             heading = float("nan") if info.heading is None else info.heading
-            photos.append(Photo(pixels, info.x, info.y, info.lon, info.lat, heading))
+            x, y = (info.x - left) / (right - left), (info.y - top) / (bottom - top)
+            photos.append(Photo(pixels, x, y, info.lon, info.lat, heading))
         return tuple(photos)
+
+
+def _photo_infos(names: list[str], meta: SampleMeta | None) -> list[StreetviewInfo]:
+    infos = {info.member: info for info in meta.streetview} if meta else {}
+    missing = [n for n in names if n not in infos]
+    if missing:
+        raise CorruptSampleError(f"{missing[0]} is not described in the json member; build the sample again")
+    return [infos[n] for n in names]
+
+
+def cut(
+    window: Window | None, tokens: OsmTokens | None, infos: list[StreetviewInfo], seed: np.uint64
+) -> tuple[Window | None, OsmTokens | None, list[StreetviewInfo]]:
+    """Tokens and photos of a window; the whole footprint where the window would leave no object, or no photo."""
+    if window is None:
+        return None, tokens, infos
+    left, top, right, bottom = window
+    inside = [i for i in infos if left <= i.x < right and top <= i.y < bottom]
+    if infos and not inside:
+        return None, tokens, infos
+    if tokens is None:
+        return window, None, inside
+    width, height = right - left, bottom - top
+    cropped = crop_tokens(tokens, window, (width, height), seed=int(seed))
+    if len(tokens) and not len(cropped):
+        return None, tokens, infos
+    return window, cropped, inside

@@ -1,0 +1,100 @@
+"""The eight ways to lay a square on itself, for tokens: exact, as vertices are snapped to whole units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geometry.packed import Ints
+from schemas.features import Kind
+from schemas.tokens import UNITS, OsmTokens
+
+
+@dataclass(frozen=True)
+class Turn:
+    """First x and y change places, or not; then x, then y may be mirrored."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @classmethod
+    def quarter(cls, times: int) -> Turn:
+        """A rotation by ``times`` quarters of a turn, clockwise as the image is seen."""
+        return (cls(), cls(True, True, False), cls(False, True, True), cls(True, False, True))[times % 4]
+
+    def then(self, flip_x: bool, flip_y: bool) -> Turn:
+        """This turn, followed by mirrors."""
+        return Turn(self.transpose, self.flip_x != flip_x, self.flip_y != flip_y)
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether left and right change sides, so that rings run the other way."""
+        return self.transpose ^ self.flip_x ^ self.flip_y
+
+    def points(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Normalised coordinates [...,2] after the turn; NaN stays NaN."""
+        x, y = (xy[..., 1], xy[..., 0]) if self.transpose else (xy[..., 0], xy[..., 1])
+        return np.stack((1 - x if self.flip_x else x, 1 - y if self.flip_y else y), axis=-1)
+
+    def heading(self, degrees: float) -> float:
+        """A direction clockwise from up, 0 <= degrees < 360, after the turn."""
+        if self.transpose:
+            degrees = 270.0 - degrees
+        if self.flip_x:
+            degrees = -degrees
+        if self.flip_y:
+            degrees = 180.0 - degrees
+        return degrees % 360.0 % 360.0  # -1e-20 % 360 is 360
+
+    def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Pixels [...,H,W] after the turn."""
+        turned = np.swapaxes(pixels, -1, -2) if self.transpose else pixels
+        turned = turned[..., ::-1] if self.flip_x else turned
+        turned = turned[..., ::-1, :] if self.flip_y else turned
+        return np.ascontiguousarray(turned)
+
+
+def turn_tokens(tokens: OsmTokens, turn: Turn) -> OsmTokens:
+    """Tokens of the turned footprint: anchors, vertices and patch cells move; relations and extents do not change."""
+    if turn == Turn():
+        return tokens
+    vertices = tokens.vertices[:, ::-1] if turn.transpose else tokens.vertices
+    vertices = np.ascontiguousarray(vertices)
+    for axis, flipped in enumerate((turn.flip_x, turn.flip_y)):
+        if flipped:
+            vertices = vertices.copy()
+            vertices[:, axis] = UNITS - vertices[:, axis]
+    if turn.is_mirror:
+        vertices = vertices[_reversed_rings(tokens)]
+    anchors = turn.points(tokens.anchors.astype(np.float64))
+    rows, columns = (int(v) for v in tokens.patch_grid)
+    row, column = np.divmod(tokens.patch_cell.astype(np.int64), columns)
+    if turn.transpose:
+        row, column, rows, columns = column, row, columns, rows
+    row = rows - 1 - row if turn.flip_y else row
+    column = columns - 1 - column if turn.flip_x else column
+    cell = row * columns + column
+    order = np.lexsort((cell, tokens.patch_object))
+    return replace(
+        tokens,
+        anchors=anchors.astype(np.float32),
+        vertices=vertices,
+        patch_grid=np.array((rows, columns), np.uint16),
+        patch_cell=cell[order].astype(np.uint16),
+        patch_object=tokens.patch_object[order],
+        patch_cover=tokens.patch_cover[order],
+    )
+
+
+def _reversed_rings(tokens: OsmTokens) -> Ints:
+    """Index of each vertex when the rings of polygons run the other way: a mirror turns outer rings about."""
+    count = len(tokens.vertices)
+    at = np.arange(count)
+    ring = np.repeat(np.arange(len(tokens.ring_offsets) - 1), np.diff(tokens.ring_offsets))
+    owner = np.repeat(np.arange(len(tokens)), np.diff(tokens.object_ring_offsets))
+    polygon = tokens.kind[owner[ring]] == Kind.POLYGON
+    start, stop = tokens.ring_offsets[:-1][ring].astype(np.int64), tokens.ring_offsets[1:][ring].astype(np.int64)
+    return np.where(polygon, start + stop - 1 - at, at)
