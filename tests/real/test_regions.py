@@ -14,7 +14,8 @@ from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.catalog.store import Store
 from pipeline.cli.verify import find_problems
-from pipeline.config import OsmConfig, PlanConfig, ShardsConfig
+from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.osm.vocabulary import CleaningConfig
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 
@@ -39,7 +40,7 @@ def test_both_oakland_extracts_meet_the_landsat_scene_that_contains_them(real_da
     config = ShardsConfig(
         region=",".join(map(str, extracts)), imagery=str(real_data / "rs/sfbay/landsat7_sfbay_south.tif"),
         streetview=str(photos),
-        zoom=15, out=str(tmp_path / "out"), workers=1, osm=OsmConfig(min_tag_count=1),
+        zoom=15, out=str(tmp_path / "out"), workers=1, osm=CleaningConfig(min_tag_count=1),
     )  # fmt: skip
     document = make_shards(config, quiet=True).document
     store = Store(tmp_path / "out")
@@ -93,7 +94,7 @@ def test_rome_photo_is_paired_with_the_square_it_shows(real_data: Path, tmp_path
     config = ShardsConfig(
         region=str(real_data / "osm/rome/rome_piazza_venezia_2015.osm.pbf"),
         streetview=str(real_data / "street/rome"), zoom=16,
-        out=str(tmp_path / "out"), workers=1, plan=PlanConfig(min_objects=0), osm=OsmConfig(min_tag_count=1),
+        out=str(tmp_path / "out"), workers=1, plan=PlanConfig(min_objects=0), osm=CleaningConfig(min_tag_count=1),
     )  # fmt: skip
     make_shards(config, quiet=True)
     store = Store(tmp_path / "out")

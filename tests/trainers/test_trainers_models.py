@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,11 +105,15 @@ def test_bfloat16_is_close_to_float32(dataset: Path, make) -> None:  # type: ign
 
 
 def test_losses_start_near_chance(dataset: Path) -> None:
+    """On average over initialisations. Unrelated pairs cost log N and somewhat more, as a low temperature spreads them."""
     batch = geolink_batch(dataset, 16)
-    losses, _ = gradients(geolink_model(), batch)
+    found = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        found.append(gradients(GeoLink(GEOLINK, "ours", GeoLinkLoss(1.0, 1.0, 1.0)), batch)[0])
     both = int((batch.valid & torch.bincount(batch.node_sample, minlength=17)[:16].bool()).sum())
-    assert losses["cont"] == pytest.approx(math.log(both), abs=0.4)
-    assert losses["rec"] == pytest.approx(1.0, abs=0.6)
+    assert -0.1 < np.mean([losses["cont"] for losses in found]) - math.log(both) < 0.5
+    assert np.mean([losses["rec"] for losses in found]) == pytest.approx(1.0, abs=0.5)
 
 
 def test_a_loss_that_is_off_is_not_computed(dataset: Path) -> None:

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,7 +26,7 @@ from trainers.engine import ranks
 from trainers.engine.checkpoint import FILE_NAME, VERSION, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.report import Metrics, Progress, peak_memory_mb
-from trainers.engine.settings import Task, TrainSettings
+from trainers.engine.settings import Task, TrainSettings, fit_tags
 from trainers.stream.batch import TileBatch
 from trainers.stream.order import epoch_key
 from trainers.stream.stream import GeoStream
@@ -65,6 +66,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, settings: TrainSettings, root: str, device: torch.device, quiet: bool) -> None:
+        settings = fit_tags(task, settings, root)
         self.task, self.settings, self.device, self.quiet = task, settings, device, quiet
         begin = time.perf_counter()
         torch.manual_seed(settings.seed)
@@ -254,7 +256,7 @@ class Trainer:
         return {
             "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,
             "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
-            "losses": getattr(self, "last", {}), "corrupt": self.stream.corrupt,
+            "losses": getattr(self, "last", {}), "corrupt": self.stream.corrupt, "tags": self._tags(),
             "stages": [
                 row("load", len(self.stream.index), "samples", self.load_seconds, 0),
                 row("wait", samples, "samples", self.wait_seconds, drops),
@@ -274,7 +276,12 @@ class Trainer:
             "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": len(self.stream.index),
             "batch_size": self.settings.batch_size, "steps_per_epoch": len(self.stream) // self.settings.accumulate,
             "total_samples": self.total, "losses": {name: float(value) for name, value in parts.items()},
+            "tags": self._tags(),
         }  # fmt: skip
+
+    def _tags(self) -> dict[str, Any]:
+        """What the run says of its tag features; empty where it has none."""
+        return self.stream.tags.describe() if self.stream.tags else {}
 
 
 def _workers(settings: TrainSettings, device: torch.device) -> int:
@@ -311,10 +318,13 @@ def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool
         trainer = Trainer(task, settings, root, device, quiet)
         if settings.resume != "never" and (exists or settings.resume != "auto"):
             trainer.restore(load_checkpoint(path), str(path))
+        for note in trainer.stream.tags.notes if trainer.stream.tags else ():
+            if ranks.is_first() and not quiet:
+                print(note, file=sys.stderr)
         if settings.dry_run:
             return trainer.try_out()
         if ranks.is_first():
             out.mkdir(parents=True, exist_ok=True)
-            (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(settings), sort_keys=False))
+            (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False))
         ranks.wait_for_all()
         return trainer.run(out)

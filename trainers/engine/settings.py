@@ -20,6 +20,7 @@ from schemas.config import build, merge, parse_override
 from schemas.errors import ConfigError
 from trainers.stream.batch import View
 from trainers.stream.stream import StreamSettings
+from trainers.stream.tagtable import find_vectors
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,27 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
     return dataclasses.replace(settings, model=typing.cast(Any, name))
 
 
+def fit_tags(task: Task, settings: TrainSettings, root: str) -> TrainSettings:
+    """``settings`` with the model as wide as the vectors of the dataset's tag table, if it has one.
+
+    Raises:
+        ConfigError: another width was asked for.
+    """
+    vectors = find_vectors([root], settings.stream.tags) if task.view(settings).osm else []
+    if not vectors:
+        return settings
+    full: Any = settings  # every trainer adds arch
+    arch = full.arch
+    width = vectors[0].encoder.width
+    preset = task.presets.get(settings.model, {}).get("arch", {}).get("tag_width", type(arch)().tag_width)
+    if arch.tag_width not in (preset, width):
+        raise ConfigError(
+            f"arch.tag_width={arch.tag_width}, but {vectors[0].path} has {width} features a tag; leave arch.tag_width "
+            "out, or go on with stream.tags=hash"
+        )
+    return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(arch, tag_width=width)))
+
+
 def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in top.items():
@@ -135,8 +157,8 @@ def documented(defaults: Any, where: str = "") -> Iterator[tuple[str, str, str]]
         if dataclasses.is_dataclass(value):
             yield from documented(value, f"{where}{f.name}.")
         else:
-            shown = f"[{','.join(value)}]" if isinstance(value, tuple) else "none" if value is None else str(value)
-            yield f"{where}{f.name}", shown, comments.get(f.name, "")
+            items = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+            yield f"{where}{f.name}", "none" if value is None else items, comments.get(f.name, "")
 
 
 def _comments(cls: type) -> dict[str, str]:

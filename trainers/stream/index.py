@@ -75,7 +75,7 @@ def open_text(url: str) -> str:
             return file.read().decode()
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(
-            f"{url} does not exist; give the dataset directory as data=DIR, or make one with: make shards REGION=demo"
+            f"{url} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
         ) from None
 
 
@@ -203,11 +203,3 @@ def _build(root: str, info: dict[str, Any], rows: pa.Table) -> Index:
 
 def _columns(*parts: pa.Array) -> NDArray[np.float64]:
     return np.stack([np.asarray(p.to_numpy(zero_copy_only=False), np.float64) for p in parts], 1)
-
-
-def key_counts(root: str) -> dict[int, int]:
-    """Tag id to the count of its key from ``catalog/vocabulary``; empty where the dataset has no vocabulary."""
-    table = read_table(root.rstrip("/"), "vocabulary", frozenset({"text", "value"}))
-    if table is None:
-        return {}
-    return dict(zip(table["tag_id"].to_pylist(), table["key_count"].to_pylist(), strict=True))

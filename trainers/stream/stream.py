@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from schemas.errors import ConfigError, DatasetError, GeoshardsError
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
-from trainers.stream.index import key_counts, load_index
+from trainers.stream.index import load_index
 from trainers.stream.load import BatchLoader, Request
 from trainers.stream.order import Place, Shuffle, slots, steps_per_epoch
-from trainers.stream.tagtable import TagTable
+from trainers.stream.tagtable import TagWeight, open_tag_table
 
 #: Slots after which a stream that is mostly corrupt is refused, however small the dataset.
 _ENOUGH = 8
@@ -39,7 +39,9 @@ class StreamSettings:
     prefetch: int = 2  # batches each loader process makes ahead
     start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
-    tag_weight: str = "auto"  # ours, paper, released or uniform; auto follows variant
+    tags: str = "auto"  # auto: the dataset's tags.safetensors, else hash; hash; or the path of a tag table
+    tag_weight: TagWeight = "auto"  # ours: ln(1 + count of the key); paper, count; released, ln_count; auto: variant
+    key_counts: str = ""  # JSON file of counts by key, e.g. GeoLink's; empty: those of the dataset
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
 
@@ -90,7 +92,8 @@ class GeoStream:
 
     Raises:
         DatasetError: the dataset is incomplete, or nothing is selected.
-        ConfigError: the batch cannot be divided, or the selection cannot be read.
+        ConfigError: the batch cannot be divided, the selection or the key counts cannot be read, or the tag table
+            has another width than the model.
     """
 
     def __init__(
@@ -116,9 +119,11 @@ class GeoStream:
         select = default_select if settings.select is None else settings.select
         self.index = load_index(root, select, settings.split)
         weighting = tag_weight if settings.tag_weight == "auto" else settings.tag_weight
-        tags = TagTable(view.tag_width, key_counts(root), weighting) if view.osm else None
+        self.tags = None
+        if view.osm:
+            self.tags = open_tag_table([root], view.tag_width, weighting, settings.tags, settings.key_counts)
         self._loader = BatchLoader(
-            self.index, view, tags, settings.augment,
+            self.index, view, self.tags, settings.augment,
             batch_size=batch_size, parts=self.parts, seed=seed, shuffle=settings.shuffle,
         )  # fmt: skip
         self._pin = pin_memory
@@ -151,6 +156,7 @@ class GeoStream:
             "content_hash": self.index.content_hash,
             "layout_hash": self.index.layout_hash,
             "selection_hash": self.index.selection_hash,
+            "tags": self.tags.identity if self.tags else "",
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -160,13 +166,13 @@ class GeoStream:
             DatasetError: the state belongs to another dataset, selection, seed or order; the message names which.
         """
         mine = self.state_dict()
-        names = ("content_hash", "layout_hash", "selection_hash", "samples", "seed", "shuffle")
+        names = ("content_hash", "layout_hash", "selection_hash", "samples", "seed", "shuffle", "tags")
         differ = [n for n in names if state.get(n) != mine[n]]
         if differ:
             shown = "; ".join(f"{n} was {state.get(n)}, is {mine[n]}" for n in differ)
             raise DatasetError(
                 f"{self.index.root}: cannot go on, the saved order does not fit ({shown}); give the same data, "
-                "stream.select, stream.split and seed, or start anew with another out=…"
+                "stream.select, stream.split, stream.tags and seed, or start anew with another out=…"
             )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
