@@ -105,7 +105,7 @@ def test_bfloat16_is_close_to_float32(dataset: Path, make) -> None:  # type: ign
 
 
 def test_losses_start_near_chance(dataset: Path) -> None:
-    """On average over initialisations. Unrelated pairs cost log N and somewhat more, as a low temperature spreads them."""
+    """On average over initialisations; unrelated pairs cost log N and more, as a low temperature spreads them."""
     batch = geolink_batch(dataset, 16)
     found = []
     for seed in range(8):
