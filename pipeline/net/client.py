@@ -1,0 +1,334 @@
+"""HTTP requests with retries, limits and plain errors. Bodies are read in pieces; nothing is held that has no bound."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, IncompleteRead
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from pipeline.net.config import NetConfig
+from schemas.errors import GeoshardsError, InputError
+
+T = TypeVar("T")
+
+#: Largest piece of a body that is held at once, in bytes.
+CHUNK = 1 << 17
+#: Longest wait for a connection, in seconds.
+_CONNECT = 10.0
+#: Answers that may be others when asked again.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET_HEADERS = ("authorization", "cookie")
+
+
+class Unavailable(InputError):
+    """A server that does not answer, or not usefully, however often it is asked."""
+
+
+class Refused(InputError):
+    """A server that answers, and says no."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Passing(GeoshardsError):
+    """A failure that may not happen again; ends as `Unavailable` when patience does."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after  # seconds that the server asks us to wait
+
+
+class Stopped(GeoshardsError):
+    """The work was called off from outside."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer."""
+
+    url: str  # after redirects
+    headers: Mapping[str, str]
+    data: bytes
+
+
+def shown(url: str) -> str:
+    """A URL as it may be printed: user, password, query and fragment can hold secrets."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(an address that cannot be read)"
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is an http(s) one with a host."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def looks_like_html(data: bytes) -> bool:
+    """Whether a body begins as a web page does: a login page or an error page in place of a file."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head"))
+
+
+class Client:
+    """Sends GET and HEAD requests. Safe to share among threads.
+
+    ``stop``, once set, ends waits and transfers with `Stopped`.
+    """
+
+    def __init__(self, config: NetConfig, stop: threading.Event | None = None) -> None:
+        self.config = config
+        self.stop = stop or threading.Event()
+        self._local = threading.local()
+
+    def get(
+        self,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = 64 << 20,
+        retries: int | None = None,
+    ) -> Answer:
+        """A whole body of at most ``max_bytes``.
+
+        Raises:
+            Unavailable: it failed for passing reasons ``retries`` times over (default: net.retries).
+            Refused: the server says no.
+            InputError: the body is too large, or a redirect leads astray.
+        """
+
+        def attempt() -> Answer:
+            with self.open(url, params=params, headers=headers) as response:
+                data = bytearray()
+                for piece in self.body(response):
+                    data += piece
+                    if len(data) > max_bytes:
+                        raise InputError(
+                            f"{shown(url)} sends more than {max_bytes:,} bytes; it is not what was asked for"
+                        )
+                return Answer(response.url, dict(response.headers), bytes(data))
+
+        return self.retrying(url, attempt, retries)
+
+    def get_json(
+        self,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = 64 << 20,
+    ) -> Any:
+        """A JSON document; raises as `get` does, and `InputError` where it is none."""
+        data = self.get(url, params=params, headers=headers, max_bytes=max_bytes).data
+        return parse_json(data, shown(url))
+
+    def retrying(self, url: str, attempt: Callable[[], T], retries: int | None = None) -> T:
+        """``attempt()``, again after each `Passing` failure as long as patience lasts."""
+        patience = Patience(self, url, retries)
+        while True:
+            try:
+                return attempt()
+            except Passing as problem:
+                patience.wait(problem)
+
+    @contextmanager
+    def open(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[requests.Response]:
+        """One answer of status 2xx with its body unread, after redirects to http(s) only.
+
+        Raises:
+            Passing: it may work when tried again.
+            Refused: the server says no.
+            InputError: a redirect leads astray, or the answer is compressed although we asked for none of that.
+        """
+        response = self._follow(method, url, params, {"Accept-Encoding": "identity", **(headers or {})})
+        try:
+            status = response.status_code
+            if status in _PASSING:
+                raise Passing(f"answered {status}", _retry_after(response.headers.get("Retry-After")))
+            if not 200 <= status < 300:
+                raise Refused(f"{shown(url)} answered {status} {response.reason}; {_advice(status)}", status)
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise InputError(
+                    f"{shown(url)} is sent compressed although it was asked for as it is; use another mirror"
+                )
+            yield response
+        finally:
+            response.close()
+
+    def body(self, response: requests.Response) -> Iterator[bytes]:
+        """The body in pieces of at most `CHUNK` bytes.
+
+        Raises:
+            Passing: the connection broke, or sent fewer than net.min_rate bytes a second for net.timeout seconds.
+        """
+        began, got = time.monotonic(), 0
+        while True:
+            if self.stop.is_set():
+                raise Stopped("called off")
+            with _plain_errors(response.url):
+                piece = response.raw.read1(CHUNK, decode_content=False)
+            if not piece:
+                return
+            got += len(piece)
+            elapsed = time.monotonic() - began
+            if elapsed > self.config.timeout:
+                if got < self.config.min_rate * elapsed:
+                    raise Passing(f"sent only {got:,} bytes in {elapsed:.0f} s")
+                began, got = time.monotonic(), 0
+            yield piece
+
+    def _follow(
+        self, method: str, url: str, params: Mapping[str, str] | None, headers: dict[str, str]
+    ) -> requests.Response:
+        first = url
+        for _ in range(self.config.max_redirects + 1):
+            if not is_web(url):
+                origin = "" if url == first else f"{shown(first)} redirects to "
+                raise InputError(f"{origin}{shown(url)[:200]!r}, which is no http(s) URL; it is not followed")
+            with _plain_errors(url):
+                response = self._session(url).request(
+                    method, url, params=params, headers=headers, stream=True, allow_redirects=False,
+                    timeout=(min(_CONNECT, self.config.timeout), self.config.timeout),
+                )  # fmt: skip
+            target = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not target:
+                return response
+            response.close()
+            params, here = None, response.url
+            url = _joined(here, target)
+            if not is_web(url) or urlsplit(url)[:2] != urlsplit(here)[:2]:
+                headers = {k: v for k, v in headers.items() if k.lower() not in _SECRET_HEADERS}
+        raise InputError(f"{shown(first)} redirects more than {self.config.max_redirects} times; check the address")
+
+    def _session(self, url: str) -> requests.Session:
+        """The thread's own session; proxies and .netrc of the environment are not for this machine itself."""
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.headers["User-Agent"] = "geoshards"
+        session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1")
+        return session
+
+
+class Patience:
+    """Waits between the attempts of one request, longer each time, and gives up in the end."""
+
+    def __init__(self, client: Client, url: str, retries: int | None = None) -> None:
+        self.client, self.url = client, url
+        self.retries = client.config.retries if retries is None else retries
+        self.failures = 0
+
+    def wait(self, problem: Passing) -> None:
+        """Wait before the next attempt: exponential with jitter, at least what the server asks for, capped.
+
+        Raises:
+            Unavailable: that was the last attempt.
+            Stopped: called off.
+        """
+        config = self.client.config
+        self.failures += 1
+        if self.failures > self.retries:
+            times = f" {self.failures} times over" if self.failures > 1 else ""
+            raise Unavailable(
+                f"{shown(self.url)} cannot be fetched: {problem}{times}; run the same command again to go on, or set "
+                "GEOSHARDS_MIRROR to a mirror"
+            ) from None
+        seconds = config.backoff * 2.0 ** min(self.failures - 1, 30) * random.uniform(0.5, 1.0)
+        if self.client.stop.wait(min(max(seconds, problem.after or 0.0), config.max_wait)):
+            raise Stopped("called off")
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """A JSON document; ``where`` stands in messages.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        what = "a web page (a login page, perhaps)" if looks_like_html(data) else "no JSON"
+        raise InputError(f"{where} is {what} where a JSON document was expected") from None
+
+
+@contextmanager
+def _plain_errors(url: str) -> Iterator[None]:
+    """Errors of the HTTP libraries as ours, without their texts: these quote URLs with their secrets."""
+    try:
+        yield
+    except requests.exceptions.SSLError:
+        raise InputError(
+            f"{shown(url)}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to your network's own"
+        ) from None
+    except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, urllib3.exceptions.LocationParseError):
+        raise InputError(f"{shown(url)} is no http(s) URL that can be read") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, ConnectionError, TimeoutError) as e:
+        raise Passing(_reason(e)) from None
+
+
+def _reason(error: BaseException) -> str:
+    """The cause nearest to the network that says something and quotes no URL."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for cause in reversed(chain):
+        if isinstance(cause, (urllib3.exceptions.IncompleteRead, IncompleteRead)):
+            return "the transfer was cut"
+        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, requests.RequestException):
+            return cause.strerror
+        if isinstance(cause, (requests.Timeout, TimeoutError, urllib3.exceptions.TimeoutError)):
+            return "no answer in time"
+    return "the connection failed"
+
+
+def _joined(base: str, target: str) -> str:
+    try:
+        return urljoin(base, target)
+    except ValueError:
+        return target
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header: a number, or a date."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds == seconds else None  # "nan" is a float
+
+
+def _advice(status: int) -> str:
+    return {401: "it wants a login", 403: "it is not for everyone"}.get(status, "check the address")

@@ -1,0 +1,86 @@
+"""Areas that a user draws: a bbox as text, polygons as GeoJSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from schemas.errors import InputError
+
+_MAX_BYTES = 256 << 20
+_CRS84 = ("crs84", "epsg:4326", "epsg::4326")
+
+
+def parse_bbox(text: str) -> Any | None:
+    """``west,south,east,north`` in degrees as a polygon; None if it is no list of four numbers.
+
+    Raises:
+        InputError: the numbers are no box.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    if len(values) != 4:
+        return None
+    west, south, east, north = values
+    if not all(map(math.isfinite, values)) or not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise InputError(
+            f"bbox {text} is no west,south,east,north in degrees with west < east and south < north; an area across "
+            "the 180th meridian can be given as a GeoJSON MultiPolygon"
+        )
+    return shapely.box(west, south, east, north)
+
+
+def read_polygons(path: Path) -> Any:
+    """All polygons of a GeoJSON file as one geometry in lon/lat.
+
+    Raises:
+        InputError: it is no GeoJSON, holds no polygon or other things than polygons, or leaves lon/lat.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"polygon file {path} has over {_MAX_BYTES >> 20} MiB; simplify it")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        crs = str((document.get("crs") or {}).get("properties", {}).get("name", "crs84")).lower()
+        geometry = to_polygons([f.get("geometry") for f in _features(document)])
+    except OSError as error:
+        raise InputError(f"polygon file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError, shapely.errors.GEOSException) as error:
+        raise InputError(f"polygon file {path} is no GeoJSON of polygons: {error}") from None
+    if not crs.endswith(_CRS84):
+        raise InputError(f"polygon file {path} is in {crs}; GeoJSON is in lon/lat (ogr2ogr -t_srs EPSG:4326)")
+    if geometry is None:
+        raise InputError(f"polygon file {path} holds no polygon")
+    west, south, east, north = geometry.bounds
+    if min(west, -east) < -180 or min(south, -north) < -90:
+        raise InputError(f"polygon file {path} reaches {west:g},{south:g},{east:g},{north:g}: that is no lon/lat")
+    return geometry
+
+
+def to_polygons(geometries: list[Any]) -> Any | None:
+    """GeoJSON geometries as one valid (multi)polygon; None if nothing has an area.
+
+    Raises:
+        ValueError: one is no (multi)polygon.
+        shapely.errors.GEOSException: one cannot be read.
+    """
+    texts = [json.dumps(g) for g in geometries if g is not None]
+    shapes = np.asarray(shapely.from_geojson(texts), dtype=object)
+    kinds = set(shapely.get_type_id(shapes).tolist()) - {3, 6}
+    if kinds:
+        raise ValueError("it holds other things than polygons")
+    union = shapely.union_all(shapely.make_valid(shapes, method="structure", keep_collapsed=False))
+    return None if union.is_empty or not union.area > 0 else union
+
+
+def _features(document: dict[str, Any]) -> list[dict[str, Any]]:
+    kind = document.get("type")
+    if kind == "FeatureCollection":
+        return list(document["features"]) if "features" in document else []
+    return [document] if kind == "Feature" else [{"geometry": document}]

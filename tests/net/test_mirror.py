@@ -1,0 +1,154 @@
+"""The mirror: what the real servers do, and the index of a folder of extracts."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli.main import main
+from pipeline.mirror.geofabrik import build_index
+from pipeline.mirror.server import Mirror
+from schemas.errors import ConfigError, InputError
+from tests.net.sources import publish
+
+DATA = bytes(range(256)) * 8
+
+
+def ask(mirror: Mirror, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(mirror.url.removeprefix("http://"))
+    connection.request(method, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    return answer.status, {k.lower(): v for k, v in answer.getheaders()}, data
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = tmp_path_factory.mktemp("mirror")
+    publish(folder, DATA, "europe/x-latest.osm.pbf")
+    with Mirror(folder) as server:
+        yield server
+
+
+PATH = "/geofabrik/europe/x-latest.osm.pbf"
+
+
+@given(st.integers(0, 3000), st.none() | st.integers(0, 3000))
+def test_any_range_is_that_part_of_the_file(served: Mirror, first: int, last: int | None) -> None:
+    status, headers, data = ask(served, PATH, Range=f"bytes={first}-{'' if last is None else last}")
+    if first >= len(DATA):
+        assert (status, headers["content-range"]) == (416, f"bytes */{len(DATA)}")
+    elif last is not None and last < first:
+        assert status in (200, 416)
+    else:
+        end = len(DATA) if last is None else min(last + 1, len(DATA))
+        assert (status, data) == (206, DATA[first:end])
+        assert headers["content-range"] == f"bytes {first}-{end - 1}/{len(DATA)}"
+
+
+def test_the_last_bytes_can_be_asked_for(served: Mirror) -> None:
+    assert ask(served, PATH, Range="bytes=-100")[2] == DATA[-100:]
+
+
+def test_conditions_are_kept(served: Mirror) -> None:
+    status, headers, data = ask(served, PATH)
+    assert (status, data) == (200, DATA)
+    assert ask(served, PATH, If_None_Match=headers["etag"])[0] == 304
+    for validator in (headers["etag"], headers["last-modified"]):
+        assert ask(served, PATH, Range="bytes=5-", If_Range=validator)[0] == 206
+    assert ask(served, PATH, Range="bytes=5-", If_Range='"another"')[::2] == (200, DATA)
+    assert ask(served, PATH, "HEAD")[1]["content-length"] == str(len(DATA))
+    assert ask(served, PATH, "HEAD")[2] == b""
+
+
+def test_the_checksum_is_that_of_the_file(served: Mirror) -> None:
+    assert ask(served, f"{PATH}.md5")[2].decode() == f"{hashlib.md5(DATA).hexdigest()}  x-latest.osm.pbf\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/geofabrik/", "/geofabrik/../../etc/passwd", "/geofabrik/%2e%2e/%2e%2e/etc/passwd", "/geofabrik//etc/passwd",
+     "/geofabrik/europe", "/stac/", "/geofabrik/europe/.new", "/geofabrik/x.md5", "/geofabrik/%00"],
+)  # fmt: skip
+def test_nothing_else_is_served(served: Mirror, path: str) -> None:
+    assert ask(served, path)[0] == 404
+
+
+def test_the_index_is_the_tree_of_folders(tmp_path: Path) -> None:
+    for name in ("europe/monaco-latest", "europe/germany/berlin-latest", "europe/germany-latest", "antarctica"):
+        publish(tmp_path, DATA, f"{name}.osm.pbf")
+    (tmp_path / "geofabrik" / "regions.json").write_text(
+        json.dumps({
+            "monaco": {"name": "Monaco!", "iso": ["MC"], "bbox": [7.4, 43.7, 7.5, 43.8]},
+            "berlin": {"iso": ["DE-BE"], "bbox": [13, 52, 14, 53]},
+        })
+    )  # fmt: skip
+    with Mirror(tmp_path) as mirror:
+        document = json.loads(ask(mirror, "/geofabrik/index-v1.json")[2])
+        rows = {f["properties"]["id"]: f["properties"] for f in document["features"]}
+        assert rows["monaco"] == {
+            "id": "monaco", "name": "Monaco!", "parent": "europe", "iso3166-1:alpha2": ["MC"],
+            "urls": {"pbf": f"{mirror.url}/geofabrik/europe/monaco-latest.osm.pbf"},
+        }  # fmt: skip
+    parents = {k: v.get("parent") for k, v in rows.items()}
+    assert parents == {
+        "monaco": "europe", "berlin": "germany", "germany": "europe", "europe": None, "antarctica": None,
+    }  # fmt: skip
+    assert rows["berlin"]["iso3166-2"] == ["DE-BE"]
+    assert rows["europe"]["urls"] == {}
+    assert rows["germany"]["urls"]
+    shapes = {f["properties"]["id"]: f["geometry"] for f in document["features"]}
+    assert shapes["antarctica"] is None
+    assert len(shapes["europe"]["coordinates"]) == 2
+    assert shapes["germany"] == shapes["berlin"]
+
+
+def test_two_extracts_of_one_name_are_refused(tmp_path: Path) -> None:
+    publish(tmp_path, DATA, "a/x.osm.pbf")
+    publish(tmp_path, DATA, "b/x-latest.osm.pbf")
+    with pytest.raises(InputError, match=r"a/x\.osm\.pbf and b/x-latest\.osm\.pbf, both of region x"):
+        build_index(tmp_path / "geofabrik", "")
+    with Mirror(tmp_path) as mirror:
+        assert ask(mirror, "/geofabrik/index-v1.json")[0] == 500
+
+
+def test_a_port_in_use_and_a_missing_folder_are_named(tmp_path: Path) -> None:
+    with Mirror(tmp_path) as mirror, pytest.raises(ConfigError, match="cannot be taken"):
+        Mirror(tmp_path, int(mirror.url.rsplit(":", 1)[1]))
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        Mirror(tmp_path / "nowhere")
+
+
+def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    publish(tmp_path, DATA, "x.osm.pbf")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli.main", "mirror", str(tmp_path), "--port", "0", "--json"],
+        cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    connection = http.client.HTTPConnection(url.removeprefix("http://"))
+    connection.request("GET", "/geofabrik/x.osm.pbf")
+    assert connection.getresponse().read() == DATA
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(20) == 0
+
+
+def test_the_command_writes_an_index_for_any_web_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(tmp_path, DATA, "europe/x.osm.pbf")
+    assert main(["mirror", str(tmp_path), "--list", "--json"]) == 0
+    urls = [f["properties"]["urls"] for f in json.loads(capsys.readouterr().out)["features"]]
+    assert urls == [{}, {"pbf": "europe/x.osm.pbf"}]
+    assert main(["mirror", str(tmp_path), "--list"]) == 0
+    assert "europe/x.osm.pbf" in capsys.readouterr().out
