@@ -20,7 +20,8 @@ from schemas.config import build, merge, overlay, parse_yaml
 from schemas.errors import InputError
 
 _FLAGS = {
-    "region": "demo, or paths of OSM extracts, comma-separated (default demo)",
+    "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
+    "paths or URLs of OSM extracts (default demo)",
     "imagery": "paths of rasters, comma-separated; auto (the demo's own) or none",
     "streetview": "a folder of photos with EXIF GPS, or a CSV table (file, lon, lat, …); auto or none",
     "zoom": "zoom of the XYZ tiles (default 17)",

@@ -12,6 +12,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import shapely
+
 from pipeline.catalog.store import Store
 from pipeline.config import ShardsConfig
 from pipeline.osm.stage import Features, cache_folder, file_sha256
@@ -58,6 +60,7 @@ def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features
         "extracts": [str(p.resolve()) for p in region.extracts],
         "imagery": [str(p.resolve()) for p in region.imagery],
         "streetview": str(region.streetview.resolve()) if region.streetview else None,
+        "clip": None if region.clip is None else shapely.to_wkt(region.clip, rounding_precision=-1),
     }
     document = {"config": settings, "region": files, "extracts": extracts}
     store = Store(cache_folder(config.cache))
@@ -83,6 +86,7 @@ def read_inputs(fingerprint: str, cache: str) -> Inputs:
         region["extracts"] = [Path(p) for p in region["extracts"]]
         region["imagery"] = [Path(p) for p in region["imagery"]]
         region["streetview"] = Path(region["streetview"]) if region["streetview"] else None
+        region["clip"] = shapely.from_wkt(region["clip"]) if region["clip"] else None
         config = build(ShardsConfig, document["config"] | {"cache": cache})
         return Inputs(config, Region(**region), document["extracts"])
     except (ValueError, KeyError, TypeError) as error:

@@ -42,7 +42,7 @@ from pipeline.rules import Rules, load_rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
 from pipeline.run.versions import encoder_versions
 from pipeline.shards.job import Previous, ShardJob, Tile
-from pipeline.shards.plan import covered_by, cut_shards, extent_tiles, occupied, order_tiles
+from pipeline.shards.plan import covered_by, cut_extents, cut_shards, extent_tiles, meeting, occupied, order_tiles
 from pipeline.shards.work import build_shard
 from pipeline.streetview.photos import Photo, read_photos
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
@@ -109,7 +109,7 @@ def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False, region:
     min_objects = config.plan.min_objects
     if min_objects is None:
         min_objects = 0 if scenes else 1
-    tiles, unplanned = plan_tiles(config, features, cells, scenes, min_objects)
+    tiles, unplanned = plan_tiles(config, features, cells, scenes, min_objects, region.clip)
     photos, drops = plan_photos(config, region, tiles)
     drops += unplanned
     shards = cut_shards(order_tiles(tiles, config.zoom), config.zoom, config.plan.tiles_per_shard)
@@ -119,13 +119,14 @@ def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False, region:
 
 
 def plan_tiles(
-    config: ShardsConfig, features: Features, cells: Cells, scenes: list[Scene], min_objects: int
+    config: ShardsConfig, features: Features, cells: Cells, scenes: list[Scene], min_objects: int, area: Any = None
 ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
-    """Tiles (x, y) to build, i64[T,2]: in the extracts' extents, inside the imagery, with enough objects.
+    """Tiles (x, y) to build, i64[T,2]: in the extracts' extents and the area, inside the imagery, with enough objects.
 
     The others are counted in DROPS rows.
     """
-    tiles = extent_tiles(features.extents, config.zoom, config.plan.max_tiles)
+    extents = features.extents if area is None else cut_extents(features.extents, area)
+    tiles = extent_tiles(extents, config.zoom, config.plan.max_tiles)
     drops: list[dict[str, Any]] = []
 
     def keep(chosen: NDArray[np.bool_], reason: str) -> None:
@@ -136,6 +137,8 @@ def plan_tiles(
             drops.append(drop_row("plan", ",".join(features.names)[:200], reason, detail=detail, count=left))
         tiles = tiles[chosen]
 
+    if area is not None:
+        keep(meeting(tiles, config.zoom, area), "outside_region")
     if scenes:
         keep(covered_by(tiles, config.zoom, [s.area for s in scenes]), "no_imagery")
     if min_objects == 0 or not len(tiles):
@@ -329,18 +332,26 @@ def _sources(plan: Plan, config: ShardsConfig) -> list[dict[str, Any]]:
 
 
 def _fingerprint(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
-    """What decides the dataset's bytes: settings, inputs, rules, code and libraries."""
-    parts = {
-        "config": config.content(), "name": plan.region.name, "sources": sources, "rules": plan.rules.fingerprint,
-        "code": code_fingerprint("schemas", "geometry", *_ROOMS), "libraries": encoder_versions(),
-    }  # fmt: skip
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    """What decides the dataset's bytes: settings, inputs, tiles, rules, code and libraries.
+
+    The tiles stand for the region's outline, which may change in the index without changing one of them.
+    """
+    tiles = sha256(b"".join(np.ascontiguousarray(s).tobytes() for s in plan.shards)).hexdigest()
+    return _digest(config, plan, {"tiles": tiles, "sources": sources})
 
 
 def _salt(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
-    """What decides the bytes of every shard: the fingerprint less the OSM data and the photos, which each shard has
-    its own share of."""
-    return _fingerprint(config, plan, [s for s in sources if s["kind"] == "imagery"])
+    """What decides the bytes of every shard: the fingerprint less tiles, OSM data and photos, which each has its own
+    share of."""
+    return _digest(config, plan, {"sources": [s for s in sources if s["kind"] == "imagery"]})
+
+
+def _digest(config: ShardsConfig, plan: Plan, parts: dict[str, Any]) -> str:
+    parts |= {
+        "config": config.content(), "name": plan.region.name, "rules": plan.rules.fingerprint,
+        "code": code_fingerprint("schemas", "geometry", *_ROOMS), "libraries": encoder_versions(),
+    }  # fmt: skip
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _claim(store: Store, fingerprint: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geometry.hilbert import hilbert
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import lonlat_to_tile, tile_to_lonlat
 
@@ -36,6 +37,20 @@ def extent_tiles(extents: list[Box], zoom: int, max_tiles: int) -> Ints:
         x, y = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
         found.append(np.stack((x.ravel(), y.ravel()), axis=1))
     return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+
+
+def cut_extents(extents: list[Box], area: Any) -> list[Box]:
+    """Extents cut to the bounds of an area (lon/lat polygon); those that do not meet it go."""
+    west, south, east, north = area.bounds
+    cut = [(max(w, west), max(s, south), min(e, east), min(n, north)) for w, s, e, n in extents]
+    return [(w, s, e, n) for w, s, e, n in cut if w <= e and s <= n]
+
+
+def meeting(tiles: Ints, zoom: int, area: Any) -> NDArray[np.bool_]:
+    """Which tiles meet an area (lon/lat polygon) with more than their border, bool[T]."""
+    boxes = tile_boxes(tiles, zoom)
+    shapely.prepare(area)
+    return np.asarray(shapely.intersects(area, boxes) & ~shapely.touches(area, boxes))
 
 
 def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
@@ -66,27 +81,6 @@ def occupied(tiles: Ints, zoom: int, geometry: NDArray[Any]) -> NDArray[np.int64
         return np.zeros(len(tiles), np.int64)
     hit, _ = shapely.STRtree(geometry).query(tile_boxes(tiles, zoom), predicate="intersects")
     return np.bincount(hit, minlength=len(tiles))
-
-
-def hilbert(x: Ints, y: Ints, order: int) -> Ints:
-    """Distance along the Hilbert curve of ``order`` (side 2^order), i64[N]: its neighbours are neighbours on the map.
-
-    >>> hilbert(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]), 1).tolist()
-    [0, 1, 2, 3]
-    """
-    x, y = x.astype(np.int64).copy(), y.astype(np.int64).copy()
-    distance = np.zeros(len(x), np.int64)
-    for bit in range(order - 1, -1, -1):
-        s = np.int64(1) << bit
-        rx, ry = (x & s) > 0, (y & s) > 0
-        distance += s * s * ((3 * rx) ^ ry)
-        flip = ~ry & rx
-        x[flip], y[flip] = s - 1 - (x[flip] & (s - 1)), s - 1 - (y[flip] & (s - 1))
-        swap = ~ry
-        x[swap], y[swap] = y[swap], x[swap]
-        x &= s - 1
-        y &= s - 1
-    return distance
 
 
 def order_tiles(tiles: Ints, zoom: int) -> Ints:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import mercantile
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards.plan import cut_shards, extent_tiles, hilbert, order_tiles, tile_boxes
+from geometry.hilbert import hilbert
+from pipeline.shards.plan import cut_extents, cut_shards, extent_tiles, meeting, order_tiles, tile_boxes
 from schemas.errors import ConfigError, InputError
 
 
@@ -77,6 +79,23 @@ def test_a_new_tile_changes_no_shard_outside_the_quad_that_it_fills(
 
 def _quad(tile: tuple[int, int], level: int) -> tuple[int, int]:
     return tile[0] >> level, tile[1] >> level
+
+
+@given(st.floats(8, 9), st.floats(46, 47), st.floats(0.01, 0.5))
+def test_tiles_of_an_area_are_those_that_share_ground_with_it(west: float, south: float, size: float) -> None:
+    area = shapely.Point(west + size, south + size).buffer(size)
+    tiles = extent_tiles(cut_extents([(7.5, 45.0, 10.5, 49.0)], area), 11, 10**6)
+    found = meeting(tiles, 11, area)
+    for (x, y), there in zip(tiles.tolist(), found, strict=True):
+        shared = shapely.box(*mercantile.bounds(x, y, 11)).intersection(area).area
+        assert there == (shared > 0) or shared < 1e-12
+    every = extent_tiles([area.bounds], 11, 10**6)
+    assert {tuple(t) for t in every[meeting(every, 11, area)].tolist()} == {tuple(t) for t in tiles[found].tolist()}
+
+
+def test_extents_that_an_area_does_not_meet_go() -> None:
+    area = shapely.box(9.0, 47.0, 9.5, 47.5)
+    assert cut_extents([(8.0, 46.0, 9.2, 48.0), (0.0, 0.0, 1.0, 1.0)], area) == [(9.0, 47.0, 9.2, 47.5)]
 
 
 def test_full_quads_make_full_shards() -> None:
