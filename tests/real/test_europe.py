@@ -1,0 +1,91 @@
+"""`geoshards shards --region europe` on a mirror of three real countries: whole, once, and going on after kills."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mercantile
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.catalog.reader import sample_rows
+from pipeline.catalog.store import Store
+from pipeline.cli.verify import find_problems
+from pipeline.mirror.server import Mirror
+from pipeline.osm.read import read_extract
+from pipeline.rules import load_rules
+from schemas.keys import XyzKey
+from tests.pipeline.test_shards import bytes_of
+from tests.real.test_downloads import COUNTRIES, ROOT
+
+
+@pytest.fixture
+def mirror(real_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    europe = tmp_path / "mirror" / "geofabrik" / "europe"
+    europe.mkdir(parents=True)
+    for name, path in COUNTRIES.items():
+        (europe / f"{name}-latest.osm.pbf").symlink_to(real_file(path))
+    with Mirror(tmp_path / "mirror") as server:
+        monkeypatch.setenv("GEOSHARDS_MIRROR", server.url)
+        yield server
+
+
+def command(cache: Path, out: Path, region: str = "europe") -> tuple[list[str], dict[str, str]]:
+    flags = {"region": region, "imagery": "none", "streetview": "none", "zoom": "13", "out": str(out), "workers": "1"}
+    words = [sys.executable, "-m", "pipeline.cli.main", "shards", "--quiet"]
+    words += [f"--{name}={value}" for name, value in flags.items()]
+    words += ["tokens.raster=false", "plan.tiles_per_shard=16"]
+    return words, os.environ | {"GEOSHARDS_CACHE": str(cache)}
+
+
+def test_europe_is_built_once_however_often_it_is_killed(
+    mirror: Mirror, real_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    words, env = command(tmp_path / "cache", tmp_path / "whole")
+    began = time.monotonic()
+    subprocess.run(words, env=env, cwd=ROOT, check=True, timeout=240)
+    whole = time.monotonic() - began
+    served = mirror.served(".osm.pbf")
+    assert served == sum(real_file(p).stat().st_size for p in COUNTRIES.values())
+
+    rng = random.Random(4)
+    words, env = command(tmp_path / "cache2", tmp_path / "killed")
+    for _ in range(3):
+        process = subprocess.Popen(words, env=env, cwd=ROOT)
+        time.sleep(rng.uniform(0.2, 0.9) * whole)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(words, env=env, cwd=ROOT, check=True, timeout=240)
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+    assert mirror.served(".osm.pbf") - served <= served + 3 * 3 * (1 << 17)
+
+    rows = list(sample_rows(Store(tmp_path / "whole")))
+    keys = [r["key"] for r in rows]
+    assert len(keys) == len(set(keys)) > 50
+    places = [mercantile.ul(*mercantile.Tile(k.x, k.y, k.zoom)) for k in map(XyzKey.parse, keys)]
+    assert {round(p.lng) for p in places} >= {1, 2, 7, 9, 10}  # all three countries
+    assert find_problems(str(tmp_path / "whole")) == []
+
+
+def test_what_neighbours_share_is_there_once(real_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """Monaco 2021 and 2023 as two extracts: the newer version of each object, and the older one counted."""
+    old, new = (real_file(f"osm/monaco/monaco_{d}.osm.pbf") for d in ("2021-04-21", "2023-12-25"))
+    words, env = command(tmp_path / "cache", tmp_path / "both", f"{old},{new}")
+    subprocess.run([*words, "name=monaco"], env=env, cwd=ROOT, check=True, timeout=240)
+    drops = pq.read_table(tmp_path / "both" / "catalog" / "drops" / "before-tiles.parquet").to_pylist()
+    repeated = {d["source"]: d["count"] for d in drops if d["reason"] == "repeated_in_extracts"}
+    versions = []
+    for path in (old, new):
+        table = read_extract(path, load_rules(), tmp_path / path.stem).features
+        columns = (table[c].to_pylist() for c in ("osm_type", "osm_id", "version"))
+        versions.append({(t, i): v for t, i, v in zip(*columns, strict=True)})
+    shared = versions[0].keys() & versions[1].keys()
+    newer = sum(versions[1][k] > versions[0][k] for k in shared)
+    assert repeated == {old.name: newer, new.name: len(shared) - newer}  # equal versions: the extract named first stays
