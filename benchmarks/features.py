@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Race: from one extract to a feature table on disk, against a plain pyosmium + pyarrow loop and `osmium export`.
+"""Race: from one extract to a feature table on disk, against a plain loop, `osmium export` and QuackOSM.
 
-Usage: python benchmarks/features.py [EXTRACT.osm.pbf] [--runs 3]
+Usage: python benchmarks/features.py [EXTRACT.osm.pbf] [--runs 3] [--workers 2] [--sides NAME,NAME…]
 
 The default extract is Liechtenstein 2022 of the real test data; `benchmarks/tools/replicate.py` makes larger ones.
 Each side runs as a process of its own, in turn; prints one JSON line of median wall seconds and of the largest
-anonymous memory (RssAnon) of any of its processes in MB. `osmium export` is left out where it is not installed.
+anonymous memory (RssAnon), summed over all its processes, in MB. With several workers, `geoshards_N` starts Ray and
+stops it; `geoshards_N_read_s` is the time of the same work where Ray is up. A side that is not to be had is left out
+with the reason; QuackOSM is installed into an environment of its own in the cache, and told to use as many cores.
 """
 
 from __future__ import annotations
@@ -20,21 +22,31 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from tools.peers import PeerMissing, quackosm
 
 _ROOT = Path(__file__).resolve().parents[1]
 _DATA = Path(os.environ.get("GEOSHARDS_TEST_DATA") or _ROOT / "../shared/data")
 _DEFAULT = _DATA / "osm/liechtenstein/liechtenstein_2022-07-24.osm.pbf"
 
+#: Prints the seconds of the work itself.
 _OURS = """
-import sys
+import sys, time
 from pathlib import Path
 from pipeline.osm.read import read_extract
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 if __name__ == "__main__":
-    with Runner(int(sys.argv[3])) as runner:
+    workers = int(sys.argv[3])
+    with Runner(workers) as runner:
+        if workers > 1 and sys.argv[4] == "up":
+            runner.start().result()
+        start = time.perf_counter()
         read_extract(Path(sys.argv[1]), load_rules(), Path(sys.argv[2]), runner)
+        print(time.perf_counter() - start)
 """
 
 #: The baseline: one pass in Python with areas, WKB and tags, one Parquet file.
@@ -59,40 +71,95 @@ table = pa.table({"osm_type": kind, "osm_id": ids, "geometry": [bytes.fromhex(w)
 pq.write_table(table, sys.argv[2] + "/features.parquet")
 """
 
+#: Every tag in one map, unsorted: the least that it can do and still write the same table.
+_QUACKOSM = """
+import sys
+import quackosm
+if __name__ == "__main__":
+    quackosm.convert_pbf_to_parquet(
+        sys.argv[1], result_file_path=sys.argv[2] + "/features.parquet", working_directory=sys.argv[2] + "/work",
+        keep_all_tags=True, explode_tags=False, sort_result=False, ignore_cache=True, verbosity_mode="silent",
+        cpu_limit=int(sys.argv[3]))
+"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the race."""
+
+    words: Callable[[str], list[str]]  # output folder to command line
+    variables: dict[str, str] | None = None
+    inner: bool = False  # prints the seconds of the work itself, which count instead of the process's
+
 
 def anonymous_mb(pid: int) -> float:
-    """Largest RssAnon among a process and those below it, in MB."""
-    largest = 0.0
+    """RssAnon of a process and those below it, in MB."""
+    own, children = 0.0, []
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
-                largest = int(line.split()[1]) / 1024
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return largest
-    return max([largest, *(anonymous_mb(int(c)) for c in children)])
+                own = int(line.split()[1]) / 1024
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += (thread / "children").read_text().split()
+    except OSError:  # it has ended
+        pass
+    return own + sum(anonymous_mb(int(c)) for c in children)
 
 
-def run(words: list[str]) -> tuple[float, float]:
+def run(side: Side, folder: str) -> tuple[float, float]:
     """Wall seconds and peak anonymous MB of one process tree."""
-    start = time.perf_counter()
-    process = subprocess.Popen(words, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0.0
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            side.words(folder), cwd=_ROOT, env=side.variables, stdout=output, stderr=subprocess.DEVNULL
+        )
+        peak = 0.0
 
-    def watch() -> None:
-        nonlocal peak
-        while process.poll() is None:
-            peak = max(peak, anonymous_mb(process.pid))
-            time.sleep(0.05)
+        def watch() -> None:
+            nonlocal peak
+            while process.poll() is None:
+                peak = max(peak, anonymous_mb(process.pid))
+                time.sleep(0.05)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    status = process.wait()
-    seconds = time.perf_counter() - start
-    watcher.join()
-    if status:
-        raise SystemExit(f"error: {' '.join(words[:3])} … ended with {status}")
-    return seconds, peak
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        status = process.wait()
+        seconds = time.perf_counter() - start
+        watcher.join()
+        if status:
+            raise SystemExit(f"error: {' '.join(side.words(folder)[:3])} … ended with {status}")
+        output.seek(0)
+        return float(output.read().split()[-1]) if side.inner else seconds, peak
+
+
+def sides(extract: str, workers: int) -> tuple[dict[str, Side], dict[str, str]]:
+    """All sides that can run here, and why the others cannot."""
+    ours = [sys.executable, "-c", _OURS, extract]
+    found = {"geoshards_1": Side(lambda out: [*ours, out, "1", "down"])}
+    if workers > 1:
+        found[f"geoshards_{workers}"] = Side(lambda out: [*ours, out, str(workers), "down"])
+        found["geoshards_1_read"] = Side(lambda out: [*ours, out, "1", "up"], inner=True)
+        found[f"geoshards_{workers}_read"] = Side(lambda out: [*ours, out, str(workers), "up"], inner=True)
+    found["plain_loop"] = Side(lambda out: [sys.executable, "-c", _LOOP, extract, out])
+    absent = {}
+    if tool := shutil.which("osmium"):
+        words = [tool, "export", extract, "-f", "geojsonseq", "-o"]
+        found["osmium_export"] = Side(lambda out: [*words, f"{out}/x.geojsonseq"])
+    else:
+        absent["osmium_export"] = "the osmium binary is not installed"
+    try:
+        python, variables = quackosm()
+        found["quackosm"] = Side(lambda out: [str(python), _script(out), extract, out, str(workers)], variables)
+    except PeerMissing as error:
+        absent["quackosm"] = str(error)
+    return found, absent
+
+
+def _script(folder: str) -> str:
+    """QuackOSM's program as a file: it starts processes that import it."""
+    path = Path(folder) / "run_quackosm.py"
+    path.write_text(_QUACKOSM)
+    return str(path)
 
 
 def main() -> None:
@@ -100,29 +167,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("extract", nargs="?", type=Path, default=_DEFAULT)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sides", default="", help="names of the sides to run, with commas; all by default")
     args = parser.parse_args()
     if not args.extract.is_file():
         parser.error(f"{args.extract} does not exist; give an extract, or set GEOSHARDS_TEST_DATA")
-    extract = str(args.extract.resolve())
-    sides = {
-        "geoshards_1": lambda out: [sys.executable, "-c", _OURS, extract, out, "1"],
-        "plain_loop": lambda out: [sys.executable, "-c", _LOOP, extract, out],
-    }
-    if tool := shutil.which("osmium"):
-        sides["osmium_export"] = lambda out: [tool, "export", extract, "-f", "geojsonseq", "-o", f"{out}/x.geojsonseq"]
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    found, absent = sides(str(args.extract.resolve()), args.workers)
+    chosen = {n: s for n, s in found.items() if not args.sides or n in args.sides.split(",")}
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
     for _ in range(args.runs):
-        for name, words in sides.items():
+        for name, side in chosen.items():
             with tempfile.TemporaryDirectory(prefix="geoshards-bench-") as out:
-                figures[name].append(run(words(out)))
+                figures[name].append(run(side, out))
     result: dict[str, object] = {"race": "features", "extract": args.extract.name, "runs": args.runs}
-    for name, found in figures.items():
-        result[f"{name}_s"] = round(statistics.median(s for s, _ in found), 2)
-        result[f"{name}_mb"] = round(max(m for _, m in found))
-    ours = statistics.median(s for s, _ in figures["geoshards_1"])
-    for name in figures:
-        if name != "geoshards_1":
-            result[f"{name}_over_geoshards"] = round(statistics.median(s for s, _ in figures[name]) / ours, 2)
+    seconds = {name: statistics.median(s for s, _ in rows) for name, rows in figures.items()}
+    for name, rows in figures.items():
+        result[f"{name}_s"] = round(seconds[name], 2)
+        result[f"{name}_mb"] = round(max(m for _, m in rows))
+    for name in seconds:
+        if "geoshards_1" in seconds and name != "geoshards_1" and not name.endswith("_read"):
+            result[f"{name}_over_geoshards_1"] = round(seconds[name] / seconds["geoshards_1"], 2)
+    both = f"geoshards_{args.workers}_read"
+    if both in seconds and "geoshards_1_read" in seconds:
+        result["speedup"] = round(seconds["geoshards_1_read"] / seconds[both], 2)
+    result |= {f"{name}_left_out": reason for name, reason in absent.items()}
     print(json.dumps(result))
 
 

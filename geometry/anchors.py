@@ -133,8 +133,11 @@ def uniform(seed: NDArray[np.uint64], count: int) -> Floats:
     return (z >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def object_seed(osm_type: NDArray[np.uint8], osm_id: Ints, salt: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One seed an object from its identity and its footprint's salt, u64[N]."""
+def object_seed(
+    osm_type: NDArray[np.uint8], osm_id: Ints, salt: NDArray[np.uint64], part: Ints | int = 0
+) -> NDArray[np.uint64]:
+    """One seed an object from its identity, its footprint's salt and its place among its feature's parts, u64[N]."""
     with np.errstate(over="ignore"):
         mixed = osm_id.astype(np.uint64) * np.uint64(4) + osm_type.astype(np.uint64)
-        return (mixed * np.uint64(0xD6E8FEB86659FD93)) ^ salt
+        own = np.asarray(part, np.uint64) * np.uint64(0xA0761D6478BD642F)
+        return (mixed * np.uint64(0xD6E8FEB86659FD93)) ^ salt ^ own

@@ -20,17 +20,16 @@ def split_at_grid(start: Floats, end: Floats) -> tuple[Floats, Floats, Ints]:
     first = np.floor(low).astype(np.int64) + 1  # integers strictly above low …
     lines = np.maximum(np.ceil(high).astype(np.int64) - first, 0)  # … and strictly below high
     delta = end - start
-    segment_t: list[Ints] = [np.arange(len(start))]
-    cut_t: list[Floats] = [np.zeros(len(start))]
+    cuts: list[tuple[Ints, Floats]] = []
     for axis in (0, 1):
         row, k = expand(lines[:, axis])
-        segment_t.append(row)
-        cut_t.append((first[row, axis] + k - start[row, axis]) / delta[row, axis])
-    segment, cut = np.concatenate(segment_t), np.concatenate(cut_t)
-    order = np.lexsort((cut, segment))
-    segment, cut = segment[order], np.clip(cut[order], 0.0, 1.0)
-    following = np.append(cut[1:], 1.0)
-    following[np.append(segment[1:] != segment[:-1], True)] = 1.0
+        cuts.append((row, (first[row, axis] + k - start[row, axis]) / delta[row, axis]))
+    row, t = (np.concatenate(both) for both in zip(*cuts, strict=True))
+    t = np.clip(t[np.lexsort((t, row))], 0.0, 1.0)
+    segment, k = expand(lines.sum(axis=1) + 1)
+    cut, following = np.zeros(len(segment)), np.ones(len(segment))
+    later = np.flatnonzero(k)
+    cut[later] = following[later - 1] = t
     a = start[segment] + cut[:, None] * delta[segment]
     b = start[segment] + following[:, None] * delta[segment]
     return a, b, segment

@@ -30,9 +30,27 @@ class Shapes:
     value: NDArray[np.uint8]  # [S] class painted
 
 
+@dataclass(frozen=True, eq=False)
+class _Spans:
+    """Runs of pixels in paint order."""
+
+    shape: Ints  # [P] rises in paint order
+    row: Ints  # [P]
+    left: Ints  # [P]
+    right: Ints  # [P] exclusive
+
+
 def fill(shapes: Shapes, images: int, width: int, height: int) -> NDArray[np.uint8]:
     """Class rasters u8[images,height,width]; 0 where nothing is painted."""
-    canvas = np.zeros(images * height * width, np.uint8)
+    spans = _spans(shapes, width, height)
+    start = (shapes.image[spans.shape] * height + spans.row) * width + spans.left
+    canvas = np.zeros(-(-images * height * width // 8), np.uint64)
+    _paint(canvas, start, start + np.maximum(spans.right - spans.left, 0), shapes.value[spans.shape])
+    return canvas.view(np.uint8)[: images * height * width].reshape(images, height, width)
+
+
+def _spans(shapes: Shapes, width: int, height: int) -> _Spans:
+    """Pixels between the crossings of a row's centre line, two by two."""
     ya, yb = shapes.start[:, 1], shapes.end[:, 1]
     # Rows whose centre r + 0.5 satisfies min(y) <= r + 0.5 < max(y).
     first = np.maximum(np.ceil(np.minimum(ya, yb) - 0.5).astype(np.int64), 0)
@@ -41,22 +59,65 @@ def fill(shapes: Shapes, images: int, width: int, height: int) -> NDArray[np.uin
     row = first[edge] + k
     t = (row + 0.5 - ya[edge]) / (yb[edge] - ya[edge])
     x = shapes.start[edge, 0] + t * (shapes.end[edge, 0] - shapes.start[edge, 0])
-    # Every crossing in reading order within its shape and row, shapes in paint order.
-    shape = shapes.shape[edge]
-    rank = np.empty(len(shapes.order), np.int64)
-    rank[np.argsort(shapes.order, kind="stable")] = np.arange(len(shapes.order))
-    sequence = np.lexsort((x, rank[shape] * height + row))
-    x, row, shape = x[sequence], row[sequence], shape[sequence]
-    left = np.clip(np.ceil(x[0::2] - 0.5).astype(np.int64), 0, width)
-    right = np.clip(np.ceil(x[1::2] - 0.5).astype(np.int64), 0, width)
-    row, shape = row[0::2], shape[0::2]
-    length = np.maximum(right - left, 0)
-    where = (shapes.image[shape] * height + row) * width + left
-    before = np.cumsum(length) - length
-    pixel = np.arange(int(length.sum())) + np.repeat(where - before, length)
-    # numpy keeps the last of repeated indices, so overdraw follows the paint order.
-    canvas[pixel] = np.repeat(shapes.value[shape], length)
-    return canvas.reshape(images, height, width)
+    # A line is a shape's row; lines stand in paint order. Rings close, so that as many edges cross it down as up.
+    top, bottom = np.full(len(shapes.order), height), np.zeros(len(shapes.order), np.int64)
+    np.minimum.at(top, shapes.shape, first)
+    np.maximum.at(bottom, shapes.shape, last)
+    by_rank = np.argsort(shapes.order, kind="stable")
+    rows = np.maximum(bottom - top, 0)[by_rank]
+    line_shape = np.repeat(by_rank, rows)
+    base = np.empty(len(by_rank), np.int64)  # line of a shape's row 0, were it there
+    base[by_rank] = np.cumsum(rows) - rows - top[by_rank]
+    line = base[shapes.shape[edge]] + row
+    down = (yb > ya)[edge]
+    once = np.bincount(line[down], minlength=len(line_shape)) == 1
+    single = once[line]
+    ends = np.empty((2, len(line_shape)))
+    for side, chosen in enumerate((single & down, single & ~down)):
+        ends[side, line[chosen]] = x[chosen]
+    places = np.flatnonzero(once)
+    a, b = ends[:, places]
+    rest = np.flatnonzero(~single)
+    rest = rest[np.lexsort((x[rest], line[rest]))]
+    left = np.concatenate((np.minimum(a, b), x[rest[0::2]]))
+    right = np.concatenate((np.maximum(a, b), x[rest[1::2]]))
+    line = np.concatenate((places, line[rest[0::2]]))
+    order = np.argsort(line, kind="stable")
+    line, left, right = line[order], left[order], right[order]
+    shape = line_shape[line]
+    return _Spans(shape, line - base[shape], _column(left, width), _column(right, width))
+
+
+def _column(x: Floats, width: int) -> Ints:
+    """First pixel whose centre is not left of x."""
+    return np.clip(np.ceil(x - 0.5).astype(np.int64), 0, width)
+
+
+def _paint(canvas: NDArray[np.uint64], start: Ints, end: Ints, value: NDArray[np.uint8]) -> None:
+    """Set the bytes from ``start`` to ``end`` to ``value``, later ones over earlier ones.
+
+    Whole words are set at once; that overdraw follows the order, runs of one value are painted one after another.
+    """
+    pixels = canvas.view(np.uint8)
+    word, word_end = -(-start // 8), end // 8
+    long = word < word_end
+    bytes_of = np.stack((start, np.where(long, word_end * 8, end)), axis=1)
+    lengths = np.stack((np.where(long, word * 8, end) - start, np.where(long, end - word_end * 8, 0)), axis=1)
+    byte, byte_ends = _ranges(bytes_of.reshape(-1), lengths.reshape(-1))
+    words, word_ends = _ranges(word, np.where(long, word_end - word, 0))
+    cuts = np.flatnonzero(np.diff(value, prepend=value[:1], append=value[-1:] + 1)).tolist() if len(value) else []
+    first = 0
+    for cut in cuts:
+        v = int(value[first])
+        canvas[words[word_ends[first] : word_ends[cut]]] = v * 0x0101010101010101
+        pixels[byte[byte_ends[2 * first] : byte_ends[2 * cut]]] = v
+        first = cut
+
+
+def _ranges(start: Ints, length: Ints) -> tuple[Ints, Ints]:
+    """The numbers start, start + 1 … of every range, and where each range begins among them."""
+    ends = np.concatenate(([0], np.cumsum(length)))
+    return np.arange(ends[-1]) + np.repeat(start - ends[:-1], length), ends
 
 
 def polygon_shapes(geometry: PackedGeometry, image: Ints, order: Ints, value: NDArray[np.uint8]) -> Shapes:

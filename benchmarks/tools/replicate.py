@@ -3,38 +3,113 @@
 
 Usage: python benchmarks/tools/replicate.py IN.osm.pbf OUT.osm.pbf --copies 20
 
-Nodes, then ways, then relations, each rising by id, as OSM files are sorted.
+Nodes, then ways, then relations, each rising by id, as OSM files are sorted. Blocks are copied, not decoded: ids,
+references and longitudes are running differences, so that a shift changes the first of each list alone. 200 copies of
+Liechtenstein (68 million objects, 0.5 GB) take about two minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
-import osmium
+from pipeline.osm.pbf import Blob, blobs, unpack
+from pipeline.osm.wire import fields, varint, zigzag
 
 _ID_STEP = 20_000_000_000  # above every id in use
 _DEGREES = 0.2
+_DENSE, _WAY, _RELATION = 2, 3, 4  # fields of a group, in the order of the file
+
+
+def _number(value: int) -> bytes:
+    """A varint."""
+    value &= (1 << 64) - 1
+    data = bytearray()
+    while value >= 128:
+        data.append(value & 127 | 128)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
+
+
+def _field(field: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _number(field << 3) + _number(value)
+    return _number(field << 3 | 2) + _number(len(value)) + value
+
+
+def _shifted(packed: bytes, shift: int) -> bytes:
+    """A packed list of running differences, all of whose numbers are ``shift`` larger."""
+    if not packed:
+        return packed
+    first, rest = varint(packed, 0)
+    value = zigzag(first) + shift
+    return _number(value << 1 ^ value >> 63) + packed[rest:]
+
+
+def _message(kind: int, message: bytes, ids: int, degrees: int) -> bytes:
+    """Dense nodes, a way or a relation with shifted ids; ``degrees`` in units of the block."""
+    found = []
+    for field, value in fields(message):
+        if kind == _DENSE and field in (1, 9):
+            value = _shifted(value, ids if field == 1 else degrees)
+        elif kind != _DENSE and field == 1:
+            value += ids
+        elif (kind, field) in ((_WAY, 8), (_RELATION, 9)):
+            value = _shifted(value, ids)
+        found.append(_field(field, value))
+    return b"".join(found)
+
+
+def _copy(block: bytes, kind: int, copy: int) -> bytes:
+    """The groups of one kind of a PrimitiveBlock, shifted; empty if there are none."""
+    granularity = dict(fields(block)).get(17, 100)
+    degrees = round(copy * _DEGREES * 1e9) // granularity
+    parts, there = [], False
+    for field, value in fields(block):
+        if field == 2:
+            messages = [(f, m) for f, m in fields(value) if f == kind]
+            value = b"".join(_field(f, _message(kind, m, copy * _ID_STEP, degrees)) for f, m in messages)
+            there |= bool(messages)
+        parts.append(_field(field, value))
+    return b"".join(parts) if there else b""
+
+
+def _framed(kind: bytes, content: bytes) -> bytes:
+    """A blob with its header."""
+    blob = _field(2, len(content)) + _field(3, zlib.compress(content, 6))
+    header = _field(1, kind) + _field(3, len(blob))
+    return len(header).to_bytes(4, "big") + header + blob
+
+
+def _blocks(source: Path, found: list[Blob]) -> Iterator[bytes]:
+    with source.open("rb") as file:
+        for blob in found:
+            file.seek(blob.offset)
+            yield unpack(file.read(blob.size), source)
+
+
+def _one(job: tuple[Path, int, int]) -> bytes:
+    """All blobs of one kind of one copy."""
+    source, kind, copy = job
+    copies = (_copy(block, kind, copy) for block in _blocks(source, blobs(source)[1]))
+    return b"".join(_framed(b"OSMData", block) for block in copies if block)
 
 
 def replicate(source: Path, target: Path, copies: int) -> None:
-    """Write the copies."""
-    target.unlink(missing_ok=True)
-    kinds = (osmium.osm.NODE, osmium.osm.WAY, osmium.osm.RELATION)
-    out = osmium.io.File(str(target), "osm.pbf,pbf_compression=zlib")
-    with osmium.SimpleWriter(out) as writer:
-        for kind in kinds:
-            for copy in range(copies):
-                shift = copy * _ID_STEP
-                for o in osmium.FileProcessor(str(source), kind):
-                    if kind == osmium.osm.NODE:
-                        place = (o.location.lon + copy * _DEGREES, o.location.lat)
-                        writer.add(o.replace(id=o.id + shift, location=place))
-                    elif kind == osmium.osm.WAY:
-                        writer.add(o.replace(id=o.id + shift, nodes=[n.ref + shift for n in o.nodes]))
-                    else:
-                        members = [(m.type, m.ref + shift, m.role) for m in o.members]
-                        writer.add(o.replace(id=o.id + shift, members=members))
+    """Write the copies. The source has dense nodes, as every extract that osmium writes."""
+    jobs = [(source, kind, copy) for kind in (_DENSE, _WAY, _RELATION) for copy in range(copies)]
+    header = b"".join(_field(4, f) for f in (b"OsmSchema-V0.6", b"DenseNodes")) + _field(5, b"Sort.Type_then_ID")
+    workers = len(os.sched_getaffinity(0))
+    with target.open("wb") as file, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        file.write(_framed(b"OSMHeader", header))
+        for data in pool.map(_one, jobs):
+            file.write(data)
 
 
 def main() -> None:

@@ -6,25 +6,24 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import shapely
 from numpy.typing import NDArray
 
 from geometry.packed import expand
 from pipeline.catalog.store import Store
 from pipeline.osm.pbf import Blob, Block, Objects, read_block
+from pipeline.osm.rings import Shapes
 from pipeline.osm.select import BlockTags
+from pipeline.osm.spill import Run
 from pipeline.osm.wire import Ints
 from pipeline.rules import Rules
 from schemas.features import DROPS, FEATURES, ObjectType, drop_row, geoparquet_metadata
 
-#: Arrays of the ways that area relations need, as pass 2 leaves them.
-MEMBERS = ("id", "count", "refs", "xy", "there")
 #: GeoParquet geometry types of feature parts.
 GEOMETRY_TYPES = ["LineString", "MultiPolygon", "Point", "Polygon"]
+_BBOX = FEATURES.field("bbox").type
 
 
 @dataclass
@@ -36,6 +35,7 @@ class Counts:
     uncounted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     objects: int = 0
     newest: int = 0  # seconds since 1970
+    added: list[pa.Table] = field(default_factory=list)  # drops of other ranges
 
     def drop(self, osm_type: str, osm_id: int, reason: str, detail: str = "") -> None:
         """One object that cannot be built."""
@@ -43,20 +43,26 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         """Sum with another range's."""
-        self.drops += other.drops
+        if other.drops:
+            self.added.append(pa.Table.from_pylist(other.drops, schema=DROPS))
         self.uncounted += other.uncounted
         self.objects += other.objects
         self.newest = max(self.newest, other.newest)
 
     def table(self) -> pa.Table:
-        """As DROPS rows: named ones by type and id, then counts."""
-        rank = {t.name.lower(): int(t) for t in ObjectType}
-        named = sorted(self.drops, key=lambda d: (rank[str(d["osm_type"])], d["osm_id"]))
+        """As DROPS rows: named ones by type and id, then counts. Ranges may have been added in any order."""
+        named = pa.concat_tables([*self.added, pa.Table.from_pylist(self.drops, schema=DROPS)])
+        types = named["osm_type"].to_numpy(zero_copy_only=False).astype(str)
+        rank = np.select([types == t.name.lower() for t in ObjectType], list(ObjectType))
+        texts = (named[name].to_numpy(zero_copy_only=False).astype(str) for name in ("detail", "reason"))
+        order = np.lexsort((*texts, named["osm_id"].to_numpy(), rank))
         counted = [
             drop_row("features", self.source, reason, osm_type=osm_type, detail=detail, count=count)
             for (osm_type, reason, detail), count in sorted(self.uncounted.items())
         ]
-        return pa.Table.from_pylist(named + counted, schema=DROPS)
+        return pa.concat_tables(
+            [named.take(pa.array(order)), pa.Table.from_pylist(counted, schema=DROPS)]
+        ).combine_chunks()
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,12 @@ class RangeJob:
 
     path: Path
     blobs: list[Blob]
-    folder: Path  # of results
+    folder: Path  # of results: feature parts
     index: int
     rules: Rules
     source: str  # file name in drops
+    spill: Path  # folder of what one pass leaves for the next
+    share: tuple[int, int] = (0, 1)  # n, of: this task takes the n-th of so many equal parts of each block's objects
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,9 @@ class RangeResult:
     counts: Counts
     part: Path | None
     bounds: NDArray[np.float64]  # west, south, east, north in units; infinite without nodes
-    nodes: int = 0
-    rising: bool = True  # node ids rise within the range
+    run: Run | None = None  # ids of what the range leaves for the next pass
     ways: list[Blob] = field(default_factory=list)  # blobs of the range that hold ways
-    relations: list[Blob] = field(default_factory=list)
+    relations: list[tuple[Blob, int]] = field(default_factory=list)  # blobs that hold relations, and how many
 
 
 def blocks_of(job: RangeJob, *wanted: ObjectType) -> Iterator[tuple[Blob, Block, BlockTags]]:
@@ -125,29 +132,18 @@ def segments(at: Ints, offsets: Ints) -> tuple[Ints, Ints]:
     return owner[:-1][same], np.stack((at[:-1][same], at[1:][same]), axis=1)
 
 
-def node_positions(folder: Path) -> tuple[Ints, NDArray[np.int32]]:
-    """Mapped ids i64[N] and positions i32[N,2]."""
-    if not (folder / "ids.i64").stat().st_size:
-        return np.zeros(0, np.int64), np.zeros((0, 2), np.int32)
-    ids = np.memmap(folder / "ids.i64", np.int64, "r")
-    return ids, np.memmap(folder / "lonlat.i32", np.int32, "r").reshape(-1, 2)
-
-
 def feature_rows(
-    osm_type: str, kind: str | NDArray[Any], objects: Objects, tags: BlockTags, rows: Ints, geometry: NDArray[Any]
+    osm_type: str, kinds: pa.Array, objects: Objects, tags: BlockTags, rows: Ints, shapes: Shapes
 ) -> pa.Table:
     """FEATURES rows of the chosen objects of a block."""
-    bounds = shapely.bounds(geometry).reshape(-1, 4)
-    bbox = pa.StructArray.from_arrays(
-        [pa.array(bounds[:, i]) for i in range(4)], fields=list(FEATURES.field("bbox").type)
-    )
+    bbox = pa.StructArray.from_arrays([pa.array(side) for side in shapes.bounds.T], fields=list(_BBOX))
     stamps = objects.timestamps[rows]
     columns = [
-        pa.array([osm_type] * len(rows), pa.string()),
+        pa.repeat(osm_type, len(rows)),
         pa.array(objects.ids[rows]),
-        pa.array(np.broadcast_to(kind, len(rows)).tolist(), pa.string()),
+        kinds,
         tags.column(objects.tags, rows),
-        pa.array(shapely.to_wkb(geometry), pa.binary()),
+        shapes.wkb,
         bbox,
         pa.array(objects.versions[rows]),
         pa.array(stamps * 1000, pa.timestamp("ms", tz="UTC"), mask=stamps == 0),

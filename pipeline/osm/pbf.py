@@ -1,7 +1,7 @@
 """OSM PBF blocks as numpy arrays: bytes in, arrays out (https://wiki.openstreetmap.org/wiki/PBF_Format).
 
-Packed fields are decoded for a whole block at once; Python walks only the fields of ways and relations. Only zlib and
-raw blobs are read: other compressions are turned into zlib by `pipeline.osm.normal` first.
+Fields are decoded for a whole block at once; Python walks only over the lengths of messages. Only zlib and raw blobs
+are read: other compressions are turned into zlib by `pipeline.osm.read.as_pbf` first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.osm.wire import Ints, fields, packed, signed, undelta, varint, varints, zigzag
+from pipeline.osm.wire import Ints, Stream, fields, signed, undelta, varint, varints, zigzag
 from schemas.errors import InputError
 from schemas.features import ObjectType
 
@@ -210,38 +210,45 @@ def _header(data: bytes) -> Header:
 
 
 def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)) -> Block:
-    """Arrays of one PrimitiveBlock, of the wanted kinds."""
-    strings: list[bytes] = []
+    """Arrays of one PrimitiveBlock, of the wanted kinds; without any of them, its strings stay unread."""
+    table = b""
     groups: list[bytes] = []
-    granularity, lon_offset, lat_offset, date_granularity = 100, 0, 0, 1000
+    granularity, lon_offset, lat_offset, dates = 100, 0, 0, 1000
     for field, value in fields(data):
         if field == 1:
-            strings = _strings(value)
+            table = value
         elif field == 2:
             groups.append(value)
         elif field == 17:
             granularity = value
         elif field == 18:
-            date_granularity = value
+            dates = value
         elif field == 19:
             lat_offset = value
         elif field == 20:
             lon_offset = value
+    grid = _Grid(granularity, lon_offset, lat_offset)
     nodes, ways, relations = [], [], []
     holds = {_GROUPS[group[0]] for group in groups if group and group[0] in _GROUPS}
-    for group in groups:
-        if not group or _GROUPS.get(group[0]) not in wanted:  # a group holds one kind
-            continue
-        kind = _GROUPS[group[0]]
-        messages = _messages(group)
+    chosen = [group for group in groups if group and _GROUPS.get(group[0]) in wanted]  # a group holds one kind
+    for group in chosen:
+        begin, end = _messages(group)
         if group[0] == _DENSE:
-            nodes += [_dense(m, granularity, lon_offset, lat_offset, date_granularity) for m in messages]
-        elif kind == ObjectType.NODE:
-            nodes.append(_plain_nodes(messages, granularity, lon_offset, lat_offset, date_granularity))
+            nodes += [_dense(group[i:j], grid, dates) for i, j in zip(begin, end, strict=True)]
+            continue
+        stream, span = Stream.of(group), (np.array(begin, np.int64), np.array(end, np.int64))
+        kind = _GROUPS[group[0]]
+        if kind == ObjectType.NODE:
+            nodes.append(_plain_nodes(stream, span, grid, dates))
         elif kind == ObjectType.WAY:
-            ways.append(_ways(messages, date_granularity))
+            ways.append(_ways(stream, span, dates))
         else:
-            relations.append(_relations(messages, date_granularity))
+            relations.append(_relations(stream, span, dates))
+    strings = _strings(table) if chosen else []
+    for objects in (*(p.objects for p in nodes), *(p.objects for p in ways), *(p.objects for p in relations)):
+        for index in (objects.tags.keys, objects.tags.values):
+            if len(index) and not 0 <= index.min() <= index.max() < len(strings):
+                raise ValueError("a tag is not in the string table")
     return Block(frozenset(holds), strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
 
 
@@ -261,9 +268,10 @@ def _strings(table: bytes) -> list[bytes]:
     return found
 
 
-def _messages(group: bytes) -> list[bytes]:
-    """Messages of a group: one field, repeated."""
-    found: list[bytes] = []
+def _messages(group: bytes) -> tuple[list[int], list[int]]:
+    """Where each message of a group begins and ends: one field, repeated."""
+    begin: list[int] = []
+    ends: list[int] = []
     position, end, tag = 0, len(group), group[0]
     while position < end:
         if group[position] != tag:
@@ -272,14 +280,28 @@ def _messages(group: bytes) -> list[bytes]:
         position += 2
         if size >= 128:
             size, position = varint(group, position - 1)
-        if position + size > end:
-            raise ValueError("a message ends beyond its group")
-        found.append(group[position : position + size])
+        begin.append(position)
         position += size
-    return found
+        ends.append(position)
+    if position > end:
+        raise ValueError("a message ends beyond its group")
+    return begin, ends
 
 
-def _dense(data: bytes, granularity: int, lon_offset: int, lat_offset: int, date_granularity: int) -> Nodes:
+@dataclass(frozen=True)
+class _Grid:
+    """How a block writes coordinates."""
+
+    granularity: int  # nanodegrees
+    lon_offset: int
+    lat_offset: int
+
+    def units(self, lon: Ints, lat: Ints) -> tuple[Ints, Ints]:
+        lon, lat = self.lon_offset + self.granularity * lon, self.lat_offset + self.granularity * lat
+        return lon // _NANO, lat // _NANO
+
+
+def _dense(data: bytes, grid: _Grid, dates: int) -> Nodes:
     parts: dict[int, bytes] = {f: v for f, v in fields(data) if isinstance(v, bytes)}
     ids = np.cumsum(signed(varints(parts.get(1, b""))))
     lat, lon = (np.cumsum(signed(varints(parts.get(f, b"")))) for f in (8, 9))
@@ -287,9 +309,9 @@ def _dense(data: bytes, granularity: int, lon_offset: int, lat_offset: int, date
         raise ValueError("dense nodes have more ids than coordinates")
     info = {f: v for f, v in fields(parts.get(5, b"")) if isinstance(v, bytes)}
     versions = varints(info.get(1, b"")).astype(np.int32)
-    stamps = np.cumsum(signed(varints(info.get(2, b"")))) * date_granularity // 1000
+    stamps = np.cumsum(signed(varints(info.get(2, b"")))) * dates // 1000
     objects = Objects(ids, _dense_tags(parts.get(10, b""), len(ids)), _full(versions, ids), _full(stamps, ids))
-    return Nodes(objects, (lon_offset + granularity * lon) // _NANO, (lat_offset + granularity * lat) // _NANO)
+    return Nodes(objects, *grid.units(lon, lat))
 
 
 def _full(values: NDArray[Any], ids: Ints) -> NDArray[Any]:
@@ -327,99 +349,54 @@ def _node_ends(flat: Ints, count: int) -> Ints:
     return np.array(ends, np.int64)
 
 
-def _plain_nodes(messages: list[bytes], granularity: int, lon_offset: int, lat_offset: int, date: int) -> Nodes:
-    lon, lat, ids, parts = [], [], [], []
-    for message in messages:
-        found = dict(fields(message))
-        ids.append(zigzag(found[1]))
-        lat.append(zigzag(found[8]))
-        lon.append(zigzag(found[9]))
-        parts.append((found.get(2, b""), found.get(3, b""), found.get(4, b"")))
-    objects = _objects(np.array(ids, np.int64), parts, date)
-    x, y = np.array(lon, np.int64), np.array(lat, np.int64)
-    return Nodes(objects, (lon_offset + granularity * x) // _NANO, (lat_offset + granularity * y) // _NANO)
+_Found = dict[int, tuple[Ints, Ints]]
 
 
-def _objects(ids: Ints, parts: list[tuple[bytes, bytes, bytes]], date_granularity: int) -> Objects:
-    """Common part of ways, relations and plain nodes: (keys, values, info) messages of each."""
-    keys, offsets = packed([p[0] for p in parts])
-    values, value_offsets = packed([p[1] for p in parts])
+def _plain_nodes(stream: Stream, span: tuple[Ints, Ints], grid: _Grid, dates: int) -> Nodes:
+    found = stream.scan(*span, (1, 2, 3, 4, 8, 9))
+    ids, lat, lon = (signed(found[f][0].view(np.uint64)) for f in (1, 8, 9))
+    return Nodes(_objects(stream, found, ids, dates), *grid.units(lon, lat))
+
+
+def _objects(stream: Stream, found: _Found, ids: Ints, dates: int) -> Objects:
+    """Common part of ways, relations and plain nodes: keys, values and Info are fields 2, 3 and 4."""
+    keys, offsets = stream.numbers(*found[2])
+    values, value_offsets = stream.numbers(*found[3])
     if not np.array_equal(offsets, value_offsets):
         raise ValueError("an object has more keys than values")
-    versions, stamps = _infos([p[2] for p in parts])
-    tags = Tags(offsets, keys.astype(np.int64), values.astype(np.int64))
-    return Objects(ids, tags, versions, stamps * date_granularity // 1000)
+    versions, stamps = _infos(stream, *found[4])
+    return Objects(ids, Tags(offsets, keys, values), versions, stamps * dates // 1000)
 
 
-def _infos(parts: list[bytes]) -> tuple[NDArray[np.int32], Ints]:
-    """Versions and raw timestamps of many Info messages. All their fields are varints: tags and values alternate."""
-    flat, offsets = packed(parts)
+def _infos(stream: Stream, low: Ints, high: Ints) -> tuple[NDArray[np.int32], Ints]:
+    """Versions and raw timestamps of Info messages. All their fields are varints: tags and values alternate."""
+    flat, offsets = stream.numbers(low, high)
     if (np.diff(offsets) % 2).any():
         raise ValueError("an Info message ends within a field")
-    owner = np.repeat(np.arange(len(parts)), np.diff(offsets) // 2)
-    versions, stamps = np.zeros(len(parts), np.int32), np.zeros(len(parts), np.int64)
+    owner = np.repeat(np.arange(len(low)), np.diff(offsets) // 2)
+    versions, stamps = np.zeros(len(low), np.int32), np.zeros(len(low), np.int64)
     for tag, target in ((0x08, versions), (0x10, stamps)):
         at = np.flatnonzero(flat[0::2] == tag)
-        target[owner[at]] = flat[2 * at + 1].astype(np.int64)
+        target[owner[at]] = flat[2 * at + 1]
     return versions, stamps
 
 
-def _ways(messages: list[bytes], date_granularity: int) -> Ways:
-    ids, parts, refs = [], [], []
-    for message in messages:
-        number, keys, values, info, nodes = _walk(message)
-        ids.append(number)
-        parts.append((keys, values, info))
-        refs.append(nodes)
-    flat, offsets = packed(refs)
-    objects = _objects(np.array(ids, np.int64), parts, date_granularity)
-    return Ways(objects, offsets, undelta(signed(flat), offsets))
+def _ways(stream: Stream, span: tuple[Ints, Ints], dates: int) -> Ways:
+    found = stream.scan(*span, (1, 2, 3, 4, 8))
+    refs, offsets = stream.numbers(*found[8])
+    return Ways(_objects(stream, found, found[1][0], dates), offsets, undelta(signed(refs.view(np.uint64)), offsets))
 
 
-def _walk(message: bytes) -> tuple[int, bytes, bytes, bytes, bytes]:
-    """id, keys, values, info, refs of a Way message: :func:`fields` unrolled, as it runs once a way."""
-    position, end = 0, len(message)
-    number, keys, values, info, refs = 0, b"", b"", b"", b""
-    while position < end:
-        tag = message[position]
-        position += 1
-        size = message[position]
-        position += 1
-        if size >= 128:
-            size, position = varint(message, position - 1)
-        if tag == 0x08:
-            number = size if size < 1 << 63 else size - (1 << 64)
-            continue
-        if tag & 7 != 2 or position + size > end:
-            raise ValueError("a way is damaged")
-        if tag == 0x42:
-            refs = message[position : position + size]
-        elif tag == 0x12:
-            keys = message[position : position + size]
-        elif tag == 0x1A:
-            values = message[position : position + size]
-        elif tag == 0x22:
-            info = message[position : position + size]
-        position += size
-    return number, keys, values, info, refs
-
-
-def _relations(messages: list[bytes], date_granularity: int) -> Relations:
-    ids, parts, roles, members, types = [], [], [], [], []
-    for message in messages:
-        found = dict(fields(message))
-        ids.append(found.get(1, 0))
-        parts.append((found.get(2, b""), found.get(3, b""), found.get(4, b"")))
-        roles.append(found.get(8, b""))
-        members.append(found.get(9, b""))
-        types.append(found.get(10, b""))
-    flat, offsets = packed(members)
-    role, role_offsets = packed(roles)
-    kind, kind_offsets = packed(types)
-    if not (np.array_equal(offsets, role_offsets) and np.array_equal(offsets, kind_offsets)):
+def _relations(stream: Stream, span: tuple[Ints, Ints], dates: int) -> Relations:
+    found = stream.scan(*span, (1, 2, 3, 4, 8, 9, 10))
+    roles, role_offsets = stream.numbers(*found[8])
+    members, offsets = stream.numbers(*found[9])
+    types, type_offsets = stream.numbers(*found[10])
+    if not (np.array_equal(offsets, role_offsets) and np.array_equal(offsets, type_offsets)):
         raise ValueError("a relation has more members than roles or types")
-    objects = _objects(np.array(ids, np.uint64).astype(np.int64), parts, date_granularity)
-    return Relations(objects, offsets, undelta(signed(flat), offsets), kind.astype(np.uint8), role.astype(np.int64))
+    objects = _objects(stream, found, found[1][0], dates)
+    members = undelta(signed(members.view(np.uint64)), offsets)
+    return Relations(objects, offsets, members, types.astype(np.uint8), roles)
 
 
 def _join(kind: type[Any], parts: list[Any]) -> Any:

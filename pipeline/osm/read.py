@@ -13,9 +13,12 @@ file is mapped, not loaded, so memory depends on the size of a blob, not of the 
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.osm.areas import read_areas
-from pipeline.osm.nodes import join_positions, read_nodes_and_relations
-from pipeline.osm.passes import (
-    Counts,
-    RangeJob,
-    RangeResult,
-)
+from pipeline.osm.nodes import read_nodes_and_relations
+from pipeline.osm.passes import Counts, RangeJob, RangeResult
 from pipeline.osm.pbf import UNITS, Blob, Header, blobs, is_zlib
+from pipeline.osm.spill import join, sort, sort_values, starts
 from pipeline.osm.ways import read_ways
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
@@ -38,9 +38,14 @@ from schemas.errors import InputError
 from schemas.features import FEATURES
 
 Box = tuple[float, float, float, float]
+_Task = tuple[list[Blob], tuple[int, int]]  # and which share of each of its blobs
 
-#: Blobs a task in each pass: a blob holds about 8,000 objects, so that a task takes seconds and a few hundred MB.
-_BLOBS, _WAY_BLOBS, _RELATION_BLOBS = 48, 16, 4
+#: Blobs a task in each pass. A blob holds about 8,000 objects; a task takes some 0.2 s and less than 100 MB, so that
+#: no worker waits long for another at the end of a pass. The numbers do not depend on the workers: nor do the parts.
+_BLOBS, _WAY_BLOBS = 24, 4
+#: Relations a task: one is far more work than another object, so that a blob of them is shared out.
+_RELATIONS = 2000
+_TYPES = {"n": "node", "w": "way", "r": "relation"}
 #: Blobs below which one process is done before others have started.
 _SMALL = 300
 
@@ -76,63 +81,114 @@ def read_extract(
     """
     if not path.is_file():
         raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
-    runner = runner or Runner(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    source = path.name
-    pbf = as_pbf(path, folder)
+    spill = folder / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    pbf, left_out = as_pbf(path, folder)
     header, found = blobs(pbf)
-    counts = Counts(source)
-    done, total = 0, len(found)
-
-    def run(function: Callable[[RangeJob], RangeResult], chosen: list[Blob], size: int) -> list[RangeResult]:
-        starts = range(0, len(chosen), size)
-        jobs = [RangeJob(pbf, chosen[i : i + size], folder, n, rules, source) for n, i in enumerate(starts)]
-        results: list[RangeResult] = []
-        nonlocal done
-        for index, result, _ in runner.map(function, jobs, small=len(found) < _SMALL):
-            results.append(result)
-            done += len(jobs[index].blobs)
-            if progress is not None:
-                progress(done, total)
-        results.sort(key=lambda r: r.index)
-        for result in results:
-            counts.add(result.counts)
-        return results
-
-    first = run(read_nodes_and_relations, found, _BLOBS)
-    join_positions(folder, first)
-    way_blobs, relation_blobs = [b for r in first for b in r.ways], [b for r in first for b in r.relations]
-    total += len(way_blobs) + len(relation_blobs)
-    second = run(read_ways, way_blobs, _WAY_BLOBS)
-    third = run(read_areas, relation_blobs, _RELATION_BLOBS)
+    passes = _Passes(RangeJob(pbf, [], folder, 0, rules, path.name, spill), len(found), runner or Runner(1), progress)
+    first = passes.run(read_nodes_and_relations, _ranges(found, _BLOBS))
+    join(spill, "nodes")
+    sort(spill, "nodes", [r.run for r in first])
+    join(spill, "wanted")
+    sort_values(spill, "wanted", "id")
+    ways, relations = [b for r in first for b in r.ways], [b for r in first for b in r.relations]
+    passes.total += len(ways) + len(relations)
+    second = passes.run(read_ways, _ranges(ways, _WAY_BLOBS))
+    join(spill, "refs")
+    join(spill, "members")
+    starts(spill, "members", "count", "start")
+    sort(spill, "members", [r.run for r in second])
+    third = passes.run(read_areas, _shares(relations, _RELATIONS))
+    shutil.rmtree(spill)
+    if pbf != path:
+        pbf.unlink()
     parts = [r.part for results in (first, second, third) for r in results if r.part is not None]
     bounds = np.array([r.bounds for r in first]).reshape(-1, 4)
     data = (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))
-    for name in ("nodes", "relations", "members", "ids.i64", "lonlat.i32"):
-        for left in folder.glob(f"{name}*"):
-            left.unlink()
-    if pbf != path:
-        pbf.unlink()
+    counts = passes.counts
+    for osm_type, number in left_out.items():
+        counts.uncounted[osm_type, "older_version", ""] += number
+        counts.objects += number
     stamp = header.snapshot or counts.newest
     snapshot = datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if stamp else None
     return Extract(parts, counts.table(), _extent(header, data), snapshot, counts.objects)
 
 
-def as_pbf(path: Path, folder: Path) -> Path:
-    """The extract as a PBF with zlib blobs: itself, or a converted copy (XML, OPL, bzip2, lz4 …) in ``folder``."""
+class _Passes:
+    """Runs the tasks of one pass after the other; sums what they count, keeps what they found."""
+
+    def __init__(
+        self, template: RangeJob, blobs: int, runner: Runner, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self.template, self.runner, self.progress = template, runner, progress
+        self.small = blobs < _SMALL
+        self.total, self.done = blobs, 0.0
+        self.counts = Counts(template.source)
+
+    def run(self, function: Callable[[RangeJob], RangeResult], tasks: list[_Task]) -> list[RangeResult]:
+        """Results in the order of the tasks, without their counts."""
+        jobs = [replace(self.template, blobs=b, share=share, index=n) for n, (b, share) in enumerate(tasks)]
+        results: list[RangeResult] = []
+        for index, result, _ in self.runner.map(function, jobs, small=self.small, brief=True):
+            self.counts.add(result.counts)
+            results.append(replace(result, counts=Counts("")))
+            self.done += len(jobs[index].blobs) / jobs[index].share[1]
+            if self.progress is not None:
+                self.progress(round(self.done), self.total)
+        return sorted(results, key=lambda r: r.index)
+
+
+def _ranges(found: list[Blob], size: int) -> list[_Task]:
+    """Tasks of so many blobs."""
+    return [(found[i : i + size], (0, 1)) for i in range(0, len(found), size)]
+
+
+def _shares(found: list[tuple[Blob, int]], size: int) -> list[_Task]:
+    """Tasks of so many objects at most, or of one blob, whose objects are counted."""
+    of = [-(-count // size) for _, count in found]
+    return [([blob], (n, shares)) for (blob, _), shares in zip(found, of, strict=True) for n in range(shares)]
+
+
+def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
+    """The extract as a PBF with zlib blobs and no history, and how many objects, by type, that leaves out.
+
+    It is the extract itself, or a converted copy (XML, OPL, bzip2, lz4, history …) in ``folder``. Of a history, which
+    its header or ``.osh`` in its name tells, the last version of each object is taken, unless it is a deletion.
+    """
+    left_out: Counter[str] = Counter()
     try:
-        if path.name.endswith(".pbf") and is_zlib(path):
-            return path
+        pbf = path.name.endswith(".pbf") and is_zlib(path)
+        history = "HistoricalInformation" in blobs(path)[0].features if pbf else ".osh" in path.name
+        if pbf and not history:
+            return path, left_out
         copy = folder / "converted.osm.pbf"
         copy.unlink(missing_ok=True)
-        target = osmium.io.File(str(copy), "osm.pbf,pbf_compression=zlib")
         processor = osmium.FileProcessor(str(path))
-        with osmium.SimpleWriter(target, header=processor.header) as writer:
-            for o in processor:
-                writer.add(o)
-        return copy
+        header = processor.header
+        header.has_multiple_object_versions = False
+        target = osmium.io.File(str(copy), "osm.pbf,pbf_compression=zlib")
+        last = _last_versions(path) if history else repeat(1)
+        with osmium.SimpleWriter(target, header=header) as writer:
+            for o, wanted in zip(processor, last, strict=False):
+                if wanted and not o.deleted:
+                    writer.add(o)
+                else:
+                    left_out[_TYPES[o.type_str()]] += 1
+        return copy, left_out
     except (RuntimeError, OSError, ValueError, IndexError) as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+
+
+def _last_versions(path: Path) -> bytearray:
+    """1 for each object of a history that is the last version of its id; the versions of an object come in a row."""
+    flags = bytearray()
+    before = None
+    for o in osmium.FileProcessor(str(path)):
+        if (o.type_str(), o.id) == before:
+            flags[-1] = 0
+        before = o.type_str(), o.id
+        flags.append(1)
+    return flags
 
 
 def _extent(header: Header, data: Sequence[float]) -> Box | None:

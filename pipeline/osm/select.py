@@ -31,6 +31,12 @@ class BlockTags:
         return np.array([self.rules.tags.keeps(s) for s in self.strings] or [False], bool)
 
     @cached_property
+    def _judged(self) -> Bools:
+        """Keys that the area rule knows."""
+        known = {"area", *self.rules.areas.keys}
+        return np.array([s in known for s in self.strings] or [False], bool)
+
+    @cached_property
     def _array(self) -> pa.Array:
         return pa.array(self.strings, pa.string())
 
@@ -41,9 +47,11 @@ class BlockTags:
     def areas(self, tags: Tags) -> Bools:
         """Objects that are areas if they are closed (AreaRules.is_area)."""
         width = max(1, len(self.strings))
-        pairs, where = np.unique(tags.keys * width + tags.values, return_inverse=True)
-        verdict = np.array([self._verdict(int(p) // width, int(p) % width) for p in pairs] or [0], np.int8)
-        found = verdict[where.reshape(-1)] if len(tags.keys) else np.zeros(0, np.int8)
+        at = np.flatnonzero(self._judged[tags.keys])
+        pairs, where = np.unique(tags.keys[at] * width + tags.values[at], return_inverse=True)
+        found = np.full(len(tags.keys), _NOTHING, np.int8)
+        verdicts = [self._verdict(*divmod(p, width)) for p in pairs.tolist()]
+        found[at] = np.array(verdicts, np.int8)[where.reshape(-1)]
         says_yes, says_no = any_of(found == _YES, tags.offsets), any_of(found == _NO, tags.offsets)
         return says_yes | (any_of(found == _AREA, tags.offsets) & ~says_no)
 
@@ -69,7 +77,7 @@ class BlockTags:
         """Tags of the chosen objects as a FEATURES ``tags`` column."""
         at, offsets = ranges(tags.offsets, chosen)
         keys, values = self._array.take(pa.array(tags.keys[at])), self._array.take(pa.array(tags.values[at]))
-        return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), keys, values).cast(FEATURES.field("tags").type)
+        return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), keys, values, FEATURES.field("tags").type)
 
 
 def any_of(flags: Bools, offsets: Ints) -> Bools:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeVar
 
@@ -111,38 +111,82 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+class _Cluster(threading.Thread):
+    """Joins or starts a Ray cluster beside the main thread, and stays until :meth:`stop`.
+
+    The system ends what a thread has started when the thread ends. Outside the main thread Ray leaves the signal
+    handlers as they are; its own end a program without a reason.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(name="ray", daemon=True)
+        self.workers = workers
+        self.up: Future[None] = Future()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Start, then wait."""
+        import ray
+
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if not os.environ.get("RAY_ADDRESS"):
+            options |= {"num_cpus": self.workers, "include_dashboard": False}
+        try:
+            ray.init(**options)
+        except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
+            self.up.set_exception(error)
+            return
+        self.up.set_result(None)
+        self._over.wait()
+        ray.shutdown()
+
+    def stop(self) -> None:
+        """Leave the cluster, or stop it if it was started here."""
+        self._over.set()
+        self.join()
+
+
 class Runner:
     """Maps functions over items with ``workers`` processes; one worker is this process itself, without Ray."""
 
     def __init__(self, workers: int = 0) -> None:
         self.asked = workers > 0
         self.workers = workers or len(os.sched_getaffinity(0))
-        self._started = False
+        self._cluster: _Cluster | None = None
 
     def map(
-        self, function: Callable[[T], R], items: Sequence[T], *, small: bool = False
+        self, function: Callable[[T], R], items: Sequence[T], *, small: bool = False, brief: bool = False
     ) -> Iterator[tuple[int, R, float]]:
         """(index, result, worker's peak memory in MB) of each item, in the order in which they finish.
 
         ``small`` says that all items together take no longer than starting Ray does (5 to 10 s): unless a number of
-        workers was asked for, or a cluster is there already, this process then does them itself.
+        workers was asked for, or a cluster is there already, this process then does them itself. ``brief`` says that
+        an item takes less than a second: this process then does the first ones for as long as Ray takes to start.
         """
         alone = small and not self.asked and not os.environ.get("RAY_ADDRESS")
         if self.workers == 1 or len(items) <= 1 or alone:
             for index, item in enumerate(items):
                 yield index, function(item), peak_memory_mb()
             return
-        yield from self._map_on_ray(function, items)
+        yield from self._map_on_ray(function, items, brief)
 
-    def _map_on_ray(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R, float]]:
+    def _map_on_ray(
+        self, function: Callable[[T], R], items: Sequence[T], brief: bool
+    ) -> Iterator[tuple[int, R, float]]:
+        up = self.start()
+        remaining = iter(enumerate(items))
+        while brief and not up.done():
+            if (entry := next(remaining, None)) is None:
+                return
+            yield entry[0], function(entry[1]), peak_memory_mb()
+        up.result()
         import ray
 
-        self._start()
+        waiting: dict[Any, int] = {}
         # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
         task = ray.remote(num_cpus=1, max_retries=2)(_timed)
         shared = ray.put(function)
-        waiting: dict[Any, int] = {}
-        remaining = iter(enumerate(items))
         try:
             while True:
                 while len(waiting) < 2 * self.workers and (entry := next(remaining, None)) is not None:
@@ -161,30 +205,23 @@ class Runner:
             for reference in waiting:
                 ray.cancel(reference)
 
-    def _start(self) -> None:
-        """Join the cluster of RAY_ADDRESS, or start one here for this run."""
-        import ray
-
-        if ray.is_initialized():
-            return
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if not os.environ.get("RAY_ADDRESS"):
-            options |= {"num_cpus": self.workers, "include_dashboard": False}
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-        ray.init(**options)
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray sets its own, which ends without a reason
-                signal.signal(number, handler)
-        self._started = True
+    def start(self) -> Future[None]:
+        """Join the cluster of RAY_ADDRESS, or start one here for this run; done when it is up."""
+        ray = sys.modules.get("ray")  # its import takes a second, which the thread can spend
+        if self._cluster is None and ray is not None and ray.is_initialized():
+            up: Future[None] = Future()
+            up.set_result(None)
+            return up
+        if self._cluster is None:
+            self._cluster = _Cluster(self.workers)
+            self._cluster.start()
+        return self._cluster.up
 
     def close(self) -> None:
         """Stop the Ray that this runner started; leave any other alone."""
-        if self._started:
-            import ray
-
-            ray.shutdown()
-            self._started = False
+        if self._cluster is not None:
+            self._cluster.stop()
+            self._cluster = None
 
     def __enter__(self) -> Runner:
         return self

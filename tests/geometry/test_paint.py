@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
@@ -145,3 +145,35 @@ def test_nothing_paints_nothing(shapes: Shapes) -> None:
 
 def test_a_line_without_length_paints_nothing() -> None:
     assert not painted(strokes([shapely.LineString([(5, 5), (5, 5)])], 4.0)).any()
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from([(64, 48), (33, 7), (8, 8), (2, 5)]))
+def test_images_are_painted_as_a_painter_paints_row_by_row(seed: int, size: tuple[int, int]) -> None:
+    """Byte by byte; layers, the list's order and the value 255 included. Odd images share words of memory."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    found = [p for p in (random_polygon(int(s), size) for s in rng.integers(0, 2**32, 8)) if p is not None]
+    count = len(found)
+    image, order = rng.integers(0, 3, count), rng.integers(0, 4, count)
+    value = rng.choice([1, 7, 128, 255], count).astype(np.uint8)
+    shapes = polygon_shapes(pack(found), image, order, value)
+    expected = np.zeros((3, height, width), np.uint8)
+    for n in sorted(range(count), key=lambda n: order[n]):
+        own = shapes.shape == n
+        for row in range(height):
+            crossings = sorted(
+                ax + (row + 0.5 - ay) / (by - ay) * (bx - ax)
+                for (ax, ay), (bx, by) in zip(shapes.start[own].tolist(), shapes.end[own].tolist(), strict=True)
+                if (ay <= row + 0.5) != (by <= row + 0.5)
+            )
+            for left, right in zip(crossings[::2], crossings[1::2], strict=True):
+                columns = [x for x in range(width) if left <= x + 0.5 < right]
+                expected[image[n], row, columns] = value[n]
+    assert (fill(shapes, 3, width, height) == expected).all()
+
+
+def test_a_row_that_a_shape_crosses_many_times_is_painted_between_the_crossings() -> None:
+    comb = shapely.union_all([shapely.box(0, 40, 64, 44), *(shapely.box(x, 4, x + 3, 40) for x in range(0, 64, 6))])
+    found = painted(areas([comb, shapely.box(10, 0, 20, 48)], [1, 0], [2, 1]))[0]
+    assert found[20].tolist() == [2 if x % 6 < 3 else 1 if 10 <= x < 20 else 0 for x in range(64)]

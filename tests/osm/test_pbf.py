@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.osm.pbf import blobs, read_block
+from pipeline.osm.pbf import blobs, decode_block, read_block
 from pipeline.osm.read import read_extract
-from pipeline.osm.wire import signed, varints
+from pipeline.osm.wire import Stream, signed, varints
 from pipeline.rules import load_rules
 from schemas.errors import InputError
 
@@ -79,15 +79,78 @@ def test_what_osmium_writes_is_what_is_read(tmp_path: Path, form: str, world: An
     assert read(write(tmp_path / "x.osm.pbf", world, form)) == world
 
 
-@given(st.lists(st.integers(0, (1 << 64) - 1)))
-def test_varints_are_those_of_the_definition(numbers: list[int]) -> None:
+def number(n: int) -> bytes:
+    """A varint."""
     data = bytearray()
-    for n in numbers:
-        while n >= 128:
-            data.append(n & 127 | 128)
-            n >>= 7
-        data.append(n)
-    assert varints(bytes(data)).tolist() == numbers
+    while n >= 128:
+        data.append(n & 127 | 128)
+        n >>= 7
+    data.append(n)
+    return bytes(data)
+
+
+def message(parts: list[tuple[int, int | list[int]]]) -> bytes:
+    """Fields that are numbers or packed numbers."""
+    data = b""
+    for field, value in parts:
+        if isinstance(value, int):
+            data += number(field << 3) + number(value)
+        else:
+            content = b"".join(map(number, value))
+            data += number(field << 3 | 2) + number(len(content)) + content
+    return data
+
+
+#: Numbers of every length, so that each way of decoding them is taken.
+NUMBERS = st.sampled_from([7, 14, 28, 56, 64]).flatmap(lambda bits: st.integers(0, (1 << bits) - 1))
+
+
+@given(st.sampled_from([7, 14, 28, 56, 64]), st.lists(st.integers(0, (1 << 64) - 1)))
+def test_varints_are_those_of_the_definition(bits: int, numbers: list[int]) -> None:
+    numbers = [n & (1 << bits) - 1 for n in numbers]
+    assert varints(b"".join(map(number, numbers))).tolist() == numbers
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 20), NUMBERS | st.lists(NUMBERS, max_size=4)), max_size=6), min_size=1
+    ).filter(any)
+)
+def test_messages_side_by_side_are_the_messages_one_by_one(messages: list[Any]) -> None:
+    """The last of a repeated field counts, as the format says."""
+    raw = [message(m) for m in messages]
+    stream = Stream.of(b"".join(raw))
+    ends = np.cumsum([len(r) for r in raw])
+    found = stream.scan(ends - [len(r) for r in raw], ends, range(1, 21))
+    for field, (low, high) in found.items():
+        for i, m in enumerate(messages):
+            value = dict(m).get(field, [])
+            if isinstance(value, int):
+                assert (int(low[i]) & (1 << 64) - 1, high[i]) == (value, -1)
+            else:
+                flat, offsets = stream.numbers(low[i : i + 1], high[i : i + 1])
+                assert flat.view(np.uint64).tolist() == value
+                assert offsets.tolist() == [0, len(value)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x80", b"\x08", b"\x0a\x05\x01", b"\x0d\x01", b"\x0a\x01\x80\x01", b"\x08\x01" * 101,
+     b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x01", b"\x0a" + b"\xff" * 10 + b"\x01"],
+)  # fmt: skip
+def test_a_damaged_message_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"field|group|varint"):
+        Stream.of(data).scan(np.array([0]), np.array([len(data)]), [1])
+
+
+def test_a_tag_that_is_not_in_the_string_table_is_damage() -> None:
+    strings = message([(1, list(b"")), (1, list(b"building")), (1, list(b"yes"))])
+    for key in (5, (1 << 64) - 1):
+        way = message([(1, 7), (2, [key]), (3, [2]), (8, [2, 2])])
+        group = b"\x1a" + number(len(way)) + way
+        block = b"\x0a" + number(len(strings)) + strings + b"\x12" + number(len(group)) + group
+        with pytest.raises(ValueError, match="string table"):
+            decode_block(block)
 
 
 @given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1)))

@@ -6,6 +6,7 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
 from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.tokens import ANCHORS, OsmTokens
-from tests.tokens.oracle import Feature, OracleTokens, brute_force, delaunay_fault, features_of
+from tests.osm.tables import feature_table
+from tests.tokens.oracle import Feature, OracleTokens, brute_force, delaunay_fault, features_of, undecided
 
 RULES = load_rules()
 TYPES = [t.name.lower() for t in ObjectType]
@@ -159,8 +161,9 @@ def _relations(tokens: OsmTokens, oracle: OracleTokens) -> list[str]:
     ground = {p: c for p, c in codes.items() if c != Relation.DELAUNAY}
     found = []
     for pair in sorted(ground.keys() | oracle.relations.keys()):
-        if ground.get(pair) != oracle.relations.get(pair):
-            names = [oracle.objects[i].key for i in pair]
+        a, b = (oracle.objects[i] for i in pair)
+        if ground.get(pair) != oracle.relations.get(pair) and not undecided(a.geometry, b.geometry):
+            names = [a.key, b.key]
             found.append(f"{names}: relation {ground.get(pair)}, not {oracle.relations.get(pair)}")
     points = [i for i, o in enumerate(oracle.objects) if o.key[0] == Kind.POINT]
     first: dict[tuple[float, float], int] = {}
@@ -208,3 +211,80 @@ def _region(tokens: OsmTokens, oracle: OracleTokens, tolerance: float) -> list[s
         ):
             found.append(f"region: tag {tag} has {got}, not {sums[tag]}")
     return found
+
+
+TILE = XyzKey(17, 68845, 46004, 256)  # 47.16° N, 9.09° E
+WEST, SOUTH, EAST, NORTH = around(TILE)
+
+
+def at(u: float, v: float) -> tuple[float, float]:
+    """Degrees of a place given in sides of the tile, y down; rounded as OSM does."""
+    return round(WEST + u * (EAST - WEST), 7), round(NORTH + v * (SOUTH - NORTH), 7)
+
+
+def place_of(shapes: list[Any], tags: list[dict[str, str]] | None = None) -> Place:
+    """A place from shapes in sides of the tile."""
+    moved = np.empty(len(shapes), object)
+    moved[:] = [shapely.transform(s, lambda xy: np.array([at(u, v) for u, v in xy]).reshape(-1, 2)) for s in shapes]
+    kinds = [
+        "point" if s.geom_type == "Point" else "line" if s.geom_type == "LineString" else "polygon" for s in shapes
+    ]
+    types = {"point": "node", "line": "way", "polygon": "way"}
+    order = sorted(range(len(shapes)), key=lambda i: (types[kinds[i]], i))
+    return place_of_features(
+        feature_table(
+            [types[kinds[i]] for i in order], [i + 1 for i in order], [kinds[i] for i in order],
+            [(tags or [{"building": "yes"}] * len(shapes))[i] for i in order], moved[order],
+            [1] * len(order), [None] * len(order),
+        )
+    )  # fmt: skip
+
+
+def agree(place: Place, keys: list[XyzKey] | None = None, grid: tuple[int, int] = (14, 14)) -> dict[XyzKey, OsmTokens]:
+    """Tokens of tiles, compared with the oracle's."""
+    keys = keys or [TILE]
+    tokens = tokens_of(place, keys, grid)
+    for key in keys:
+        assert differences(tokens[key], oracle_of(place, key, grid), xyz_footprint(key)) == [], key
+    return tokens
+
+
+#: Degrees a pixel of ``in_pixels``: a power of two, so that pixels come back from degrees to the last bit.
+STEP = 2.0**-16
+
+
+def in_pixels(shapes: list[Any], size: tuple[int, int] = (64, 64)) -> tuple[FeatureBatch, Footprint]:
+    """Objects in a footprint of degrees, whose sides are exact: no projection lies between. Ids are places in the list,
+    and each object carries its id as tag."""
+    footprint = Footprint("chip-a", "EPSG:4326", (STEP, 0.0, 9.0, 0.0, -STEP, 47.0), *size)
+    kind = np.array([{"Point": 0, "LineString": 1, "MultiLineString": 1}.get(s.geom_type, 2) for s in shapes], np.uint8)
+    order = np.argsort(kind, kind="stable")
+    geometry = np.empty(len(shapes), object)
+    geometry[:] = [shapely.transform(shapes[i], lambda xy: xy * (STEP, -STEP) + (9.0, 47.0)) for i in order]
+    n = len(shapes)
+    batch = FeatureBatch(
+        np.zeros(n, np.uint8), order.astype(np.int64), kind[order], np.arange(n + 1), order.astype(np.int64),
+        np.zeros(n, np.uint8), geometry,
+    )  # fmt: skip
+    return batch, footprint
+
+
+def features_of_batch(batch: FeatureBatch) -> list[Feature]:
+    """A batch's features for the oracle."""
+    return [
+        Feature(
+            int(batch.osm_type[n]), int(batch.osm_id[n]), int(batch.kind[n]),
+            batch.tag_ids[batch.tag_offsets[n] : batch.tag_offsets[n + 1]].tolist(), g, g.bounds,
+        )
+        for n, g in enumerate(batch.geometry)
+    ]  # fmt: skip
+
+
+def agree_in_pixels(shapes: list[Any], size: tuple[int, int] = (64, 64), grid: tuple[int, int] = (4, 4)) -> OsmTokens:
+    """Tokens of objects in pixels, compared with the oracle's."""
+    batch, footprint = in_pixels(shapes, size)
+    tokens = build_tokens(batch, [footprint], grid).tokens[0]
+    west, south, east, north = footprint.bounds()
+    assert differences(tokens, brute_force(features_of_batch(batch), footprint, grid, (west, south, east, north)),
+                       footprint) == []  # fmt: skip
+    return tokens

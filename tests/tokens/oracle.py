@@ -2,7 +2,8 @@
 
 Plain loops over all features, one shapely call a pair, a cell, an object; no tree, no batch, no packed arrays. The
 documented rules are written down again: densify to 0.005° from the lexicographically smaller end, project, map by the
-affine, cut to the square, keep what has positive area, positive length or is a point in the half-open square.
+affine, cut to the square, keep what has positive area, positive length or is a point in the half-open square. What is
+smaller than 1e-6 px or px² is rounding.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from schemas.footprint import Footprint
 from schemas.relations import Relation
 
 MAX_SEGMENT = 0.005  # degrees
+NOISE = 1e-6  # pixels, or square pixels: what is smaller came from rounding at a border that two footprints share
 FAR = 0.01  # degrees: features whose bounds are farther from the footprint are not looked at
 Position = tuple[float, float]
 Mapping = Callable[[Position], Position]
@@ -123,25 +125,43 @@ def atoms(geometry: Any) -> Iterator[Any]:
         yield geometry
 
 
+def even_odd(geometry: Any) -> Any:
+    """What a polygon's rings enclose an odd number of times: faces of its noded linework, by rays from inside them."""
+    rings = [r for part in atoms(geometry) for r in (part.exterior, *part.interiors)]
+    faces = []
+    for face in shapely.get_parts(shapely.polygonize([shapely.union_all([shapely.LineString(r) for r in rings])])):
+        x, y = face.representative_point().coords[0]
+        crossings = 0
+        for ring in rings:
+            for (ax, ay), (bx, by) in pairwise(ring.coords):
+                crossings += (ay <= y) != (by <= y) and ax + (y - ay) / (by - ay) * (bx - ax) > x
+        if crossings % 2:
+            faces.append(face)
+    return shapely.union_all(faces)
+
+
 def clipped(feature: Feature, footprint: Footprint, where: Mapping) -> Any | None:
     """The feature's share of the footprint in pixels, or None."""
     w, h = footprint.width, footprint.height
-    geometry = mapped(feature.geometry, where)
+    geometry = feature.geometry
+    if feature.kind == Kind.POLYGON and not geometry.is_valid:  # as drawn; what projecting rounds is mended below
+        geometry = even_odd(geometry)
+    geometry = mapped(geometry, where)
     if feature.kind == Kind.POINT:
         return geometry if 0 <= geometry.x / w < 1 and 0 <= geometry.y / h < 1 else None
     x0, y0, x1, y1 = geometry.bounds
     if x1 < 0 or y1 < 0 or x0 > w or y0 > h:
         return None
     if feature.kind == Kind.POLYGON and not geometry.is_valid:
-        geometry = geometry.buffer(0)
+        geometry = even_odd(geometry)
     if not (x0 >= 0 and y0 >= 0 and x1 <= w and y1 <= h):
         geometry = in_dimension(geometry.intersection(shapely.box(0, 0, w, h)), feature.kind)
     if geometry is None:
         return None
     if feature.kind == Kind.POLYGON:
-        return geometry if geometry.area > 0 else None
+        return geometry if geometry.area > NOISE else None
     x0, y0, _, _ = geometry.bounds  # along the right or lower side it is the neighbour's
-    return geometry if geometry.length > 0 and x0 < w and y0 < h else None
+    return geometry if geometry.length > NOISE and x0 < w - NOISE and y0 < h - NOISE else None
 
 
 def relation_of(a: Any, b: Any) -> Relation | None:
@@ -165,6 +185,18 @@ def relation_of(a: Any, b: Any) -> Relation | None:
         return Relation.CROSSES
     assert a.overlaps(b), f"no predicate names {a.relate(b)}"
     return Relation.OVERLAPS
+
+
+def undecided(a: Any, b: Any) -> bool:
+    """Whether rounding decides the relation: a vertex of one lies within 1e-9 px of the other's linework, but is none
+    of its vertices."""
+    for one, other in ((a, b), (b, a)):
+        line = other.boundary if other.geom_type.endswith("Polygon") else other
+        known = set(map(tuple, shapely.get_coordinates(other).tolist()))
+        for xy in set(map(tuple, shapely.get_coordinates(one).tolist())) - known:
+            if line.distance(shapely.Point(xy)) < 1e-9:
+                return True
+    return False
 
 
 def boxes_meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
