@@ -1,0 +1,124 @@
+"""Which of the planned tiles are built: shares, strata, blocks. Pure functions on tiles; no tile depends on another
+being in the plan, unless a rule counts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geometry.mix import GOLDEN, mix
+from schemas.errors import ConfigError
+from schemas.footprint import tile_to_lonlat
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+#: Upper bounds of objects a tile in each stratum of density: none, rural, village, suburb, town, centre.
+STRATA = (0, 4, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which tiles of the region are built; all of them by default."""
+
+    share: float = 1.0  # of the tiles, at random; a tile keeps its lot when the region grows
+    strata: Literal["none", "density"] = "none"  # density: as many tiles of each class of OSM objects a tile
+    max_tiles: int = 0  # most tiles, at random (with strata: the same number of each); 0: all
+    per_block: int = 0  # most tiles of one block, at random; 0: all
+    block_degrees: float = 0.1  # side of those blocks
+    photos_only: bool = False  # only tiles in which a photo was taken
+    land_only: bool = False  # only tiles with an object that is no water
+    seed: int = 0  # of every lot
+
+    def __post_init__(self) -> None:
+        checks = {
+            "plan.sampling.share must be over 0 and at most 1": 0 < self.share <= 1,
+            "plan.sampling.max_tiles and per_block must be 0 (all) or more": min(self.max_tiles, self.per_block) >= 0,
+            "plan.sampling.block_degrees must be over 0": self.block_degrees > 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise ConfigError(message)
+
+    @property
+    def counts_objects(self) -> bool:
+        """Whether a rule needs the number of objects in each tile."""
+        return self.strata != "none"
+
+
+def lots(tiles: Ints, zoom: int, seed: int) -> NDArray[np.uint64]:
+    """A pseudo-random word a tile, u64[T]: f(seed, zoom, x, y) alone."""
+    with np.errstate(over="ignore"):
+        word = mix(np.uint64(seed) + GOLDEN * np.uint64(zoom + 1))
+        for axis in (0, 1):
+            word = mix(word + GOLDEN + tiles[:, axis].astype(np.uint64))
+    return np.asarray(word)
+
+
+def by_share(lot: NDArray[np.uint64], share: float) -> Mask:
+    """The tiles whose lot is below ``share``, bool[T]."""
+    return np.asarray((lot >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share)
+
+
+def per_group(lot: NDArray[np.uint64], group: Ints, most: int) -> Mask:
+    """The ``most`` tiles with the lowest lots of each group, bool[T]."""
+    order = np.lexsort((lot, group))
+    starts = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)) if len(order) else np.zeros(0, np.int64)
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    chosen = np.zeros(len(group), bool)
+    chosen[order] = rank < most
+    return chosen
+
+
+def blocks(tiles: Ints, zoom: int, degrees: float) -> Ints:
+    """Block in lon/lat that each tile's centre lies in, i64[T]."""
+    centre = tile_to_lonlat(tiles.astype(np.float64) + 0.5, zoom)
+    cell = np.floor((centre + np.array((180.0, 90.0))) / degrees).astype(np.int64)
+    return np.asarray(cell[:, 1] * (int(360 / degrees) + 2) + cell[:, 0])
+
+
+def density_stratum(objects: Ints) -> Ints:
+    """Stratum 0..5 of tiles by their number of OSM objects, i64[T]."""
+    return np.searchsorted(STRATA, objects).astype(np.int64)
+
+
+def choose(config: SamplingConfig, tiles: Ints, zoom: int, objects: Ints | None = None) -> dict[str, Mask]:
+    """Masks bool[T] of the tiles that each rule in force keeps, by rule; each is of all tiles that the rules before it
+    leave, True elsewhere.
+
+    Args:
+        config: the rules.
+        tiles: i64[T,2] x, y.
+        zoom: of the tiles.
+        objects: i64[T] OSM objects a tile; needed where ``config.counts_objects``.
+    """
+    lot = lots(tiles, zoom, config.seed)
+    left = np.ones(len(tiles), bool)
+    masks: dict[str, Mask] = {}
+
+    def rule(name: str, of_left: Mask) -> None:
+        nonlocal left
+        mask = np.ones(len(tiles), bool)
+        mask[left] = of_left
+        masks[name] = mask
+        left = left & mask
+
+    if config.share < 1:
+        rule("not_in_share", by_share(lot, config.share))
+    if config.per_block:
+        rule("over_per_block", per_group(lot[left], blocks(tiles[left], zoom, config.block_degrees), config.per_block))
+    if config.max_tiles and config.strata == "none":
+        rule("over_max_tiles", per_group(lot[left], np.zeros(int(left.sum()), np.int64), config.max_tiles))
+    elif config.strata == "density":
+        if objects is None:
+            raise ValueError("strata need the number of objects in each tile")
+        stratum = density_stratum(objects[left])
+        sizes = np.bincount(stratum)
+        present = sizes[sizes > 0]
+        even = int(present.min()) if len(present) else 0
+        most = config.max_tiles // max(1, len(present)) if config.max_tiles else even
+        rule("over_stratum", per_group(lot[left], stratum, max(1, most)))
+    return masks
