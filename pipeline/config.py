@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from pipeline.imagery.config import ImageryConfig
 from pipeline.net.config import NetConfig
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.regions.config import SourcesConfig
 from pipeline.rules import RulesConfig
+from pipeline.streetview.config import StreetviewConfig
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
 
@@ -20,28 +22,6 @@ class PlanConfig:
     tiles_per_shard: int = 256
     min_objects: int | None = None  # OSM features that meet a tile; unset: 0 with imagery, 1 without
     max_tiles: int = 20_000_000  # more is refused: it is most often a wrong zoom
-
-
-@dataclass(frozen=True)
-class ImageryConfig:
-    """From raster files to RS images."""
-
-    resampling: Literal["nearest", "bilinear", "cubic", "average", "lanczos"] = "bilinear"
-    max_nodata: float = 0.0  # a tile with a larger share of nodata pixels is dropped, 0..1
-    quality: int = 90  # of rs.jpg, 1..100
-    format: Literal["auto", "jpg", "png", "npy"] = "auto"  # auto: jpg for three 8-bit bands, npy for all else
-    licence: str | None = None  # of the images, for ATTRIBUTION.md
-    acquired: str | None = None  # ISO 8601; unset: the file's TIFFTAG_DATETIME
-
-
-@dataclass(frozen=True)
-class StreetviewConfig:
-    """From photos to SV images."""
-
-    size: int = 512  # longest side in pixels; smaller photos stay as they are
-    quality: int = 88  # of sv.N.jpg, 1..100
-    max_per_tile: int = 16  # the first by capture time and id
-    licence: str | None = None  # where the photos' table names none
 
 
 @dataclass(frozen=True)
@@ -101,11 +81,6 @@ class ShardsConfig:
             "size must be 16 to 4096 pixels": 16 <= self.size <= 4096,
             "workers must be 0 (one a core) or more": self.workers >= 0,
             "plan.tiles_per_shard must be 1 to 100000": 1 <= self.plan.tiles_per_shard <= 100_000,
-            "rs.max_nodata must be 0 to 1": 0 <= self.rs.max_nodata <= 1,
-            "rs.quality must be 1 to 100": 1 <= self.rs.quality <= 100,
-            "sv.quality must be 1 to 100": 1 <= self.sv.quality <= 100,
-            "sv.size must be 16 or more": self.sv.size >= 16,
-            "sv.max_per_tile must be 0 or more": self.sv.max_per_tile >= 0,
             "tokens.grid must be 1 to 255 cells a side": all(1 <= g <= 255 for g in self.tokens.grid),
             "demo.scale must be 1 to 100": 1 <= self.demo.scale <= 100,
             "osm.min_tag_count must be 1 or more": self.osm.min_tag_count >= 1,

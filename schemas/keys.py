@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from schemas.errors import InputError
 
@@ -29,6 +30,22 @@ def check_key(key: str) -> str:
             "rename the chip, or choose a shorter source name"
         )
     return key
+
+
+def chip_key(stem: str) -> str:
+    """The key of an image chip: its file name without the ending.
+
+    A stem that is too long, or has other characters than keys may, is cut and cleaned, and told apart from others by a
+    hash of the whole.
+
+    >>> chip_key("a472140250_FI_21"), chip_key("Wien 2021.v2")
+    ('chip-a472140250_FI_21', 'chip-Wien_2021_v2-2f2dda9b')
+    """
+    key = f"chip-{stem}"
+    if _KEY.fullmatch(key) and len(key) <= MAX_KEY_LENGTH:
+        return key
+    digest = blake2b(stem.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return check_key(f"chip-{re.sub('[^A-Za-z0-9_-]', '_', stem)[: MAX_KEY_LENGTH - 14]}-{digest}")
 
 
 @dataclass(frozen=True, order=True)

@@ -1,48 +1,140 @@
-"""Local rasters (GeoTIFF, COG, VRT; any CRS) read onto footprints by GDAL's warper, blocks of tiles at a time."""
+"""Raster files as scenes: GeoTIFF, COG, VRT and whatever else GDAL reads; any CRS, bands and transform."""
 
 from __future__ import annotations
 
-import io
+import glob
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 import shapely
-import simplejpeg
-from numpy.typing import NDArray
-from PIL import Image
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
+from rasterio.enums import ColorInterp
 from rasterio.warp import transform as warp_transform
 
-from pipeline.config import ImageryConfig
+from pipeline.alignment import place
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.encode import encode
+from pipeline.imagery.raster import GDAL, check_blocks
+from pipeline.imagery.read import read_images
+from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene, TileImage
+from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
+from schemas.keys import chip_key
 
-#: Pixels a side of the blocks of tiles that are warped at once: one warp of 8 × 8 tiles costs less than 64 warps.
-_BLOCK = 2048
-#: What rs.npy holds; the stream reads these.
-_DTYPES = ("uint8", "uint16", "int16", "float32")
+_COLOURS = ("red", "green", "blue", "gray")
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One raster file, as the plan sees it."""
+def find_rasters(parts: Sequence[str]) -> list[Path]:
+    """Files of paths and glob patterns, each once; those of a pattern in the order of their names.
 
-    path: str
-    name: str  # file name
-    area: Any  # shapely polygon of its outline, lon/lat degrees
-    bands: list[str]  # of the data bands; alpha is none
-    dtype: str
-    acquired: str | None  # ISO 8601
+    Raises:
+        InputError: a path does not exist, or a pattern matches no file.
+    """
+    found: list[Path] = []
+    for part in parts:
+        path = Path(part).expanduser()
+        own = [path]
+        if not path.is_file():
+            own = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+        if not own:
+            what = "matches no file" if glob.has_magic(part) else "does not exist"
+            raise InputError(f"imagery {path} {what}; give paths of GeoTIFF, COG or VRT files, or none")
+        found += own
+    return list(dict.fromkeys(found))
 
 
-def open_scene(path: Path) -> Scene:
-    """Describe one raster.
+def open_scene(path: Path, config: ImageryConfig | None = None) -> Scene:
+    """Describe one raster file.
+
+    Raises:
+        InputError: it cannot be read, has no CRS, lacks a band of ``rs.bands``, or holds a type that needs a stretch.
+    """
+    try:
+        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
+            check_blocks(source, str(path))
+            return describe(source, str(path), path.name, config or ImageryConfig())
+    except rasterio.errors.RasterioError as error:
+        raise InputError(
+            f"imagery {path} cannot be read: {error}; check that it is a complete GeoTIFF, COG or VRT"
+        ) from None
+
+
+def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
+    """The scene that an opened raster is by itself."""
+    if source.crs is None:
+        raise InputError(f"imagery {href} has no coordinate reference system; assign one with gdal_edit.py -a_srs")
+    names = band_names(source)
+    mask = _mask(names, config, href)
+    chosen = choose_bands(names, config, href, mask)
+    dtypes = {source.dtypes[b - 1] for b in chosen}
+    dtype = source.dtypes[chosen[0] - 1]
+    if len(dtypes) > 1:
+        raise InputError(f"imagery {href} has bands of {', '.join(sorted(dtypes))}; choose those of one with rs.bands")
+    check_dtype(dtype, config, href)
+    tags, imagery = source.tags(), source.tags(ns="IMAGERY")
+    return Scene(
+        name=name,
+        area=outline(source, href),
+        bands=[names[b] for b in chosen],
+        dtype=dtype,
+        acquired=_acquired(tags, imagery),
+        assets=(Asset(href, tuple(chosen)),),
+        cloud=_number(imagery.get("CLOUDCOVER") or tags.get("CLOUDY_PIXEL_PERCENTAGE")),
+        gsd=true_gsd(source),
+        mask=Mask(Asset(href, (mask,)), config.mask_values, config.mask_bits) if mask else None,
+        licence=tags.get("LICENSE"),
+    )
+
+
+def band_names(source: Any) -> dict[int, str]:
+    """Name of each data band by its number: its description, its colour, or ``bandN``."""
+    data = [b for b, c in zip(source.indexes, source.colorinterp, strict=True) if c != ColorInterp.alpha]
+    colours = {b: source.colorinterp[b - 1].name for b in data}
+    names = {b: source.descriptions[b - 1] or (colours[b] if colours[b] in _COLOURS else f"band{b}") for b in data}
+    if len(set(names.values())) < len(names):
+        return {b: f"band{b}" for b in data}
+    return names
+
+
+def choose_bands(names: dict[int, str], config: ImageryConfig, where: str, mask: int | None = None) -> list[int]:
+    """Numbers of the bands of ``rs.bands``, by name or number from 1; all but the mask where none are named.
+
+    Raises:
+        InputError: one is missing.
+    """
+    numbers = {name: b for b, name in names.items()}
+    if not config.bands:
+        return [b for b in names if b != mask]
+    chosen = []
+    for wanted in config.bands:
+        number = numbers.get(wanted) or (int(wanted) if wanted.isdecimal() and int(wanted) in names else None)
+        if number is None:
+            raise InputError(f"imagery {where} has no band {wanted}; it has {', '.join(names.values())}: set rs.bands")
+        chosen.append(number)
+    return chosen
+
+
+def check_dtype(dtype: str, config: ImageryConfig, where: str) -> None:
+    """Refuse a type that rs.npy cannot hold as it is.
+
+    Raises:
+        InputError: it is one, and nothing is said about 8 bits.
+    """
+    if (config.stretch == "none" and dtype not in DTYPES) or dtype.startswith("complex"):
+        raise InputError(
+            f"imagery {where} is {dtype}; rs.npy holds {', '.join(DTYPES)}. Make 8 bits of it with rs.stretch, or "
+            "convert it with gdal_translate -ot"
+        )
+
+
+def own_footprint(path: Path) -> Footprint:
+    """The footprint that is a raster's own grid: its pixels are read as they are.
 
     Raises:
         InputError: it cannot be read, or has no CRS.
@@ -50,162 +142,77 @@ def open_scene(path: Path) -> Scene:
     try:
         with rasterio.open(path) as source:
             if source.crs is None:
-                raise InputError(
-                    f"imagery {path} has no coordinate reference system; assign one with gdal_edit.py -a_srs"
-                )
-            t = np.linspace(0, 1, 17)[:-1]  # an outline is bent in lon/lat: 16 points a side
-            z, o = np.zeros_like(t), np.ones_like(t)
-            x = np.concatenate((t, o, 1 - t, z)) * source.width
-            y = np.concatenate((z, t, o, 1 - t)) * source.height
-            a, b, c, d, e, f = source.transform[:6]
-            lon, lat = warp_transform(source.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f)
-            bands = _data_bands(source)
-            names = [source.descriptions[b - 1] or _colour_name(source, b) for b in bands]
-            dtype = source.dtypes[bands[0] - 1]
-            if dtype not in _DTYPES:
-                raise InputError(
-                    f"imagery {path} is {dtype}; rs.npy holds {', '.join(_DTYPES)}. Convert it with gdal_translate -ot"
-                )
-            acquired = _acquired(source.tags().get("TIFFTAG_DATETIME"))
-    except rasterio.errors.RasterioIOError as error:
+                raise InputError(f"imagery {path} has no coordinate reference system")
+            return _footprint(source, chip_key(path.stem))
+    except rasterio.errors.RasterioError as error:
+        raise InputError(f"imagery {path} cannot be read: {error}") from None
+
+
+def _footprint(source: Any, key: str) -> Footprint:
+    a, b, c, d, e, f = (float(v) for v in source.transform[:6])
+    code = source.crs.to_epsg()
+    crs = f"EPSG:{code}" if code else str(source.crs.to_wkt())
+    return Footprint(key, crs, (a, b, c, d, e, f), source.width, source.height)
+
+
+def true_gsd(source: Any) -> float:
+    """Metres on the ground a pixel at the centre, the mean of both axes."""
+    return float(place([_footprint(source, "raster")]).gsd.mean())
+
+
+def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | None:
+    """Number of the band that ``rs.mask`` names."""
+    if config.mask in (None, "none"):
+        return None
+    found = next((b for b, name in names.items() if name == config.mask), None)
+    if found is None:
+        raise InputError(f"imagery {where} has no band {config.mask}; it has {', '.join(names.values())}: set rs.mask")
+    if not (config.mask_values or config.mask_bits):
         raise InputError(
-            f"imagery {path} cannot be read: {error}; check that it is a complete GeoTIFF, COG or VRT"
-        ) from None
-    return Scene(str(path), path.name, shapely.Polygon(np.stack((lon, lat), axis=1)), names, dtype, acquired)
+            f"rs.mask={config.mask} needs rs.mask_values or rs.mask_bits: which of its values hide the ground"
+        )
+    return found
 
 
-def _data_bands(source: Any) -> list[int]:
-    return [b for b, c in zip(source.indexes, source.colorinterp, strict=True) if c != ColorInterp.alpha]
+def outline(source: Any, where: str) -> Any:
+    """Lon/lat polygon of a raster's edge.
+
+    Raises:
+        InputError: it has no place on Earth.
+    """
+    t = np.linspace(0, 1, 17)[:-1]  # an outline is bent in lon/lat: 16 points a side
+    z, o = np.zeros_like(t), np.ones_like(t)
+    x = np.concatenate((t, o, 1 - t, z)) * source.width
+    y = np.concatenate((z, t, o, 1 - t)) * source.height
+    a, b, c, d, e, f = source.transform[:6]
+    lonlat = np.stack(warp_transform(source.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), axis=1)
+    if not np.isfinite(lonlat).all():
+        raise InputError(f"imagery {where} reaches beyond what its CRS can hold; cut it with gdal_translate -projwin")
+    return shapely.Polygon(lonlat)
 
 
-def _colour_name(source: Any, band: int) -> str:
-    name = source.colorinterp[band - 1].name
-    return name if name in ("red", "green", "blue", "gray") else f"band{band}"
-
-
-def _acquired(text: str | None) -> str | None:
-    """TIFFTAG_DATETIME (YYYY:MM:DD HH:MM:SS) as ISO 8601."""
-    match = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", (text or "").strip())
+def _acquired(tags: dict[str, str], imagery: dict[str, str]) -> str | None:
+    """Time of acquisition, ISO 8601, of what GDAL, TIFF and Earth Engine call it."""
+    if milliseconds := _number(tags.get("system-time_start")):
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = (imagery.get("ACQUISITIONDATETIME") or tags.get("TIFFTAG_DATETIME") or "").strip()
+    match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d:\d\d:\d\d)", text)
     return f"{match[1]}-{match[2]}-{match[3]}T{match[4]}Z" if match else None
 
 
-@dataclass(frozen=True, eq=False)
-class TileImage:
-    """One tile's pixels."""
-
-    pixels: NDArray[Any]  # [bands,height,width] in the source's dtype
-    nodata_share: float  # 0..1
-    scene: Scene
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
 
 
 def read_tiles(
     scenes: list[Scene], footprints: dict[tuple[int, int], Footprint], config: ImageryConfig
 ) -> dict[tuple[int, int], TileImage]:
-    """Images of XYZ tiles of one zoom and size, by (x, y); a tile that no scene meets is left out.
-
-    Of several scenes the one with the smallest nodata share is taken, the first named among equals.
-    """
-    best: dict[tuple[int, int], TileImage] = {}
-    for scene in scenes:
-        for tile, image in _read_scene(scene, footprints, config).items():
-            if tile not in best or image.nodata_share < best[tile].nodata_share:
-                best[tile] = image
-    return best
+    """One image of each footprint; see `read_images`."""
+    found, _ = read_images(scenes, footprints, replace(config, max_nodata=1.0), NetConfig())
+    return {key: images[0] for key, images in found.items()}
 
 
-def _read_scene(
-    scene: Scene, footprints: dict[tuple[int, int], Footprint], config: ImageryConfig
-) -> dict[tuple[int, int], TileImage]:
-    blocks: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    side = 1
-    for (x, y), footprint in footprints.items():
-        side = max(1, _BLOCK // footprint.width)
-        blocks.setdefault((x // side, y // side), []).append((x, y))
-    images: dict[tuple[int, int], TileImage] = {}
-    try:
-        with rasterio.open(scene.path) as source:
-            for _, tiles in sorted(blocks.items()):
-                images |= _read_block(source, scene, tiles, footprints, config, side)
-    except rasterio.errors.RasterioIOError as error:
-        raise InputError(f"imagery {scene.path} cannot be read: {error}; the file may be truncated") from None
-    return images
-
-
-def _read_block(
-    source: Any,
-    scene: Scene,
-    tiles: list[tuple[int, int]],
-    footprints: dict[tuple[int, int], Footprint],
-    config: ImageryConfig,
-    count: int,
-) -> dict[tuple[int, int], TileImage]:
-    """Warp the rectangle that holds ``tiles`` and cut it.
-
-    The warper works on the block's own grid, which is anchored to the absolute tile grid: a tile's pixels do not
-    depend on which other tiles are read with it.
-    """
-    x0, y0 = (min(t[i] for t in tiles) // count * count for i in (0, 1))
-    any_tile = tiles[0]
-    first = footprints[any_tile]
-    size = first.width
-    a, b, c, d, e, f = first.transform
-    origin = (c + (x0 - any_tile[0]) * size * a, f + (y0 - any_tile[1]) * size * e)
-    masked = source.nodata is not None or any(i == ColorInterp.alpha for i in source.colorinterp)
-    side = count * size
-    images: dict[tuple[int, int], TileImage] = {}
-    with WarpedVRT(
-        source,
-        crs=first.crs,
-        transform=Affine(a, b, origin[0], d, e, origin[1]),
-        width=side,
-        height=side,
-        resampling=Resampling[config.resampling],
-        add_alpha=not masked,
-        tolerance=0.01,  # pixels by which the warper may approximate the projection
-    ) as vrt:
-        bands = _data_bands(source)
-        left, top = (min(t[i] for t in tiles) for i in (0, 1))
-        right, bottom = (max(t[i] for t in tiles) + 1 for i in (0, 1))
-        window = rasterio.windows.Window(
-            (left - x0) * size, (top - y0) * size, (right - left) * size, (bottom - top) * size
-        )
-        if masked:
-            pixels, mask = vrt.read(bands, window=window), vrt.dataset_mask(window=window)
-        else:  # the added alpha band is the mask: one pass for all
-            every = vrt.read([*bands, vrt.count], window=window)
-            pixels, mask = every[:-1], every[-1]
-    if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
-        mask = np.where(np.isfinite(pixels).all(axis=0), mask, 0)
-    for x, y in tiles:
-        rows, columns = (slice((v - first_) * size, (v - first_ + 1) * size) for v, first_ in ((y, top), (x, left)))
-        share = float((mask[rows, columns] == 0).mean())
-        if share < 1:
-            images[x, y] = TileImage(pixels[:, rows, columns], share, scene)
-    return images
-
-
-def encode(pixels: NDArray[Any], config: ImageryConfig) -> tuple[str, bytes]:
-    """Member name and bytes of one image [bands,height,width].
-
-    Raises:
-        InputError: jpg or png was asked for something else than three 8-bit bands.
-    """
-    rgb = pixels.dtype == np.uint8 and len(pixels) == 3
-    form = config.format
-    if form == "auto":
-        form = "jpg" if rgb else "npy"
-    if form == "npy":
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
-        return "rs.npy", buffer.getvalue()
-    if not rgb:
-        raise InputError(
-            f"rs.format={form} needs three 8-bit bands, the imagery has {len(pixels)} of {pixels.dtype}; "
-            "use rs.format=npy"
-        )
-    interleaved = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    if form == "jpg":
-        return "rs.jpg", simplejpeg.encode_jpeg(interleaved, quality=config.quality, colorspace="RGB")
-    buffer = io.BytesIO()
-    Image.fromarray(interleaved).save(buffer, "PNG", compress_level=3)
-    return "rs.png", buffer.getvalue()
+__all__ = ["TileImage", "encode", "open_scene", "read_tiles"]

@@ -1,0 +1,309 @@
+"""Images of footprints from scenes: which scene, which day, what is filled from another, and why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from pipeline.alignment import place
+from pipeline.imagery import stretch
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.raster import Patch, read_footprints
+from pipeline.imagery.remote import Opener
+from pipeline.imagery.scene import Asset, Scene, TileImage, candidates, day_of
+from pipeline.imagery.tiles import read_tiles
+from pipeline.net.client import Client, Stopped, Unavailable
+from pipeline.net.config import NetConfig
+from schemas.errors import InputError
+from schemas.features import drop_row
+from schemas.footprint import Footprint
+
+K = TypeVar("K", bound=Hashable)
+#: Windows a side, and pixels a side of each, of a scene without overviews that percentiles are taken of.
+_SPOTS, _SPOT = 16, 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one scene gives to one footprint."""
+
+    pixels: NDArray[Any]  # [B,h,w]
+    valid: NDArray[np.bool_] | None  # [h,w]; None: all
+    masked: NDArray[np.bool_] | None  # [h,w]; None: nothing
+    original: bytes | None
+    ranges: stretch.Ranges | None
+
+
+@dataclass(eq=False)
+class _Canvas:
+    """A footprint's image of one day, in the making."""
+
+    day: str
+    first: Scene
+    pixels: NDArray[Any]
+    missing: NDArray[np.bool_] | None
+    masked: NDArray[np.bool_] | None
+    original: bytes | None
+    sources: list[str]
+    stretch: str | None
+
+    @property
+    def nodata_share(self) -> float:
+        return 0.0 if self.missing is None else float(self.missing.mean())
+
+    @property
+    def masked_share(self) -> float:
+        return 0.0 if self.masked is None else float(self.masked.mean())
+
+    def fill(self, part: _Part, scene: Scene) -> None:
+        """Put another scene's pixels where there are none yet."""
+        if self.missing is None:
+            return
+        there = self.missing if part.valid is None else self.missing & part.valid
+        if not there.any():
+            return
+        self.pixels[:, there] = part.pixels[:, there]
+        if part.masked is not None:
+            self.masked = (np.zeros_like(there) if self.masked is None else self.masked) | (part.masked & there)
+        left = self.missing & ~there
+        self.missing = left if left.any() else None
+        self.sources.append(scene.name)
+
+
+@dataclass
+class _Wish(Generic[K]):
+    """What is still to be had for one footprint."""
+
+    key: K
+    footprint: Footprint
+    scenes: list[int]  # not tried yet, the first choice first
+    canvas: _Canvas | None = None
+    done: list[TileImage] = field(default_factory=list)
+    refused: list[_Canvas] = field(default_factory=list)
+
+
+def read_images(
+    scenes: Sequence[Scene],
+    footprints: Mapping[K, Footprint],
+    config: ImageryConfig,
+    net: NetConfig,
+    source: str = "imagery",
+) -> tuple[dict[K, list[TileImage]], list[dict[str, Any]]]:
+    """Up to ``rs.dates`` images of each footprint, each of another day, and DROPS rows of those without any.
+
+    A day's image is its first scene's, with what that lacks filled from the day's other scenes. A day with too much
+    nodata, or too much under the mask, is passed over. So is a remote scene that is damaged, and a row says so.
+
+    Args:
+        scenes: of equal bands.
+        footprints: by key, all of one CRS and size.
+        config: settings.
+        net: of the HTTP client.
+        source: name for footprints that no scene meets, in their rows.
+
+    Raises:
+        Unavailable: a server does not answer, now. What it would have said is unknown, so nothing is decided.
+        InputError: a local file cannot be read.
+    """
+    if not footprints:
+        return {}, []
+    rows: list[dict[str, Any]] = []
+    boxes = shapely.polygons(place(list(footprints.values())).corners)
+    found = candidates(scenes, boxes, config)
+    wishes = [_Wish(key, f, own) for (key, f), own in zip(footprints.items(), found, strict=True)]
+    with ThreadPoolExecutor(net.parallel) as pool:
+        reader = _Reader(config, Opener(Client(net), pool), rows)
+        while round_ := _next_round(wishes, scenes, config):
+            for number, own in sorted(round_.items()):
+                reader.read(scenes[number], own)
+    for wish in wishes:
+        _settle(wish, config)
+        if not wish.done:
+            rows.append(_refusal(wish, config, source))
+    return {w.key: w.done for w in wishes if w.done}, rows
+
+
+def _next_round(wishes: list[_Wish[K]], scenes: Sequence[Scene], config: ImageryConfig) -> dict[int, list[_Wish[K]]]:
+    """The next scene of every footprint that needs one, by scene."""
+    result: dict[int, list[_Wish[K]]] = {}
+    for wish in wishes:
+        while wish.scenes and len(wish.done) < config.dates:
+            day = day_of(scenes[wish.scenes[0]], config)
+            if wish.canvas is not None and wish.canvas.day != day:
+                _settle(wish, config)
+            elif wish.canvas is not None and wish.canvas.missing is None:
+                wish.scenes.pop(0)
+            else:
+                result.setdefault(wish.scenes.pop(0), []).append(wish)
+                break
+    return result
+
+
+def _settle(wish: _Wish[K], config: ImageryConfig) -> None:
+    """Take or refuse the image of the day that is finished."""
+    canvas, wish.canvas = wish.canvas, None
+    if canvas is None:
+        return
+    if canvas.nodata_share > config.max_nodata or canvas.masked_share > config.max_masked:
+        wish.refused.append(canvas)
+    elif len(wish.done) < config.dates:
+        acquired = config.acquired or canvas.first.acquired
+        wish.done.append(TileImage(
+            canvas.pixels, canvas.nodata_share, canvas.first, canvas.masked_share, tuple(canvas.sources), acquired,
+            canvas.stretch, canvas.original,
+        ))  # fmt: skip
+
+
+def _refusal(wish: _Wish[K], config: ImageryConfig, source: str) -> dict[str, Any]:
+    """Why a footprint has no image: by its best day."""
+    key = wish.footprint.key
+    if not wish.refused:
+        return drop_row("samples", source, "no_imagery", key=key)
+    best = min(wish.refused, key=lambda c: (max(c.nodata_share - config.max_nodata, 0), c.masked_share))
+    if best.nodata_share > config.max_nodata:
+        detail = f"{best.nodata_share:.4f} of the pixels, over rs.max_nodata={config.max_nodata}"
+        return drop_row("samples", best.first.name, "nodata", key=key, detail=detail)
+    detail = f"{best.masked_share:.4f} of the pixels are under the mask, over rs.max_masked={config.max_masked}"
+    return drop_row("samples", best.first.name, "masked", key=key, detail=detail)
+
+
+@dataclass
+class _Reader:
+    """Reads scenes onto the canvases of wishes."""
+
+    config: ImageryConfig
+    opener: Opener
+    rows: list[dict[str, Any]]
+    _ranges: dict[str, stretch.Ranges] = field(default_factory=dict)
+
+    def read(self, scene: Scene, wishes: list[_Wish[K]]) -> None:
+        """All of them at once; one by one where a remote file is damaged somewhere, so that only those are lost."""
+        try:
+            parts = self._parts(scene, {i: w.footprint for i, w in enumerate(wishes)})
+        except (Unavailable, Stopped):
+            raise
+        except InputError as error:
+            if scene.tiles is None and not scene.identity:
+                raise
+            if len(wishes) > 1:
+                for wish in wishes:
+                    self.read(scene, [wish])
+                return
+            key = wishes[0].footprint.key
+            self.rows.append(drop_row("samples", scene.name, "unreadable_imagery", key=key, detail=str(error)[:200]))
+            return
+        for i, part in parts.items():
+            self._put(scene, wishes[i], part)
+
+    def _put(self, scene: Scene, wish: _Wish[K], part: _Part) -> None:
+        pixels, text = part.pixels, None
+        if part.ranges is not None:
+            pixels, text = stretch.apply(pixels, part.ranges, part.valid), stretch.describe(self.config, part.ranges)
+        if wish.canvas is None:
+            missing = None if part.valid is None else ~part.valid
+            day = day_of(scene, self.config)
+            wish.canvas = _Canvas(day, scene, pixels, missing, part.masked, part.original, [scene.name], text)
+        else:
+            wish.canvas.fill(replace(part, pixels=pixels), scene)
+
+    def _parts(self, scene: Scene, footprints: dict[int, Footprint]) -> dict[int, _Part]:
+        if scene.tiles is not None:
+            found = read_tiles(scene.tiles, footprints, self.config.resampling, self.opener.client, self.opener.pool)
+            return {k: _Part(p.pixels, p.valid, None, original, None) for k, p, original in found}
+        bands: dict[int, list[Patch]] = {k: [] for k in footprints}
+        for asset in scene.assets:
+            for key, patch in self._asset(scene, asset, footprints, self.config.resampling).items():
+                bands[key].append(patch)
+        whole = {k: own for k, own in bands.items() if len(own) == len(scene.assets)}
+        masks: dict[int, Patch] = {}
+        if scene.mask is not None and whole:
+            masks = self._asset(scene, scene.mask.asset, {k: footprints[k] for k in whole}, "nearest")
+        ranges = self._stretch(scene)
+        return {k: self._part(scene, own, masks.get(k), ranges) for k, own in whole.items()}
+
+    def _asset(self, scene: Scene, asset: Asset, footprints: dict[int, Footprint], resampling: str) -> dict[int, Patch]:
+        with self.opener.open(asset.href, scene.token) as source:
+            _check(source, scene, asset)
+            return dict(read_footprints(source, list(asset.bands), footprints, resampling))
+
+    def _part(self, scene: Scene, patches: list[Patch], mask: Patch | None, ranges: stretch.Ranges | None) -> _Part:
+        valid: NDArray[np.bool_] | None = None
+        for patch in patches:
+            if patch.valid is not None:
+                valid = patch.valid if valid is None else valid & patch.valid
+        pixels = patches[0].pixels if len(patches) == 1 else np.concatenate([p.pixels for p in patches])
+        if scene.offset:
+            pixels = lowered(pixels, scene.offset)
+        return _Part(pixels, valid, hidden(mask, scene), None, ranges)
+
+    def _stretch(self, scene: Scene) -> stretch.Ranges | None:
+        """The scene's ranges; percentiles are of the whole scene, reduced."""
+        if self.config.stretch == "none":
+            return None
+        if self.config.stretch == "linear":
+            return stretch.linear_ranges(self.config, scene.bands)
+        if scene.path not in self._ranges:
+            ranges: list[tuple[float, float]] = []
+            for asset in scene.assets:
+                with self.opener.open(asset.href, scene.token) as source:
+                    ranges += [_percentiles(source, b, scene, self.config) for b in asset.bands]
+            self._ranges[scene.path] = tuple(ranges)
+        return self._ranges[scene.path]
+
+
+def _check(source: Any, scene: Scene, asset: Asset) -> None:
+    """Whether a raster is what its scene says."""
+    if source.crs is None:
+        raise InputError(f"imagery {asset.href} of {scene.name} has no coordinate reference system")
+    if max(asset.bands) > source.count:
+        raise InputError(f"imagery {asset.href} of {scene.name} has {source.count} bands, not {max(asset.bands)}")
+    own = {source.dtypes[b - 1] for b in asset.bands}
+    if (scene.mask is None or asset != scene.mask.asset) and own != {scene.dtype}:
+        raise InputError(f"imagery {asset.href} of {scene.name} is {', '.join(sorted(own))}, not {scene.dtype}")
+
+
+def hidden(mask: Patch | None, scene: Scene) -> NDArray[np.bool_] | None:
+    """Which pixels [h,w] the scene's mask says to be hidden; None: none."""
+    if mask is None or scene.mask is None:
+        return None
+    values = mask.pixels[0]
+    result = np.isin(values, scene.mask.values)
+    if scene.mask.bits:
+        result |= (values.astype(np.int64) & sum(1 << b for b in scene.mask.bits)) != 0
+    if mask.valid is not None:
+        result &= mask.valid
+    return result if result.any() else None
+
+
+def lowered(pixels: NDArray[Any], offset: int) -> NDArray[Any]:
+    """Pixels less ``offset``; what would fall to 0 or below becomes 1, since 0 says that there is no data."""
+    return np.where(pixels > offset, pixels - np.asarray(offset, pixels.dtype), np.minimum(pixels, 1))
+
+
+def _percentiles(source: Any, band: int, scene: Scene, config: ImageryConfig) -> tuple[float, float]:
+    """The stretch of one band, from a reduced image where there are overviews, else from spots all over the scene."""
+    height, width = source.shape
+    levels = [1, *source.overviews(band)]
+    level = next((v for v in levels if max(height, width) <= stretch.SAMPLE * v), None)
+    windows: list[tuple[Window, tuple[int, int]]] = []
+    if level is not None:
+        windows.append((Window(0, 0, width, height), (-(-height // level), -(-width // level))))
+    else:
+        for row, column in np.ndindex(_SPOTS, _SPOTS):
+            y, x = (n * (2 * i + 1) // (2 * _SPOTS) - _SPOT // 2 for n, i in ((height, row), (width, column)))
+            own = Window(max(x, 0), max(y, 0), _SPOT, _SPOT).intersection(Window(0, 0, width, height))
+            windows.append((own, (own.height, own.width)))
+    values = []
+    for window, shape in windows:
+        read = source.read(band, window=window, out_shape=shape, masked=True)
+        values.append(read.compressed())
+    every = np.concatenate(values)
+    every = every[np.isfinite(every)] if every.dtype.kind == "f" else every
+    return stretch.percentile_range(lowered(every, scene.offset) if scene.offset else every, config)

@@ -1,0 +1,241 @@
+"""Rasters opened where they lie: files by GDAL itself, URLs by ranges through the project's own HTTP client.
+
+GDAL sees a remote GeoTIFF as a file whose pieces arrive when they are read. So retries, time limits, redirects and
+signatures are the client's, nothing but TIFF can come in that way, and no text of GDAL's quotes a signed URL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import rasterio
+
+from pipeline.imagery.raster import GDAL, MEMORY, check_blocks
+from pipeline.net.client import Client, Passing, is_web, looks_like_html, shown
+from schemas.errors import GeoshardsError, InputError
+
+#: Bytes of a piece, of all pieces of a file that are kept, and of the longest range that is asked for at once.
+_PIECE = 1 << 16
+_KEPT = 64 << 20
+_RANGE = 8 << 20
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PAGE = "a web page where a GeoTIFF was expected (a login page, perhaps)"
+_NAME = "asset.tif"
+#: A signature is renewed when it has less time left than this.
+_LEFT = timedelta(minutes=5)
+
+
+class RangeFile(RawIOBase):
+    """A remote TIFF to read from; at most `_KEPT` bytes of it are held.
+
+    Reading never raises, since GDAL calls it: what went wrong lies in `error`.
+    """
+
+    def __init__(self, url: str, client: Client, pool: ThreadPoolExecutor) -> None:
+        """Asks for the first piece, to see what is there.
+
+        Raises:
+            InputError: it cannot be had, is no TIFF, or the server sends no ranges.
+        """
+        super().__init__()
+        self._url, self._client, self._pool = url, client, pool
+        self._at, self._version = 0, ""
+        self._pieces: OrderedDict[int, bytes] = OrderedDict()
+        self.error: GeoshardsError | None = None
+        self.size = 0
+        head = self._fetch(0, _PIECE)
+        if not head.startswith(_TIFF):
+            what = _PAGE if looks_like_html(head) else "no TIFF file; only GeoTIFF and COG are read over HTTP"
+            raise InputError(f"imagery {shown(url)} is {what}")
+        self._pieces[0] = head
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        """Bytes start..stop, or fewer where the file ends."""
+
+        def attempt() -> bytes:
+            headers = {"Range": f"bytes={start}-{stop - 1}"}
+            with self._client.open(self._url, headers=headers) as response:
+                found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+                if response.status_code != 206 or not found or int(found[1]) != start:
+                    if looks_like_html(next(iter(self._client.body(response)), b"")):
+                        raise InputError(f"imagery {shown(self._url)} is {_PAGE}")
+                    raise InputError(
+                        f"imagery {shown(self._url)}: the server sends no ranges of it; download it and give its path"
+                    )
+                version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+                if start and version != self._version:
+                    raise InputError(
+                        f"imagery {shown(self._url)} changed while it was read; run the same command again"
+                    )
+                self._version = version
+                data = bytearray()
+                for piece in self._client.body(response):
+                    data += piece
+                    if len(data) > stop - start:
+                        raise InputError(f"imagery {shown(self._url)}: the server sends more than it was asked for")
+                if len(data) != int(found[2]) + 1 - start or len(data) < min(stop, int(found[3])) - start:
+                    raise Passing("the transfer was cut")
+                self.size = int(found[3])
+                return bytes(data)
+
+        return self._client.retrying(self._url, attempt)
+
+    def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
+        """Several ranges at a time: GDAL asks so for the TIFF tiles of a window. Zeros after an error."""
+        ranges = [(o, min(o + n, self.size)) for o, n in zip(offsets, sizes, strict=True)]
+        parts = [(a, min(a + _RANGE, b)) for start, b in ranges for a in range(start, b, _RANGE)]
+        try:
+            self._check(sum(sizes))
+            got = dict(zip(parts, self._pool.map(lambda part: self._fetch(*part), parts), strict=True))
+        except GeoshardsError as error:
+            self.error = error
+            return [bytes(n) if n <= MEMORY else b"" for n in sizes]
+        whole = [b"".join(got[a, min(a + _RANGE, b)] for a in range(start, b, _RANGE)) for start, b in ranges]
+        return [data.ljust(n, b"\0") for data, n in zip(whole, sizes, strict=True)]
+
+    def _check(self, count: int) -> None:
+        if count > MEMORY:
+            raise InputError(f"imagery {shown(self._url)} claims to hold a piece of {count:,} bytes; it is damaged")
+
+    @staticmethod
+    def _runs(pieces: list[int]) -> list[tuple[int, int]]:
+        """Runs (first, one after the last) of ascending piece numbers."""
+        runs: list[tuple[int, int]] = []
+        for piece in pieces:
+            if runs and runs[-1][1] == piece and (piece + 1 - runs[-1][0]) * _PIECE <= _RANGE:
+                runs[-1] = (runs[-1][0], piece + 1)
+            else:
+                runs.append((piece, piece + 1))
+        return runs
+
+    def read(self, count: int = -1) -> bytes:
+        """The next ``count`` bytes; fewer at the end, or after an error."""
+        stop = self.size if count < 0 else min(self.size, self._at + count)
+        if self.error is not None or stop <= self._at:
+            return b""
+        first, last = self._at // _PIECE, -(-stop // _PIECE)
+        try:
+            self._check(stop - self._at)
+            parts = self._parts(first, last)
+        except GeoshardsError as error:
+            self.error = error
+            return b""
+        data = b"".join(parts[p] for p in range(first, last))[self._at - first * _PIECE : stop - first * _PIECE]
+        self._at += len(data)
+        return data
+
+    def _parts(self, first: int, last: int) -> dict[int, bytes]:
+        """Pieces first..last, kept or fetched, neighbours in one request."""
+        parts: dict[int, bytes] = {p: self._pieces[p] for p in range(first, last) if p in self._pieces}
+        for a, b in self._runs([p for p in range(first, last) if p not in parts]):
+            data = self._fetch(a * _PIECE, b * _PIECE)
+            found = {a + i // _PIECE: data[i : i + _PIECE] for i in range(0, len(data), _PIECE)}
+            parts |= found
+            self._pieces |= found
+        while len(self._pieces) * _PIECE > _KEPT:
+            self._pieces.popitem(last=False)
+        return parts
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Move; returns the new position."""
+        self._at = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self.size}[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass
+class Opener:
+    """Opens rasters; remembers signatures for as long as they hold."""
+
+    client: Client
+    pool: ThreadPoolExecutor
+    _tokens: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self, href: str, token: str = "") -> Iterator[Any]:
+        """The raster in rasterio. ``token``: URL of a signature, as ``{"token": …, "msft:expiry": …}``.
+
+        Raises:
+            Unavailable: the server does not answer, now; what it would have said is unknown.
+            InputError: it cannot be read, whenever it is tried.
+        """
+        if not is_web(href):
+            with self._local(href) as source:
+                yield source
+            return
+        file = RangeFile(self._signed(href, token), self.client, self.pool)
+
+        def hand_out(path: str, mode: str = "rb") -> RangeFile:
+            if path != _NAME or "r" not in mode:
+                raise FileNotFoundError(path)
+            return file
+
+        try:
+            with (
+                rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+                rasterio.open(_NAME, opener=hand_out, driver="GTiff") as source,
+            ):
+                check_blocks(source, shown(href))
+                yield source
+        except rasterio.errors.RasterioError:
+            if file.error is not None:
+                raise file.error from None
+            raise InputError(f"imagery {shown(href)} is a damaged TIFF: parts of it are missing or wrong") from None
+        if file.error is not None:
+            raise file.error
+
+    @contextmanager
+    def _local(self, href: str) -> Iterator[Any]:
+        if "://" in href or href.startswith("/vsi"):
+            raise InputError(f"imagery {shown(href)[:200]} is neither a file nor an http(s) URL; download it")
+        if not Path(href).is_file():
+            raise InputError(f"imagery {href} does not exist")
+        try:
+            with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:
+                check_blocks(source, href)
+                yield source
+        except rasterio.errors.RasterioError as error:
+            raise InputError(
+                f"imagery {href} cannot be read: {error.__cause__ or error}; the file may be truncated, or be no "
+                "GeoTIFF, COG or VRT"
+            ) from None
+
+    def _signed(self, href: str, token: str) -> str:
+        if not token or not _is_signed_at(href, token):
+            return href
+        text, until = self._tokens.get(token, ("", datetime.min.replace(tzinfo=UTC)))
+        if datetime.now(UTC) + _LEFT > until:
+            answer = self.client.get_json(token)
+            try:
+                text, until = str(answer["token"]), datetime.fromisoformat(answer["msft:expiry"])
+            except (KeyError, TypeError, ValueError):
+                raise InputError(f"{shown(token)} sends no signature; check rs.stac_url") from None
+            self._tokens[token] = text, until if until.tzinfo else until.replace(tzinfo=UTC)
+        return f"{href}{'&' if '?' in href else '?'}{text}"
+
+
+def _is_signed_at(href: str, token: str) -> bool:
+    """Whether a signature is for an asset's host: Azure's storage, or the host that signs."""
+    host = urlsplit(href).hostname or ""
+    return host.endswith(".blob.core.windows.net") or host == urlsplit(token).hostname

@@ -1,0 +1,178 @@
+"""What the setting ``imagery`` means: paths and patterns of files, STAC, map tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import shapely
+
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.items import find_scenes
+from pipeline.imagery.local import find_rasters, open_scene
+from pipeline.imagery.presets import PRESETS, Preset
+from pipeline.imagery.raster import GDAL
+from pipeline.imagery.remote import Opener
+from pipeline.imagery.scene import Scene, Tiles, same_channels
+from pipeline.imagery.stac import Box, Search, server_root
+from pipeline.imagery.tiles import check_template
+from pipeline.net.client import Client, is_web, shown
+from pipeline.net.config import NetConfig, base_url
+from schemas.errors import ConfigError, InputError
+from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE
+
+_JSON = (".json", ".geojson")
+
+
+def preset_of(imagery: str, config: ImageryConfig) -> Preset | None:
+    """The preset that a value of ``imagery`` names, unless another collection is asked for."""
+    preset = PRESETS.get(imagery)
+    return None if preset is not None and config.collection not in ("", *preset.collections) else preset
+
+
+def find_imagery(
+    imagery: str, boxes: list[Box], config: ImageryConfig, net: NetConfig, cache: Path | None = None
+) -> tuple[list[Scene], list[dict[str, Any]]]:
+    """Scenes of a run, and DROPS rows of those that cannot be used.
+
+    Args:
+        imagery: paths and glob patterns of rasters; ``earth-search`` or ``planetary-computer`` (Sentinel-2 L2A);
+            ``stac`` (``rs.stac_url``, ``rs.collection``); paths or URLs of STAC JSON files; ``xyz`` (``rs.xyz_url``).
+            Several, separated by commas.
+        boxes: of the region, lon/lat degrees.
+        config: settings.
+        net: of the HTTP client.
+        cache: folder that remembers what searches found.
+
+    Raises:
+        ConfigError: a setting that it needs is missing.
+        InputError: something cannot be read, or scenes differ in bands or type.
+    """
+    scenes: list[Scene] = []
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(net.parallel) as pool:
+        opener = Opener(Client(net), pool)
+        for part in _parts(imagery):
+            if part == "xyz":
+                scenes.append(_tiles(config))
+                continue
+            search = _search(part, config)
+            if search is None:
+                scenes += [open_scene(path, config) for path in find_rasters([part])]
+                continue
+            found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache)
+            scenes += found
+            rows += passed
+    if pair := same_channels(scenes):
+        first, other = pair
+        raise InputError(
+            f"imagery {first.name} ({', '.join(first.bands)}; {first.dtype}) and {other.name} "
+            f"({', '.join(other.bands)}; {other.dtype}) differ; choose the bands that all have with rs.bands, stack "
+            "files of one band with gdalbuildvrt -separate, or build a dataset each"
+        )
+    return list({(s.name, s.path): s for s in scenes}.values()), rows
+
+
+def _parts(imagery: str) -> list[str]:
+    return [part.strip() for part in imagery.split(",") if part.strip()]
+
+
+def absolute(imagery: str) -> str:
+    """The same, from wherever it is read: paths and patterns of files made absolute."""
+    named = (*PRESETS, "stac", "xyz")
+    return ",".join(p if p in named or "://" in p else str(Path(p).expanduser().absolute()) for p in _parts(imagery))
+
+
+def _search(part: str, config: ImageryConfig) -> Search | None:
+    """How to look for STAC items; None: ``part`` names files."""
+    if service := PRESETS.get(part):
+        where, collection = base_url(service.service, config.stac_url), config.collection or service.collections[0]
+        tokens = _token_url(where, service.tokens.format(collection=collection))
+        return Search(where, False, collection, config.datetime or service.datetime, tokens)
+    if part == "stac":
+        if not is_web(config.stac_url) or not config.collection:
+            raise ConfigError("imagery=stac needs rs.stac_url=https://… and rs.collection=…")
+        return Search(config.stac_url.rstrip("/"), False, config.collection, config.datetime)
+    if part.lower().endswith(_JSON):
+        if not is_web(part) and not Path(part).expanduser().is_file():
+            raise InputError(f"imagery {shown(part)} does not exist; give a STAC item, item collection or catalog")
+        where = part if is_web(part) else str(Path(part).expanduser().resolve())
+        return Search(where, True, config.collection, config.datetime)
+    if "://" in part:
+        raise InputError(f"imagery {shown(part)} is no STAC document; name it in one, or download it and give its path")
+    return None
+
+
+def _token_url(where: str, path: str) -> str:
+    """URL of signatures beside a STAC API: the real one's stands at the root of its host, a mirror's below its base."""
+    if not path:
+        return ""
+    root = server_root(where)
+    inside = where.removeprefix(root).removesuffix("/api/stac/v1")
+    return f"{root}{inside}{path}"
+
+
+def _tiles(config: ImageryConfig) -> Scene:
+    if not config.xyz_url:
+        raise ConfigError("imagery=xyz needs rs.xyz_url=https://…/{z}/{x}/{y}.jpg")
+    if not config.licence:
+        raise ConfigError(
+            "imagery=xyz needs rs.licence: the terms under which you may keep and train on these tiles. Most public "
+            "map services forbid both"
+        )
+    if config.stretch != "none" or config.bands or config.mask not in (None, "none"):
+        raise ConfigError("map tiles are red, green and blue in 8 bits; rs.bands, rs.stretch and rs.mask have no use")
+    url = check_template(config.xyz_url)
+    area = shapely.box(-180, -WEB_MERCATOR_MAX_LATITUDE, 180, WEB_MERCATOR_MAX_LATITUDE)
+    return Scene(
+        name=shown(url), area=area, bands=["red", "green", "blue"], dtype="uint8", acquired=None,
+        tiles=Tiles(url, config.xyz_size, config.xyz_max_zoom), licence=config.licence,
+        identity=sha256(shown(url).encode()).hexdigest(),
+    )  # fmt: skip
+
+
+def source_rows(scenes: Iterable[Scene], config: ImageryConfig, licence: str | None) -> list[dict[str, Any]]:
+    """Rows of ``dataset.json``: one a local file, one for all items of a STAC source or of map tiles.
+
+    ``licence``: where neither the settings nor the source name one.
+
+    Raises:
+        InputError: nobody names one.
+    """
+    rows: list[dict[str, Any]] = []
+    described: dict[str, list[Scene]] = {}
+    for scene in scenes:
+        own = config.licence or scene.licence or licence
+        if own is None:
+            raise InputError(
+                f"imagery {scene.name} declares no licence; say under which you may use it: rs.licence=CC-BY-4.0, say"
+            )
+        if scene.identity:
+            described.setdefault(own, []).append(scene)
+            continue
+        date = config.acquired or scene.acquired
+        rows.append({"kind": "imagery", "name": scene.name, "sha256": _digest(scene), "licence": own, "date": date})
+    for own, group in sorted(described.items()):
+        digest = sha256("".join(sorted(s.identity for s in group)).encode()).hexdigest()
+        days = sorted(s.acquired for s in group if s.acquired)
+        date = None if not days else days[0] if days[0] == days[-1] else f"{days[0]}/{days[-1]}"
+        name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1:,} more"
+        rows.append({"kind": "imagery", "name": name, "sha256": digest, "licence": own, "date": date})
+    return rows
+
+
+def _digest(scene: Scene) -> str:
+    """SHA-256 (hex) of a local scene: of its file, or of all files that it is made of."""
+    files: list[str] = []
+    for href in dict.fromkeys(a.href for a in scene.assets):
+        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:
+            files += [f for f in source.files if Path(f).is_file()] or [href]
+    sums = []
+    for name in dict.fromkeys(files):
+        with open(name, "rb") as file:
+            sums.append(file_digest(file, "sha256").hexdigest())
+    return sums[0] if len(sums) == 1 else sha256("".join(sums).encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""Photos from the web in the cache, by their content: equal photos are kept once, and none is fetched twice.
+
+``photos/ab/abcd…`` is a photo, named by its SHA-256; ``photos/names/ab/….json`` says which photo a name stands for, or
+why there is none. Both are put in their place whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pipeline.net.client import Client, Refused, Unavailable, looks_like_html, shown
+from pipeline.streetview.image import open_photo
+from pipeline.streetview.record import PhotoError
+from schemas.errors import InputError
+
+#: What a server says no with for good; other failures may be gone at the next run, and are not remembered.
+_FINAL = ("refused", "too_many_bytes", "unreadable_image", "too_many_pixels")
+
+
+class PhotoStore:
+    """The cache's photos, and the client that adds to them. Safe to share among threads."""
+
+    def __init__(self, cache: Path, client: Client, max_mb: float = 64.0, renew: bool = False) -> None:
+        """``max_mb`` bounds one photo; with ``renew``, photos that could not be had are asked for again."""
+        self.folder, self.client, self.max_bytes, self.renew = cache / "photos", client, int(max_mb * 1e6), renew
+
+    def fetch(self, name: str, url: str | Callable[[], str]) -> Path:
+        """The file of the photo that ``name`` stands for, fetched from ``url`` unless it is there.
+
+        ``url`` may be a function where the address must be asked for first. An answer that says no is remembered.
+
+        Raises:
+            PhotoError: the server says no, or sends something else than a photo.
+            Unavailable: it does not answer; a later run may go on.
+        """
+        note = self._note(name)
+        known = _read(note)
+        if known is not None:
+            if "sha256" in known:
+                path = self._path(known["sha256"])
+                if path.is_file() and path.stat().st_size == known.get("bytes"):
+                    return path
+            elif not self.renew:
+                raise PhotoError(known["reason"], known["detail"])
+        try:
+            address = url if isinstance(url, str) else url()
+            data = self._get(address)
+        except PhotoError as error:
+            if error.reason in _FINAL:
+                _write(note, json.dumps({"reason": error.reason, "detail": str(error)}).encode())
+            raise
+        digest = sha256(data).hexdigest()
+        path = self._path(digest)
+        if not path.is_file() or path.stat().st_size != len(data):
+            _write(path, data)
+        _write(note, json.dumps({"sha256": digest, "bytes": len(data)}).encode())
+        return path
+
+    def _get(self, url: str) -> bytes:
+        try:
+            data = self.client.retrying(url, lambda: self._attempt(url))
+        except (PhotoError, Unavailable):
+            raise
+        except Refused as error:
+            raise PhotoError("refused", str(error)) from None
+        except InputError as error:  # a redirect that leads astray, a certificate that is not trusted
+            raise PhotoError("unreachable", str(error)) from None
+        if looks_like_html(data):
+            raise PhotoError("web_page", f"{shown(url)} is a web page where a photo was expected")
+        with open_photo(data, shown(url), math.inf):
+            return data
+
+    def _attempt(self, url: str) -> bytes:
+        with self.client.open(url) as response:
+            data = bytearray()
+            for piece in self.client.body(response):
+                data += piece
+                if len(data) > self.max_bytes:
+                    raise PhotoError("too_many_bytes", f"{shown(url)} sends over {self.max_bytes / 1e6:g} MB")
+            return bytes(data)
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest
+
+    def _note(self, name: str) -> Path:
+        key = sha256(name.encode()).hexdigest()
+        return self.folder / "names" / key[:2] / f"{key}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(found, dict) and ("sha256" in found or {"reason", "detail"} <= found.keys())
+    return found if whole else None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a file in its place whole.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; free space or set GEOSHARDS_CACHE") from None
+    finally:
+        temporary.unlink(missing_ok=True)

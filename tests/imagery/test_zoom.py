@@ -1,0 +1,49 @@
+"""The zoom that suits an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.alignment import place
+from pipeline.imagery.presets import SENTINEL_ZOOM
+from pipeline.imagery.zoom import MAX_ZOOM, SLACK, natural_zoom, pixel_metres
+from schemas.errors import ConfigError
+from schemas.footprint import lonlat_to_tile, xyz_footprint
+from schemas.keys import XyzKey
+
+
+@given(st.floats(0.05, 5000), st.floats(-85, 85), st.sampled_from([128, 256, 512]))
+def test_no_detail_is_lost_and_one_zoom_less_would_lose_some(gsd: float, lat: float, size: int) -> None:
+    zoom = natural_zoom(gsd, lat, size)
+    if zoom < MAX_ZOOM:
+        assert pixel_metres(zoom, lat, size) <= gsd * SLACK
+    if zoom > 0:
+        assert pixel_metres(zoom - 1, lat, size) > gsd * SLACK
+
+
+@given(st.floats(0.1, 1000), st.floats(0, 80), st.sampled_from([128, 256, 512]))
+def test_twice_the_pixels_a_tile_are_one_zoom_less(gsd: float, lat: float, size: int) -> None:
+    if 0 < natural_zoom(gsd, lat, size) < MAX_ZOOM:
+        assert natural_zoom(gsd, lat, 2 * size) == natural_zoom(gsd, lat, size) - 1
+
+
+@pytest.mark.parametrize("lat", [0.0, 35.0, 51.0, 55.0])
+def test_sentinel_2_is_cut_at_zoom_14(lat: float) -> None:
+    assert natural_zoom(10.0, lat) == SENTINEL_ZOOM == 14
+
+
+@pytest.mark.parametrize("lat", [0.0, 47.0, 69.0])
+def test_pixels_are_true_metres_but_for_the_ellipsoid(lat: float) -> None:
+    x, y = np.floor(lonlat_to_tile(np.array([9.0, lat]), 17)).astype(int)
+    gsd = place([xyz_footprint(XyzKey(17, int(x), int(y), 256))]).gsd[0]
+    assert pixel_metres(17, lat) == pytest.approx(gsd.mean(), rel=7e-3)
+
+
+@pytest.mark.parametrize(("gsd", "lat", "size"), [(0.0, 0.0, 256), (-1.0, 0, 256), (float("nan"), 0, 256),
+                                                  (float("inf"), 0, 256), (1.0, 91.0, 256), (1.0, 0.0, 0)])  # fmt: skip
+def test_nonsense_is_refused(gsd: float, lat: float, size: int) -> None:
+    with pytest.raises(ConfigError):
+        natural_zoom(gsd, lat, size)

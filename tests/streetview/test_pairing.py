@@ -1,0 +1,146 @@
+"""Photos in footprints, against shapely and pyproj by brute force; tiles by number against tiles as footprints."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import Geod, Transformer
+
+from pipeline.alignment import lonlat_to_normalised, pixel_to_lonlat
+from pipeline.streetview.pairing import PAIRS, pair, pair_tiles
+from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.keys import XyzKey
+from tests.streetview.makers import placed
+
+GEOD = Geod(ellps="WGS84")
+
+
+def chip(number: int, crs: str, x: float, y: float, turn: float, gsd: float, size: tuple[int, int]) -> Footprint:
+    """A chip whose upper left corner is at (x, y), turned by degrees."""
+    c, s = math.cos(math.radians(turn)) * gsd, math.sin(math.radians(turn)) * gsd
+    return Footprint(f"chip-{number}", crs, (c, s, x, s, -c, y), *size)
+
+
+def found(pairs: pa.Table) -> set[tuple[int, int]]:
+    return set(zip(*(pairs.column(n).to_pylist() for n in ("photo", "footprint")), strict=True))
+
+
+@given(st.integers(0, 10_000))
+def test_pairs_are_those_of_brute_force_for_chips_of_any_crs_and_rotation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lon, lat = rng.uniform(9.2, 9.8), rng.uniform(46.9, 47.3)
+    footprints = []
+    for i in range(12):
+        crs = ("EPSG:32632", "EPSG:3857", "EPSG:4326", "EPSG:32632")[i % 4]
+        x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(
+            lon + rng.normal() * 3e-3, lat + rng.normal() * 2e-3
+        )
+        turn = 0.0 if crs == "EPSG:4326" else float(rng.uniform(-180, 180))
+        gsd = 1e-5 if crs == "EPSG:4326" else 1.5
+        footprints.append(chip(i, crs, x, y, turn, gsd, (200, 150) if i % 2 else (128, 128)))
+    rows = [{"lon": lon + rng.normal() * 3e-3, "lat": lat + rng.normal() * 2e-3} for _ in range(60)]
+    photos = placed(rows)
+    expected = set()
+    for j, f in enumerate(footprints):
+        outline = shapely.Polygon(f.corners())
+        xs, ys = Transformer.from_crs(4326, f.crs, always_xy=True).transform(
+            [r["lon"] for r in rows], [r["lat"] for r in rows]
+        )
+        expected |= {(i, j) for i in np.flatnonzero(shapely.contains_xy(outline, xs, ys)).tolist()}
+    pairs = pair(photos, footprints)
+    assert found(pairs) == expected
+    assert pairs.schema == PAIRS
+    for row in pairs.to_pylist():
+        exact = lonlat_to_normalised(footprints[row["footprint"]], np.array([list(rows[row["photo"]].values())]))[0]
+        assert (row["x"], row["y"]) == pytest.approx(tuple(exact), abs=1e-12)
+
+
+def test_a_margin_is_in_true_metres_whatever_the_crs() -> None:
+    """60° N: a metre of EPSG:3857 is half a metre, a degree of longitude half as long as one of latitude."""
+    for crs, gsd in (("EPSG:3857", 2.0), ("EPSG:4326", 1e-5), ("EPSG:32633", 1.0)):
+        x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(15.0, 60.0)
+        f = chip(0, crs, x, y, 0.0, gsd, (100, 100))
+        west, north = pixel_to_lonlat(f, np.array([[0.0, 50.0], [50.0, 0.0]]))
+        cases = []
+        for start, azimuth in ((west, 270.0), (north, 0.0)):
+            cases += [GEOD.fwd(*start, azimuth, metres)[:2] for metres in (9.7, 10.3)]
+        photos = placed([{"lon": a, "lat": b} for a, b in cases])
+        assert found(pair(photos, [f], margin_m=10.0)) == {(0, 0), (2, 0)}, crs
+        assert found(pair(photos, [f])) == set()
+        rows = pair(photos, [f], margin_m=10.0).to_pylist()
+        assert rows[0]["x"] < 0 < rows[0]["y"] < 1
+        assert rows[1]["y"] < 0
+
+
+@given(
+    st.integers(0, 1000), st.sampled_from([0.0, 7.0, 90.0]), st.sampled_from([(69000, 45840, 17), (40000, 70000, 17)])
+)
+def test_tiles_by_number_are_tiles_as_footprints(seed: int, margin: float, origin: tuple[int, int, int]) -> None:
+    x0, y0, zoom = origin
+    rng = np.random.default_rng(seed)
+    tiles = np.unique(rng.integers(0, 4, (8, 2)), axis=0)[rng.permutation(2)[0] :] + np.array([x0, y0])
+    at = np.concatenate((rng.uniform(-0.5, 4.5, (40, 2)), np.round(rng.uniform(-0.5, 4.5, (10, 2)))))
+    at += np.array([x0, y0])
+    photos = placed([{"lon": a, "lat": b} for a, b in tile_to_lonlat(at, zoom).tolist()])
+    footprints = [xyz_footprint(XyzKey(zoom, int(x), int(y), 256)) for x, y in tiles]
+    fast, slow = pair_tiles(photos, tiles, zoom, margin), pair(photos, footprints, margin)
+    if margin == 0:
+        assert found(fast) == found(slow)
+    else:  # a margin on the sphere against one on the ellipsoid: a hand's breadth
+        inner, outer = pair(photos, footprints, margin * 0.992), pair(photos, footprints, margin * 1.008)
+        assert found(inner) <= found(fast) <= found(outer)
+    exact = {(r["photo"], r["footprint"]): (r["x"], r["y"]) for r in pair(photos, footprints, margin + 1).to_pylist()}
+    for r in fast.to_pylist():
+        assert (r["x"], r["y"]) == pytest.approx(exact[r["photo"], r["footprint"]], abs=1e-8)
+
+
+def test_a_photo_on_an_edge_is_in_one_tile_and_its_position_in_range() -> None:
+    tiles = np.array([[x, y] for x in range(69000, 69004) for y in range(45840, 45844)])
+    corners = tile_to_lonlat(tiles.astype(float), 17)
+    photos = placed([{"lon": a, "lat": b} for a, b in corners.tolist()])
+    for pairs in (
+        pair_tiles(photos, tiles, 17),
+        pair(photos, [xyz_footprint(XyzKey(17, int(x), int(y), 256)) for x, y in tiles]),
+    ):
+        assert found(pairs) == {(i, i) for i in range(len(tiles))}
+    rows = pair_tiles(photos, tiles, 17).to_pylist()
+    assert all(0 <= r["x"] < 1 and 0 <= r["y"] < 1 for r in rows)
+
+
+def test_footprints_across_the_180th_meridian_have_their_photos() -> None:
+    x, y = Transformer.from_crs(4326, 32601, always_xy=True).transform(179.999, -16.8)
+    across = chip(0, "EPSG:32601", x, y, 0.0, 10.0, (100, 100))
+    photos = placed(
+        [{"lon": 179.9995, "lat": -16.801}, {"lon": -179.9995, "lat": -16.801}, {"lon": 0.0, "lat": -16.801}]
+    )
+    assert found(pair(photos, [across])) == {(0, 0), (1, 0)}
+
+
+def test_pairs_know_the_heading_and_the_gap_to_the_image() -> None:
+    footprint = xyz_footprint(XyzKey(17, 69000, 45840, 256))
+    lon, lat = tile_to_lonlat(np.array([69000.25, 45840.75]), 17)
+    photos = placed([
+        {"lon": lon, "lat": lat, "heading": 120.0, "captured_at": "2024-06-03T12:00:00Z"},
+        {"lon": lon, "lat": lat},
+    ])  # fmt: skip
+    rows = pair(photos, [footprint], times=["2024-06-01T12:00:00Z"]).to_pylist()
+    assert [(r["heading"], r["gap_days"]) for r in rows] == [(120.0, 2.0), (None, None)]
+    assert [(round(r["x"], 6), round(r["y"], 6)) for r in rows] == [(0.25, 0.75)] * 2
+    tiles = np.array([[69000, 45840]])
+    assert pair_tiles(photos, tiles, 17, times=["2024-06-05"]).column("gap_days").to_pylist() == [-1.5, None]
+
+
+def test_no_photos_or_no_footprints_are_no_pairs() -> None:
+    some = placed([{"lon": 9.5, "lat": 47.1}])
+    none = placed([])
+    tiles = np.array([[8624, 5742]])
+    for pairs in (pair(some, []), pair(none, [xyz_footprint(XyzKey(1, 0, 0, 8))]), pair_tiles(none, tiles, 14),
+                  pair_tiles(some, tiles[:0], 14)):  # fmt: skip
+        assert pairs.schema == PAIRS
+        assert len(pairs) == 0
