@@ -35,12 +35,14 @@ def split_at_grid(start: Floats, end: Floats) -> tuple[Floats, Floats, Ints]:
     return a, b, segment
 
 
-def patch_cover(geometry: PackedGeometry, size: tuple[int, int], grid: tuple[int, int]) -> tuple[Ints, Ints, Floats]:
+def patch_cover(
+    geometry: PackedGeometry, size: tuple[int, int] | Ints, grid: tuple[int, int]
+) -> tuple[Ints, Ints, Floats]:
     """Incidence of objects with the cells of a grid laid over a footprint.
 
     Args:
         geometry: objects in pixels, clipped to the footprint.
-        size: footprint width, height in pixels.
+        size: footprint width, height in pixels, of all or i64[N,2] of each object's.
         grid: rows, columns.
 
     Returns:
@@ -50,14 +52,12 @@ def patch_cover(geometry: PackedGeometry, size: tuple[int, int], grid: tuple[int
     """
     rows, columns = grid
     cells = rows * columns
-    scale = np.array([columns / size[0], rows / size[1]])
-    scaled = PackedGeometry(
-        geometry.kind, geometry.vertices * scale, geometry.ring_offsets, geometry.object_ring_offsets
-    )
-    side = float(np.sqrt(1.0 / (scale[0] * scale[1])))  # pixels
+    scale = np.broadcast_to(np.array([columns, rows]) / size, (len(geometry), 2))
+    vertices = geometry.vertices * scale[geometry.ring_object[geometry.vertex_ring]]
+    scaled = PackedGeometry(geometry.kind, vertices, geometry.ring_offsets, geometry.object_ring_offsets)
     parts = [
         _points(scaled, rows, columns),
-        _lines(scaled, rows, columns, scale, side),
+        _lines(scaled, rows, columns, scale),
         _polygons(scaled, rows, columns),
     ]
     code = np.concatenate([p[0] for p in parts])
@@ -79,12 +79,13 @@ def _points(geometry: PackedGeometry, rows: int, columns: int) -> tuple[Ints, Fl
     return code, np.ones(len(code))
 
 
-def _lines(geometry: PackedGeometry, rows: int, columns: int, scale: Floats, side: float) -> tuple[Ints, Floats]:
+def _lines(geometry: PackedGeometry, rows: int, columns: int, scale: Floats) -> tuple[Ints, Floats]:
     objects = np.flatnonzero(geometry.kind == 1)
     start, end, owner = geometry.take(objects).edges(closed=False)
     a, b, segment = split_at_grid(start, end)
     row, column = _cell((a + b) / 2, rows, columns)
-    length = np.hypot(*((b - a) / scale).T) / side
+    own = scale[objects[owner[segment]]]
+    length = np.hypot(*((b - a) / own).T) * np.sqrt(own.prod(axis=1))  # a cell's sides, in pixels, have that mean
     code = (objects[owner[segment]] * rows + row) * columns + column
     return _sum_by(code, length)
 

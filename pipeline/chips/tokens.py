@@ -64,7 +64,8 @@ class TokenMaker:
             paint=self.paint if settings.raster else None, gsd=gsd, seed=settings.seed,
         )  # fmt: skip
         for i, tokens in enumerate(built.tokens):
-            yield ChipTokens(tokens, None if built.rasters is None else built.rasters[i])
+            own = footprints[i]
+            yield ChipTokens(tokens, None if built.rasters is None else built.rasters[i, : own.height, : own.width])
 
 
 def place_chips(footprints: Sequence[Footprint]) -> Placement:
@@ -96,13 +97,10 @@ def vector_tokens(
     within = (bounds[:, :2] >= 0).all(axis=1) & (bounds[:, 2:] <= size[chip]).all(axis=1)
     alone = np.zeros(len(footprints), bool)
     alone[chip[~within]] = True  # an object that sticks out would reach into the chip beside it
-    sizes: list[Hashable] = [
-        (f.width, f.height, i if alone[i] else -1) for i, f in enumerate(footprints)
-    ]  # fmt: skip
+    sheets: list[Hashable] = [i if alone[i] else -1 for i in range(len(footprints))]
     result: dict[int, ChipTokens] = {}
-    for rows in _groups(sizes):
-        first = footprints[rows[0]]
-        most = min(_CHIPS, max(1, _PIXELS // (first.width * first.height)))
+    for rows in _groups(sheets):
+        most = min(_CHIPS, max(1, _PIXELS // int(size[rows].max(axis=0).prod())))
         for start in range(0, len(rows), most):
             batch = rows[start : start + most]
             built = _sheet(maker, footprints, gsd, batch, chip, features, pixels)
@@ -157,7 +155,7 @@ def _sheet(
     pixels: NDArray[Any],
 ) -> Iterator[ChipTokens]:
     """Tokens of chips of one size, side by side."""
-    step = footprints[batch[0]].width + 2
+    step = max(footprints[i].width for i in batch.tolist()) + 2
     first, last = np.searchsorted(chip, batch), np.searchsorted(chip, batch, side="right")
     rows = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
     place_of = np.repeat(np.arange(len(batch)) * step, last - first)

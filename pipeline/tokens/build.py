@@ -70,7 +70,7 @@ class BuiltTokens:
     """Results of T footprints."""
 
     tokens: list[OsmTokens]  # [T]
-    rasters: NDArray[np.uint8] | None  # [T,height,width] class rasters
+    rasters: NDArray[np.uint8] | None  # [T,height,width] of the largest; a smaller one stands in the upper left corner
 
 
 def build_tokens(
@@ -83,7 +83,7 @@ def build_tokens(
     seed: int = 0,
     explode: bool = False,
 ) -> BuiltTokens:
-    """Tokens of ``footprints``, which share one CRS and one size; their affines may differ.
+    """Tokens of ``footprints``, which share one CRS; their affines and sizes may differ.
 
     Args:
         features: whatever may meet the footprints; anything else is ignored.
@@ -96,22 +96,23 @@ def build_tokens(
             GeoLink; parts of one feature stand together. Otherwise they are one object.
 
     Raises:
-        InputError: there is no footprint, they differ in CRS or size, a line or polygon reaches where their CRS has no
+        InputError: there is no footprint, they differ in CRS, a line or polygon reaches where their CRS has no
             coordinates, or ``paint`` comes without ``gsd``.
     """
     if not footprints:
         raise InputError("no footprint to build tokens of; give at least one")
     if paint is not None and (gsd is None or len(gsd) != len(footprints)):
         raise InputError(f"a class raster of {footprints[0].key} needs its metres a pixel; give gsd, one a footprint")
-    size = footprints[0].width, footprints[0].height
-    if any((f.crs, f.width, f.height) != (footprints[0].crs, *size) for f in footprints):
-        raise InputError(f"footprints from {footprints[0].key} on differ in CRS or size; build them in groups")
+    if any(f.crs != footprints[0].crs for f in footprints):
+        raise InputError(f"footprints from {footprints[0].key} on differ in CRS; build them in groups")
+    sizes = np.array([(f.width, f.height) for f in footprints])
+    largest = int(sizes[:, 0].max()), int(sizes[:, 1].max())
     objects = clip(_projected(features, footprints[0]), features.kind, footprints, explode)
     packed = pack(objects.geometry, objects.kind)
     rasters = None
     if paint is not None and gsd is not None:
-        rasters = class_rasters(packed, features.paint[objects.feature], objects.tile, gsd, size, paint)
-    return BuiltTokens(_tokens(features, footprints, objects, packed, grid, seed), rasters)
+        rasters = class_rasters(packed, features.paint[objects.feature], objects.tile, gsd, largest, paint)
+    return BuiltTokens(_tokens(features, footprints, objects, packed, sizes, grid, seed), rasters)
 
 
 def _projected(features: FeatureBatch, footprint: Footprint) -> NDArray[Any]:
@@ -120,9 +121,10 @@ def _projected(features: FeatureBatch, footprint: Footprint) -> NDArray[Any]:
     lost = np.flatnonzero(np.isinf(shapely.bounds(geometry).reshape(-1, 4)).any(axis=1))
     for i in lost:
         if features.kind[i] != Kind.POINT:
+            name = f"{ObjectType(features.osm_type[i]).name.lower()} {features.osm_id[i]}"
             raise InputError(
-                f"{ObjectType(features.osm_type[i]).name.lower()} {features.osm_id[i]} reaches where {footprint.crs} has "
-                f"no coordinates; cut it to the surroundings of {footprint.key} first"
+                f"{name} reaches where {footprint.crs} has no coordinates; cut it to the surroundings of "
+                f"{footprint.key} first"
             )
     geometry[lost] = shapely.Point()
     return geometry
@@ -133,23 +135,24 @@ def _tokens(
     footprints: list[Footprint],
     objects: Objects,
     packed: PackedGeometry,
+    sizes: NDArray[np.int64],
     grid: tuple[int, int],
     seed: int,
 ) -> list[OsmTokens]:
-    w, h = footprints[0].width, footprints[0].height
-    tiles, kind = len(footprints), objects.kind
+    tiles, kind, size = len(footprints), objects.kind, sizes[objects.tile]
     osm_type, osm_id = features.osm_type[objects.feature], features.osm_id[objects.feature]
-    i, j, relation = relations(objects.geometry, kind, objects.tile, (w, h))
-    patch_object, patch_cell, patch_value = patch_cover(packed, (w, h), grid)
+    i, j, relation = relations(objects.geometry, kind, objects.tile, size)
+    patch_object, patch_cell, patch_value = patch_cover(packed, size, grid)
     salt = np.array([_salt(f.key, seed) for f in footprints], np.uint64)
-    anchor = anchors(packed, object_seed(osm_type, osm_id, salt[objects.tile], objects.part)) / (w, h)
-    area, length = shapely.area(objects.geometry) / (w * h), shapely.length(objects.geometry) / np.sqrt(w * h)
+    anchor = anchors(packed, object_seed(osm_type, osm_id, salt[objects.tile], objects.part)) / size[:, None]
+    pixels = size.prod(axis=1)
+    area, length = shapely.area(objects.geometry) / pixels, shapely.length(objects.geometry) / np.sqrt(pixels)
     extent = np.select([kind == Kind.POLYGON, kind == Kind.LINE], [area, length], 0.0)
     tag_at, tag_offsets = ranges(features.tag_offsets, objects.feature)
     tag_ids = features.tag_ids[tag_at]
     first = np.searchsorted(objects.tile, np.arange(tiles + 1))
     rings = packed.object_ring_offsets[first]
-    snapped, ring_offsets = _snapped(packed, (w, h))
+    snapped, ring_offsets = _snapped(packed, size)
     edge_first, patch_first = np.searchsorted(i, first), np.searchsorted(patch_object, first)
     edges = np.stack((i, j)) - np.repeat(first[:-1], np.diff(edge_first))
     region = _region(objects.tile, kind, extent, tag_offsets, tag_ids)
@@ -196,9 +199,9 @@ def _salt(key: str, seed: int) -> int:
     return int.from_bytes(blake2b(f"{seed}/{key}".encode(), digest_size=8).digest(), "little")
 
 
-def _snapped(packed: PackedGeometry, size: tuple[int, int]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+def _snapped(packed: PackedGeometry, size: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """Vertices in units, repeats dropped; every ring keeps at least one. Returns vertices and ring offsets."""
-    units = snap(packed.vertices / size)
+    units = snap(packed.vertices / size[packed.ring_object[packed.vertex_ring]])
     repeat = np.zeros(len(units), bool)
     repeat[1:] = (units[1:] == units[:-1]).all(axis=1)
     starts = packed.ring_offsets[:-1]

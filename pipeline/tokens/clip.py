@@ -39,28 +39,30 @@ def clip(geometry: NDArray[Any], kind: NDArray[np.uint8], footprints: list[Footp
     Args:
         geometry: F features in the footprints' CRS, sorted by kind, type, id.
         kind: per feature.
-        footprints: T footprints of one CRS and size.
+        footprints: T footprints of one CRS.
         explode: every part an object of its own.
     """
-    w, h = footprints[0].width, footprints[0].height
+    sizes = np.array([(f.width, f.height) for f in footprints])
     to_pixels = _PixelMap(footprints)
-    boxes = to_pixels.bounds(w, h)
+    boxes = to_pixels.bounds(sizes)
     tile, feature = shapely.STRtree(geometry).query(shapely.box(*boxes.T))
     order = np.lexsort((feature, tile))
     tile, feature = tile[order], feature[order]
-    across = np.flatnonzero((kind[feature] != Kind.POINT) & ~_surely_within(geometry, feature, tile, to_pixels, w, h))
+    across = np.flatnonzero((kind[feature] != Kind.POINT) & ~_surely_within(geometry, feature, tile, to_pixels, sizes))
     clipped = np.empty(len(tile), object)
     whole = np.ones(len(tile), bool)
     whole[across] = False
     whole = np.flatnonzero(whole)
     clipped[whole] = to_pixels.geometry(geometry[feature[whole]], tile[whole])
-    clipped[across] = _cut(geometry, kind, feature[across], tile[across], boxes, to_pixels, shapely.box(0, 0, w, h))
+    for w, h in np.unique(sizes[tile[across]], axis=0).tolist():  # against one square at a time
+        own = across[(sizes[tile[across]] == (w, h)).all(axis=1)]
+        clipped[own] = _cut(geometry, kind, feature[own], tile[own], boxes, to_pixels, shapely.box(0, 0, w, h))
     part = np.zeros(len(tile), np.int64)
     if explode:
         clipped, row = shapely.get_parts(clipped, return_index=True)
         tile, feature = tile[row], feature[row]
         part = np.arange(len(row)) - np.searchsorted(row, row)
-    keep = _belongs(clipped, kind[feature], w, h)
+    keep = _belongs(clipped, kind[feature], sizes[tile])
     tile, feature, part = tile[keep], feature[keep], part[keep]
     return Objects(tile, feature, kind[feature], clipped[keep], part)
 
@@ -72,10 +74,11 @@ class _PixelMap:
         self.affine = np.array([p.transform for p in footprints]).T  # [6,T]
         self.upright = not self.affine[[1, 3]].any()
 
-    def bounds(self, w: int, h: int) -> Floats:
+    def bounds(self, sizes: Ints) -> Floats:
         """Envelopes of the footprints in CRS coordinates, f64[T,4]."""
         a, b, c, d, e, f = self.affine[:, :, None]
-        x, y = np.array([[0.0, w, w, 0.0], [0.0, 0.0, h, h]])
+        w, h = sizes.T
+        x, y = np.stack((0 * w, w, w, 0 * w), axis=1), np.stack((0 * h, 0 * h, h, h), axis=1)
         east, north = a * x + b * y + c, d * x + e * y + f
         return np.stack((east.min(axis=1), north.min(axis=1), east.max(axis=1), north.max(axis=1)), axis=1)
 
@@ -105,14 +108,14 @@ class _PixelMap:
 
 
 def _surely_within(
-    geometry: NDArray[Any], feature: Ints, tile: Ints, to_pixels: _PixelMap, w: int, h: int
+    geometry: NDArray[Any], feature: Ints, tile: Ints, to_pixels: _PixelMap, sizes: Ints
 ) -> NDArray[np.bool_]:
     """Which features lie in their footprint by the corners of their bounds; upright footprints have no others."""
     b = shapely.bounds(geometry)[feature]
     result = np.ones(len(feature), bool)
     for x, y in ((0, 1), (2, 1), (2, 3), (0, 3)):
         pixels = to_pixels.coordinates(b[:, [x, y]], tile)
-        result &= ((pixels >= 0) & (pixels <= (w, h))).all(axis=1)
+        result &= ((pixels >= 0) & (pixels <= sizes[tile])).all(axis=1)
     return result
 
 
@@ -195,7 +198,7 @@ def _intersection_of_one(geometry: Any, square: Any) -> Any:
         return shapely.intersection(shapely.make_valid(geometry, method="structure", keep_collapsed=False), square)
 
 
-def _belongs(geometry: NDArray[Any], kind: NDArray[np.uint8], width: int, height: int) -> NDArray[np.bool_]:
+def _belongs(geometry: NDArray[Any], kind: NDArray[np.uint8], size: Ints) -> NDArray[np.bool_]:
     """Which clipped objects belong: positive area, positive length, or a point in the half-open square.
 
     A line along the right or lower side belongs to the neighbour, whose left or upper side it is. What is smaller than
@@ -203,9 +206,9 @@ def _belongs(geometry: NDArray[Any], kind: NDArray[np.uint8], width: int, height
     """
     b = shapely.bounds(geometry)  # NaN of what is missing or empty
     with np.errstate(invalid="ignore"):
-        point = (kind == Kind.POINT) & inside(b[:, :2] / (width, height))
+        point = (kind == Kind.POINT) & inside(b[:, :2] / size)
         line = (kind == Kind.LINE) & (shapely.length(geometry) > _NOISE)
-        line &= (b[:, 0] < width - _NOISE) & (b[:, 1] < height - _NOISE)
+        line &= (b[:, :2] < size - _NOISE).all(axis=1)
         polygon = (kind == Kind.POLYGON) & (shapely.area(geometry) > _NOISE)
     belongs: NDArray[np.bool_] = point | line | polygon
     return belongs

@@ -16,22 +16,23 @@ Codes = NDArray[np.uint8]
 
 
 def relations(
-    geometry: NDArray[Any], kind: NDArray[np.uint8], tile: Ints, size: tuple[int, int]
+    geometry: NDArray[Any], kind: NDArray[np.uint8], tile: Ints, size: tuple[int, int] | Ints
 ) -> tuple[Ints, Ints, Codes]:
     """Edges of all tiles.
 
     Args:
         geometry: clipped objects in pixels of their own footprint, sorted by tile.
         kind, tile: per object; ``tile`` rises.
-        size: width, height of the footprints in pixels.
+        size: width, height of the footprints in pixels, of all or i64[N,2] of each object's.
 
     Returns:
         i i64[E], j i64[E] (object indices, i < j, sorted) and relation u8[E] of i to j.
     """
     bounds = shapely.bounds(geometry)
+    size = np.broadcast_to(np.asarray(size), (len(geometry), 2))
     full = _full(geometry, kind, bounds, size)
     i, j, code, rest_i, rest_j = _with_full(geometry, kind, tile, bounds, full, size)
-    box_i, box_j = _box_pairs(bounds, tile, np.flatnonzero(~full), float(max(size)))
+    box_i, box_j = _box_pairs(bounds, tile, np.flatnonzero(~full), float(size.max(initial=1)))
     rest_i, rest_j = np.concatenate((rest_i, box_i)), np.concatenate((rest_j, box_j))
     more_i, more_j, more = _related(geometry, kind, bounds, rest_i, rest_j)
     i, j, code = np.concatenate((i, more_i)), np.concatenate((j, more_j)), np.concatenate((code, more))
@@ -46,16 +47,17 @@ def relations(
 
 
 def _full(
-    geometry: NDArray[Any], kind: NDArray[np.uint8], bounds: NDArray[np.float64], size: tuple[int, int]
+    geometry: NDArray[Any], kind: NDArray[np.uint8], bounds: NDArray[np.float64], size: Ints
 ) -> NDArray[np.bool_]:
     """Polygons that are the whole footprint: its four corners, and no other vertex."""
-    full: NDArray[np.bool_] = (kind == Kind.POLYGON) & (bounds == (0, 0, *size)).all(axis=1)
+    full: NDArray[np.bool_] = (kind == Kind.POLYGON) & (bounds[:, :2] == 0).all(axis=1)
+    full &= (bounds[:, 2:] == size).all(axis=1)
     full &= shapely.get_num_coordinates(geometry) == 5
     likely = np.flatnonzero(full)
-    full[likely] = shapely.area(geometry[likely]) == size[0] * size[1]
+    full[likely] = shapely.area(geometry[likely]) == size[likely].prod(axis=1)
     likely = np.flatnonzero(full)
     xy = shapely.get_coordinates(geometry[likely]).reshape(-1, 10)
-    full[likely] = ((xy == 0) | (xy == np.tile(size, 5))).all(axis=1)
+    full[likely] = ((xy == 0) | (xy == np.tile(size[likely], 5))).all(axis=1)
     return full
 
 
@@ -65,7 +67,7 @@ def _with_full(
     tile: Ints,
     bounds: NDArray[np.float64],
     full: NDArray[np.bool_],
-    size: tuple[int, int],
+    size: Ints,
 ) -> tuple[Ints, Ints, Codes, Ints, Ints]:
     """Edges between whole-footprint polygons and the other objects of their tile; pairs of them left to look at.
 
@@ -79,11 +81,11 @@ def _with_full(
     i, j = i[once], j[once]
     inner = (bounds[:, :2] > 0).all(axis=1) & (bounds[:, 2:] < size).all(axis=1)
     within = (bounds[:, :2] >= 0).all(axis=1) & (bounds[:, 2:] <= size).all(axis=1)
-    smaller = (kind == Kind.POLYGON) & (shapely.area(geometry) < size[0] * size[1] * (1 - 1e-9))
+    smaller = (kind == Kind.POLYGON) & (shapely.area(geometry) < size.prod(axis=1) * (1 - 1e-9))
     sure = full | inner | (within & smaller)
     lines = np.flatnonzero(within & ~inner & (kind == Kind.LINE))
     xy, owner = shapely.get_coordinates(geometry[lines], return_index=True)
-    sure[lines[owner[((xy > 0) & (xy < size)).all(axis=1)]]] = True  # a vertex inside
+    sure[lines[owner[((xy > 0) & (xy < size[lines[owner]])).all(axis=1)]]] = True  # a vertex inside
     code = np.where(full[j], Relation.EQUALS, np.where(kind[j] == Kind.POINT, Relation.CONTAINS, Relation.COVERS))
     code = np.where(i < j, code, INVERSE[code]).astype(np.uint8)
     i, j = np.minimum(i, j), np.maximum(i, j)

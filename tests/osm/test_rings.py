@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +92,24 @@ def test_rings_round_a_middle_are_told_from_rings_that_cross(
     rings = [r for r in rings if len(r) > 3]
     if rings:
         check_turns(rings)
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        # Spikes that point at the middle, so that they do not turn round it either way.
+        [(0, 0), (4, 0), (4, 2), (6, 2), (4, 2), (4, 4), (0, 4), (0, 2), (-2, 2), (0, 2)],
+        # Twice round the middle: a pentagram, and a square named twice.
+        [(0, 1000), (588, -809), (-951, 309), (951, 309), (-588, -809)],
+        [(0, 0), (4, 0), (4, 4), (0, 4), (0, 0), (4, 0), (4, 4), (0, 4)],
+        # The middle lies outside, on the border, and in a vertex.
+        [(0, 0), (100, 0), (100, 1), (1, 1), (1, 99), (0, 99)],
+        [(0, 0), (4, 0), (4, 4), (2, 2), (0, 4)],
+        [(0, 0), (6, 0), (6, 6), (3, 3), (0, 6)],
+    ],
+)
+def test_rings_that_tempt_the_shortcut(ring: list[tuple[int, int]]) -> None:
+    check_turns([closed(ring), closed(ring[::-1])])
 
 
 def test_shapes_are_replaced_in_their_rows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,16 @@ def place_of_features(
     return Place(cells, cells["cell"].to_numpy(), drops, whole, extent)
 
 
-def read_place(path: Path, rules: Rules = RULES) -> Place:
-    """A place from an OSM file."""
+def read_place(path: Path) -> Place:
+    """A place from an OSM file; the last few stay in memory, since several tests read them."""
+    return _read_place(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read_place(path: Path, modified: int) -> Place:
     with tempfile.TemporaryDirectory() as folder:
-        extract = read_extract(path, rules, Path(folder))
-        return place_of_features(extract.features, extract.extent, rules)
+        extract = read_extract(path, RULES, Path(folder))
+        return place_of_features(extract.features, extract.extent, RULES)
 
 
 def batch_of(place: Place, cell: int) -> FeatureBatch:

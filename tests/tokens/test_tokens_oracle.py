@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pipeline.tokens.build import build_tokens
 from pipeline.tokens.relate import delaunay_edges
-from schemas.errors import InputError
 from schemas.footprint import Footprint, xyz_footprint
 from schemas.keys import XyzKey
 from schemas.relations import Relation
@@ -267,9 +266,3 @@ def test_a_rotated_chip_in_degrees_agrees_with_the_oracle() -> None:
     tokens = build_tokens(batch_of(place, cell_of(TILE)), [chip], (5, 7)).tokens[0]
     assert len(tokens) > 1
     assert differences(tokens, brute_force(place.features, chip, (5, 7), around(TILE)), chip) == []
-
-
-def test_footprints_of_two_sizes_are_refused() -> None:
-    batch = batch_of(place_of([shapely.Point(0.5, 0.5)]), cell_of(TILE))
-    with pytest.raises(InputError, match="size"):
-        build_tokens(batch, [xyz_footprint(TILE), xyz_footprint(XyzKey(17, TILE.x, TILE.y, 512))])
