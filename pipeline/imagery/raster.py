@@ -157,7 +157,7 @@ def _crs(text: str) -> Any:
 
 def _read_block(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint]) -> Iterator[tuple[K, Patch]]:
     nodes: dict[K, resample.Nodes] = {}
-    windows: dict[K, Window | None] = {}
+    windows: dict[K, Window] = {}
     warped: dict[K, Footprint] = {}
     own = raster.source.crs == _crs(frame.crs)
     for key, f in footprints.items():
@@ -168,22 +168,21 @@ def _read_block(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint]) 
             warped[key] = f
     crs = frame.crs if own else str(raster.source.crs.to_wkt())
     step = resample.step(frame.crs, frame.transform, (frame.width, frame.height), crs, raster.transform)
-    for key, found in zip(warped, resample.place_nodes(list(warped.values()), crs, raster.transform), strict=True):
-        if found is not None:
-            nodes[key], windows[key] = found, _window(raster.source, found, step)
-    for key in [k for k, window in windows.items() if window is None]:
-        del warped[key]
-    fast = (raster.resampling == "bilinear" and step <= SLACK) or (raster.resampling == "nearest" and step <= _SPARSE)
-    if fast:
-        inside = {k: w for k, w in windows.items() if w is not None}
-        for key, patch in _resample(raster, footprints, nodes, inside):
+    if (raster.resampling == "bilinear" and step <= SLACK) or (raster.resampling == "nearest" and step <= _SPARSE):
+        placed = resample.place_nodes(list(warped.values()), crs, raster.transform)
+        for key, found in zip(list(warped), placed, strict=True):
+            if found is None:
+                continue
+            window = _window(raster.source, found)
+            if window is None:
+                del warped[key]
+            else:
+                nodes[key], windows[key] = found, window
+        for key, patch in _resample(raster, footprints, nodes, windows):
             del warped[key]
             yield key, patch
-    whole = {k: f for k, f in warped.items() if not fast and _is_whole(raster, windows.get(k), step, nodes.get(k))}
-    holed = {k: f for k, f in warped.items() if k not in whole}
-    for group, holes in ((whole, False), (holed, True)):
-        if group:
-            yield from _warp(raster, frame, group, step, holes)
+    if warped:
+        yield from _warp(raster, frame, warped, step)
 
 
 def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
@@ -202,30 +201,12 @@ def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
     return window if (window.width, window.height) == (footprint.width, footprint.height) else None
 
 
-def _reach(step: float) -> int:
-    """Raster pixels around a position that any of the kernels reads."""
-    return 2 + int(np.ceil(3 * max(step, 1.0)))
-
-
-def _window(source: Any, nodes: resample.Nodes, step: float) -> Window | None:
-    """The part of the raster that nodes lie in, with what kernels read around them; None outside of it."""
-    around = _reach(step)
-    x0, y0 = np.floor(nodes.xy.min(axis=(0, 1))) - around
-    x1, y1 = np.ceil(nodes.xy.max(axis=(0, 1))) + around
+def _window(source: Any, nodes: resample.Nodes) -> Window | None:
+    """The part of the raster that nodes lie in, with two pixels around them; None outside of it."""
+    x0, y0 = np.floor(nodes.xy.min(axis=(0, 1))) - 2
+    x1, y1 = np.ceil(nodes.xy.max(axis=(0, 1))) + 2
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, source.width), min(y1, source.height)
     return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0)) if x0 < x1 and y0 < y1 else None
-
-
-def _is_whole(raster: _Raster, window: Window | None, step: float, nodes: resample.Nodes | None) -> bool:
-    """Whether all that kernels read for a footprint is in the raster and has data; then GDAL need not look for holes."""
-    if window is None or nodes is None or window.width * window.height > _BLOCK * _BLOCK:
-        return False
-    low, high = nodes.xy.min(axis=(0, 1)) - _reach(step), nodes.xy.max(axis=(0, 1)) + _reach(step)
-    if (low < 0).any() or (high > (raster.source.width, raster.source.height)).any():
-        return False
-    if raster.flags == {MaskFlags.all_valid} and raster.dtype.kind != "f":
-        return True
-    return _valid(raster, raster.source.read(raster.bands, window=window), window) is None
 
 
 def _copy(raster: _Raster, window: Window) -> Patch | None:
@@ -333,33 +314,25 @@ def _windows(windows: dict[K, Window]) -> list[list[K]]:
     return [[k] for k in windows]
 
 
-def _warp(
-    raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: float, holes: bool
-) -> Iterator[tuple[K, Patch]]:
+def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: float) -> Iterator[tuple[K, Patch]]:
     """GDAL's warper, on the block's own grid: it works in pieces that are anchored there.
 
-    Its low-pass filter is told the true scale, which it would else guess from the piece's bounds. Without ``holes`` it
-    takes a way through its code that is three times as fast.
+    Its low-pass filter, which takes three times as long as none, is told the true scale: it would guess one from the
+    piece's bounds, and those of a turned piece are larger than it is.
     """
     scale = 1.0 if step <= SLACK or not np.isfinite(step) else 1 / step
     a, b, c, d, e, f = frame.transform
-    options: dict[str, Any] = {"add_alpha": ColorInterp.alpha not in raster.source.colorinterp}
-    if not holes:
-        options = {"add_alpha": False, "src_nodata": None, "nodata": None}
     with WarpedVRT(
         raster.source, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width, height=frame.height,
-        resampling=Resampling[raster.resampling], tolerance=resample.MAX_ERROR, warp_mem_limit=64, XSCALE=scale,
-        YSCALE=scale, **options,
+        resampling=Resampling[raster.resampling], add_alpha=ColorInterp.alpha not in raster.source.colorinterp,
+        tolerance=resample.MAX_ERROR, warp_mem_limit=64, XSCALE=scale, YSCALE=scale,
     ) as vrt:  # fmt: skip
+        alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
         for key, own in footprints.items():
             place = (0.0, 0.0)
             if b == d == 0:
                 place = (own.transform[2] - c) / a, (own.transform[5] - f) / e
             window = Window(round(place[0]), round(place[1]), own.width, own.height)
-            if not holes:
-                yield key, Patch(vrt.read(raster.bands, window=window), None)
-                continue
-            alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
             every = vrt.read([*raster.bands, alpha], window=window)
             pixels, valid = np.ascontiguousarray(every[:-1]), every[-1] > 0
             if pixels.dtype.kind == "f":

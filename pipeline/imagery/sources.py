@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import file_digest, sha256
@@ -20,6 +21,7 @@ from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Scene, Tiles, same_channels
 from pipeline.imagery.stac import Box, Search, server_root
 from pipeline.imagery.tiles import check_template
+from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.client import Client, is_web, shown
 from pipeline.net.config import NetConfig, base_url
 from schemas.errors import ConfigError, InputError
@@ -32,6 +34,18 @@ def preset_of(imagery: str, config: ImageryConfig) -> Preset | None:
     """The preset that a value of ``imagery`` names, unless another collection is asked for."""
     preset = PRESETS.get(imagery)
     return None if preset is not None and config.collection not in ("", *preset.collections) else preset
+
+
+def natural_zoom_of(imagery: str, scenes: list[Scene], config: ImageryConfig, size: int = 256) -> int | None:
+    """The zoom that suits the finest source of a run, in tiles of ``size`` pixels a side; None: no scene has a GSD.
+
+    A preset has one zoom for all latitudes, so that all of its datasets can be mixed.
+    """
+    presets = [own for part in _parts(imagery) if (own := preset_of(part, config)) is not None]
+    if presets:
+        return max(own.zoom for own in presets) - round(math.log2(size / 256))
+    zooms = [natural_zoom(s.gsd, float(s.area.centroid.y), size) for s in scenes if s.gsd]
+    return max(zooms) if zooms else None
 
 
 def find_imagery(

@@ -29,7 +29,7 @@ _DENSE = 0x12
 _GROUPS = {0x0A: ObjectType.NODE, _DENSE: ObjectType.NODE, 0x1A: ObjectType.WAY, 0x22: ObjectType.RELATION}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Blob:
     """Where one blob lies in its file."""
 
@@ -169,16 +169,20 @@ def unpack(blob: bytes, path: Path) -> bytes:
     raise InputError(f"OSM extract {path} has a blob without data; it is damaged")
 
 
-def is_zlib(path: Path) -> bool:
-    """Whether every blob up to the first data blob is raw or zlib."""
+def zlib_header(path: Path) -> Header | None:
+    """The header, if every blob up to the first data blob is raw or zlib; None if it must be converted."""
+    header = None
     with path.open("rb") as file:
         while length := file.read(4):
             kind, size = _blob_header(file.read(int.from_bytes(length, "big")), path)
-            if any(field in (4, 5, 6, 7) for field, _ in fields(file.read(size))):
-                return False
-            if kind == b"OSMData":
+            data = file.read(size)
+            if any(field in (4, 5, 6, 7) for field, _ in fields(data)):
+                return None
+            if kind == b"OSMHeader":
+                header = _header(unpack(data, path))
+            elif kind == b"OSMData":
                 break
-    return True
+    return header
 
 
 def _blob_header(data: bytes, path: Path) -> tuple[bytes, int]:

@@ -2,18 +2,20 @@
 
 Three passes, each over ranges of blobs that are worked on side by side:
 
-1. nodes and relations: positions of all nodes into a file of ids and coordinates, features of tagged nodes, and which
+1. nodes and relations: positions of all nodes into a table of ids and coordinates, features of tagged nodes, and which
    ways the area relations need;
-2. ways: lines and closed areas, positions looked up in that file; segments of the needed ways;
+2. ways: lines and closed areas, positions looked up in that table; nodes and positions of the needed ways;
 3. areas of relations.
 
-An object without a kept key is counted by type and reason; one that cannot be built is a row of drops. The position
-file is mapped, not loaded, so memory depends on the size of a blob, not of the extract.
+An object without a kept key is counted by type and reason; one that cannot be built is a row of drops. What a pass
+leaves for the next is mapped, not loaded (pipeline.osm.spill), so memory depends on the size of a blob, not of the
+extract. Several versions of an object in a file that is no history come out each; merging keeps the newest.
 """
 
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ import pyarrow.parquet as pq
 from pipeline.osm.areas import read_areas
 from pipeline.osm.nodes import read_nodes_and_relations
 from pipeline.osm.passes import Counts, RangeJob, RangeResult
-from pipeline.osm.pbf import UNITS, Blob, Header, blobs, is_zlib
+from pipeline.osm.pbf import UNITS, Blob, Header, blobs, zlib_header
 from pipeline.osm.spill import join, sort, sort_values, starts
 from pipeline.osm.ways import read_ways
 from pipeline.rules import Rules
@@ -157,14 +159,14 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
     """
     left_out: Counter[str] = Counter()
     try:
-        pbf = path.name.endswith(".pbf") and is_zlib(path)
-        history = "HistoricalInformation" in blobs(path)[0].features if pbf else ".osh" in path.name
-        if pbf and not history:
+        known = zlib_header(path) if path.name.endswith(".pbf") else None
+        if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out
         copy = folder / "converted.osm.pbf"
         copy.unlink(missing_ok=True)
         processor = osmium.FileProcessor(str(path))
         header = processor.header
+        history = header.has_multiple_object_versions or ".osh" in path.name
         header.has_multiple_object_versions = False
         target = osmium.io.File(str(copy), "osm.pbf,pbf_compression=zlib")
         last = _last_versions(path) if history else repeat(1)
@@ -175,7 +177,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
                 else:
                     left_out[_TYPES[o.type_str()]] += 1
         return copy, left_out
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+    except (RuntimeError, OSError, ValueError, IndexError, zlib.error) as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 

@@ -64,9 +64,8 @@ class Shapes:
         words[at + 5] = np.where(ring, 1, count)
         words[at[ring] + 9] = count[ring]
         place = np.repeat(at + head - 16 * offsets[:-1], count) + 16 * np.arange(offsets[-1])
-        np.ndarray(len(data) - 15, "V16", data, strides=(1,))[place] = lonlat.astype("<f8", "C", copy=False).view(
-            "V16"
-        )[:, 0]
+        vertices = np.ndarray(len(data) - 15, "V16", data, strides=(1,))
+        vertices[place] = np.ascontiguousarray(lonlat, "<f8").view("V16")[:, 0]
         low, high = (f.reduceat(lonlat, offsets[:-1], axis=0) for f in (np.minimum, np.maximum))
         return cls(_binary(start, data), np.concatenate((low, high), axis=1))
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.alignment import place
+from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.presets import SENTINEL_ZOOM
+from pipeline.imagery.scene import Scene
+from pipeline.imagery.sources import natural_zoom_of
 from pipeline.imagery.zoom import MAX_ZOOM, SLACK, natural_zoom, pixel_metres
 from schemas.errors import ConfigError
 from schemas.footprint import lonlat_to_tile, xyz_footprint
@@ -47,3 +51,15 @@ def test_pixels_are_true_metres_but_for_the_ellipsoid(lat: float) -> None:
 def test_nonsense_is_refused(gsd: float, lat: float, size: int) -> None:
     with pytest.raises(ConfigError):
         natural_zoom(gsd, lat, size)
+
+
+def test_the_zoom_of_a_run_is_the_preset_s_or_that_of_its_finest_image() -> None:
+    def scene(gsd: float | None, lat: float) -> Scene:
+        return Scene("x", shapely.box(8, lat, 8.1, lat), ["B1"], "uint8", None, gsd=gsd)
+
+    config = ImageryConfig()
+    assert natural_zoom_of("earth-search", [scene(10.0, 65.0)], config) == 14
+    assert natural_zoom_of("earth-search", [scene(10.0, 65.0)], config, 512) == 13
+    assert natural_zoom_of("earth-search", [scene(30.0, 0.0)], ImageryConfig(collection="landsat"), 256) == 13
+    assert natural_zoom_of("a.tif,b.tif", [scene(10.0, 0.0), scene(0.3, 0.0)], config) == natural_zoom(0.3)
+    assert natural_zoom_of("xyz", [scene(None, 0.0)], config) is None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import shapely
 
+from pipeline.osm import areas
 from pipeline.osm.merge import newest
 from pipeline.osm.read import Extract, read_extract
 from tests.osm.opl import GRID, RULES, encoded, opl, read
@@ -160,6 +161,26 @@ def test_outers_that_cross_are_dropped(tmp_path: Path) -> None:
     text = f"{ring(1, 9, 47, 0.001)}\n{ring(11, 9.0005, 47.0005, 0.001)}\nw1 v1 {around(1)}\nw2 v1 {around(11)}"
     extract = read(tmp_path, area_relation(text, "w1@outer,w2@outer"))
     assert dropped(extract) == {("relation", 9): "invalid_area"}
+    assert accounted(extract)
+
+
+@pytest.mark.parametrize("vertices", [1, 7, 500_000])
+def test_areas_are_the_same_however_many_are_assembled_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vertices: int
+) -> None:
+    monkeypatch.setattr(areas, "_VERTICES", vertices)
+    count = 9
+    lines = [ring(10 * i, 9 + i / 100, 47, 0.001) for i in range(1, count)]
+    lines += [f"w{i} v1 {around(10 * i)}" for i in range(1, count)]
+    lines += [f"r{i} v1 Ttype=multipolygon,natural=water Mw{i}@,w{i % 8 + 1}@" for i in range(1, count) if i != 4]
+    lines += ["r4 v1 Ttype=multipolygon,natural=water Mw404@", "r90 v1 Ttype=multipolygon,natural=water M"]
+    extract = read(tmp_path, "\n".join(lines))
+    found = features(extract)
+    assert list(found) == [("relation", i) for i in range(1, count) if i != 4]
+    for (_, i), row in found.items():
+        west = sorted(9 + n / 100 for n in (i, i % 8 + 1))
+        assert [p.bounds[0] for p in sorted(shape(row).geoms, key=lambda p: p.bounds)] == pytest.approx(west)
+    assert dropped(extract) == {("relation", 4): "invalid_area", ("relation", 90): "invalid_area"}
     assert accounted(extract)
 
 

@@ -23,7 +23,7 @@ from schemas.relations import Relation
 
 MAX_SEGMENT = 0.005  # degrees
 NOISE = 1e-6  # pixels, or square pixels: what is smaller came from rounding at a border that two footprints share
-FAR = 0.01  # degrees: features whose bounds are farther from the footprint are not looked at
+FAR = 0.001  # degrees: features whose bounds are farther from the footprint are not looked at
 Position = tuple[float, float]
 Mapping = Callable[[Position], Position]
 
