@@ -5,9 +5,9 @@ Usage: python benchmarks/imagery.py [COG.tif] [--runs 5] [--side 6144]
 
 Without a file a scene of noise, fields and roofs is drawn, 0.8 m in UTM, and written as a COG with JPEG tiles of 512
 px. The peers: one WarpedVRT a tile, the recipe of most tutorials; and windows of one WarpedVRT of the whole scene. All
-read the same tiles, resample bilinearly and encode quality 90 with chroma halved, as Pillow does by default; the tiles of a
-shard (256) come in the order that a build has them in. Sides take turns. Prints one JSON line: medians, rates a second
-of wall time and of CPU time, and the ratio to the faster peer.
+read the same tiles, resample bilinearly and encode quality 90 with chroma halved, as Pillow does by default; the tiles
+of a shard (256) come in the order that a build has them in. Sides take turns. Prints one JSON line: medians, rates a
+second of wall time and of CPU time, and the ratio to the faster peer.
 """
 
 from __future__ import annotations
