@@ -31,6 +31,7 @@ class TokensConfig:
     grid: tuple[int, int] = (14, 14)  # rows, columns of the ViT patch grid
     raster: bool = True  # write osm.png
     seed: int = 0  # of the polygon anchors
+    explode: bool = False  # what clipping cuts apart becomes objects of their own, as in GeoLink
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class TokenMaker:
         settings = self.config
         built: BuiltTokens = build_tokens(
             features, footprints, settings.grid,
-            paint=self.paint if settings.raster else None, gsd=gsd, seed=settings.seed,
+            paint=self.paint if settings.raster else None, gsd=gsd, seed=settings.seed, explode=settings.explode,
         )  # fmt: skip
         for i, tokens in enumerate(built.tokens):
             own = footprints[i]

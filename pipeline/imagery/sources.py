@@ -85,8 +85,8 @@ def find_imagery(
         first, other = pair
         raise InputError(
             f"imagery {first.name} ({', '.join(first.bands)}; {first.dtype}) and {other.name} "
-            f"({', '.join(other.bands)}; {other.dtype}) differ; choose the bands that all have with rs.bands, stack "
-            "files of one band with gdalbuildvrt -separate, or build a dataset each"
+            f"({', '.join(other.bands)}; {other.dtype}) differ in bands or type; choose the bands that all have with "
+            "rs.bands, stack files of one band with gdalbuildvrt -separate, or build a dataset each"
         )
     return list({(s.name, s.path): s for s in scenes}.values()), rows
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, lonlat_to_normalised, place
@@ -108,15 +107,13 @@ def _tokens(
 def _token_batch(job: ShardJob, cell: int, tiles: list[Tile], footprints: dict[Tile, Footprint]) -> dict[Tile, _Tokens]:
     chosen = [footprints[t] for t in tiles]
     placement = place(chosen)
-    features = read_cell(job.cells, cell)
-    b = shapely.bounds(features.geometry).reshape(-1, 4)
     west, south = placement.bbox[:, :2].min(axis=0)
     east, north = placement.bbox[:, 2:].max(axis=0)
-    near = np.flatnonzero((b[:, 0] <= east) & (b[:, 2] >= west) & (b[:, 1] <= north) & (b[:, 3] >= south))
+    near = read_cell(job.cells, cell).near(west, south, east, north)
     settings = job.config.tokens
     built = build_tokens(
-        features.take(near), chosen, settings.grid,
-        paint=job.paint if settings.raster else None, gsd=placement.gsd.mean(axis=1), seed=settings.seed,
+        near, chosen, settings.grid, paint=job.paint if settings.raster else None, gsd=placement.gsd.mean(axis=1),
+        seed=settings.seed, explode=settings.explode,
     )  # fmt: skip
     rasters = built.rasters if built.rasters is not None else [None] * len(tiles)
     return {

@@ -239,7 +239,7 @@ def test_bands_are_chosen_by_name_and_a_missing_one_is_named(tmp_path: Path) -> 
 def test_scenes_must_have_the_same_bands_and_each_a_licence(tmp_path: Path) -> None:
     one = write_raster(tmp_path / "one.tif", texture(1, (1, 20, 20)), names=("B4",), tags={"LICENSE": "CC0-1.0"})
     two = write_raster(tmp_path / "two.tif", texture(1, (1, 20, 20)), names=("B8",))
-    with pytest.raises(InputError, match=r"one\.tif \(B4; uint8\) and two\.tif \(B8; uint8\) differ"):
+    with pytest.raises(InputError, match=r"one\.tif \(B4; uint8\) and two\.tif \(B8; uint8\) differ in bands"):
         find_imagery(f"{one},{two}", [], ImageryConfig(), NET)
     first, _ = find_imagery(str(one), [], ImageryConfig(), NET)
     second, _ = find_imagery(str(two), [], ImageryConfig(), NET)
