@@ -119,7 +119,7 @@ def run(side: Side, folder: str) -> tuple[float, float]:
             nonlocal peak
             while process.poll() is None:
                 peak = max(peak, anonymous_mb(process.pid))
-                time.sleep(0.05)
+                time.sleep(0.3)  # looking at the many threads of Ray takes time from the two cores
 
         watcher = threading.Thread(target=watch)
         watcher.start()

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +25,15 @@ from dags.commands import settings_help
 from pipeline.catalog.store import Store
 from pipeline.chips.config import ChipsConfig
 from pipeline.chips.features import NamedParts, PartJob, name_parts, read_part
-from pipeline.chips.plan import CHIPS, DescribeJob, cut_chips, describe_chips, drop_overlapping, same_bands
+from pipeline.chips.plan import (
+    CHIPS,
+    DescribeJob,
+    cut_chips,
+    describe_chips,
+    drop_overlapping,
+    footprint_of,
+    same_bands,
+)
 from pipeline.chips.scan import find_chips
 from pipeline.chips.work import ChipShardJob, build_chip_shard
 from pipeline.osm.stage import Cells, Features, cache_folder, code_fingerprint, features_stage, vocabulary_stage
@@ -33,14 +41,24 @@ from pipeline.rules import Rules, load_rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, format_table, peak_memory_mb
 from pipeline.run.versions import encoder_versions
 from pipeline.shards.run import Run, open_out
+from pipeline.streetview.plan import photos_of_footprints, photos_row
+from pipeline.streetview.record import Photo
+from pipeline.streetview.sources import open_source
 from schemas.command import Command
 from schemas.config import build, merge, parse_yaml
-from schemas.errors import InputError
+from schemas.errors import ConfigError, InputError
 from schemas.features import CELL_ZOOM, DROPS, drop_row
 
 #: Rooms whose code decides what a chip's objects are, and what decides a dataset's bytes.
 _OBJECTS = ("schemas", "geometry", "pipeline/osm", "pipeline/rules", "pipeline/chips")
-_ROOMS = (*_OBJECTS, "pipeline/catalog", "pipeline/imagery", "pipeline/shards", "pipeline/tokens")
+_ROOMS = (
+    *_OBJECTS,
+    "pipeline/catalog",
+    "pipeline/imagery",
+    "pipeline/shards",
+    "pipeline/streetview",
+    "pipeline/tokens",
+)
 #: Chips that one task describes, and how many one process does in the time that Ray takes to start.
 _GROUP, _SMALL = 512, 4000
 
@@ -59,6 +77,7 @@ class ChipPlan:
     features: Features | None  # of the extracts
     cells: Cells | None
     stages: list[StageRow]
+    photos: dict[str, list[Photo]] = field(default_factory=dict)  # by key of the chip
 
     @property
     def chips(self) -> int:
@@ -95,7 +114,21 @@ def plan_chips(config: ChipsConfig, runner: Runner, quiet: bool = False) -> Chip
         plan.stages.append(row)
     else:
         _vectors_stages(config, plan, cache, runner, quiet)
+    if config.streetview not in ("", "none"):
+        _photos_stage(config, plan, cache, quiet)
     return plan
+
+
+def _photos_stage(config: ChipsConfig, plan: ChipPlan, cache: Path, quiet: bool) -> None:
+    """Photos that stand in the chips, fetched."""
+    start = time.monotonic()
+    source = open_source(config.streetview, config.sv, config.net, cache, quiet=quiet)
+    rows = [row for shard in plan.shards for row in shard.to_pylist()]
+    chosen = photos_of_footprints(source, config.sv, [footprint_of(row) for row in rows], quiet=quiet)
+    plan.photos = {rows[i]["key"]: own for i, own in chosen.photos.items()}
+    plan.drops += chosen.drops
+    count, left = sum(len(own) for own in plan.photos.values()), sum(int(d["count"]) for d in chosen.drops)  # type: ignore[call-overload]
+    plan.stages.append(StageRow("photos", count, "photos", time.monotonic() - start, peak_memory_mb(), left))
 
 
 def _chips_stage(
@@ -104,6 +137,7 @@ def _chips_stage(
     """Chips whose place is known, in shards, and DROPS rows of the others."""
     start = time.monotonic()
     files, drops = find_chips(folder)
+    _licences(config)  # refused before the work begins
     if config.extracts and (unused := sum(bool(f.vectors) for f in files)):
         detail = "--osm names the objects of all chips"
         drops.append(drop_row("chips", folder.name, "vector_files_unused", detail=detail, count=unused))
@@ -174,17 +208,22 @@ def make_chips(config: ChipsConfig, quiet: bool = False) -> ChipsOutcome:
 
 
 def _licences(config: ChipsConfig) -> dict[str, str]:
-    images = {"rs": config.rs.licence} if config.rs.licence else {}
-    return images | {"osm": "ODbL-1.0" if config.extracts else config.vectors.licence}
+    if not config.rs.licence:
+        raise ConfigError(
+            f"the chips of {config.folder} declare no licence; say under which you may use them: --licence CC-BY-4.0, "
+            "say"
+        )
+    return {"rs": config.rs.licence, "osm": "ODbL-1.0" if config.extracts else config.vectors.licence}
 
 
 def _job(config: ChipsConfig, plan: ChipPlan, store: Store, index: int) -> ChipShardJob:
     part, ids = (None, None) if plan.named is None else (plan.parts[index], plan.named.ids[index])
     cells = None if plan.cells is None else (plan.cells.path, plan.cells.zoom)
     time_of = config.vectors.time if plan.features is None else plan.features.snapshot
+    photos = {key: plan.photos[key] for key in plan.shards[index]["key"].to_pylist() if key in plan.photos}
     return ChipShardJob(
         store.root, index, plan.folder, plan.shards[index], config, plan.rules.paint, part, ids, cells, time_of,
-        _licences(config), plan.name,
+        _licences(config), plan.name, photos,
     )  # fmt: skip
 
 
@@ -219,7 +258,8 @@ def _sources(plan: ChipPlan, config: ChipsConfig) -> list[dict[str, Any]]:
         rows.append(
             _source("osm", f"vector files of {plan.name}", _digest(vectors), licences["osm"], config.vectors.time)
         )
-    return rows
+    photos = [photo for own in plan.photos.values() for photo in own]
+    return rows + ([photos_row(photos)] if photos else [])
 
 
 def _source(kind: str, name: str, digest: str, licence: str | None, date: str | None) -> dict[str, Any]:
@@ -243,6 +283,7 @@ _OSM = "OSM extracts that hold the objects of all chips (default: each chip's ow
 _FLAGS = {
     "out": "dataset directory or fsspec URL (default data/NAME of the folder)",
     "licence": "of the images, for ATTRIBUTION.md",
+    "streetview": "photos: a folder with EXIF GPS, a CSV or Parquet table, panoramax, mapillary, kartaview",
     "workers": "processes (default: one a core)",
 }
 _HELP = """\
@@ -281,8 +322,9 @@ def read_chips_config(args: argparse.Namespace) -> ChipsConfig:
     settings = [w for w in words if "=" in w and not Path(w).exists()]  # key=value just behind the files
     if words:
         given["extracts"] = ",".join(w for w in words if w not in settings)
-    if args.out is not None:
-        given["out"] = args.out
+    for name in ("out", "streetview"):
+        if (value := getattr(args, name)) is not None:
+            given[name] = value
     if args.workers is not None:
         given["workers"] = int(args.workers) if args.workers.lstrip("-").isdigit() else args.workers
     config = build(ChipsConfig, merge(given, [*settings, *args.settings]))

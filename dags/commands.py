@@ -10,7 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from dags.shards import make_plan, make_shards
+from dags.plan import confirm, exact_forecast, forecast
+from dags.shards import make_shards
 from pipeline.config import REGION_DEFAULTS, ShardsConfig
 from pipeline.osm.stage import cache_folder, export_features, features_stage
 from pipeline.rules import load_rules
@@ -22,9 +23,11 @@ from schemas.errors import InputError
 _FLAGS = {
     "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
     "paths or URLs of OSM extracts (default demo)",
-    "imagery": "paths of rasters, comma-separated; auto (the demo's own) or none",
-    "streetview": "a folder of photos with EXIF GPS, or a CSV table (file, lon, lat, …); auto or none",
-    "zoom": "zoom of the XYZ tiles (default 17)",
+    "imagery": "paths or patterns of rasters, earth-search, planetary-computer, stac, xyz, none; auto: Sentinel-2 of "
+    "earth-search for a region by name or area, the demo's own, none for files (default auto)",
+    "streetview": "panoramax, mapillary, kartaview, a folder of photos with EXIF GPS, a CSV or Parquet table, none; "
+    "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",
+    "zoom": "zoom of the XYZ tiles (default: the imagery's own, 16 without)",
     "size": "pixels a side of an image (default 256)",
     "out": "dataset directory or fsspec URL (default data/REGION)",
     "workers": "processes (default: one a core)",
@@ -76,8 +79,26 @@ def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, 
         print(last)
 
 
+def _configure_shards(parser: argparse.ArgumentParser) -> None:
+    _configure(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask before a build over plan.ask_gb")
+
+
+def _configure_plan(parser: argparse.ArgumentParser) -> None:
+    _configure(parser)
+    parser.add_argument(
+        "--exact", action="store_true", help="fetch and read the extracts, and list images and photos, to be exact"
+    )
+
+
 def _run_shards(args: argparse.Namespace) -> int:
-    outcome = make_shards(read_config(args), quiet=args.quiet or args.json)
+    config = read_config(args)
+    quiet = args.quiet or args.json
+    if (found := forecast(config, quiet)) is not None:
+        if not quiet:
+            print("\n".join(found.lines()), file=sys.stderr)
+        confirm(found, config.plan.ask_gb, args.yes)
+    outcome = make_shards(config, quiet)
     d = outcome.document
     result = {"out": outcome.out, "built": outcome.built} | {
         k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")
@@ -91,18 +112,19 @@ def _run_shards(args: argparse.Namespace) -> int:
 
 def _run_plan(args: argparse.Namespace) -> int:
     config = read_config(args)
-    with Runner(config.workers) as runner:
-        plan = make_plan(config, runner, quiet=args.quiet or args.json)
-    photos = sum(len(p) for p in plan.photos.values())
-    result = {
-        "region": plan.region.name, "extracts": plan.features.names, "scenes": [s.name for s in plan.scenes],
-        "zoom": config.zoom,
-        "tiles": plan.tiles, "shards": len(plan.shards), "photos": photos, "features": plan.features.count,
-        "osm_time": plan.features.snapshot,
-    }  # fmt: skip
-    tiles = f"{plan.tiles:,} tiles at zoom {config.zoom} in {len(plan.shards):,} shards"
-    last = f"{tiles}, {photos:,} photos, {len(plan.scenes)} scenes"
-    _report(args, plan.stages, result, last)
+    quiet = args.quiet or args.json
+    stages: list[StageRow] = []
+    found = None if args.exact else forecast(config, quiet)
+    if found is None:
+        found, stages = exact_forecast(config, quiet)
+    if args.json:
+        print(json.dumps(found.as_dict() | {"stages": [s.as_dict() for s in stages]}))
+        return 0
+    if stages and not args.quiet:
+        print(format_table(stages), file=sys.stderr)
+    print("\n".join(found.lines()))
+    if found.gigabytes > config.plan.ask_gb:
+        print(f"`geoshards shards` asks before it begins, as this is over plan.ask_gb={config.plan.ask_gb:g} (--yes)")
     return 0
 
 
@@ -124,8 +146,8 @@ def _run_features(args: argparse.Namespace) -> int:
     return 0
 
 
-SHARDS = Command("Build a dataset from a region, imagery and street view", _configure, _run_shards)
-PLAN = Command("Show what `shards` would build, without building it", _configure, _run_plan)
+SHARDS = Command("Build a dataset from a region, imagery and street view", _configure_shards, _run_shards)
+PLAN = Command("Show what `shards` would fetch, build and store, and what licences ask", _configure_plan, _run_plan)
 FEATURES = Command(
     "Read OSM extracts into a GeoParquet table of features and a table of drops", _configure_features, _run_features
 )

@@ -58,8 +58,6 @@ def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "cache")}
     files = asdict(region) | {
         "extracts": [str(p.resolve()) for p in region.extracts],
-        "imagery": [str(p.resolve()) for p in region.imagery],
-        "streetview": str(region.streetview.resolve()) if region.streetview else None,
         "clip": None if region.clip is None else shapely.to_wkt(region.clip, rounding_precision=-1),
     }
     document = {"config": settings, "region": files, "extracts": extracts}
@@ -84,8 +82,6 @@ def read_inputs(fingerprint: str, cache: str) -> Inputs:
         document = json.loads(store.read(name))
         region = document["region"]
         region["extracts"] = [Path(p) for p in region["extracts"]]
-        region["imagery"] = [Path(p) for p in region["imagery"]]
-        region["streetview"] = Path(region["streetview"]) if region["streetview"] else None
         region["clip"] = shapely.from_wkt(region["clip"]) if region["clip"] else None
         config = build(ShardsConfig, document["config"] | {"cache": cache})
         return Inputs(config, Region(**region), document["extracts"])

@@ -1,15 +1,15 @@
-"""From a region to a dataset directory: regions → features → vocabulary → plan → samples → shards → catalog.
+"""From a region to a dataset directory: regions → features → imagery → vocabulary → plan → photos → samples → shards →
+catalog.
 
-Each stage is one call. What an earlier run finished is not done again: features and cells are cached by the hash of
-their inputs, and a shard exists if its index rows, written last, do.
+Each stage is one call. What an earlier run finished is not done again: downloads, features, cells and photos are cached
+by the hash of their inputs, and a shard exists if its index rows, written last, do.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,57 +18,53 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 from numpy.typing import NDArray
 
 from dags.inputs import keep_inputs
-from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
-from pipeline.catalog.fold import finished, fold, groups, purge
-from pipeline.catalog.store import Lock, Store, is_remote
+from dags.snapshots import snapshots_stage
+from pipeline.catalog.store import Store
 from pipeline.config import ShardsConfig
-from pipeline.imagery.local import Scene, open_scene
-from pipeline.osm.stage import (
-    Cells,
-    Features,
-    cache_folder,
-    cell_ids,
-    code_fingerprint,
-    features_stage,
-    file_sha256,
-    read_cell,
-    vocabulary_stage,
-)
+from pipeline.imagery.scene import Scene
+from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, scene_digest, source_rows
+from pipeline.osm.stage import Cells, Features, cache_folder, code_fingerprint, features_stage
 from pipeline.regions.resolve import Region, resolve
 from pipeline.rules import Rules, load_rules
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner, StageRow, peak_memory_mb
 from pipeline.run.versions import encoder_versions
-from pipeline.shards.job import Previous, ShardJob, Tile
-from pipeline.shards.plan import covered_by, cut_extents, cut_shards, extent_tiles, meeting, occupied, order_tiles
+from pipeline.shards.job import Previous, ShardJob, Snapshot, Tile
+from pipeline.shards.plan import Ints, Mask, cut_extents, cut_shards, order_tiles, tile_boxes
+from pipeline.shards.run import Run, open_out
+from pipeline.shards.sampling import WEB_TILES
+from pipeline.shards.tiles import choose_tiles
 from pipeline.shards.work import build_shard
-from pipeline.streetview.photos import Photo, read_photos
-from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
-from schemas.errors import ConfigError, DatasetError, InputError
-from schemas.features import CELL_ZOOM, DROPS, drop_row
-from schemas.footprint import lonlat_to_tile
+from pipeline.streetview.plan import photos_of_tiles, photos_row
+from pipeline.streetview.record import Photo
+from pipeline.streetview.sources import Source, open_source
+from schemas.features import CELL_ZOOM, DROPS
 
 #: Rooms whose code decides a dataset's bytes.
 _ROOMS = tuple(f"pipeline/{r}" for r in ("catalog", "imagery", "osm", "rules", "shards", "streetview", "tokens"))
-
-#: Tiles that one process builds in about the time that Ray takes to start.
-_SMALL = 500
+#: Zoom of the tiles where nothing says which: streets fill a tile of 256 px at 2.4 m a pixel.
+_ZOOM = 16
 
 
 @dataclass
 class Plan:
     """What will be built."""
 
+    config: ShardsConfig  # with what it left open: zoom, number of tiles
     region: Region
     rules: Rules
-    features: Features
-    cells: Cells
-    scenes: list[Scene]
+    zoom: int  # of the tiles
+    features: Features  # of all extracts, the newest of each
+    cells: list[Cells]  # one, or one a snapshot
+    snapshots: tuple[Snapshot, ...]  # by time
+    vocabulary: pa.Table
+    scenes: list[Scene]  # that meet a tile
     shards: list[NDArray[np.int64]]  # tiles [T,2] of each shard
     photos: dict[Tile, list[Photo]]
-    drops: list[dict[str, Any]]  # of planning: photos that no tile holds
+    drops: list[dict[str, Any]]  # of planning: tiles, scenes and photos
     min_objects: int
     stages: list[StageRow] = field(default_factory=list)
 
@@ -89,115 +85,121 @@ class Outcome:
     adopted: int = 0  # shards taken over from the earlier version
 
 
-def make_plan(config: ShardsConfig, runner: Runner, quiet: bool = False, region: Region | None = None) -> Plan:
-    """All stages before the first sample; ``region`` is resolved from the settings where it is not given."""
+def make_plan(
+    config: ShardsConfig, runner: Runner, quiet: bool = False, region: Region | None = None, fetch: bool = True
+) -> Plan:
+    """All stages before the first sample.
+
+    Args:
+        config: settings.
+        runner: of the stages that work side by side.
+        quiet: no progress.
+        region: its files; resolved from the settings where it is not given.
+        fetch: download photos; without, they are only listed.
+
+    Raises:
+        GeoshardsError: an input cannot be used, or none of it declares a licence.
+    """
     cache = cache_folder(config.cache)
     start = time.monotonic()
     region = region or resolve(config, cache, quiet)
     if config.name:
         region = replace(region, name=config.name)
     rules = load_rules(config.rules)
-    inputs = len(region.extracts) + len(region.imagery) + (region.streetview is not None)
+    inputs = len(region.extracts) + bool(region.imagery) + bool(region.streetview)
     stages = [StageRow("regions", inputs, "inputs", time.monotonic() - start, peak_memory_mb())]
     features, row = features_stage(region.extracts, rules, cache, runner, quiet)
     stages.append(row)
-    zoom = min(CELL_ZOOM, config.zoom)
-    cells, row = vocabulary_stage(features, rules, config.osm, zoom, cache, runner, quiet)
-    stages.append(row)
+    extents = cut_extents(features.extents, region.clip)
     start = time.monotonic()
-    scenes = open_scenes(region.imagery)
+    scenes, drops = _find_scenes(config, region, extents, cache)
+    stages.append(StageRow("imagery", len(scenes), "scenes", time.monotonic() - start, peak_memory_mb(), _count(drops)))
+    zoom = _zoom(config, region, scenes)
+    config = replace(with_cap(config, region.imagery), zoom=zoom)
+    cells, snapshots, vocabulary, rows = snapshots_stage(
+        config, region, features, scenes, rules, min(CELL_ZOOM, zoom), cache, runner, quiet
+    )
+    stages += rows
+    start = time.monotonic()
     min_objects = config.plan.min_objects
     if min_objects is None:
         min_objects = 0 if scenes else 1
-    tiles, unplanned = plan_tiles(config, features, cells, scenes, min_objects, region.clip)
-    photos, drops = plan_photos(config, region, tiles)
-    drops += unplanned
-    shards = cut_shards(order_tiles(tiles, config.zoom), config.zoom, config.plan.tiles_per_shard)
+    source = _open_photos(config, region, cache, quiet)
+    choice = choose_tiles(
+        config, zoom, extents, region.clip, scenes, min_objects, cells[-1], rules.paint, ",".join(features.names),
+        runner, partial(_pictured, source, config, zoom, quiet),
+    )  # fmt: skip
+    tiles = order_tiles(choice.tiles, zoom)
+    shards = cut_shards(tiles, zoom, config.plan.tiles_per_shard)
     seconds = time.monotonic() - start
-    stages.append(StageRow("plan", len(tiles), "tiles", seconds, peak_memory_mb(), sum(int(d["count"]) for d in drops)))
-    return Plan(region, rules, features, cells, scenes, shards, photos, drops, min_objects, stages)
+    stages.append(StageRow("plan", len(tiles), "tiles", seconds, peak_memory_mb(), _count(choice.drops)))
+    start = time.monotonic()
+    photos: dict[Tile, list[Photo]] = {}
+    left: list[dict[str, Any]] = []
+    if source is not None:
+        chosen = photos_of_tiles(source, config.sv, tiles, zoom, fetch, quiet)
+        photos = {(int(tiles[i, 0]), int(tiles[i, 1])): own for i, own in chosen.photos.items()}
+        left = list(chosen.drops)
+        seconds, count = time.monotonic() - start, sum(len(own) for own in photos.values())
+        stages.append(StageRow("photos", count, "photos", seconds, peak_memory_mb(), _count(left)))
+    return Plan(
+        config, region, rules, zoom, features, cells, snapshots, vocabulary, _meeting(scenes, tiles, zoom), shards,
+        photos, drops + choice.drops + left, min_objects, stages,
+    )  # fmt: skip
 
 
-def plan_tiles(
-    config: ShardsConfig, features: Features, cells: Cells, scenes: list[Scene], min_objects: int, area: Any = None
-) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
-    """Tiles (x, y) to build, i64[T,2]: in the extracts' extents and the area, inside the imagery, with enough objects.
-
-    The others are counted in DROPS rows.
-    """
-    extents = features.extents if area is None else cut_extents(features.extents, area)
-    tiles = extent_tiles(extents, config.zoom, config.plan.max_tiles)
-    drops: list[dict[str, Any]] = []
-
-    def keep(chosen: NDArray[np.bool_], reason: str) -> None:
-        nonlocal tiles
-        left = int((~chosen).sum())
-        if left:
-            detail = f"tiles of zoom {config.zoom} in the extent"
-            drops.append(drop_row("plan", ",".join(features.names)[:200], reason, detail=detail, count=left))
-        tiles = tiles[chosen]
-
-    if area is not None:
-        keep(meeting(tiles, config.zoom, area), "outside_region")
-    if scenes:
-        keep(covered_by(tiles, config.zoom, [s.area for s in scenes]), "no_imagery")
-    if min_objects == 0 or not len(tiles):
-        return tiles, drops
-    shift = config.zoom - cells.zoom
-    cell = (tiles[:, 1] >> shift) * (1 << cells.zoom) + (tiles[:, 0] >> shift)
-    count = np.zeros(len(tiles), np.int64)
-    for c in cell_ids(cells.path):
-        own = np.flatnonzero(cell == c)
-        if len(own):
-            count[own] = occupied(tiles[own], config.zoom, read_cell(cells.path, c).geometry)
-    keep(count >= min_objects, "too_few_objects")
-    return tiles, drops
+def with_cap(config: ShardsConfig, imagery: str) -> ShardsConfig:
+    """The settings with a number of tiles at most: a build from the web is sampled unless it is told not to."""
+    sampling = config.plan.sampling
+    if sampling.max_tiles is None:
+        sampling = replace(sampling, max_tiles=WEB_TILES if of_the_web(imagery) else 0)
+    return replace(config, plan=replace(config.plan, sampling=sampling))
 
 
-def open_scenes(paths: list[Path]) -> list[Scene]:
-    """Describe the rasters of a run.
-
-    Raises:
-        InputError: one cannot be read, or they differ in bands or dtype.
-    """
-    scenes = [open_scene(path) for path in paths]
-    for scene in scenes[1:]:
-        if (scene.bands, scene.dtype) != (scenes[0].bands, scenes[0].dtype):
-            raise InputError(
-                f"imagery {scenes[0].name} ({', '.join(scenes[0].bands)}; {scenes[0].dtype}) and {scene.name} "
-                f"({', '.join(scene.bands)}; {scene.dtype}) differ in bands; stack them with gdalbuildvrt -separate, "
-                "or build a dataset each"
-            )
-    return scenes
+def _count(drops: list[dict[str, Any]]) -> int:
+    return sum(int(d["count"]) for d in drops)
 
 
-def plan_photos(
-    config: ShardsConfig, region: Region, tiles: NDArray[np.int64]
-) -> tuple[dict[Tile, list[Photo]], list[dict[str, Any]]]:
-    """Photos by tile, and DROPS rows of those that no planned tile holds."""
-    if region.streetview is None:
-        return {}, []
-    photos, drops = read_photos(region.streetview, config.sv.licence)
-    planned = {(int(x), int(y)) for x, y in tiles}
-    by_tile: dict[Tile, list[Photo]] = {}
-    for photo in photos:
-        place = lonlat_to_tile(np.array([photo.lon, photo.lat]), config.zoom)
-        x, y = np.floor(np.round(place, 8)).astype(np.int64)  # an edge is an edge although its arithmetic rounds
-        if (int(x), int(y)) in planned:
-            by_tile.setdefault((int(x), int(y)), []).append(photo)
-        else:
-            detail = f"{photo.lon:.6f}, {photo.lat:.6f} lies in no planned tile"
-            drops.append(drop_row("streetview", "photos", "outside_tiles", key=photo.id, detail=detail))
-    return by_tile, drops
+def _find_scenes(
+    config: ShardsConfig, region: Region, extents: list[tuple[float, float, float, float]], cache: Path
+) -> tuple[list[Scene], list[dict[str, Any]]]:
+    if not region.imagery:
+        return [], []
+    return find_imagery(region.imagery, extents, config.rs, config.net, cache, renew=config.sources.refresh == "newer")
 
 
-def open_out(config: ShardsConfig, name: str, runner: Runner) -> Store:
-    """The dataset directory of a run."""
-    if not is_remote(config.out):
-        return Store(Path(config.out or f"data/{name}").expanduser())
-    if config.out.startswith("memory://") and runner.workers > 1:
-        raise ConfigError("out=memory://… is seen by one process alone; give workers=1")
-    return Store(config.out)
+def _zoom(config: ShardsConfig, region: Region, scenes: list[Scene]) -> int:
+    """Zoom of the tiles: the setting's, else the imagery's own."""
+    if config.zoom is not None:
+        return config.zoom
+    own = natural_zoom_of(region.imagery, scenes, config.rs, config.size) if scenes else None
+    return _ZOOM if own is None else own
+
+
+def _open_photos(config: ShardsConfig, region: Region, cache: Path, quiet: bool) -> Source | None:
+    if not region.streetview:
+        return None
+    renew = config.sources.refresh == "newer"
+    return open_source(
+        region.streetview, config.sv, config.net, cache, licence=region.licences.get("sv"), renew=renew, quiet=quiet
+    )
+
+
+def _pictured(source: Source | None, config: ShardsConfig, zoom: int, quiet: bool, tiles: Ints) -> Mask:
+    """In which tiles a photo was taken that may be used, bool[T]."""
+    result = np.zeros(len(tiles), bool)
+    if source is not None:
+        result[list(photos_of_tiles(source, config.sv, tiles, zoom, fetch=False, quiet=quiet).photos)] = True
+    return result
+
+
+def _meeting(scenes: list[Scene], tiles: Ints, zoom: int) -> list[Scene]:
+    """The scenes that meet a tile."""
+    if not scenes:
+        return []
+    areas = np.array([s.area for s in scenes], dtype=object)
+    hit = np.unique(shapely.STRtree(areas).query(tile_boxes(tiles, zoom), predicate="intersects")[1])
+    return [scenes[i] for i in hit.tolist()]
 
 
 def make_shards(
@@ -212,163 +214,75 @@ def make_shards(
         previous: an earlier version; its shards of equal inputs are taken over.
 
     Raises:
-        GeoshardsError: an input cannot be used, or ``out`` holds another dataset.
+        GeoshardsError: an input cannot be used, a source declares no licence, or ``out`` holds another dataset.
     """
     began = time.monotonic()
     with Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, region)
-        store = open_out(config, plan.region.name, runner)
-        sources = _sources(plan, config)
-        fingerprint = _fingerprint(config, plan, sources)
-        with Lock(store):
-            store.sweep()
-            _claim(store, fingerprint)
-            stages = list(plan.stages)
+        config = plan.config
+        store = open_out(config.out, plan.region.name, runner)
+        digests = [scene_digest(s) for s in plan.scenes]
+        sources = _sources(plan, digests)
+        settings = config.content() | {"rules": plan.rules.fingerprint}
+        fingerprint = _fingerprint(plan, sources)
+        run = Run(store, plan.region.name, settings, sources, fingerprint, began, list(plan.stages))
+        with run.writing():
             keep_inputs(fingerprint, config, plan.region, plan.features)
-            salt = _salt(config, plan, sources)
-            jobs = partial(_job, config, plan, store, salt, previous)
-            built, adopted = _samples_stage(plan, store, runner, jobs, stages, quiet)
-            start = time.monotonic()
-            _catalog_stage(plan, store)
-            settings = config.content() | {"rules": plan.rules.fingerprint}
-            document = dataset_document(store, plan.region.name, settings, sources, encoder_versions(), fingerprint)
-            stages.append(
-                StageRow("catalog", document["samples"], "samples", time.monotonic() - start, peak_memory_mb())
-            )
-            total = StageRow(
-                "total", document["samples"], "samples", time.monotonic() - began, max(s.peak_memory_mb for s in stages)
-            )
-            stages.append(total)
-            if built or not store.exists("dataset.json"):
-                rows = pa.Table.from_pylist([s.as_dict() for s in stages], schema=STAGES)
-                store.write_table(catalog_file("stages", 0), rows)
-                write_documents(store, document)
-            store.remove("catalog/.pending/run.json")
-            store.sweep()
-    return Outcome(store.root, document, stages, built, adopted)
+            job = _Jobs(plan, store, _digest(plan, {}), digests, previous)
+            run.build(runner, len(plan.shards), job, build_shard, "tiles", quiet)
+            document = run.finish(plan.vocabulary, _drops(plan))
+    return Outcome(store.root, document, run.stages, run.built, run.adopted)
 
 
-def _samples_stage(
-    plan: Plan, store: Store, runner: Runner, job: Callable[[int], ShardJob], stages: list[StageRow], quiet: bool
-) -> tuple[int, int]:
-    """Build the shards that are missing; fold each group of them as soon as it is whole."""
-    start = time.monotonic()
-    done, folded = finished(store)
-    members = groups(len(plan.shards))
-    jobs = [job(i) for i in range(len(plan.shards)) if i not in done]
-    progress = Progress("samples", sum(len(j.tiles) for j in jobs), "tiles", quiet)
-    counts = {"samples": 0, "photos": 0, "drops": 0, "bytes": 0}
-    memory, write_seconds, adopted = 0.0, 0.0, 0
-    small = sum(len(j.tiles) for j in jobs) < _SMALL
-    for _, result, worker_memory in runner.map(build_shard, jobs, small=small):
-        done.add(result.index)
-        memory = max(memory, worker_memory)
-        write_seconds += result.write_seconds
-        adopted += result.adopted
-        for name in counts:
-            counts[name] += getattr(result, name)
-        progress.advance(result.planned)
-        number = result.index // SHARDS_PER_FILE
-        if done.issuperset(members[number]):
-            fold(store, number, members[number])
-            folded.add(number)
-    progress.close()
-    for number, group in enumerate(members):  # what an interrupted run left
-        if number in folded:
-            purge(store, group)
-        else:
-            fold(store, number, group)
-    seconds = time.monotonic() - start
-    stages.append(StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached=not jobs))
-    stages.append(StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, cached=not jobs))
-    return len(jobs), adopted
+class _Jobs:
+    """The job of each shard, by its number."""
+
+    def __init__(self, plan: Plan, store: Store, salt: str, digests: list[str], previous: Previous | None) -> None:
+        self.plan, self.store, self.salt, self.digests, self.previous = plan, store, salt, digests, previous
+        self.areas = shapely.STRtree([s.area for s in plan.scenes])
+
+    def __call__(self, index: int) -> ShardJob:
+        plan, tiles = self.plan, self.plan.shards[index]
+        photos = {t: plan.photos[t] for x, y in tiles if (t := (int(x), int(y))) in plan.photos}
+        near = np.unique(self.areas.query(tile_boxes(tiles, plan.zoom), predicate="intersects")[1]).tolist()
+        imagery = sha256(" ".join(self.digests[i] for i in near).encode()).hexdigest()
+        return ShardJob(
+            self.store.root, index, tiles, plan.zoom, plan.config, plan.rules.paint, plan.snapshots,
+            plan.cells[-1].zoom, [plan.scenes[i] for i in near], bool(plan.scenes), photos, plan.min_objects,
+            plan.region.licences, plan.region.name, self.salt, imagery, self.previous,
+        )  # fmt: skip
 
 
-def _job(config: ShardsConfig, plan: Plan, store: Store, salt: str, previous: Previous | None, index: int) -> ShardJob:
-    tiles = plan.shards[index]
-    photos = {t: plan.photos[t] for x, y in tiles if (t := (int(x), int(y))) in plan.photos}
-    return ShardJob(
-        store.root, index, tiles, config, plan.rules.paint, plan.cells.path, plan.cells.zoom, plan.scenes, photos,
-        plan.min_objects, plan.features.snapshot, plan.region.licences, plan.region.name, salt, previous,
-    )  # fmt: skip
+def _drops(plan: Plan) -> pa.Table:
+    """What was dropped before there were samples."""
+    own = [pq.read_table(c.folder / "drops.parquet").replace_schema_metadata(None) for c in plan.cells]
+    return pa.concat_tables([*own, pa.Table.from_pylist(plan.drops, schema=DROPS)])
 
 
-def _catalog_stage(plan: Plan, store: Store) -> None:
-    """Tables that belong to no shard: the vocabulary, and what was dropped before there were tiles."""
-    vocabulary = pq.read_table(plan.cells.folder / "vocabulary.parquet").replace_schema_metadata(None)
-    store.write_table(catalog_file("vocabulary", 0), vocabulary)
-    drops = [pq.read_table(plan.cells.folder / "drops.parquet").replace_schema_metadata(None)]
-    drops.append(pa.Table.from_pylist(plan.drops, schema=DROPS))
-    store.write_table("catalog/drops/before-tiles.parquet", pa.concat_tables(drops).cast(DROPS))
-
-
-def _sources(plan: Plan, config: ShardsConfig) -> list[dict[str, Any]]:
+def _sources(plan: Plan, digests: list[str]) -> list[dict[str, Any]]:
     """Every input with its hash, licence and date."""
     region, rows = plan.region, []
     for name, digest in zip(plan.features.names, plan.features.hashes, strict=True):
-        rows.append(
-            {
-                "kind": "osm",
-                "name": name,
-                "sha256": digest,
-                "licence": region.licences.get("osm"),
-                "date": plan.features.snapshot,
-            }
-        )
-    for scene in plan.scenes:
-        licence = config.rs.licence or region.licences.get("rs")
-        rows.append({"kind": "imagery", "name": scene.name, "sha256": file_sha256(Path(scene.path)), "licence": licence,
-                     "date": config.rs.acquired or scene.acquired})  # fmt: skip
-    if region.streetview is not None:
-        photos = sorted(
-            (p.path, json.dumps(asdict(p) | {"path": ""}, sort_keys=True)) for own in plan.photos.values() for p in own
-        )
-        digest = sha256("\n".join(f"{file_sha256(Path(path))} {row}" for path, row in photos).encode()).hexdigest()
-        licence = config.sv.licence or region.licences.get("sv")
-        rows.append(
-            {"kind": "streetview", "name": region.streetview.name, "sha256": digest, "licence": licence, "date": None}
-        )
-    return rows
+        licence, date = region.licences.get("osm"), plan.features.snapshot
+        rows.append({"kind": "osm", "name": name, "sha256": digest, "licence": licence, "date": date})
+    rows += source_rows(plan.scenes, plan.config.rs, region.licences.get("rs"), digests)
+    photos = [p for own in plan.photos.values() for p in own]
+    return rows + ([photos_row(photos)] if photos else [])
 
 
-def _fingerprint(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
+def _fingerprint(plan: Plan, sources: list[dict[str, Any]]) -> str:
     """What decides the dataset's bytes: settings, inputs, tiles, rules, code and libraries.
 
     The tiles stand for the region's outline, which may change in the index without changing one of them.
     """
     tiles = sha256(b"".join(np.ascontiguousarray(s).tobytes() for s in plan.shards)).hexdigest()
-    return _digest(config, plan, {"tiles": tiles, "sources": sources})
+    return _digest(plan, {"tiles": tiles, "sources": sources})
 
 
-def _salt(config: ShardsConfig, plan: Plan, sources: list[dict[str, Any]]) -> str:
-    """What decides the bytes of every shard: the fingerprint less tiles, OSM data and photos, which each has its own
-    share of."""
-    return _digest(config, plan, {"sources": [s for s in sources if s["kind"] == "imagery"]})
-
-
-def _digest(config: ShardsConfig, plan: Plan, parts: dict[str, Any]) -> str:
+def _digest(plan: Plan, parts: dict[str, Any]) -> str:
+    """SHA-256 (hex) of ``parts`` and of what decides the bytes of every shard; each has its own share of the rest."""
     parts |= {
-        "config": config.content(), "name": plan.region.name, "rules": plan.rules.fingerprint,
+        "config": plan.config.content(), "name": plan.region.name, "rules": plan.rules.fingerprint,
         "code": code_fingerprint("schemas", "geometry", *_ROOMS), "libraries": encoder_versions(),
     }  # fmt: skip
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _claim(store: Store, fingerprint: str) -> None:
-    """Make sure that ``out`` is empty, or was begun or finished with the same settings and inputs."""
-    found = None
-    if store.exists("dataset.json"):
-        found = load_dataset(store).get("fingerprint")
-    elif store.exists("catalog/.pending/run.json"):
-        found = json.loads(store.read("catalog/.pending/run.json")).get("fingerprint")
-    elif store.names("shards"):
-        found = "unknown"
-    if not store.exists("dataset.json") and not store.names("shards"):
-        found = None  # a run that wrote nothing claims nothing
-    if found not in (None, fingerprint):
-        raise DatasetError(
-            f"{store.root} holds a dataset of other inputs, settings or versions; "
-            "choose another out, or delete that folder"
-        )
-    if found is None:
-        store.write("catalog/.pending/run.json", json.dumps({"fingerprint": fingerprint}).encode())

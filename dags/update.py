@@ -55,6 +55,10 @@ def update(
         finish_exchange(root)
         document = load_dataset(store)
         inputs = read_inputs(document["fingerprint"], cache)
+        if inputs.config.plan.snapshots == "image":
+            raise ConfigError(
+                "a dataset of several snapshots is not updated; build it again with the newer extract too"
+            )
         number = _which(inputs, extract)
         newer = _newer_extract(inputs, number, files)
         extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.net.config import NetConfig
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.regions.config import SourcesConfig
 from pipeline.rules import RulesConfig
+from pipeline.shards.sampling import SamplingConfig
 from pipeline.streetview.config import StreetviewConfig
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
@@ -22,6 +23,9 @@ class PlanConfig:
     tiles_per_shard: int = 256
     min_objects: int | None = None  # OSM features that meet a tile; unset: 0 with imagery, 1 without
     max_tiles: int = 20_000_000  # more is refused: it is most often a wrong zoom
+    snapshots: Literal["newest", "image"] = "newest"  # image: each extract is a time; the last before the image is used
+    ask_gb: float = 20.0  # a build that fetches and writes more asks a person at the terminal first
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class DemoConfig:
 #: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep workers busy.
 REGION_DEFAULTS: dict[str, dict[str, Any]] = {
     "demo": {
+        "zoom": 17,
         "split": {"block_degrees": 0.008, "val": 0.12, "test": 0.12, "seed": 126},
         "plan": {"tiles_per_shard": 32},
     }
@@ -58,9 +63,9 @@ class ShardsConfig:
 
     region: str = "demo"  # demo, names, ISO codes, paths or URLs of OSM extracts, a bbox, or a GeoJSON file
     name: str = ""  # of the region in samples and documents; empty: from the region
-    imagery: str = "auto"  # auto | none | paths of rasters, comma-separated
-    streetview: str = "auto"  # auto | none | a folder of photos, or a CSV table of them
-    zoom: int = 17  # of the XYZ tiles, 0..22
+    imagery: str = "auto"  # none | paths and patterns of rasters | earth-search | planetary-computer | stac | xyz
+    streetview: str = "auto"  # none | a folder of photos, a CSV or Parquet table | panoramax | mapillary | kartaview
+    zoom: int | None = None  # of the XYZ tiles, 0..22; unset: the imagery's own, 16 without imagery
     size: int = 256  # pixels a side
     out: str = ""  # dataset directory or fsspec URL; empty: data/REGION
     workers: int = 0  # processes; 0: one a core
@@ -78,11 +83,12 @@ class ShardsConfig:
 
     def __post_init__(self) -> None:
         checks = {
-            "zoom must be 0 to 22": 0 <= self.zoom <= 22,
+            "zoom must be 0 to 22": self.zoom is None or 0 <= self.zoom <= 22,
             "size must be 16 to 4096 pixels": 16 <= self.size <= 4096,
             "workers must be 0 (one a core) or more": self.workers >= 0,
             "plan.tiles_per_shard must be 1 to 100000": 1 <= self.plan.tiles_per_shard <= 100_000,
             "tokens.grid must be 1 to 255 cells a side": all(1 <= g <= 255 for g in self.tokens.grid),
+            "plan.ask_gb must be 0 or more": self.plan.ask_gb >= 0,
             "demo.scale must be 1 to 100": 1 <= self.demo.scale <= 100,
             "osm.min_tag_count must be 1 or more": self.osm.min_tag_count >= 1,
             "osm.min_key_count must be 1 or more": self.osm.min_key_count >= 1,

@@ -71,6 +71,9 @@ STREETVIEW = pa.schema(
         ("heading", pa.float64()),  # degrees clockwise from true north
         ("captured_at", pa.string()),
         ("projection", pa.string()),
+        ("fov", pa.float64()),  # degrees, of a view cut from a panorama
+        ("gap_days", pa.float64()),  # from the sample's first image to the photo
+        ("source", pa.string()),
         ("licence", pa.string()),
         ("author", pa.string()),
     ]

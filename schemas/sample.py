@@ -56,13 +56,16 @@ class StreetviewInfo:
     id: str
     lon: float  # degrees
     lat: float  # degrees
-    x: float  # normalised image coordinate, 0 <= x < 1
+    x: float  # normalised image coordinate, 0 <= x < 1; with sv.margin a little beyond too
     y: float
     heading: float | None = None  # degrees clockwise from true north, 0 <= heading < 360
     captured_at: str | None = None  # ISO 8601
-    projection: str = "perspective"  # perspective | equirectangular
+    projection: str = "perspective"  # perspective | fisheye | equirectangular
     licence: str | None = None
     author: str | None = None
+    source: str = ""  # panoramax | mapillary | kartaview | name of the table or folder
+    fov: float | None = None  # horizontal field of view in degrees, of a view cut from a panorama
+    gap_days: float | None = None  # from the first image of the footprint to the photo; negative: the photo is older
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,6 +34,8 @@ class Store:
         return f"{self.root}/{name}"
 
     def _fs(self) -> tuple[Any, str]:
+        import fsspec  # a tenth of a second, which only URLs need
+
         return fsspec.core.url_to_fs(self.root)
 
     def write(self, name: str, data: bytes) -> None:

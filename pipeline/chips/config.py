@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.config import TokensConfig
+from pipeline.net.config import NetConfig
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import RulesConfig
+from pipeline.streetview.config import StreetviewConfig
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
 
@@ -47,16 +49,19 @@ class ChipsConfig:
 
     folder: str = ""  # of chips, searched with its subfolders
     extracts: str = ""  # paths of OSM extracts, comma-separated; empty: vector files beside the chips
+    streetview: str = "none"  # none | a folder of photos, a CSV or Parquet table | panoramax | mapillary | kartaview
     out: str = ""  # dataset directory or fsspec URL; empty: data/NAME of the folder
     workers: int = 0  # processes; 0: one a core
     cache: str = ""  # empty: $GEOSHARDS_CACHE, else data/cache
     chips: ChipRules = field(default_factory=ChipRules)
     rs: ChipImagery = field(default_factory=ChipImagery)
+    sv: StreetviewConfig = field(default_factory=StreetviewConfig)
     vectors: VectorConfig = field(default_factory=VectorConfig)
     osm: CleaningConfig = field(default_factory=CleaningConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
+    net: NetConfig = field(default_factory=NetConfig)
 
     def __post_init__(self) -> None:
         checks = {
@@ -77,6 +82,6 @@ class ChipsConfig:
     def content(self) -> dict[str, Any]:
         """The settings that decide the dataset's bytes: not where it lies, who makes it, nor where its inputs lie."""
         values = asdict(self)
-        for name in ("folder", "extracts", "out", "workers", "cache", "rules"):
+        for name in ("folder", "extracts", "streetview", "out", "workers", "cache", "rules", "net"):
             del values[name]
         return values

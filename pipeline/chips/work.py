@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from pipeline.chips.plan import footprint_of
 from pipeline.chips.tokens import ChipTokens, TokenMaker, extract_tokens, place_chips, vector_tokens
 from pipeline.rules import PaintRules
 from pipeline.shards.write import ShardResult, ShardWriter, sample_meta
+from pipeline.streetview.members import add_photos
+from pipeline.streetview.record import Photo
 from pipeline.tokens.raster import encode_png
 from schemas.errors import InputError
 from schemas.features import drop_row
@@ -41,6 +43,7 @@ class ChipShardJob:
     osm_time: str | None
     licences: dict[str, str]  # osm | rs
     source: str  # name of the folder
+    photos: dict[str, list[Photo]] = field(default_factory=dict)  # by key of the chip
 
     @property
     def planned(self) -> int:
@@ -50,7 +53,7 @@ class ChipShardJob:
 
 def build_chip_shard(job: ChipShardJob) -> ShardResult:
     """Build and write one shard."""
-    writer = ShardWriter(job.out, job.index, job.osm_time)
+    writer = ShardWriter(job.out, job.index)
     rows = job.chips.to_pylist()
     part = load_part(job.part, job.ids) if job.part is not None and job.ids is not None else None
     images = _images(job, rows, part, writer.drops)
@@ -69,10 +72,10 @@ def build_chip_shard(job: ChipShardJob) -> ShardResult:
             detail = f"{len(osm.tokens)} objects, under chips.min_objects={job.config.chips.min_objects}"
             writer.drops.append(drop_row("samples", row["image"], "too_few_objects", key=row["key"], detail=detail))
             continue
-        members, meta = _members(job, row, footprints[position], images[i], osm, placement, position)
+        members, meta = _members(job, row, footprints[position], images[i], osm, placement, position, writer.drops)
         licences = {job.licences["rs"]} if "rs" in job.licences else set()
         licences |= {job.licences["osm"]} if len(osm.tokens) and "osm" in job.licences else set()
-        writer.add(members, meta, osm.tokens, placement.corners[position], licences)
+        writer.add(members, meta, osm.tokens, placement.corners[position], licences, job.osm_time)
     return writer.finish(job.planned)
 
 
@@ -128,6 +131,7 @@ def _members(
     osm: ChipTokens,
     placement: Placement,
     position: int,
+    drops: list[dict[str, Any]],
 ) -> tuple[dict[str, bytes], SampleMeta]:
     """Members of one sample, and its JSON document as an object."""
     members = {OSM_TOKENS: osm.tokens.to_bytes(), image.member: image.data}
@@ -137,8 +141,10 @@ def _members(
         image.member, row["bands"], row["dtype"], row["source"] or row["image"].rsplit("/", 1)[-1], row["acquired"],
         rounded(image.nodata_share),
     )  # fmt: skip
+    photos = job.photos.get(row["key"], [])
+    streetview = add_photos(footprint, photos, job.config.sv, row["acquired"], members, drops)
     meta = sample_meta(
-        footprint, placement, position, job.config.split, osm_edited=osm.edited, rs=[rs], streetview=[],
+        footprint, placement, position, job.config.split, osm_edited=osm.edited, rs=[rs], streetview=streetview,
         provenance={"chips": job.source, "stem": row["stem"], "footprint": row["how"]},
     )  # fmt: skip
     members[JSON] = meta.to_bytes()

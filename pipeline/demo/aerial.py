@@ -78,6 +78,7 @@ def write_aerial(plan: Plan, path: Path, rendered: Iterable[NDArray[np.uint8]]) 
         "blockysize": _TILE_PX, "compress": "JPEG", "photometric": "YCBCR", "jpeg_quality": 90, "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:
+        target.update_tags(LICENSE="CC0-1.0")
         for (c, r, w, h), image in zip(aerial_windows(plan), rendered, strict=True):
             target.write(np.ascontiguousarray(image.transpose(2, 0, 1)), window=Window(c, r, w, h))
 

@@ -27,7 +27,7 @@ from .pose import PhotoPose, default_photo_count, exif_bytes, photo_poses
 from .streetview import render_photo
 from .world import World
 
-GENERATOR_VERSION = 1  # raise it when the same parameters give other bytes
+GENERATOR_VERSION = 2  # raise it when the same parameters give other bytes
 RECORD = "demo.json"
 JPEG_QUALITY = 88
 _PHOTOS_PER_TASK = 9

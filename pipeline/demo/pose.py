@@ -25,6 +25,8 @@ SIDEWAYS_RATE = 0.3  # share of photos taken across the street
 GROUP = 3  # photos in a row along one street, STEP_M apart
 STEP_M = 21.0
 DRIVEN = ("primary", "secondary", "tertiary", "residential", "unclassified")
+#: In the place of a copyright notice.
+LICENCE = "CC0-1.0"
 CAMERA = "geoshards demo"
 _FIRST_DAY = dt.datetime(2024, 8, 19, 9, 30, 0)
 _SECONDS = 36_000_000  # parts of a degree that EXIF keeps: 1e-4 arc seconds, about 3 mm
@@ -132,6 +134,7 @@ def exif_bytes(pose: PhotoPose) -> bytes:
     exif = Image.Exif()
     stamp = pose.taken_at.strftime("%Y:%m:%d %H:%M:%S")
     exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = CAMERA, CAMERA, 1, stamp
+    exif[0x8298] = LICENCE
     details = exif.get_ifd(0x8769)
     details[0x9003] = details[0x9004] = stamp
     details[0x9011] = "+02:00"

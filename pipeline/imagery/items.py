@@ -163,6 +163,7 @@ def find_scenes(
     config: ImageryConfig,
     opener: Opener,
     cache: Path | None = None,
+    renew: bool = False,
 ) -> tuple[list[Scene], list[dict[str, Any]]]:
     """Scenes that meet any of the boxes, by id, and DROPS rows of the items that were passed over.
 
@@ -173,7 +174,7 @@ def find_scenes(
     maker = _Maker(search, preset, config, boxes, opener)
     scenes: list[Scene] = []
     passed: dict[str, list[str]] = {}  # messages by reason
-    for item in find_items(search, boxes, config, opener.client, cache):
+    for item in find_items(search, boxes, config, opener.client, cache, renew):
         try:
             scenes.append(maker.scene(item))
         except _Unusable as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,8 @@ from rasterio.warp import transform as warp_transform
 
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.encode import encode
 from pipeline.imagery.raster import GDAL, check_blocks
-from pipeline.imagery.read import read_images
-from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene, TileImage
-from pipeline.net.config import NetConfig
+from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from schemas.keys import chip_key
@@ -205,14 +201,3 @@ def _number(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         return None
-
-
-def read_tiles(
-    scenes: list[Scene], footprints: dict[tuple[int, int], Footprint], config: ImageryConfig
-) -> dict[tuple[int, int], TileImage]:
-    """One image of each footprint; see `read_images`."""
-    found, _ = read_images(scenes, footprints, replace(config, max_nodata=1.0), NetConfig())
-    return {key: images[0] for key, images in found.items()}
-
-
-__all__ = ["TileImage", "encode", "open_scene", "read_tiles"]

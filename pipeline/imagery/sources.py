@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -49,7 +49,12 @@ def natural_zoom_of(imagery: str, scenes: list[Scene], config: ImageryConfig, si
 
 
 def find_imagery(
-    imagery: str, boxes: list[Box], config: ImageryConfig, net: NetConfig, cache: Path | None = None
+    imagery: str,
+    boxes: list[Box],
+    config: ImageryConfig,
+    net: NetConfig,
+    cache: Path | None = None,
+    renew: bool = False,
 ) -> tuple[list[Scene], list[dict[str, Any]]]:
     """Scenes of a run, and DROPS rows of those that cannot be used.
 
@@ -61,6 +66,7 @@ def find_imagery(
         config: settings.
         net: of the HTTP client.
         cache: folder that remembers what searches found.
+        renew: search anew.
 
     Raises:
         ConfigError: a setting that it needs is missing.
@@ -78,7 +84,7 @@ def find_imagery(
             if search is None:
                 scenes += [open_scene(path, config) for path in find_rasters([part])]
                 continue
-            found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache)
+            found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache, renew)
             scenes += found
             rows += passed
     if pair := same_channels(scenes):
@@ -93,6 +99,11 @@ def find_imagery(
 
 def _parts(imagery: str) -> list[str]:
     return [part.strip() for part in imagery.split(",") if part.strip()]
+
+
+def of_the_web(imagery: str) -> bool:
+    """Whether any of the images are fetched."""
+    return any(part in (*PRESETS, "stac", "xyz") or "://" in part for part in _parts(imagery))
 
 
 def absolute(imagery: str) -> str:
@@ -149,38 +160,52 @@ def _tiles(config: ImageryConfig) -> Scene:
     )  # fmt: skip
 
 
-def source_rows(scenes: Iterable[Scene], config: ImageryConfig, licence: str | None) -> list[dict[str, Any]]:
+def source_rows(
+    scenes: Sequence[Scene], config: ImageryConfig, licence: str | None, digests: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Rows of ``dataset.json``: one a local file, one for all items of a STAC source or of map tiles.
 
-    ``licence``: where neither the settings nor the source name one.
+    ``licence``: where neither the settings nor the source name one. ``digests``: of `scene_digest`, where known.
 
     Raises:
         InputError: nobody names one.
     """
     rows: list[dict[str, Any]] = []
     described: dict[str, list[Scene]] = {}
-    for scene in scenes:
-        own = config.licence or scene.licence or licence
-        if own is None:
-            raise InputError(
-                f"imagery {scene.name} declares no licence; say under which you may use it: rs.licence=CC-BY-4.0, say"
-            )
+    for scene, digest in zip(scenes, digests or map(scene_digest, scenes), strict=True):
+        own = licence_of(scene, config, licence)
         if scene.identity:
             described.setdefault(own, []).append(scene)
             continue
         date = config.acquired or scene.acquired
-        rows.append({"kind": "imagery", "name": scene.name, "sha256": _digest(scene), "licence": own, "date": date})
+        rows.append({"kind": "imagery", "name": scene.name, "sha256": digest, "licence": own, "date": date})
     for own, group in sorted(described.items()):
-        digest = sha256("".join(sorted(s.identity for s in group)).encode()).hexdigest()
+        whole = sha256("".join(sorted(s.identity for s in group)).encode()).hexdigest()
         days = sorted(s.acquired for s in group if s.acquired)
         date = None if not days else days[0] if days[0] == days[-1] else f"{days[0]}/{days[-1]}"
         name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1:,} more"
-        rows.append({"kind": "imagery", "name": name, "sha256": digest, "licence": own, "date": date})
+        rows.append({"kind": "imagery", "name": name, "sha256": whole, "licence": own, "date": date})
     return rows
 
 
-def _digest(scene: Scene) -> str:
-    """SHA-256 (hex) of a local scene: of its file, or of all files that it is made of."""
+def licence_of(scene: Scene, config: ImageryConfig, licence: str | None) -> str:
+    """Licence of a scene: of the settings, of its source, else ``licence``.
+
+    Raises:
+        InputError: nobody names one.
+    """
+    own = config.licence or scene.licence or licence
+    if own is None:
+        raise InputError(
+            f"imagery {scene.name} declares no licence; say under which you may use it: rs.licence=CC-BY-4.0, say"
+        )
+    return own
+
+
+def scene_digest(scene: Scene) -> str:
+    """SHA-256 (hex) of a scene: of what its source says of it, or of the local files that it is made of."""
+    if scene.identity:
+        return scene.identity
     files: list[str] = []
     for href in dict.fromkeys(a.href for a in scene.assets):
         with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:

@@ -90,9 +90,15 @@ class Search:
 
 
 def find_items(
-    search: Search, boxes: list[Box], config: ImageryConfig, client: Client, cache: Path | None = None
+    search: Search,
+    boxes: list[Box],
+    config: ImageryConfig,
+    client: Client,
+    cache: Path | None = None,
+    renew: bool = False,
 ) -> list[Item]:
-    """Items that meet any of the boxes, by id; those of an API from the cache, if the same was asked before.
+    """Items that meet any of the boxes, by id; those of an API from the cache, if the same was asked before and
+    ``renew`` does not ask anew.
 
     Raises:
         Unavailable: the server does not answer, now.
@@ -102,7 +108,7 @@ def find_items(
     if cache is not None and not search.static:
         asked = json.dumps([asdict(search), sorted(boxes), config.max_cloud])
         kept = cache / "stac" / f"{sha256(asked.encode()).hexdigest()[:20]}.json"
-        if kept.is_file():
+        if kept.is_file() and not renew:
             return list(json.loads(kept.read_text(encoding="utf-8")))
     items: dict[str, Item] = {}
     try:

@@ -19,13 +19,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pipeline.mirror import geofabrik
+from pipeline.mirror import geofabrik, kartaview, mapillary, panoramax, stac, xyz
 from pipeline.mirror.faults import Fault
 from pipeline.mirror.messages import Request, Response, Service
 from schemas.errors import ConfigError, InputError
 
 #: Service by the first part of the path.
-SERVICES: Mapping[str, Service] = {"geofabrik": geofabrik.respond}
+SERVICES: Mapping[str, Service] = {
+    "geofabrik": geofabrik.respond,
+    "earth-search": stac.respond,
+    "planetary-computer": stac.respond,
+    "xyz": xyz.respond,
+    "panoramax": panoramax.respond,
+    "kartaview": kartaview.respond,
+    "mapillary": mapillary.respond,
+}
 
 _CHUNK = 1 << 16
 

@@ -11,6 +11,11 @@ from schemas.errors import ConfigError
 #: Base URL of each service that is not asked for at another place.
 DEFAULT_BASES = {
     "geofabrik": "https://download.geofabrik.de",
+    "earth-search": "https://earth-search.aws.element84.com/v1",
+    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
+    "panoramax": "https://api.panoramax.xyz",
+    "kartaview": "https://api.openstreetcam.org",
+    "mapillary": "https://graph.mapillary.com",
 }
 #: never: a file that is there is not asked about. notice: it is kept, and a newer one upstream is told of (asked for at
 #: most once a day). newer: a newer one upstream takes its place.

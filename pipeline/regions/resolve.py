@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import shapely
 
 from pipeline.config import ShardsConfig
+from pipeline.imagery.sources import absolute
 from pipeline.net.client import is_web, parse_json, shown
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version
@@ -21,6 +22,7 @@ from pipeline.regions.area import parse_bbox, read_polygons
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.index import Index, parse_index
 from pipeline.run.ray_map import Progress
+from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
 
 #: Endings of files that osmium reads.
@@ -29,6 +31,8 @@ _POLYGONS = (".geojson", ".json")
 #: An index older than this is fetched again, where that is possible.
 _INDEX_SECONDS = 7 * 86_400.0
 _MAX_NAME = 60
+#: What ``auto`` stands for where a region is asked for by name or area.
+IMAGERY, STREETVIEW = "earth-search", "panoramax"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Selection:
     name: str  # [a-z0-9_-]+; names the default output folder
     extracts: list[Extract]
     clip: Any = None  # lon/lat (multi)polygon that tiles must meet; None: wherever the extracts reach
+    named: bool = False  # asked for by name or area, so that `auto` means the defaults of the web
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,18 @@ class Region:
 
     name: str  # [a-z0-9_-]+; names the default output folder
     extracts: list[Path]
-    imagery: list[Path] = field(default_factory=list)
-    streetview: Path | None = None
+    imagery: str = ""  # as `find_imagery` takes it; empty: none
+    streetview: str = ""  # as `open_source` takes it; empty: none
     licences: dict[str, str] = field(default_factory=dict)  # osm | rs | sv -> SPDX or words
-    acquired: str | None = None  # of the imagery, where the region knows it
     clip: Any = None  # as in Selection
 
 
 def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
-    """The files of ``config.region``, ``config.imagery`` and ``config.streetview``; what is missing is downloaded.
+    """The files of ``config.region``, and what ``config.imagery`` and ``config.streetview`` mean for it; extracts that
+    are missing are downloaded.
 
-    ``demo`` is generated into the cache. ``auto`` imagery and photos are the demo's own, and none for other regions.
+    ``demo`` is generated into the cache. ``auto`` imagery and photos are the demo's own; `IMAGERY` and `STREETVIEW` for
+    a region by name or area; none for files.
 
     Raises:
         InputError: a path does not exist, a name is unknown, or a file cannot be had; the message says what may stand
@@ -82,15 +88,30 @@ def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
         chosen = select(config.region, config.sources, config.net, cache, quiet)
         fetch(chosen, config.net, config.sources.refresh, quiet)
         paths = [e.path for e in chosen.extracts]
-        region = Region(chosen.name, paths, licences={"osm": "ODbL-1.0"}, clip=chosen.clip)
-    imagery, streetview = region.imagery, region.streetview
+        region = Region(chosen.name, paths, *defaults(chosen), {"osm": "ODbL-1.0"}, chosen.clip)
+    imagery, streetview = chosen_sources(config, region.imagery, region.streetview)
+    if streetview and not is_service(streetview) and not Path(streetview).exists():
+        raise InputError(
+            f"street view {streetview} does not exist; give a folder of photos, a CSV or Parquet table, one of "
+            f"{', '.join(SERVICES)}, or none"
+        )
+    return replace(region, imagery=imagery, streetview=streetview)
+
+
+def defaults(chosen: Selection) -> tuple[str, str]:
+    """Imagery and street view that ``auto`` stands for."""
+    return (IMAGERY, STREETVIEW) if chosen.named else ("", "")
+
+
+def chosen_sources(config: ShardsConfig, imagery: str, streetview: str) -> tuple[str, str]:
+    """Imagery and street view of the settings; the arguments are what ``auto`` stands for."""
     if config.imagery != "auto":
-        imagery = [] if config.imagery == "none" else _rasters(config.imagery)
+        imagery = "" if config.imagery == "none" else absolute(config.imagery)
     if config.streetview != "auto":
-        streetview = None if config.streetview == "none" else Path(config.streetview).expanduser()
-        if streetview is not None and not streetview.exists():
-            raise InputError(f"street view {streetview} does not exist; give a folder of photos, a CSV table, or none")
-    return Region(region.name, region.extracts, imagery, streetview, region.licences, region.acquired, region.clip)
+        streetview = "" if config.streetview == "none" else config.streetview
+        if streetview and not is_service(streetview):
+            streetview = str(Path(streetview).expanduser().absolute())
+    return imagery, streetview
 
 
 def select(text: str, sources: SourcesConfig, net: NetConfig, cache: Path, quiet: bool = False) -> Selection:
@@ -117,7 +138,7 @@ def select(text: str, sources: SourcesConfig, net: NetConfig, cache: Path, quiet
     if area is not None:
         index = load_index(sources, net, cache, quiet)
         extracts = [_of_index(r.id, r.url, cache) for r in index.covering(area)]
-        return Selection(_short(name), extracts, area)
+        return Selection(_short(name), extracts, area, named=True)
     return _listed(parts, sources, net, cache, quiet)
 
 
@@ -151,7 +172,7 @@ def _listed(parts: list[str], sources: SourcesConfig, net: NetConfig, cache: Pat
             clip = shapely.union_all([leaf.geometry for leaf in leaves])
         files += [_of_index(leaf.id, leaf.url, cache) for leaf in leaves]
     unique = {e.path: e for e in files}
-    return Selection(_short("-".join(names)), list(unique.values()), clip)
+    return Selection(_short("-".join(names)), list(unique.values()), clip, named=bool(wanted) and clip is not None)
 
 
 def fetch(chosen: Selection, net: NetConfig, refresh: Refresh = "notice", quiet: bool = False) -> None:
@@ -265,14 +286,6 @@ def _short(name: str) -> str:
     return f"{name[: _MAX_NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _rasters(text: str) -> list[Path]:
-    paths = [Path(part).expanduser() for part in text.split(",") if part]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"imagery {path} does not exist; give paths of GeoTIFF, COG or VRT files, or none")
-    return paths
-
-
 def _demo(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
     from pipeline.demo import build_demo
 
@@ -280,4 +293,4 @@ def _demo(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
     with Progress("demo town", 0, "parts", quiet) as progress:
         files = build_demo(folder, seed=config.demo.seed, scale=config.demo.scale, progress=progress.update)
     licences = {"osm": "CC0-1.0", "rs": "CC0-1.0", "sv": "CC0-1.0"}
-    return Region("demo", [files.osm], [files.imagery], files.streetview, licences)
+    return Region("demo", [files.osm], str(files.imagery), str(files.streetview), licences)

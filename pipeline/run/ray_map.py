@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeVar
 
@@ -121,6 +121,7 @@ class _Cluster(threading.Thread):
     def __init__(self, workers: int) -> None:
         super().__init__(name="ray", daemon=True)
         self.workers = workers
+        self.local = not os.environ.get("RAY_ADDRESS")
         self.up: Future[None] = Future()
         self._over = threading.Event()
 
@@ -130,8 +131,8 @@ class _Cluster(threading.Thread):
 
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if not os.environ.get("RAY_ADDRESS"):
-            options |= {"num_cpus": self.workers, "include_dashboard": False}
+        if self.local:  # the process that starts it is one of the workers
+            options |= {"num_cpus": self.workers - 1, "include_dashboard": False}
         try:
             ray.init(**options)
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
@@ -147,8 +148,32 @@ class _Cluster(threading.Thread):
         self.join()
 
 
+def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], Any]:
+    """What starts a task; ``up`` is done when the cluster is."""
+    up.result()
+    import ray
+
+    # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
+    task = ray.remote(num_cpus=1, max_retries=2)(_timed)
+    shared = ray.put(function)
+    return lambda item: task.remote(shared, item)
+
+
+def _result(done: Future[Timed]) -> Timed:
+    import ray
+
+    try:
+        return done.result()
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
 class Runner:
-    """Maps functions over items with ``workers`` processes; one worker is this process itself, without Ray."""
+    """Maps functions over items with ``workers`` processes.
+
+    This process is one of them, in a thread beside the one that deals out the work, unless the cluster is another's.
+    With one worker there is no Ray.
+    """
 
     def __init__(self, workers: int = 0) -> None:
         self.asked = workers > 0
@@ -180,30 +205,42 @@ class Runner:
             if (entry := next(remaining, None)) is None:
                 return
             yield entry[0], function(entry[1]), peak_memory_mb()
-        up.result()
-        import ray
+        with ThreadPoolExecutor(1, "own work") as pool:
+            yield from self._deal_out(function, remaining, up, pool)
 
-        waiting: dict[Any, int] = {}
-        # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
-        task = ray.remote(num_cpus=1, max_retries=2)(_timed)
-        shared = ray.put(function)
+    def _deal_out(
+        self, function: Callable[[T], R], remaining: Iterator[tuple[int, T]], up: Future[None], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, R, float]]:
+        """Keep ``pool``, if this process is one of the workers, and the others busy until nothing is left."""
+        joins = self._cluster is not None and self._cluster.local
+        others = self.workers - 1 if joins else self.workers
+        waiting: dict[Future[Timed], tuple[int, Any]] = {}  # index, and the reference of a task on Ray
+        own: Future[Timed] | None = None
+        task: Any = None
         try:
             while True:
-                while len(waiting) < 2 * self.workers and (entry := next(remaining, None)) is not None:
-                    waiting[task.remote(shared, entry[1])] = entry[0]
+                if joins and own is None and (entry := next(remaining, None)) is not None:
+                    own = pool.submit(_timed, function, entry[1])
+                    waiting[own] = entry[0], None
+                if task is None:
+                    task = _task_on_ray(function, up)
+                while len(waiting) - (own is not None) < 2 * others and (entry := next(remaining, None)) is not None:
+                    reference = task(entry[1])
+                    waiting[reference.future()] = entry[0], reference
                 if not waiting:
                     return
-                ready, _ = ray.wait(list(waiting), num_returns=1)
-                for reference in ready:
-                    index = waiting.pop(reference)
-                    try:
-                        timed = ray.get(reference)
-                    except ray.exceptions.RayTaskError as error:
-                        raise error.cause from None
+                for done in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    index, _ = waiting.pop(done)
+                    own = None if done is own else own
+                    timed = _result(done)
                     yield index, timed.value, timed.memory_mb
         finally:
-            for reference in waiting:
-                ray.cancel(reference)
+            import ray
+
+            pool.shutdown(wait=False, cancel_futures=True)
+            for _, reference in waiting.values():
+                if reference is not None:
+                    ray.cancel(reference)
 
     def start(self) -> Future[None]:
         """Join the cluster of RAY_ADDRESS, or start one here for this run; done when it is up."""

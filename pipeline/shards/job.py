@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import ShardsConfig
-from pipeline.imagery.local import Scene
+from pipeline.imagery.scene import Scene
 from pipeline.rules import PaintRules
-from pipeline.streetview.photos import Photo
+from pipeline.streetview.record import Photo
 
 Tile = tuple[int, int]  # x, y
 
@@ -23,6 +23,13 @@ class Previous(NamedTuple):
     layout_hash: str
 
 
+class Snapshot(NamedTuple):
+    """OSM data of one time."""
+
+    time: str | None  # ISO 8601
+    cells: str  # as `read_cell` takes it
+
+
 @dataclass(frozen=True)
 class ShardJob:
     """Everything one task needs."""
@@ -30,15 +37,31 @@ class ShardJob:
     out: str
     index: int
     tiles: NDArray[np.int64]  # [T,2] x, y in shard order
+    zoom: int
     config: ShardsConfig
     paint: PaintRules
-    cells: str  # Parquet file
+    snapshots: tuple[Snapshot, ...]  # one, or several by time
     cell_zoom: int
-    scenes: list[Scene]
+    scenes: list[Scene]  # those near the tiles; with_imagery says whether there are any elsewhere
+    with_imagery: bool
     photos: dict[Tile, list[Photo]]
     min_objects: int
-    osm_time: str | None
     licences: dict[str, str]  # osm | rs | sv
     source: str  # region name
-    salt: str = ""  # SHA-256 of settings, rules, code, libraries and imagery: what decides every shard's bytes
+    salt: str = ""  # SHA-256 of settings, rules, code and libraries: what decides every shard's bytes
+    imagery: str = ""  # SHA-256 of the scenes
     previous: Previous | None = None  # its shards of equal inputs are kept
+
+    @property
+    def planned(self) -> int:
+        """Tiles to try."""
+        return len(self.tiles)
+
+    def snapshot_for(self, acquired: str | None) -> Snapshot:
+        """The snapshot nearest at or before an image's time; the first for an older image, the last without a time."""
+        if acquired is None or len(self.snapshots) == 1:
+            return self.snapshots[-1]
+        if len(acquired) == len("2024-05-31"):
+            acquired += "T23:59:59Z"
+        before = [s for s in self.snapshots if s.time is not None and s.time <= acquired]
+        return before[-1] if before else self.snapshots[0]

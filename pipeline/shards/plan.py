@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +15,11 @@ from schemas.errors import ConfigError, InputError
 from schemas.footprint import lonlat_to_tile, tile_to_lonlat
 
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 
-def extent_tiles(extents: list[Box], zoom: int, max_tiles: int) -> Ints:
+def extent_tiles(extents: Sequence[Box], zoom: int, max_tiles: int) -> Ints:
     """Tiles (x, y) that meet any of the extents, i64[T,2], each once.
 
     Raises:
@@ -39,18 +41,57 @@ def extent_tiles(extents: list[Box], zoom: int, max_tiles: int) -> Ints:
     return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
 
 
-def cut_extents(extents: list[Box], area: Any) -> list[Box]:
-    """Extents cut to the bounds of an area (lon/lat polygon); those that do not meet it go."""
-    west, south, east, north = area.bounds
+def cut_extents(extents: Sequence[Box], area: Any) -> list[Box]:
+    """Extents cut to the bounds of an area (lon/lat polygon; None: the world); those that do not meet it go."""
+    west, south, east, north = (-180.0, -90.0, 180.0, 90.0) if area is None else area.bounds
     cut = [(max(w, west), max(s, south), min(e, east), min(n, north)) for w, s, e, n in extents]
     return [(w, s, e, n) for w, s, e, n in cut if w <= e and s <= n]
 
 
-def meeting(tiles: Ints, zoom: int, area: Any) -> NDArray[np.bool_]:
-    """Which tiles meet an area (lon/lat polygon) with more than their border, bool[T]."""
-    boxes = tile_boxes(tiles, zoom)
-    shapely.prepare(area)
-    return np.asarray(shapely.intersects(area, boxes) & ~shapely.touches(area, boxes))
+def area_tiles(extents: Sequence[Box], area: Any, zoom: int, max_tiles: int) -> Ints:
+    """Tiles (x, y) that share ground with an area (lon/lat polygon) inside the extents, i64[T,2], each once.
+
+    Quads of the tile pyramid that lie wholly inside are not looked into, so that a continent takes seconds.
+
+    Raises:
+        ConfigError: more than ``max_tiles``.
+    """
+    ground = shapely.intersection(shapely.make_valid(area), shapely.union_all([shapely.box(*e) for e in extents]))
+    shapely.prepare(ground)
+    edge = np.zeros((1, 2), np.int64)
+    whole: list[tuple[int, Ints]] = []  # level, and tiles of that level
+    count = 0
+    for level in range(zoom + 1):
+        boxes = tile_boxes(edge, level)
+        meets = shapely.intersects(ground, boxes) & ~shapely.touches(ground, boxes)
+        inside = meets & shapely.contains_properly(ground, boxes)
+        whole.append((level, edge[inside]))
+        count += int(inside.sum()) * 4 ** (zoom - level)
+        edge = edge[meets & ~inside]
+        if count + len(edge) > max_tiles:
+            raise ConfigError(
+                f"the region holds over plan.max_tiles={max_tiles:,} tiles at zoom {zoom}; lower the zoom or raise "
+                "plan.max_tiles"
+            )
+        if level < zoom:
+            edge = _children(edge, 1)
+    found = [edge, *(_children(tiles, zoom - level) for level, tiles in whole if len(tiles))]
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _children(tiles: Ints, levels: int) -> Ints:
+    """All tiles so many levels below, i64[T * 4^levels, 2]."""
+    side = np.arange(1 << levels, dtype=np.int64)
+    steps = np.stack(np.meshgrid(side, side), axis=-1).reshape(1, -1, 2)
+    return ((tiles[:, None, :] << levels) + steps).reshape(-1, 2)
+
+
+def inner_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
+    """Tiles i64[T,2] as lon/lat boxes, smaller by 1e-6 of a side: an image cut along tile edges covers them, although
+    its outline rounds."""
+    west, north = tile_to_lonlat(tiles.astype(np.float64) + 1e-6, zoom).T
+    east, south = tile_to_lonlat(tiles.astype(np.float64) + (1.0 - 1e-6), zoom).T
+    return np.asarray(shapely.box(west, south, east, north))
 
 
 def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
@@ -58,21 +99,6 @@ def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
     west, north = tile_to_lonlat(tiles.astype(np.float64), zoom).T
     east, south = tile_to_lonlat(tiles.astype(np.float64) + 1.0, zoom).T
     return shapely.box(west, south, east, north)
-
-
-def covered_by(tiles: Ints, zoom: int, areas: list[Any]) -> NDArray[np.bool_]:
-    """Which tiles lie wholly inside one of ``areas`` (lon/lat polygons), bool[T].
-
-    Tiles are taken smaller by 1e-6 of a side: an image cut along tile edges covers them, although its outline rounds.
-    """
-    west, north = tile_to_lonlat(tiles.astype(np.float64) + 1e-6, zoom).T
-    east, south = tile_to_lonlat(tiles.astype(np.float64) + (1.0 - 1e-6), zoom).T
-    boxes = shapely.box(west, south, east, north)
-    result = np.zeros(len(tiles), bool)
-    for area in areas:
-        shapely.prepare(area)
-        result |= shapely.covers(area, boxes)
-    return result
 
 
 def occupied(tiles: Ints, zoom: int, geometry: NDArray[Any]) -> NDArray[np.int64]:

@@ -25,28 +25,32 @@ from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file,
 
 
 def shard_inputs(job: ShardJob) -> str:
-    """SHA-256 (hex) of all that decides a shard's bytes: its tiles, the features and photos in them, and the salt.
+    """SHA-256 (hex) of all that decides a shard's bytes: its tiles, the features, images and photos of them, and the
+    salt.
 
     Features count as their cell rows, by the rows' own hashes, where their box meets a tile of the shard.
     """
-    digest = sha256(f"{job.salt} {job.min_objects} {job.source} {json.dumps(job.licences, sort_keys=True)}".encode())
+    fixed = [job.salt, job.imagery, job.min_objects, job.source, json.dumps(job.licences, sort_keys=True)]
+    digest = sha256(" ".join(map(str, fixed)).encode())
     digest.update(np.ascontiguousarray(job.tiles).tobytes())
-    shift = job.config.zoom - job.cell_zoom
+    shift = job.zoom - job.cell_zoom
     cells: dict[int, list[Tile]] = {}
     for x, y in job.tiles.tolist():
         cells.setdefault((y >> shift) * (1 << job.cell_zoom) + (x >> shift), []).append((x, y))
-    for cell, tiles in sorted(cells.items()):
-        digest.update(_rows_near(job, cell, np.array(tiles, np.int64)).tobytes())
+    for snapshot in job.snapshots:
+        digest.update((snapshot.time or "" if len(job.snapshots) > 1 else "").encode())
+        for cell, tiles in sorted(cells.items()):
+            digest.update(_rows_near(snapshot.cells, cell, np.array(tiles, np.int64), job.zoom).tobytes())
     for tile in job.tiles.tolist():
         for photo in job.photos.get((tile[0], tile[1]), []):
             digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + _content(photo.path))
     return digest.hexdigest()
 
 
-def _rows_near(job: ShardJob, cell: int, tiles: np.ndarray) -> np.ndarray:
+def _rows_near(cells: str, cell: int, tiles: np.ndarray, zoom: int) -> np.ndarray:
     """Hashes u64 of the cell's features whose box meets one of the tiles, in the cell's order."""
-    bounds = shapely.bounds(read_cell(job.cells, cell).geometry).reshape(-1, 4)
-    boxes = tile_boxes(tiles, job.config.zoom)
+    bounds = shapely.bounds(read_cell(cells, cell).geometry).reshape(-1, 4)
+    boxes = tile_boxes(tiles, zoom)
     west, south, east, north = shapely.total_bounds(boxes)
     near = np.flatnonzero(
         (bounds[:, 0] <= east) & (bounds[:, 2] >= west) & (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
@@ -54,7 +58,7 @@ def _rows_near(job: ShardJob, cell: int, tiles: np.ndarray) -> np.ndarray:
     if not len(near):
         return np.zeros(0, np.uint64)
     hit, _ = shapely.STRtree(boxes).query(shapely.box(*bounds[near].T))
-    return np.asarray(read_cell_column(job.cells, cell, "hash")[near[np.unique(hit)]])
+    return np.asarray(read_cell_column(cells, cell, "hash")[near[np.unique(hit)]])
 
 
 def _content(path: str) -> bytes:
@@ -84,7 +88,7 @@ def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
 
 def _moved(rows: pa.Table, job: ShardJob, shard: str) -> pa.Table:
     """Rows of one shard as the new version has them: its name, its index, and the time of the new snapshot."""
-    values = {"shard": shard, "index": job.index, "osm_time": job.osm_time}
+    values = {"shard": shard, "index": job.index, "osm_time": job.snapshots[-1].time}
     for name, value in values.items():
         if name in rows.column_names:
             at = rows.column_names.index(name)

@@ -59,7 +59,8 @@ class Run:
     fingerprint: str  # SHA-256 of settings, inputs, code and libraries
     began: float  # time.monotonic()
     stages: list[StageRow] = field(default_factory=list)
-    built: int = 0  # shards written by this run
+    built: int = 0  # shards written by this run, those taken over among them
+    adopted: int = 0  # shards taken over from an earlier version
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -114,6 +115,7 @@ class Run:
                 done.add(result.index)
                 memory = max(memory, worker_memory)
                 write_seconds += result.write_seconds
+                self.adopted += result.adopted
                 for name in counts:
                     counts[name] += getattr(result, name)
                 progress.advance(result.planned)

@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 
 #: Upper bounds of objects a tile in each stratum of density: none, rural, village, suburb, town, centre.
 STRATA = (0, 4, 16, 64, 256)
+#: Tiles that a build takes where its images come from the web and nothing says how many: 16 GB of twelve bands.
+WEB_TILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,20 @@ class SamplingConfig:
 
     share: float = 1.0  # of the tiles, at random; a tile keeps its lot when the region grows
     strata: Literal["none", "density"] = "none"  # density: as many tiles of each class of OSM objects a tile
-    max_tiles: int = 0  # most tiles, at random (with strata: the same number of each); 0: all
+    max_tiles: int | None = (
+        None  # most tiles, at random (with strata: as many of each); 0: all; unset: WEB_TILES of the web
+    )
     per_block: int = 0  # most tiles of one block, at random; 0: all
     block_degrees: float = 0.1  # side of those blocks
     photos_only: bool = False  # only tiles in which a photo was taken
-    land_only: bool = False  # only tiles with an object that is no water
+    land_only: bool = False  # only tiles with an object of a class of the raster other than water
     seed: int = 0  # of every lot
 
     def __post_init__(self) -> None:
         checks = {
             "plan.sampling.share must be over 0 and at most 1": 0 < self.share <= 1,
-            "plan.sampling.max_tiles and per_block must be 0 (all) or more": min(self.max_tiles, self.per_block) >= 0,
+            "plan.sampling.max_tiles and per_block must be 0 (all) or more": min(self.max_tiles or 0, self.per_block)
+            >= 0,
             "plan.sampling.block_degrees must be over 0": self.block_degrees > 0,
         }
         for message, holds in checks.items():
@@ -86,8 +91,10 @@ def density_stratum(objects: Ints) -> Ints:
 
 
 def choose(config: SamplingConfig, tiles: Ints, zoom: int, objects: Ints | None = None) -> dict[str, Mask]:
-    """Masks bool[T] of the tiles that each rule in force keeps, by rule; each is of all tiles that the rules before it
-    leave, True elsewhere.
+    """Masks bool[T] of the tiles that each rule of numbers keeps (blocks, strata, the most), by rule, in order; True
+    for tiles that a rule before has left out.
+
+    ``share`` (`by_share`) and the rules of content come before: a block's tiles should be tiles that can be built.
 
     Args:
         config: the rules.
@@ -106,8 +113,6 @@ def choose(config: SamplingConfig, tiles: Ints, zoom: int, objects: Ints | None 
         masks[name] = mask
         left = left & mask
 
-    if config.share < 1:
-        rule("not_in_share", by_share(lot, config.share))
     if config.per_block:
         rule("over_per_block", per_group(lot[left], blocks(tiles[left], zoom, config.block_degrees), config.per_block))
     if config.max_tiles and config.strata == "none":

@@ -73,7 +73,6 @@ class ShardWriter:
 
     out: str
     index: int
-    osm_time: str | None = None  # of the OSM snapshot, ISO 8601
     inputs: str = ""  # SHA-256 of what decides the shard's bytes, where there may be updates
     drops: list[dict[str, Any]] = field(default_factory=list)  # rows of DROPS, added by whoever drops something
     _tar: TarWriter = field(default_factory=TarWriter)
@@ -92,6 +91,7 @@ class ShardWriter:
         tokens: OsmTokens,
         corners: NDArray[np.float64],
         licences: Iterable[str],
+        osm_time: str | None = None,
     ) -> None:
         """Append one sample.
 
@@ -101,6 +101,7 @@ class ShardWriter:
             tokens: what ``osm.safetensors`` holds.
             corners: f64[4,2] lon, lat of the footprint.
             licences: of the image and of the OSM data in the sample; its photos name their own.
+            osm_time: of the OSM snapshot, ISO 8601.
         """
         index = []
         for name in sorted(members, key=member_order):
@@ -115,7 +116,7 @@ class ShardWriter:
             "gsd_x": meta.gsd[0], "gsd_y": meta.gsd[1], "split": meta.split,
             "n_rs": len(meta.rs), "n_point": n_point, "n_line": n_line, "n_polygon": n_polygon,
             "n_edges": len(tokens.relation), "n_streetview": len(meta.streetview),
-            "rs_time": meta.rs[0].acquired if meta.rs else None, "osm_time": self.osm_time,
+            "rs_time": meta.rs[0].acquired if meta.rs else None, "osm_time": osm_time,
             "licences": sorted(every), "geometry": shapely.to_wkb(shapely.Polygon(corners)),
         })  # fmt: skip
         self._streetview += [self._photo_row(meta.footprint.key, info) for info in meta.streetview]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,11 @@ from pipeline.streetview.image import open_photo
 from pipeline.streetview.position import Area, Position, place
 from pipeline.streetview.record import Drops, PhotoError, iso_time, number, to_table, turn, words
 from pipeline.streetview.table import SUFFIXES
+
+#: Beginnings of open licences, as SPDX and people write them.
+_OPEN = re.compile(
+    r"(CC0|CC[- ]BY|Creative Commons|ODbL|ODC-|PDDL|etalab|Licence Ouverte|OGL|Public Domain)", re.IGNORECASE
+)
 
 
 class FolderSource:
@@ -58,7 +64,8 @@ class FolderSource:
             "heading_original": heading if heading is not None or sphere is None else sphere.heading,
             "accuracy_m": _accuracy(exif), "captured_at": exif_time(exif), "author": _artist(exif),
             "projection": "equirectangular" if panorama else "perspective",
-            "visible": list(sphere.visible) if sphere is not None and panorama else None, "licence": self.licence,
+            "visible": list(sphere.visible) if sphere is not None and panorama else None,
+            "licence": self.licence or exif_licence(exif),
         }  # fmt: skip
 
 
@@ -87,6 +94,12 @@ def exif_time(exif: Image.Exif) -> str | None:
         return iso_time(day.replace(hour=int(hour), minute=int(minute), second=int(second), tzinfo=UTC))
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return local
+
+
+def exif_licence(exif: Image.Exif) -> str | None:
+    """The open licence that a photo's copyright notice names, if it does; a name or a year is none."""
+    notice = words(exif.get(ExifTags.Base.Copyright))
+    return notice if notice is not None and _OPEN.match(notice) else None
 
 
 def _accuracy(exif: Image.Exif) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,19 @@ def _chosen(
     ready = {row: to_photo(wanted[row], path) for row, path in paths.items()}
     found = {footprint: [ready[row] for row in own if row in ready] for footprint, own in chosen.items()}
     return ChosenPhotos({k: v for k, v in found.items() if v}, drops.rows())
+
+
+def photos_row(photos: Sequence[Photo]) -> dict[str, Any]:
+    """Row of ``dataset.json`` for the photos of a run, which have files: their hash, and every licence."""
+    digests = []
+    for photo in photos:
+        with open(photo.path, "rb") as file:
+            digests.append(
+                f"{file_digest(file, 'sha256').hexdigest()} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
+            )
+    digest = sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    licences = ", ".join(sorted({p.licence for p in photos if p.licence}))
+    return {"kind": "streetview", "name": photos[0].source, "sha256": digest, "licence": licences, "date": None}
 
 
 def licensed(photos: pa.Table, source: str, drops: Drops) -> pa.Table:

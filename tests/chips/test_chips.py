@@ -37,7 +37,14 @@ from tests.pipeline.conftest import write_opl
 
 
 def config_of(folder: Path, out: Path, **changes: Any) -> ChipsConfig:
-    base = ChipsConfig(folder=str(folder), out=str(out), workers=1, chips=ChipRules(per_shard=3), osm=CleaningConfig(1))
+    base = ChipsConfig(
+        folder=str(folder),
+        out=str(out),
+        workers=1,
+        chips=ChipRules(per_shard=3),
+        osm=CleaningConfig(1),
+        rs=ChipImagery(licence="CC0-1.0"),
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -176,6 +183,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     out = tmp_path / "killed"
     words = [
         sys.executable, "-m", "pipeline.cli.main", "chips", str(folder), "--out", str(out), "--workers", "1",
+        "--licence", "CC0-1.0",
         "chips.per_shard=3", "osm.min_tag_count=1",
     ]  # fmt: skip
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -295,7 +303,7 @@ def test_chips_of_other_bands_are_refused(place: Path, tmp_path: Path) -> None:
         make_chips(config_of(place, tmp_path / "out"), quiet=True)
     (place / "good.jpg").unlink()
     with pytest.raises(InputError, match=r"rs\.format=jpg needs three"):
-        make_chips(config_of(place, tmp_path / "out", rs=ChipImagery(format="jpg")), quiet=True)
+        make_chips(config_of(place, tmp_path / "out", rs=ChipImagery(format="jpg", licence="CC0-1.0")), quiet=True)
     make_chips(config_of(place, tmp_path / "out"), quiet=True)
     ((meta, _, members),) = samples_of(tmp_path / "out").values()
     assert np.load(io.BytesIO(members["rs.npy"])).shape == (4, 16, 16)
@@ -307,7 +315,7 @@ def test_pictures_of_other_modes_are_decoded_without_loss(place: Path, tmp_path:
         chip(place, stem)
         (place / f"{stem}.jpg").unlink()
         picture(place / f"{stem}.png", 40, 32, mode=mode)
-    make_chips(config_of(place, tmp_path / "out", rs=ChipImagery(max_nodata=1.0)), quiet=True)
+    make_chips(config_of(place, tmp_path / "out", rs=ChipImagery(max_nodata=1.0, licence="CC0-1.0")), quiet=True)
     samples = samples_of(tmp_path / "out")
     for stem in ("grey", "clear"):
         meta, _, members = samples[f"chip-{stem}"]

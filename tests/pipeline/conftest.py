@@ -38,7 +38,12 @@ def write_opl(path: Path, nodes: list[tuple[int, float, float, str]], ways: list
 
 
 def write_photo(
-    path: Path, lon: float, lat: float, heading: float | None = 90.0, colour: tuple[int, int, int] = (90, 120, 60)
+    path: Path,
+    lon: float,
+    lat: float,
+    heading: float | None = 90.0,
+    colour: tuple[int, int, int] = (90, 120, 60),
+    licence: str | None = "CC0-1.0",
 ) -> Path:
     """A small JPEG with EXIF GPS."""
     image = Image.new("RGB", (64, 48), colour)
@@ -52,6 +57,8 @@ def write_photo(
     if heading is not None:
         gps[16], gps[17] = "T", heading
     exif[0x0132] = "2024:06:01 10:00:00"
+    if licence is not None:
+        exif[0x8298] = licence
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, "JPEG", exif=exif)
     return path
@@ -75,6 +82,7 @@ def write_utm(path: Path, box: tuple[float, float, float, float], gsd: float, cr
                "transform": rasterio.transform.from_origin(left, top, gsd, gsd), "photometric": "RGB"}  # fmt: skip
     with rasterio.open(path, "w", **profile) as target:
         target.write(data)
+        target.update_tags(LICENSE="CC0-1.0")
     return path
 
 

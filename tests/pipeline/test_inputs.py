@@ -22,10 +22,10 @@ from pipeline.cli.verify import find_problems
 from pipeline.config import PlanConfig, ShardsConfig
 from pipeline.imagery.local import open_scene
 from pipeline.rules import RulesConfig
-from pipeline.streetview.photos import read_photos
 from schemas.errors import InputError
 from tests.pipeline.conftest import SOUTH, WEST, Village, write_opl
 from tests.pipeline.test_shards import bytes_of, config_of
+from tests.streetview.makers import read_photos
 
 PARENT = mercantile.tile(WEST + 0.006, SOUTH + 0.004, 16)  # 16 tiles of zoom 18
 
@@ -39,6 +39,7 @@ def aligned(path: Path, data: np.ndarray, **profile: object) -> Path:
                "transform": transform}  # fmt: skip
     with rasterio.open(path, "w", **(options | profile)) as target:
         target.write(data)
+        target.update_tags(LICENSE="CC0-1.0")
     return path
 
 
@@ -108,7 +109,7 @@ def test_a_photo_on_a_tile_edge_belongs_to_one_tile(village: Village, tmp_path: 
             f"a.png,{(box.west + box.east) / 2!r},{box.south!r},s{t.x}-{t.y}",
             f"a.png,{box.west!r},{(box.south + box.north) / 2!r},w{t.x}-{t.y}",
         ]
-    (tmp_path / "t.csv").write_text("file,lon,lat,id\n" + "\n".join(rows) + "\n")
+    (tmp_path / "t.csv").write_text("file,lon,lat,id,licence\n" + "".join(f"{r},CC0-1.0\n" for r in rows))
     store = build(
         village, tmp_path / "out", imagery="none", streetview=str(tmp_path / "t.csv"), plan=PlanConfig(min_objects=0)
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from pipeline.shards.plan import cut_extents, cut_shards, extent_tiles, meeting, order_tiles, tile_boxes
+from pipeline.shards.plan import area_tiles, cut_extents, cut_shards, extent_tiles, order_tiles, tile_boxes
 from schemas.errors import ConfigError, InputError
 
 
@@ -81,16 +81,35 @@ def _quad(tile: tuple[int, int], level: int) -> tuple[int, int]:
     return tile[0] >> level, tile[1] >> level
 
 
-@given(st.floats(8, 9), st.floats(46, 47), st.floats(0.01, 0.5))
-def test_tiles_of_an_area_are_those_that_share_ground_with_it(west: float, south: float, size: float) -> None:
+WORLD = [(-180.0, -85.0, 180.0, 85.0)]
+
+
+@given(st.floats(8, 9), st.floats(46, 47), st.floats(0.01, 0.5), st.booleans())
+def test_tiles_of_an_area_are_those_that_share_ground_with_it(
+    west: float, south: float, size: float, hollow: bool
+) -> None:
     area = shapely.Point(west + size, south + size).buffer(size)
-    tiles = extent_tiles(cut_extents([(7.5, 45.0, 10.5, 49.0)], area), 11, 10**6)
-    found = meeting(tiles, 11, area)
-    for (x, y), there in zip(tiles.tolist(), found, strict=True):
+    area = area.difference(area.centroid.buffer(size / 2)) if hollow else area
+    tiles = area_tiles(WORLD, area, 11, 10**6)
+    found = {tuple(t) for t in tiles.tolist()}
+    assert len(found) == len(tiles)
+    for x, y in extent_tiles([area.bounds], 11, 10**6).tolist():
         shared = shapely.box(*mercantile.bounds(x, y, 11)).intersection(area).area
-        assert there == (shared > 0) or shared < 1e-12
-    every = extent_tiles([area.bounds], 11, 10**6)
-    assert {tuple(t) for t in every[meeting(every, 11, area)].tolist()} == {tuple(t) for t in tiles[found].tolist()}
+        assert ((x, y) in found) == (shared > 0) or shared < 1e-12
+
+
+def test_tiles_of_an_area_are_cut_to_the_extents() -> None:
+    area, extent = shapely.box(9.0, 47.0, 9.5, 47.5), (8.0, 46.0, 9.2, 47.2)
+    both = area.intersection(shapely.box(*extent))
+    np.testing.assert_array_equal(area_tiles([extent], area, 12, 10**6), area_tiles(WORLD, both, 12, 10**6))
+    with pytest.raises(ConfigError, match=r"plan\.max_tiles"):
+        area_tiles(WORLD, area, 20, 10**6)
+
+
+def test_a_continent_of_tiles_is_counted_without_looking_at_each() -> None:
+    area = shapely.box(-10.0, 36.0, 30.0, 60.0)
+    tiles = area_tiles(WORLD, area, 12, 10**7)
+    np.testing.assert_array_equal(tiles, extent_tiles([area.bounds], 12, 10**7))
 
 
 def test_extents_that_an_area_does_not_meet_go() -> None:

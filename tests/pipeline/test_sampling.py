@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards.sampling import SamplingConfig, blocks, choose, density_stratum, lots, per_group
+from pipeline.shards.sampling import SamplingConfig, blocks, by_share, choose, density_stratum, lots, per_group
 from schemas.errors import ConfigError
 
 GRID = np.stack(np.meshgrid(np.arange(8600, 8640), np.arange(5700, 5740)), axis=-1).reshape(-1, 2)
 
 
 def kept(config: SamplingConfig, tiles: np.ndarray = GRID, objects: np.ndarray | None = None) -> np.ndarray:
-    mask = np.ones(len(tiles), bool)
+    mask = by_share(lots(tiles, 14, config.seed), config.share)
     for rule in choose(config, tiles, 14, objects).values():
         mask &= rule
     return mask

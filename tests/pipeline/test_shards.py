@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pytest
 import webdataset
 
@@ -24,6 +23,7 @@ from pipeline.catalog.store import Lock, Store
 from pipeline.cli.query import connect
 from pipeline.cli.verify import find_problems
 from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.imagery.config import ImageryConfig
 from schemas.catalog import TABLES
 from schemas.errors import DatasetError, LockError
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
@@ -254,7 +254,8 @@ def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Pa
     data[:, 150:260, 150:260] = 0
     with rasterio.open(holes, "w", **profile) as target:
         target.write(data)
-    outcome = make_shards(config_of(village, tmp_path / "out", imagery=str(holes)), quiet=True)
+    rs = ImageryConfig(licence="CC0-1.0")
+    outcome = make_shards(config_of(village, tmp_path / "out", imagery=str(holes), rs=rs), quiet=True)
     reasons = {
         r["reason"] for r in read_catalog(Store(tmp_path / "out"), "drops").to_pylist() if r["stage"] == "samples"
     }
@@ -263,25 +264,3 @@ def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Pa
         assert SampleMeta.from_bytes(members["json"]).rs[0].nodata_share == 0
         assert row["n_rs"] == 1
     assert outcome.document["samples"] > 0
-
-
-def test_an_image_is_the_same_whichever_tiles_are_read_with_it(village: Village) -> None:
-    from pathlib import Path as P
-
-    from pipeline.config import ImageryConfig
-    from pipeline.imagery.local import open_scene, read_tiles
-    from schemas.footprint import lonlat_to_tile, xyz_footprint
-    from schemas.keys import XyzKey
-    from tests.pipeline.conftest import NORTH, WEST
-
-    x, y = np.floor(lonlat_to_tile(np.array([WEST + 0.004, NORTH - 0.003]), 18)).astype(int)
-    footprints = {
-        (int(x + i), int(y + j)): xyz_footprint(XyzKey(18, int(x + i), int(y + j), 128))
-        for i in range(3)
-        for j in range(3)
-    }
-    scene = open_scene(P(village.imagery))
-    together = read_tiles([scene], footprints, ImageryConfig())
-    for tile, footprint in footprints.items():
-        alone = read_tiles([scene], {tile: footprint}, ImageryConfig())
-        np.testing.assert_array_equal(alone[tile].pixels, together[tile].pixels)

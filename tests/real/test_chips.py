@@ -26,7 +26,7 @@ from dags.chips import make_chips
 from pipeline.alignment import lonlat_to_normalised
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.catalog.store import Store
-from pipeline.chips.config import ChipsConfig
+from pipeline.chips.config import ChipImagery, ChipsConfig
 from pipeline.cli.verify import find_problems
 from pipeline.osm.vocabulary import CleaningConfig
 from schemas.footprint import Footprint
@@ -71,6 +71,8 @@ TABLE: dict[str, tuple[tuple[int, int, int], dict[tuple[int, int, Relation], int
     ),
 }
 
+RS = ChipImagery(licence="as GeoLink's release")
+
 
 @pytest.fixture(scope="module")
 def chips(real_data: Path) -> Path:
@@ -85,7 +87,9 @@ def chips(real_data: Path) -> Path:
 def built(chips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("geolink") / "out"
     cache = str(tmp_path_factory.mktemp("cache"))
-    make_chips(ChipsConfig(folder=str(chips), out=str(out), workers=1, cache=cache, osm=CleaningConfig(1)), quiet=True)
+    make_chips(
+        ChipsConfig(folder=str(chips), out=str(out), workers=1, cache=cache, osm=CleaningConfig(1), rs=RS), quiet=True
+    )
     return out
 
 
@@ -121,7 +125,9 @@ def test_equal_geometries_are_equal_and_nothing_else_becomes_so(chips: Path, tmp
     document["features"].append(twin)
     path.write_text(json.dumps(document))
     make_chips(
-        ChipsConfig(folder=str(tmp_path / "chips"), out=str(tmp_path / "out"), workers=1, cache=str(tmp_path / "c")),
+        ChipsConfig(
+            folder=str(tmp_path / "chips"), out=str(tmp_path / "out"), workers=1, cache=str(tmp_path / "c"), rs=RS
+        ),
         quiet=True,
     )
     store = Store(tmp_path / "out")

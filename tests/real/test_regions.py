@@ -15,7 +15,9 @@ from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.catalog.store import Store
 from pipeline.cli.verify import find_problems
 from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.streetview.config import StreetviewConfig
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 
@@ -39,7 +41,7 @@ def test_both_oakland_extracts_meet_the_landsat_scene_that_contains_them(real_da
     photos.write_text(f"file,lon,lat,heading_deg,licence\n{frame.name},-122.4722991,37.721,2.34,MIT\n")
     config = ShardsConfig(
         region=",".join(map(str, extracts)), imagery=str(real_data / "rs/sfbay/landsat7_sfbay_south.tif"),
-        streetview=str(photos),
+        streetview=str(photos), rs=ImageryConfig(licence="public domain (USGS)"),
         zoom=15, out=str(tmp_path / "out"), workers=1, osm=CleaningConfig(min_tag_count=1),
     )  # fmt: skip
     document = make_shards(config, quiet=True).document
@@ -93,7 +95,7 @@ def test_region_without_imagery_gives_legal_samples_that_are_counted(
 def test_rome_photo_is_paired_with_the_square_it_shows(real_data: Path, tmp_path: Path) -> None:
     config = ShardsConfig(
         region=str(real_data / "osm/rome/rome_piazza_venezia_2015.osm.pbf"),
-        streetview=str(real_data / "street/rome"), zoom=16,
+        streetview=str(real_data / "street/rome"), zoom=16, sv=StreetviewConfig(licence="CC-BY-SA-4.0"),
         out=str(tmp_path / "out"), workers=1, plan=PlanConfig(min_objects=0), osm=CleaningConfig(min_tag_count=1),
     )  # fmt: skip
     make_shards(config, quiet=True)

@@ -12,8 +12,11 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.net.config import NetConfig
+from pipeline.streetview.config import StreetviewConfig
+from pipeline.streetview.filters import in_order
 from pipeline.streetview.position import place
-from pipeline.streetview.record import to_table
+from pipeline.streetview.record import Drops, Photo, to_photo, to_table
+from pipeline.streetview.sources import open_source
 
 #: Impatient, so that tests are fast.
 FAST = NetConfig(timeout=2.0, retries=3, backoff=0.001, max_wait=0.05)
@@ -84,3 +87,11 @@ def placed(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def reasons(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Reason by photo id of rows of DROPS."""
     return {str(r["key"]): str(r["reason"]) for r in rows}
+
+
+def read_photos(source: Path, licence: str | None = None) -> tuple[list[Photo], list[dict[str, object]]]:
+    """Photos of a folder, a table or a single file, wherever they were taken, by time and id, and DROPS rows."""
+    drops = Drops()
+    config = StreetviewConfig(licence=licence)
+    table = open_source(str(source), config, FAST, source.parent / "cache").list(None, drops)
+    return [to_photo(row, row["path"]) for row in table.take(in_order(table)).to_pylist()], drops.rows()

@@ -92,7 +92,7 @@ def test_a_photo_near_an_edge_is_in_both_tiles_with_a_margin(tmp_path: Path) -> 
 def test_a_source_without_a_licence_is_refused_and_a_photo_without_one_is_dropped(tmp_path: Path) -> None:
     tiles = np.array([[68999, 45943]])
     lon, lat = tile_to_lonlat(np.array([68999.5, 45943.5]), 17)
-    write_photo(tmp_path / "photos" / "a.jpg", float(lon), float(lat))
+    write_photo(tmp_path / "photos" / "a.jpg", float(lon), float(lat), licence=None)
     folder = open_source(str(tmp_path / "photos"), StreetviewConfig(), FAST, tmp_path)
     with pytest.raises(ConfigError, match=r"street view photos declares no licence .* give sv\.licence="):
         photos_of_tiles(folder, StreetviewConfig(), tiles, 17)

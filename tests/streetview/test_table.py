@@ -13,13 +13,12 @@ import pytest
 import shapely
 from PIL import Image
 
-from pipeline.streetview.photos import read_photos
 from pipeline.streetview.position import TileArea
 from pipeline.streetview.record import PLACED, Drops
 from pipeline.streetview.table import TableSource
 from schemas.errors import InputError
 from schemas.footprint import tile_to_lonlat
-from tests.streetview.makers import picture, reasons, write_table
+from tests.streetview.makers import picture, read_photos, reasons, write_table
 
 AREA = TileArea(np.array([[8624, 5742]]), 14)
 

@@ -1,0 +1,217 @@
+"""What a build will fetch, take and demand, before anything large is downloaded: ``geoshards plan``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dags.shards import make_plan, with_cap
+from pipeline.config import ShardsConfig
+from pipeline.imagery.presets import PRESETS
+from pipeline.imagery.sources import natural_zoom_of, of_the_web, preset_of
+from pipeline.net.download import remote_bytes
+from pipeline.osm.stage import cache_folder
+from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
+from pipeline.run.ray_map import Runner, StageRow
+from pipeline.shards.estimate import RATES, Estimate, estimate, tiles_of_area
+from pipeline.shards.plan import area_tiles
+from pipeline.streetview.sources import SERVICES
+from schemas.errors import ConfigError
+
+#: Tiles that are counted one by one; more are estimated from the area.
+_COUNTED = 2_000_000
+_ZOOM = 16
+#: What each source asks of those who use it.
+_DEMANDS = {
+    "osm": "ODbL 1.0: credit © OpenStreetMap contributors; share adapted data alike",
+    "earth-search": "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel data”",
+    "planetary-computer": "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel "
+    "data”",
+    "panoramax": "each photo's own: CC BY-SA 4.0 or Licence Ouverte 2.0; credit the author",
+    "mapillary": "CC BY-SA 4.0, and the terms of the API; credit Mapillary and the author",
+    "kartaview": "CC BY-SA 4.0; credit the author",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a build comes to."""
+
+    region: str
+    extracts: list[dict[str, Any]]  # id, bytes (None: unknown), present
+    imagery: str
+    streetview: str
+    zoom: int
+    size: int
+    counted: bool  # whether tiles were counted, not estimated
+    estimate: Estimate
+    licences: dict[str, str]  # by source
+    min_objects: int
+    exact: bool = False  # the extracts were read
+    photos: int | None = None  # where they were listed
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes of extracts that are still to be downloaded."""
+        return sum(e["bytes"] or 0 for e in self.extracts if not e["present"])
+
+    @property
+    def gigabytes(self) -> float:
+        """Download, cache and dataset together."""
+        return (self.fetch_bytes + self.estimate.disk_bytes + self.estimate.cache_bytes) / 1e9
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        own = {k: v for k, v in vars(self).items() if k != "estimate"}
+        numbers = self.estimate.as_dict()
+        return own | numbers | {"fetch_bytes": self.fetch_bytes, "samples": self.estimate.chosen}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        e, sizes = self.estimate, [x["bytes"] for x in self.extracts]
+        unknown = f", {sizes.count(None)} of unknown size" if None in sizes else ""
+        known = sum(s or 0 for s in sizes)
+        sampled = "all of them" if e.chosen == e.tiles else f"sampled to {e.chosen:,}"
+        most = "" if self.exact else "at most "
+        rows = [
+            ("region", self.region),
+            ("extracts", f"{len(sizes):,}, {known / 1e6:,.1f} MB{unknown}; {self.fetch_bytes / 1e6:,.1f} MB to fetch"),
+            ("imagery", self.imagery or "none"),
+            ("street view", f"{self.streetview or 'none'}{'' if self.photos is None else f', {self.photos:,} photos'}"),
+            ("tiles", f"{'' if self.counted else 'about '}{e.tiles:,} at zoom {self.zoom}, {self.size} px; {sampled}"),
+            ("samples", f"{most}{e.chosen:,} in {e.shards:,} shards"),
+            ("disk", f"{_size(e.disk_bytes)} dataset (photos not counted), {_size(e.cache_bytes)} cache"),
+            ("work", f"{_hours(e.core_hours)} on one core, at the rates of {RATES.date}; downloads come on top"),
+        ]
+        rows += [("licence", f"{source}: {text}") for source, text in self.licences.items()]
+        return [f"{name:<12} {text}" for name, text in rows]
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} core-hours" if hours >= 1 else f"{hours * 60:,.1f} core-minutes"
+
+
+def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
+    """What a region of names or an area comes to, from the index alone; None for files and the demo.
+
+    Raises:
+        InputError: the region means nothing, or the index cannot be had.
+        ConfigError: imagery of the web with neither a zoom nor one of its own.
+    """
+    if config.region == "demo":
+        return None
+    cache = cache_folder(config.cache)
+    chosen = select(config.region, config.sources, config.net, cache, quiet)
+    if chosen.clip is None:
+        return None
+    imagery, streetview = chosen_sources(config, *defaults(chosen))
+    zoom = _zoom(config, imagery)
+    sampling = with_cap(config, imagery).plan.sampling
+    about = tiles_of_area(chosen.clip, zoom)
+    counted = about <= _COUNTED
+    tiles = len(area_tiles([chosen.clip.bounds], chosen.clip, zoom, config.plan.max_tiles)) if counted else about
+    extracts = _extracts(chosen, config)
+    numbers = estimate(
+        tiles, sum(e["bytes"] or 0 for e in extracts), share=sampling.share, most=sampling.max_tiles or 0,
+        tiles_per_shard=config.plan.tiles_per_shard, image_bytes=image_bytes(imagery, config),
+    )  # fmt: skip
+    name = config.name or chosen.name
+    return Forecast(
+        name, extracts, imagery, streetview, zoom, config.size, counted, numbers,
+        _licences(imagery, streetview, config), _least(config, imagery),
+    )  # fmt: skip
+
+
+def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast, list[StageRow]]:
+    """The same from the plan itself: extracts are fetched and read, images and photos are listed, not fetched."""
+    with Runner(config.workers) as runner:
+        plan = make_plan(config, runner, quiet, fetch=False)
+    region, kept = plan.region, plan.config.plan
+    sizes = [p.stat().st_size for p in region.extracts]
+    extracts = [{"id": p.name, "bytes": s, "present": True} for p, s in zip(region.extracts, sizes, strict=True)]
+    pixels = image_bytes(region.imagery, plan.config)
+    if plan.scenes and not pixels:
+        own, three = plan.scenes[0], len(plan.scenes[0].bands) == 3 and plan.scenes[0].dtype == "uint8"
+        wide = {"uint8": 1, "uint16": 2, "int16": 2}.get(own.dtype, 4) * len(own.bands)
+        pixels = round(config.size**2 * (RATES.rgb_bytes_per_pixel if three else wide))
+    count = sum(len(own) for own in plan.photos.values())
+    numbers = estimate(
+        plan.tiles, sum(sizes), tiles_per_shard=kept.tiles_per_shard, image_bytes=pixels,
+        photos_per_tile=count / max(plan.tiles, 1),
+    )  # fmt: skip
+    numbers = replace(numbers, shards=len(plan.shards))
+    licences = _licences(region.imagery, region.streetview, config) | {"osm": region.licences.get("osm", "not stated")}
+    found = Forecast(
+        region.name, extracts, region.imagery, region.streetview, plan.zoom, config.size, True, numbers, licences,
+        plan.min_objects, True, count if region.streetview else None,
+    )  # fmt: skip
+    return found, plan.stages
+
+
+def confirm(found: Forecast, limit_gb: float, yes: bool) -> None:
+    """Ask a person at the terminal before a build larger than ``limit_gb``.
+
+    Raises:
+        ConfigError: the answer is no.
+    """
+    if yes or found.gigabytes <= limit_gb or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    sys.stderr.write(f"This is over plan.ask_gb={limit_gb:g}: about {found.gigabytes:,.0f} GB. Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError("not confirmed; give --yes, or take fewer tiles with plan.sampling.max_tiles=N")
+
+
+def _zoom(config: ShardsConfig, imagery: str) -> int:
+    if config.zoom is not None:
+        return config.zoom
+    if not imagery:
+        return _ZOOM
+    own = natural_zoom_of(imagery, [], config.rs, config.size)
+    if own is None:
+        raise ConfigError("the zoom of this imagery is known only once it has been found; give --zoom")
+    return own
+
+
+def _least(config: ShardsConfig, imagery: str) -> int:
+    own = config.plan.min_objects
+    return own if own is not None else 0 if imagery else 1
+
+
+def _extracts(chosen: Selection, config: ShardsConfig) -> list[dict[str, Any]]:
+    """Size of each extract: of the file, or by a HEAD request."""
+    missing = [e for e in chosen.extracts if not e.present and e.url]
+    sizes = dict(zip(missing, remote_bytes([str(e.url) for e in missing], config.net), strict=True)) if missing else {}
+    return [
+        {"id": e.id, "bytes": sizes.get(e) if e in sizes else e.path.stat().st_size, "present": e.present}
+        for e in chosen.extracts
+    ]
+
+
+def image_bytes(imagery: str, config: ShardsConfig) -> int:
+    """Bytes of the images of one sample, where the source is known before it is asked; 0: none, or unknown."""
+    presets = [own for part in imagery.split(",") if (own := preset_of(part.strip(), config.rs)) is not None]
+    if not presets:
+        return round(config.size**2 * RATES.rgb_bytes_per_pixel) if of_the_web(imagery) else 0
+    channels = len(config.rs.bands or presets[0].bands)
+    stretched = config.rs.stretch != "none"
+    if stretched and channels == 3:
+        return round(config.size**2 * RATES.rgb_bytes_per_pixel * config.rs.dates)
+    return config.size**2 * channels * (1 if stretched else 2) * config.rs.dates
+
+
+def _licences(imagery: str, streetview: str, config: ShardsConfig) -> dict[str, str]:
+    """What each source demands."""
+    found = {"osm": _DEMANDS["osm"]}
+    for part in (p.strip() for p in imagery.split(",") if p.strip()):
+        named = part if part in PRESETS else "imagery"
+        found[named] = config.rs.licence or _DEMANDS.get(part, "as its files or collection declare; else rs.licence")
+    if streetview:
+        named = streetview if streetview in SERVICES else "street view"
+        found[named] = _DEMANDS.get(streetview) or config.sv.licence or "as its table declares; else sv.licence"
+    return found

@@ -1,0 +1,108 @@
+"""Snapshots of a history file (``.osh.pbf``): the map as it was at given times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import osmium
+from numpy.typing import NDArray
+
+from schemas.errors import InputError
+
+_FORMAT = "osm.pbf,pbf_compression=zlib"
+
+
+def is_history(path: Path) -> bool:
+    """Whether a file holds several versions of its objects, as its name (``.osh``) or header says.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if ".osh" in path.name:
+        return True
+    try:
+        with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
+            return bool(reader.header().has_multiple_object_versions)
+    except RuntimeError as error:
+        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+
+
+def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[Path]:
+    """The map at each time, as a PBF without history in ``folder``; those that are there already are kept.
+
+    Args:
+        path: versions of one object in a row, in order, as every history file has them.
+        ends: name of each snapshot to its time, with a zone: versions of then and before count.
+        folder: of the snapshots.
+
+    Raises:
+        InputError: the file cannot be read, or has a version without a time.
+    """
+    targets = {name: folder / f"{path.name.split('.')[0]}-{name}.osm.pbf" for name in ends}
+    missing = [name for name, target in targets.items() if not target.exists()]
+    if not missing:
+        return list(targets.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        wanted = versions_at(*_versions(path), np.array([ends[n].timestamp() for n in missing]))
+        with ExitStack() as stack:
+            part = {n: folder / f".{targets[n].name}.{os.getpid()}-{uuid4().hex[:8]}.osm.pbf" for n in missing}
+            for temporary in part.values():
+                stack.callback(temporary.unlink, missing_ok=True)
+            processor = osmium.FileProcessor(str(path))
+            header = processor.header
+            header.has_multiple_object_versions = False
+            with ExitStack() as writing:
+                writers = [
+                    writing.enter_context(osmium.SimpleWriter(osmium.io.File(str(t), _FORMAT), header=header))
+                    for t in part.values()
+                ]
+                for o, row in zip(processor, wanted, strict=True):
+                    for number in np.flatnonzero(row).tolist() if row.any() else ():
+                        writers[number].add(o)
+            for name, temporary in part.items():
+                temporary.replace(targets[name])
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(f"history {path} cannot be read: {error}; download it again") from None
+    return list(targets.values())
+
+
+def _versions(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
+    """Of each version: whether it is its object's first, its time in seconds since 1970, whether it is a deletion."""
+    first, seconds, deleted = bytearray(), [], bytearray()
+    before = None
+    for o in osmium.FileProcessor(str(path)):
+        identity = o.type_str(), o.id
+        first.append(identity != before)
+        seconds.append(o.timestamp.timestamp())
+        deleted.append(o.deleted)
+        before = identity
+    if seconds and min(seconds) <= 0:
+        raise InputError(f"history {path} has a version without a time; get one with metadata")
+    return np.frombuffer(first, bool), np.array(seconds, np.float64), np.frombuffer(deleted, bool)
+
+
+def versions_at(
+    first: NDArray[np.bool_], seconds: NDArray[np.float64], deleted: NDArray[np.bool_], ends: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which versions [V] are the map at each of the times [D], bool[V,D]: the last at or before it, unless it is a
+    deletion.
+
+    Args:
+        first: bool[V] whether a version is its object's first; versions of an object in a row, rising.
+        seconds: f64[V].
+        deleted: bool[V].
+        ends: f64[D].
+    """
+    if not len(first):
+        return np.zeros((0, len(ends)), bool)
+    there = seconds[:, None] <= ends
+    follows = np.zeros_like(there)  # the object's next version is there too
+    follows[:-1] = there[1:] & ~first[1:, None]
+    return np.asarray(there & ~follows & ~deleted[:, None])

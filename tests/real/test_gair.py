@@ -1,0 +1,92 @@
+"""GAIR's own Sentinel-2 tiles, with a photo at the place that its release gives, through the whole job."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from dags.chips import make_chips
+from dags.shards import make_shards
+from pipeline.catalog.reader import read_samples, sample_rows
+from pipeline.catalog.store import Store
+from pipeline.chips.config import ChipImagery, ChipsConfig
+from pipeline.cli.verify import find_problems
+from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.imagery.config import ImageryConfig
+from schemas.sample import SampleMeta
+
+#: Tile, photo (lon, lat), normalised position (specs/gair.md).
+CASES = {
+    "sacramento": ((-121.474012, 38.570138), (0.583, 0.720)),
+    "tokyo": ((139.75009, 35.657349), (0.183, 0.996)),
+}
+
+
+def photo_table(folder: Path) -> Path:
+    """A photo at each place."""
+    folder.mkdir()
+    lines = ["file,id,lon,lat,captured_at,licence"]
+    for name, ((lon, lat), _) in CASES.items():
+        Image.new("RGB", (32, 24), (90, 120, 60)).save(folder / f"{name}.jpg")
+        lines.append(f"{name}.jpg,{name},{lon},{lat},2020-05-01,CC0-1.0")
+    (folder / "photos.csv").write_text("\n".join(lines) + "\n")
+    return folder / "photos.csv"
+
+
+def test_gair_tiles_keep_bands_and_dtype_and_photos_their_place(real_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "chips").mkdir()
+    for name in CASES:
+        (tmp_path / "chips" / f"{name}_rs.tif").symlink_to(real_data / f"gair/sentinel2/{name}_rs.tif")
+    config = ChipsConfig(
+        folder=str(tmp_path / "chips"), extracts=str(real_data / "osm/monaco/monaco_2023-12-25.osm.pbf"),
+        streetview=str(photo_table(tmp_path / "photos")), out=str(tmp_path / "out"), workers=1,
+        rs=ChipImagery(licence="Copernicus Sentinel data"), cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert make_chips(config, quiet=True).document["samples"] == 2
+    store = Store(tmp_path / "out")
+    assert find_problems(store.root) == []
+    for row, members in read_samples(store, sample_rows(store)):
+        meta = SampleMeta.from_bytes(members["json"])
+        (photo,) = meta.streetview
+        pixels = np.load(io.BytesIO(members["rs.npy"]), allow_pickle=False)
+        with rasterio.open(real_data / f"gair/sentinel2/{photo.id}_rs.tif") as source:
+            np.testing.assert_array_equal(pixels, source.read())
+        assert (pixels.dtype, len(pixels), len(meta.rs[0].bands)) == (np.uint16, 12, 12)
+        _, height, width = pixels.shape
+        x, y = CASES[photo.id][1]
+        assert abs(photo.x - x) < 1 / width
+        assert abs(photo.y - y) < 1 / height
+        assert row["n_streetview"] == 1
+        assert "CC0-1.0" in row["licences"]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_web_mercator_tile_of_gair_s_image_has_the_photo_at_the_same_place(
+    real_data: Path, tmp_path: Path, name: str
+) -> None:
+    (lon, lat), expected = CASES[name]
+    osm = tmp_path / "place.opl"
+    osm.write_text(
+        "".join(
+            f"n{i} v1 dV c1 t2024-01-01T00:00:00Z i1 utest Tnatural=tree x{lon + d:.7f} y{lat + d:.7f}\n"
+            for i, d in ((1, 0.0), (2, 1e-4))
+        )
+    )
+    config = ShardsConfig(
+        region=str(osm), imagery=str(real_data / f"gair/sentinel2/{name}_rs.tif"), cache=str(tmp_path / "cache"),
+        streetview=str(photo_table(tmp_path / "photos")), zoom=14, out=str(tmp_path / "out"), workers=1,
+        rs=ImageryConfig(licence="Copernicus Sentinel data", max_nodata=0.05), plan=PlanConfig(min_objects=0),
+    )  # fmt: skip
+    make_shards(config, quiet=True)
+    store = Store(tmp_path / "out")
+    (row,) = [r for r in sample_rows(store) if r["n_streetview"]]
+    _, members = next(read_samples(store, [row]))
+    (photo,) = SampleMeta.from_bytes(members["json"]).streetview
+    assert (photo.id, np.load(io.BytesIO(members["rs.npy"])).dtype) == (name, np.uint16)
+    assert abs(photo.x - expected[0]) < 1 / 256
+    assert abs(photo.y - expected[1]) < 1 / 256
