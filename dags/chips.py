@@ -304,8 +304,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", help=text)
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    # Settings may stand before and behind options, which argparse refuses where another argument comes first.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.epilog = _HELP + "\n".join(settings_help(ChipsConfig))
 
 

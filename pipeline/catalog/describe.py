@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.catalog.croissant import croissant
 from pipeline.catalog.store import Store
 from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import DatasetError
@@ -88,9 +89,7 @@ def write_documents(store: Store, document: dict[str, Any]) -> None:
     authors = sorted({a for a in read_catalog(store, "streetview")["author"].to_pylist() if a})
     store.write("README.md", _card(document, licences).encode())
     store.write("ATTRIBUTION.md", _attribution(document, licences, authors).encode())
-    store.write(
-        "croissant.json", (json.dumps(_croissant(document, licences), indent=1, sort_keys=True) + "\n").encode()
-    )
+    store.write("croissant.json", (json.dumps(croissant(document, licences), indent=1, sort_keys=True) + "\n").encode())
     store.write("dataset.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -129,42 +128,3 @@ def _attribution(d: dict[str, Any], licences: list[str], authors: list[str]) -> 
     if authors:
         lines += ["", "Photos by: " + ", ".join(authors) + "."]
     return "\n".join([*lines, "", "Photo by photo: `catalog/streetview` (author, licence).", ""])
-
-
-def _croissant(d: dict[str, Any], licences: list[str]) -> dict[str, Any]:
-    """Croissant 1.0 metadata (MLCommons): the shards as a file set, and the sample table's fields."""
-    context = {
-        "@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
-        "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo", "recordSet": "cr:recordSet",
-        "field": "cr:field",
-        "fileSet": "cr:fileSet", "includes": "cr:includes", "source": "cr:source", "extract": "cr:extract",
-        "column": "cr:column",
-        "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    }  # fmt: skip
-    fields = [("key", "sc:Text"), ("shard", "sc:Text"), ("lon", "sc:Float"), ("lat", "sc:Float"), ("gsd_x", "sc:Float"),
-              ("split", "sc:Text"), ("n_streetview", "sc:Integer")]  # fmt: skip
-    return {
-        "@context": context,
-        "@type": "sc:Dataset",
-        "name": d["name"],
-        "description": "Remote-sensing tiles with OpenStreetMap tokens and street-view photos, in WebDataset shards.",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "license": licences,
-        "version": d["content_hash"][:12],
-        "distribution": [
-            {"@type": "cr:FileSet", "@id": "shards", "encodingFormat": "application/x-tar", "includes": "shards/*.tar"},
-            {"@type": "cr:FileSet", "@id": "samples", "encodingFormat": "application/vnd.apache.parquet",
-             "includes": "catalog/samples/*.parquet"},
-        ],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "sample",
-                "field": [
-                    {"@type": "cr:Field", "@id": f"sample/{name}", "dataType": kind,
-                     "source": {"fileSet": {"@id": "samples"}, "extract": {"column": name}}}
-                    for name, kind in fields
-                ],
-            }
-        ],
-    }  # fmt: skip

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     command.configure(parser)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return command.run(parser.parse_args(arguments[1:]))
+        # Settings may stand before and behind options.
+        return command.run(parser.parse_intermixed_args(arguments[1:]))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

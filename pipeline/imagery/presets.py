@@ -45,7 +45,8 @@ class Preset:
     dtype: str = "uint16"
     gsd: float = 10.0
     zoom: int = SENTINEL_ZOOM
-    datetime: str = "2023-01-01/2024-12-31"  # a dataset does not change with the day on which it is made
+    #: One season, so that a continent is some ten thousand items; a dataset does not change with the day it is made on.
+    datetime: str = "2024-05-01/2024-09-30"
     licence: str = (
         "contains modified Copernicus Sentinel data (free, full and open; Copernicus Sentinel Data Legal Notice)"
     )

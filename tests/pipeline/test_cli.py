@@ -7,10 +7,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import rasterio
 
+from pipeline.catalog.reader import sample_rows
+from pipeline.catalog.store import Store
 from pipeline.cli.main import main
 from schemas.command import GROUP
-from tests.pipeline.conftest import Village
+from tests.pipeline.conftest import EAST, NORTH, SOUTH, WEST, Village, write_photo
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -137,3 +140,45 @@ def test_features_command_writes_geoparquet_and_drops(village: Village, tmp_path
     kinds = dict(duckdb.sql(f"SELECT kind, count(*) FROM '{tmp_path}/f/features.parquet' GROUP BY 1").fetchall())
     assert kinds["polygon"] == 6 * 18 + 1
     assert kinds["line"] == 6
+
+
+def test_croissant_is_valid_and_reads_the_catalog(village: Village, tmp_path: Path) -> None:
+    import mlcroissant
+
+    out = tmp_path / "out"
+    assert main(words_of(village, out)) == 0
+    data = mlcroissant.Dataset(jsonld=out / "croissant.json")
+    assert data.metadata.ctx.issues.errors == set()
+    found = {row["sample/key"].decode(): row["sample/n_polygon"] for row in data.records("sample")}
+    assert found == {r["key"]: r["n_polygon"] for r in sample_rows(Store(out))}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("imagery", "declares no licence; say under which"), ("streetview", "declares no licence for its photos")],
+)
+def test_a_source_without_a_licence_is_refused(
+    village: Village, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, message: str
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    with rasterio.open(village.imagery) as image, rasterio.open(bare / "bare.tif", "w", **image.profile) as target:
+        target.write(image.read())
+    write_photo(bare / "bare.jpg", (WEST + EAST) / 2, (SOUTH + NORTH) / 2, licence=None)
+    given = {"imagery": bare / "bare.tif", "streetview": bare / "bare.jpg"}
+    words = ["shards", "--region", str(village.osm), "--zoom", "18", "--size", "64", "--workers", "1", "--quiet"]
+    refused = [*words, f"--{source}", str(given[source]), "--out", str(tmp_path / "out")]
+    assert main(refused) != 0
+    assert message in last_line(capsys)
+    assert not (tmp_path / "out").exists()
+    setting = {"imagery": "rs.licence=CC-BY-4.0", "streetview": "sv.licence=CC-BY-4.0"}[source]
+    assert main([*refused, setting]) == 0
+    assert "CC-BY-4.0" in (tmp_path / "out/ATTRIBUTION.md").read_text()
+    assert any("CC-BY-4.0" in r["licences"] for r in sample_rows(Store(tmp_path / "out")))
+
+
+def words_of(village: Village, out: Path) -> list[str]:
+    """A small build."""
+    flags = {"region": village.osm, "imagery": village.imagery, "streetview": village.photos, "zoom": 18, "size": 64}
+    words = [f"--{name}={value}" for name, value in (flags | {"out": out, "workers": 1}).items()]
+    return ["shards", "--quiet", *words]
