@@ -26,7 +26,7 @@ from dags.snapshots import snapshots_stage
 from pipeline.catalog.store import Store
 from pipeline.config import ShardsConfig
 from pipeline.imagery.scene import Scene
-from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, scene_digest, source_rows
+from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of, of_the_web, scene_digest, source_rows
 from pipeline.osm.stage import Cells, Features, cache_folder, code_fingerprint, features_stage
 from pipeline.regions.resolve import Region, resolve
 from pipeline.rules import Rules, load_rules
@@ -111,9 +111,7 @@ def make_plan(
     features, row = features_stage(region.extracts, rules, cache, runner, quiet)
     stages.append(row)
     extents = cut_extents(features.extents, region.clip)
-    start = time.monotonic()
-    scenes, drops = _find_scenes(config, region, extents, cache)
-    stages.append(StageRow("imagery", len(scenes), "scenes", time.monotonic() - start, peak_memory_mb(), _count(drops)))
+    scenes, drops = _imagery_stage(config, region, extents, cache, stages)
     zoom = _zoom(config, region, scenes)
     config = replace(with_cap(config, region.imagery), zoom=zoom)
     cells, snapshots, vocabulary, rows = snapshots_stage(
@@ -133,15 +131,7 @@ def make_plan(
     shards = cut_shards(tiles, zoom, config.plan.tiles_per_shard)
     seconds = time.monotonic() - start
     stages.append(StageRow("plan", len(tiles), "tiles", seconds, peak_memory_mb(), _count(choice.drops)))
-    start = time.monotonic()
-    photos: dict[Tile, list[Photo]] = {}
-    left: list[dict[str, Any]] = []
-    if source is not None:
-        chosen = photos_of_tiles(source, config.sv, tiles, zoom, fetch, quiet)
-        photos = {(int(tiles[i, 0]), int(tiles[i, 1])): own for i, own in chosen.photos.items()}
-        left = list(chosen.drops)
-        seconds, count = time.monotonic() - start, sum(len(own) for own in photos.values())
-        stages.append(StageRow("photos", count, "photos", seconds, peak_memory_mb(), _count(left)))
+    photos, left = _photos_stage(source, config, tiles, zoom, fetch, quiet, stages)
     return Plan(
         config, region, rules, zoom, features, cells, snapshots, vocabulary, _meeting(scenes, tiles, zoom), shards,
         photos, drops + choice.drops + left, min_objects, stages,
@@ -160,12 +150,23 @@ def _count(drops: list[dict[str, Any]]) -> int:
     return sum(int(d["count"]) for d in drops)
 
 
-def _find_scenes(
-    config: ShardsConfig, region: Region, extents: list[tuple[float, float, float, float]], cache: Path
+def _imagery_stage(
+    config: ShardsConfig,
+    region: Region,
+    extents: list[tuple[float, float, float, float]],
+    cache: Path,
+    stages: list[StageRow],
 ) -> tuple[list[Scene], list[dict[str, Any]]]:
+    """Scenes that meet the extents, and DROPS rows of those that cannot be used."""
     if not region.imagery:
         return [], []
-    return find_imagery(region.imagery, extents, config.rs, config.net, cache, renew=config.sources.refresh == "newer")
+    start = time.monotonic()
+    renew = config.sources.refresh == "newer"
+    scenes, drops = find_imagery(region.imagery, extents, config.rs, config.net, cache, renew)
+    for scene in scenes:  # before anything else is fetched
+        licence_of(scene, config.rs, region.licences.get("rs"))
+    stages.append(StageRow("imagery", len(scenes), "scenes", time.monotonic() - start, peak_memory_mb(), _count(drops)))
+    return scenes, drops
 
 
 def _zoom(config: ShardsConfig, region: Region, scenes: list[Scene]) -> int:
@@ -183,6 +184,27 @@ def _open_photos(config: ShardsConfig, region: Region, cache: Path, quiet: bool)
     return open_source(
         region.streetview, config.sv, config.net, cache, licence=region.licences.get("sv"), renew=renew, quiet=quiet
     )
+
+
+def _photos_stage(
+    source: Source | None,
+    config: ShardsConfig,
+    tiles: Ints,
+    zoom: int,
+    fetch: bool,
+    quiet: bool,
+    stages: list[StageRow],
+) -> tuple[dict[Tile, list[Photo]], list[dict[str, Any]]]:
+    """Photos of each tile, fetched, and DROPS rows of the others."""
+    if source is None:
+        return {}, []
+    start = time.monotonic()
+    chosen = photos_of_tiles(source, config.sv, tiles, zoom, fetch, quiet)
+    photos = {(int(tiles[i, 0]), int(tiles[i, 1])): own for i, own in chosen.photos.items()}
+    drops: list[dict[str, Any]] = list(chosen.drops)
+    seconds, count = time.monotonic() - start, sum(len(own) for own in photos.values())
+    stages.append(StageRow("photos", count, "photos", seconds, peak_memory_mb(), _count(drops)))
+    return photos, drops
 
 
 def _pictured(source: Source | None, config: ShardsConfig, zoom: int, quiet: bool, tiles: Ints) -> Mask:

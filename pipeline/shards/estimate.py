@@ -17,8 +17,8 @@ class Rates:
     """Measured on one core of the machine that benchmarks/README.md names; yours may differ by a factor of two."""
 
     date: str = "2026-11-21"
-    pbf_mb_per_second: float = 3.3  # reading an extract into features
-    cells_mb_per_second: float = 4.0  # features to cells, per MB of PBF
+    pbf_mb_per_second: float = 4.8  # reading an extract into features
+    cells_mb_per_second: float = 3.8  # features to cells, per MB of PBF
     tiles_per_second: float = 130.0  # tokens and class raster to written shards
     image_tiles_per_second: float = 100.0  # warping and encoding 256 px
     cache_per_pbf_byte: float = 4.0  # features and cells, per byte of PBF

@@ -7,6 +7,7 @@ grown since; ``sources.refresh=newer`` asks anew.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -33,7 +34,7 @@ _MOST_CUTS = 10
 _AHEAD = 1000
 
 
-class WebSource:
+class WebSource(ABC):
     """A service. How one is asked, and how a photo's bytes are found, is said by the classes below this one."""
 
     name = ""
@@ -78,10 +79,11 @@ class WebSource:
             pool.shutdown(wait=False, cancel_futures=True)
         return _first_of_each(pa.concat_tables(parts))
 
+    @abstractmethod
     def ask(self, tile: tuple[int, int], box: Box) -> Rows:
         """Photos in ``box``, which lies in tile (x, y) of `zoom` or reaches out of it by the margin."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fetch(self, row: Mapping[str, Any]) -> Path:
         """The file of a row's photo, fetched unless it is in the cache.
 
@@ -89,7 +91,6 @@ class WebSource:
             PhotoError: the service says no, or sends something else.
             Unavailable: it does not answer.
         """
-        raise NotImplementedError
 
     def close(self) -> None:
         """End requests that are under way."""
