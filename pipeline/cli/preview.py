@@ -87,7 +87,7 @@ def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Ima
         return Image.open(io.BytesIO(members[meta.rs[0].member])).convert("RGB")
     if meta.rs:
         bands = np.load(io.BytesIO(members[meta.rs[0].member]), allow_pickle=False).astype(np.float64)
-        chosen = bands[[2, 1, 0]] if len(bands) > 3 else bands[[0, min(1, len(bands) - 1), len(bands) - 1]]
+        chosen = bands[_colours(meta.rs[0].bands)]
         low, high = np.percentile(chosen, (2, 98))
         scaled = np.clip((chosen - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(scaled.transpose(1, 2, 0)))
@@ -96,6 +96,15 @@ def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Ima
         raster.putpalette(paint.palette)
         return raster.convert("RGB")
     return Image.new("RGB", (meta.footprint.width, meta.footprint.height), "white")
+
+
+def _colours(names: list[str]) -> list[int]:
+    """Which bands to show as red, green and blue: those that are called so, else the first, second and last of three."""
+    for wanted in (("red", "green", "blue"), ("B4", "B3", "B2"), ("B04", "B03", "B02")):
+        if set(wanted) <= set(names):
+            return [names.index(name) for name in wanted]
+    last = min(2, len(names) - 1)
+    return [0, min(1, last), last]
 
 
 def _draw(base: Image.Image, tokens: OsmTokens, meta: SampleMeta) -> Image.Image:
