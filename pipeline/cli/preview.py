@@ -99,7 +99,7 @@ def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Ima
 
 
 def _colours(names: list[str]) -> list[int]:
-    """Which bands to show as red, green and blue: those that are called so, else the first, second and last of three."""
+    """Which bands to show as red, green and blue: those that are called so, else the first three."""
     for wanted in (("red", "green", "blue"), ("B4", "B3", "B2"), ("B04", "B03", "B02")):
         if set(wanted) <= set(names):
             return [names.index(name) for name in wanted]
