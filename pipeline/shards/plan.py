@@ -76,7 +76,8 @@ def area_tiles(extents: Sequence[Box], area: Any, zoom: int, max_tiles: int) -> 
         if level < zoom:
             edge = _children(edge, 1)
     found = [edge, *(_children(tiles, zoom - level) for level, tiles in whole if len(tiles))]
-    return np.unique(np.concatenate(found), axis=0)
+    tiles = np.concatenate(found)  # quads of different levels hold different tiles
+    return tiles[np.lexsort((tiles[:, 1], tiles[:, 0]))]
 
 
 def _children(tiles: Ints, levels: int) -> Ints:
