@@ -63,7 +63,7 @@ def test_the_server_is_asked_for_that_and_pages_are_followed(tmp_path: Path) -> 
     ]
     write_manifest(folder, rows)
     with Mirror(tmp_path, services=SERVICES) as mirror:
-        config = ImageryConfig(stac_url=f"{mirror.url}/earth-search")
+        config = ImageryConfig(stac_url=f"{mirror.url}/earth-search", datetime="2024-01-01/2024-12-31")
         assert len(names("earth-search", config)) == 230
         searches = [s for s in mirror.log if s.path == "earth-search/search"]
         assert len(searches) == 3
@@ -190,7 +190,7 @@ def test_items_that_lack_something_are_counted_and_named_where_none_is_left(tmp_
     maskless = write_granule(folder, "S2_maskless", "2024-01-03T00:00:00Z", leave_out=("SCL",))
     unclear = {**good, "id": "S2_unclear", "properties": {"s2:processing_baseline": "05.09"}}
     with Mirror(tmp_path, services=SERVICES) as mirror:
-        config = ImageryConfig(stac_url=f"{mirror.url}/earth-search", max_cloud=100)
+        config = ImageryConfig(stac_url=f"{mirror.url}/earth-search", max_cloud=100, datetime="2024-01-01/..")
         write_manifest(folder, [good, lacking, maskless, unclear])
         scenes, drops = find_imagery("earth-search", HERE, config, NET)
         assert [s.name for s in scenes] == ["S2_good"]
