@@ -31,8 +31,8 @@ from trainers.stream.augment import (
     turned,
 )
 from trainers.stream.decode import resize
-from trainers.stream.load import cut
 from trainers.stream.order import slot_seeds
+from trainers.stream.sample import cut
 from trainers.stream.stream import GeoStream, StreamSettings
 
 SEEDS = slot_seeds(9, np.arange(400))

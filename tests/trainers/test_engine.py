@@ -142,7 +142,7 @@ def test_resume_with_other_settings_is_refused_by_name(
         (["model=huge"], "choose one of"),
         (["steps=1", "epochs=1"], "not both"),
         (["arch.vit.patch=7"], "multiple of patch"),
-        (["data=a,b"], "one dataset at a time"),
+        (["data=a:0.5,b"], "b has no weight"),
         (["--config"], "needs a file"),
         (["steps=0"], "at least 1"),
         (["stream.shuffle=globl"], "did you mean global"),

@@ -16,6 +16,7 @@ from schemas.errors import ConfigError, GeoshardsError
 from trainers.engine.loop import train
 from trainers.engine.report import table
 from trainers.engine.settings import Task, TrainSettings, documented, is_override, resolve
+from trainers.stream.datasets import parse_datasets
 
 #: Repository root: ``data/demo`` is looked for here when the working directory has none.
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,17 +95,16 @@ def automatic_preset() -> str:
 
 
 def data_root(data: str) -> str:
-    """The dataset directory: the setting, else GEOSHARDS_DATA, else data/demo here or in the repository.
+    """The datasets: the setting, else GEOSHARDS_DATA, else data/demo here or in the repository.
 
     Raises:
-        ConfigError: several directories are given.
+        ConfigError: the setting cannot be read.
     """
     data = data or os.environ.get("GEOSHARDS_DATA", "")
     if not data:
         here = Path("data/demo")
         return str(here if here.exists() else ROOT / "data" / "demo")
-    if "," in data and not Path(data).exists():
-        raise ConfigError(f"data={data}: a trainer reads one dataset at a time; give data=DIR")
+    parse_datasets(data)
     return data
 
 
@@ -131,8 +131,8 @@ def help_text(task: Task) -> str:
     return "\n".join([
         task.summary,
         "",
-        f"usage: python trainers/{task.name}.py [data=DIR] [out=RUN] [model=tiny|small|base|large] [steps=N|epochs=N]",
-        "       [key=value …] [--config FILE] [--quiet] [--json] [--help]",
+        f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [model=tiny|small|base|large]",
+        "       [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json] [--help]",
         "",
         "settings and their defaults (a preset, model=, changes some of them):",
         *lines,

@@ -28,6 +28,7 @@ from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.report import Metrics, Progress, peak_memory_mb
 from trainers.engine.settings import Task, TrainSettings, fit_tags
 from trainers.stream.batch import TileBatch
+from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
 from trainers.stream.stream import GeoStream
 
@@ -65,15 +66,17 @@ class Trainer:
         GeoshardsError: the data, the checkpoint or the settings cannot be used; a loss is not finite.
     """
 
-    def __init__(self, task: Task, settings: TrainSettings, root: str, device: torch.device, quiet: bool) -> None:
-        settings = fit_tags(task, settings, root)
+    def __init__(self, task: Task, settings: TrainSettings, data: Datasets, device: torch.device, quiet: bool) -> None:
+        settings = fit_tags(task, settings, data.roots)
+        if data.weights and settings.steps is None:
+            raise ConfigError("a mixture has no epoch: say how long to train, with steps=N")
         self.task, self.settings, self.device, self.quiet = task, settings, device, quiet
         begin = time.perf_counter()
         torch.manual_seed(settings.seed)
         model = task.build(settings).to(device)
         self.plain_model = model
         self.stream = GeoStream(
-            root, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
+            data, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
             settings=replace(settings.stream, workers=_workers(settings, device)),
             default_select=task.default_select, accumulate=settings.accumulate,
             pin_memory=device.type == "cuda", tag_weight=settings.variant,
@@ -87,20 +90,13 @@ class Trainer:
             name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
             self.model = DistributedDataParallel(model, device_ids=ids, **options)
-        self.total = self._total_samples()
+        self.total = self.stream.samples_in(settings.steps, settings.epochs)
         self.optimizer = make_optimizer(model, settings.optim, device)
         self.schedule = CosineSchedule(self.optimizer, settings.optim, self.total)
         self.step = 0
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
         self.load_seconds = time.perf_counter() - begin
         self.wait_seconds = 0.0
-
-    def _total_samples(self) -> int:
-        count, size = len(self.stream.index), self.settings.batch_size
-        if self.settings.steps is None:
-            return (self.settings.epochs or 1) * count
-        epochs, rest = divmod(self.settings.steps, -(-count // size))
-        return epochs * count + min(rest * size, count)
 
     @property
     def finished(self) -> bool:
@@ -258,7 +254,7 @@ class Trainer:
             "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
             "losses": getattr(self, "last", {}), "corrupt": self.stream.corrupt, "tags": self._tags(),
             "stages": [
-                row("load", len(self.stream.index), "samples", self.load_seconds, 0),
+                row("load", self.stream.samples, "samples", self.load_seconds, 0),
                 row("wait", samples, "samples", self.wait_seconds, drops),
                 row("train", samples, "samples", seconds, drops),
                 row("steps", done, "steps", seconds, 0),
@@ -273,11 +269,20 @@ class Trainer:
             parts = self.plain_model(batch)
         return {
             "trainer": self.task.name, "model": self.settings.model, "device": str(self.device),
-            "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": len(self.stream.index),
-            "batch_size": self.settings.batch_size, "steps_per_epoch": len(self.stream) // self.settings.accumulate,
+            "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": self.stream.samples,
+            "batch_size": self.settings.batch_size, "steps_per_epoch": self.stream.steps_per_epoch,
             "total_samples": self.total, "losses": {name: float(value) for name, value in parts.items()},
             "tags": self._tags(),
         }  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """What the run says of its data when it starts."""
+        near, same = self.stream.neighbours()
+        order = (
+            f"order: {self.stream.schedule.order.text}; of the pairs in a batch {near:.2%} lie within 1 km, "
+            f"{same:.2%} in one block of 0.1 degrees"
+        )
+        return [*(self.stream.tags.notes if self.stream.tags else ()), order]
 
     def _tags(self) -> dict[str, Any]:
         """What the run says of its tag features; empty where it has none."""
@@ -315,10 +320,10 @@ def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool
         exists = path.exists()
         if settings.resume == "never" and exists and not settings.dry_run:
             raise ConfigError(f"{path} exists; go on with resume=auto, or choose another out=…")
-        trainer = Trainer(task, settings, root, device, quiet)
+        trainer = Trainer(task, settings, parse_datasets(root), device, quiet)
         if settings.resume != "never" and (exists or settings.resume != "auto"):
             trainer.restore(load_checkpoint(path), str(path))
-        for note in trainer.stream.tags.notes if trainer.stream.tags else ():
+        for note in trainer.notes():
             if ranks.is_first() and not quiet:
                 print(note, file=sys.stderr)
         if settings.dry_run:

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class OptimSettings:
 class TrainSettings:
     """A run. Trainers add ``arch`` and ``loss``."""
 
-    data: str = ""  # dataset directory or URL; empty: GEOSHARDS_DATA, else data/demo
+    data: str = ""  # dataset directory or URL; several by commas, with weights DIR:0.7,DIR2:0.3; empty: data/demo
     out: str = ""  # run directory; empty: runs/NAME-DATE-TIME
     model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # preset; auto: what fits the hardware
     variant: Literal["ours", "paper", "released"] = "ours"  # whose choice counts where they differ
@@ -109,13 +109,13 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
     return dataclasses.replace(settings, model=typing.cast(Any, name))
 
 
-def fit_tags(task: Task, settings: TrainSettings, root: str) -> TrainSettings:
-    """``settings`` with the model as wide as the vectors of the dataset's tag table, if it has one.
+def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
+    """``settings`` with the model as wide as the vectors of the datasets' tag tables, if they have them.
 
     Raises:
         ConfigError: another width was asked for.
     """
-    vectors = find_vectors([root], settings.stream.tags) if task.view(settings).osm else []
+    vectors = find_vectors(roots, settings.stream.tags) if task.view(settings).osm else []
     if not vectors:
         return settings
     full: Any = settings  # every trainer adds arch

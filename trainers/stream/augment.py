@@ -82,8 +82,10 @@ class TileSample:
 
 def draw_window(seed: np.uint64, settings: AugmentSettings) -> Window | None:
     """The window that the slot with ``seed`` shows; None for the whole footprint."""
+    if not settings.enabled or not settings.crop:
+        return None
     chance, area, ratio, x, y = draw(seed, CROP, 5).tolist()
-    if not settings.enabled or chance >= settings.crop:
+    if chance >= settings.crop:
         return None
     low, high = settings.crop_area
     share = low + area * (high - low)

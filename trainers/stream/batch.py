@@ -7,19 +7,23 @@ always padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.stream.augment import TileSample
+from trainers.stream.augment import Photo, TileSample
 from trainers.stream.tagtable import TagTable
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
 CAPACITY, PHOTO_CAPACITY = 16, 8
+#: Each tensor of a batch begins at a multiple of so many bytes of its buffer.
+ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class TileBatch:
     corrupt: list[str]  # one message a sample that could not be read
     weight: float  # share of this part in its global batch's samples, times the number of parts: 1 but for tails
     valid: Tensor  # bool [B] False: padding of the epoch's tail, or a corrupt sample
+    source: Tensor  # i64 [B] number of the dataset among those of the stream, -1 in a masked slot
     seed: Tensor  # i64 [B] draws of the slot: f(seed, epoch, position)
     lonlat: Tensor  # f64 [B,2] centre, degrees
     bbox: Tensor  # f64 [B,4] west, south, east, north, degrees
@@ -82,16 +87,79 @@ class TileBatch:
         return sum(1 for key in self.key if key)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TileBatch:
-        """The batch with its tensors on ``device``."""
+        """The batch with its tensors on ``device``; one copy of one buffer where they share it, as packed ones do."""
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TileBatch:
         """The batch with its tensors in page-locked memory."""
         return self._map(lambda t: t.pin_memory())
 
-    def _map(self, change) -> TileBatch:  # type: ignore[no-untyped-def]
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: change(value) for name, value in tensors.items()})
+    def _map(self, change: Callable[[Tensor], Tensor]) -> TileBatch:
+        tensors: dict[str, Any] = dict(self._tensors())
+        buffer = _shared(tensors.values())
+        if buffer is None:
+            moved: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+            return replace(self, **moved)
+        views: dict[str, Any] = dict(_views(change(buffer), {name: _layout(t) for name, t in tensors.items()}))
+        return replace(self, **views)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Between processes a packed batch travels as one shared buffer, not as thirty."""
+        tensors = self._tensors()
+        buffer = _shared(tensors.values())
+        if buffer is None:
+            return {"rest": self.__dict__, "layout": {}, "buffer": None}
+        rest = {name: value for name, value in self.__dict__.items() if name not in tensors}
+        return {"rest": rest, "layout": {name: _layout(t) for name, t in tensors.items()}, "buffer": buffer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["rest"])
+        if state["buffer"] is not None:
+            self.__dict__.update(_views(state["buffer"], state["layout"]))
+
+
+Layout = tuple[int, torch.dtype, tuple[int, ...]]  # first byte in the buffer, type, shape
+
+
+def _layout(tensor: Tensor) -> Layout:
+    return int(tensor.storage_offset()) * tensor.element_size(), tensor.dtype, tuple(tensor.shape)
+
+
+def _shared(tensors: Iterable[Tensor]) -> Tensor | None:
+    """The buffer u8[bytes] that all the tensors lie in, or None where they have memory of their own."""
+    held = list(tensors)
+    storage = held[0].untyped_storage()
+    if any(t.untyped_storage().data_ptr() != storage.data_ptr() or not t.is_contiguous() for t in held):
+        return None
+    return torch.empty(0, dtype=torch.uint8, device=held[0].device).set_(storage, 0, (storage.nbytes(),), (1,))
+
+
+def _views(buffer: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    """Tensors in a buffer u8[bytes]."""
+    return {
+        name: buffer[start : start + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+        for name, (start, dtype, shape) in layouts.items()
+    }
+
+
+def _allocate(
+    arrays: Mapping[str, NDArray[np.generic]], blank: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], dict[str, NDArray[np.uint8]]]:
+    """``arrays``, and u8 arrays of the shapes ``blank`` to fill, as tensors in one buffer; the latter as arrays."""
+    place = 0
+    layouts: dict[str, Layout] = {}
+    shapes = {name: (torch.from_numpy(a[..., :0]).dtype, a.shape) for name, a in arrays.items()}
+    shapes |= {name: (torch.uint8, shape) for name, shape in blank.items()}
+    for name, (dtype, shape) in shapes.items():
+        layouts[name] = (place, dtype, shape)
+        place += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+    tensors = _views(torch.empty(place, dtype=torch.uint8), layouts)
+    for name, array in arrays.items():
+        tensors[name].numpy()[...] = array
+    return tensors, {name: tensors[name].numpy() for name in blank}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +167,7 @@ class Slot:
     """One slot of a batch before packing."""
 
     key: str  # "" when masked
+    source: int  # -1 when masked
     seed: np.uint64
     lonlat: NDArray[np.float64]  # [2]
     bbox: NDArray[np.float64]  # [4]
@@ -121,25 +190,30 @@ def bucket(count: int, least: int = CAPACITY) -> int:
 def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float, corrupt: list[str]) -> TileBatch:
     """The batch of ``slots`` as a model with ``view`` takes it; ``tags`` is needed where the view reads tokens."""
     size, count = view.image_size, len(slots)
-    rs = np.zeros((count, len(view.bands), size, size), np.uint8)
-    has_rs = np.zeros(count, bool)
-    for i, slot in enumerate(slots):
-        if slot.sample is not None and slot.sample.rs is not None:
-            rs[i], has_rs[i] = slot.sample.rs, True
+    held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
+    photos = bucket(len(held), PHOTO_CAPACITY) if view.photos else 0
     arrays: dict[str, NDArray[np.generic]] = {
         "valid": np.array([s.sample is not None for s in slots], bool),
+        "source": np.array([s.source for s in slots], np.int64),
         "seed": np.array([s.seed for s in slots], np.uint64).view(np.int64),
         "lonlat": np.stack([s.lonlat for s in slots]),
         "bbox": np.stack([s.bbox for s in slots]),
         "gsd": np.stack([s.gsd for s in slots]).astype(np.float32),
         "window": np.array([s.sample.window if s.sample else (0, 0, 1, 1) for s in slots], np.float32),
-        "rs": rs,
-        "has_rs": has_rs,
+        "has_rs": np.array([s.sample is not None and s.sample.rs is not None for s in slots], bool),
         **_pack_tokens(slots, view, tags),
-        **_pack_photos(slots, view),
+        **_pack_photos(held, photos, count),
     }
+    side = view.photo_size if view.photos else 0
+    tensors, pixels = _allocate(
+        arrays, {"rs": (count, len(view.bands), size, size), "photos": (photos, 3, side, side)}
+    )  # fmt: skip
+    for i, slot in enumerate(slots):
+        pixels["rs"][i] = slot.sample.rs if slot.sample is not None and slot.sample.rs is not None else 0
+    for k, (_, photo) in enumerate(held):
+        pixels["photos"][k] = photo.pixels
+    pixels["photos"][len(held) :] = 0
     grids = {tuple(int(v) for v in s.sample.tokens.patch_grid) for s in slots if s.sample and s.sample.tokens}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     return TileBatch(
         key=[s.key for s in slots],
         corrupt=corrupt,
@@ -215,13 +289,8 @@ def _tag_weights(
     return (weight / total[node]).astype(np.float32)
 
 
-def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:
-    held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
-    capacity = bucket(len(held), PHOTO_CAPACITY) if view.photos else 0
-    side = view.photo_size if view.photos else 0
-    pixels = np.zeros((capacity, 3, side, side), np.uint8)
-    for k, (_, photo) in enumerate(held):
-        pixels[k] = photo.pixels
+def _pack_photos(held: Sequence[tuple[int, Photo]], capacity: int, count: int) -> dict[str, NDArray]:
+    """All of the photos, each with its slot, but their pixels."""
     xy = np.full((capacity, 2), 0.5, np.float32)
     lonlat = np.zeros((capacity, 2))
     heading = np.full(capacity, np.nan, np.float32)
@@ -230,11 +299,8 @@ def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:
         lonlat[: len(held)] = [(p.lon, p.lat) for _, p in held]
         heading[: len(held)] = [p.heading for _, p in held]
     return {
-        "photos": pixels,
         "photo_valid": np.arange(capacity) < len(held),
-        "photo_sample": _padded(
-            [np.array([i for i, _ in held], np.int64)], capacity, len(slots), np.zeros(0, np.int64)
-        ),
+        "photo_sample": _padded([np.array([i for i, _ in held], np.int64)], capacity, count, np.zeros(0, np.int64)),
         "photo_xy": xy,
         "photo_lonlat": lonlat,
         "photo_heading": heading,
