@@ -1,8 +1,9 @@
-"""JPEG decoders on images of the size that shards hold: simplejpeg, PyTurboJPEG, Pillow.
+"""JPEG decoders on images of the size that shards hold: simplejpeg, PyTurboJPEG, Pillow, torchvision's on a GPU.
 
 ``python benchmarks/stream_decode.py [--size N] [--images N] [--rounds N]`` prints one JSON line of median milliseconds
 of processor time an image, RGB in memory. ``half`` decodes for what needs half the side, at half scale where the
-decoder can. A decoder that is not installed, or lacks its library, is left out with the reason.
+decoder can. torchvision's decodes all images in one call, and its time is that of the clock until the device is done.
+A decoder that is not installed, or lacks its library or its device, is left out with the reason.
 """
 
 from __future__ import annotations
@@ -75,6 +76,23 @@ def with_pillow() -> Decode:
     return decode
 
 
+def on_gpu(data: list[bytes], rounds: int) -> float:
+    """Median milliseconds an image of torchvision's decoder on the GPU, after one round that warms."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device")
+    encoded = [torch.frombuffer(bytearray(image), dtype=torch.uint8) for image in data]
+    took = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        decode_jpeg(encoded, ImageReadMode.RGB, device="cuda")
+        torch.cuda.synchronize()
+        took.append((time.perf_counter() - begin) / len(data) * 1e3)
+    return statistics.median(took[1:])
+
+
 def milliseconds(decode: Decode, data: list[bytes], least: int, rounds: int) -> float:
     """Median over the rounds, after one that warms."""
     took = []
@@ -105,6 +123,10 @@ def main() -> None:
             "full_ms": round(milliseconds(decode, data, 0, options.rounds), 3),
             "half_ms": round(milliseconds(decode, data, options.size // 2, options.rounds), 3),
         }
+    try:
+        results["torchvision on the GPU"] = {"full_ms": round(on_gpu(data, options.rounds), 3)}
+    except (ImportError, RuntimeError, OSError) as error:
+        results["torchvision on the GPU"] = {"skipped": str(error).splitlines()[0]}
     print(json.dumps({
         "race": "stream_decode", "size": options.size, "bytes": round(statistics.mean(map(len, data))),
         "rounds": options.rounds, "results": results,

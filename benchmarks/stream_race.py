@@ -1,7 +1,9 @@
 """The stream against its peers over the same samples: raw bytes, decoded batches, decoded and augmented batches.
 
-``python benchmarks/stream_race.py [--race raw|decoded|augmented] [--samples N] [--rounds N] [--peers a,b]`` prints one
-JSON line of median samples a second. Every peer runs in a virtual environment of its own, made on the first call under
+``python benchmarks/stream_race.py [--race raw|decoded|augmented] [--samples N] [--rounds N] [--passes N]
+[--peers a,b]`` prints one JSON line of median samples a second of the clock, and a second of processor time of the
+process and its loaders. The columns run one after another, the whole row ``--passes`` times, and a ratio is the median
+of those of the passes. Every peer runs in a virtual environment of its own, made on the first call under
 ``GEOSHARDS_CACHE`` (default data/cache) ``/peers``; one that cannot be installed or does not run is left out with the
 reason. All read the same image and token bytes: from the shards, or written once in the peer's own format.
 
@@ -43,8 +45,8 @@ PEERS = {
 #: What the decoding that all share needs.
 SHARED = ["torch==2.13.0", "simplejpeg", "Pillow", "safetensors", "pyarrow", "PyYAML", "fsspec", "numpy"]
 BATCH, SIZE, WORKERS = 64, 256, 2
-#: Seconds that a column may take.
-LONGEST = 400
+#: Seconds that a round lasts at least, and that a column may take.
+SHORTEST, LONGEST = 0.5, 400
 
 
 def view() -> Any:
@@ -74,13 +76,13 @@ class Collate:
         from trainers.stream.augment import TileSample, augment, draw_window
         from trainers.stream.batch import Slot, pack
         from trainers.stream.decode import decode_rgb, resize
-        from trainers.stream.sample import cut
+        from trainers.stream.sample import Cut, cut_each
 
         how, slots = settings(self.race), []
         for rs, osm in samples:
             seed = np.uint64(np.random.randint(0, 1 << 62))
             tokens = OsmTokens.from_bytes(osm)
-            window, tokens, _ = cut(draw_window(seed, how), tokens, [], seed)
+            (window, tokens, *_), *_ = cut_each([Cut(draw_window(seed, how), tokens, [], int(seed))])
             image = resize(decode_rgb(rs, "rs.jpg"), SIZE, window)
             sample = augment(TileSample(image, tokens, ()), seed, how)
             slots.append(Slot("k", 0, seed, np.zeros(2), np.zeros(4), np.ones(2), sample))
@@ -315,6 +317,17 @@ def size_of(batch: Any) -> int:
     return len(batch[0]) if isinstance(batch, tuple) else len(batch.key)
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process and its loader processes: those of its session, which it leads."""
+    ticks, session = 0, os.getsid(0)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and stat.parent.name != str(os.getpid()):
+                ticks += sum(int(v) for v in fields[11:15])  # user and system time, and that of ended children
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def column(name: str, data: Path, race: str, work: Path, samples: int, rounds: int) -> None:
     """Run one column in this process and print its rates."""
     import torch
@@ -325,11 +338,11 @@ def column(name: str, data: Path, race: str, work: Path, samples: int, rounds: i
     batches = iter(function(data, race, work))
     rates = []
     for round_ in range(rounds + 1):
-        begin, begin_cpu, seen = time.perf_counter(), time.process_time(), 0
-        while seen < samples:
+        begin, begin_cpu, seen = time.perf_counter(), cpu_seconds(), 0
+        while seen < samples or time.perf_counter() - begin < SHORTEST:
             seen += size_of(next(batches))
         if round_:  # the first warms the page cache and starts the processes
-            rates.append((seen / (time.perf_counter() - begin), seen / (time.process_time() - begin_cpu)))
+            rates.append((seen / (time.perf_counter() - begin), seen / (cpu_seconds() - begin_cpu)))
     print("RATES " + json.dumps(rates), flush=True)
     os._exit(0)  # some loaders never end by themselves
 
@@ -358,8 +371,8 @@ def finish(words: list[str], work: Path) -> tuple[str, str]:
     return (work / "out").read_text(), (work / "err").read_text()
 
 
-def run(name: str, options: argparse.Namespace, data: Path, work: Path, cache: Path) -> dict[str, Any]:
-    """Median rates of one column, or why there is none."""
+def run(name: str, options: argparse.Namespace, data: Path, work: Path, cache: Path) -> list[list[float]] | str:
+    """Rates of one column, by the clock and by processor time, or why there are none."""
     try:
         python = Path(sys.executable) if name == "geoshards" else environment(name, cache)
         words = [str(python), __file__, "--column", name, "--race", options.race, "--keep", str(data)]
@@ -367,14 +380,21 @@ def run(name: str, options: argparse.Namespace, data: Path, work: Path, cache: P
         said, complaint = finish(words, work)
         lines = [line for line in said.splitlines() if line.startswith("RATES ")]
         if not lines:
-            return {"skipped": (complaint.strip().splitlines() or ["it printed nothing"])[-1][:200]}
-        rates = json.loads(lines[-1][6:])
-        medians = {"samples_per_second": round(statistics.median(r for r, _ in rates))}
-        if options.race == "raw":
-            medians["samples_per_cpu_second"] = round(statistics.median(c for _, c in rates))
-        return medians
+            return (complaint.strip().splitlines() or ["it printed nothing"])[-1][:200]
+        return list(json.loads(lines[-1][6:]))
     except (subprocess.SubprocessError, OSError) as error:
-        return {"skipped": str(error)[:200]}
+        return str(error)[:200]
+
+
+def median(rates: list[list[list[float]]], which: int) -> int:
+    """Median rate over all passes and rounds."""
+    return round(statistics.median(rate[which] for run_ in rates for rate in run_))
+
+
+def ratio(ours: list[list[list[float]]], theirs: list[list[list[float]]], which: int) -> float:
+    """Median over the passes of the ratio of their medians: what slows a pass slows both."""
+    pairs = [[statistics.median(r[which] for r in run_) for run_ in pair] for pair in zip(ours, theirs, strict=True)]
+    return round(statistics.median(a / b for a, b in pairs), 2)
 
 
 def main() -> None:
@@ -382,7 +402,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--race", choices=("raw", "decoded", "augmented"), default="raw")
     parser.add_argument("--samples", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--column", help=argparse.SUPPRESS)
@@ -392,7 +413,7 @@ def main() -> None:
         column(options.column, options.keep, options.race, options.work, options.samples, options.rounds)
     from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
-    cache = Path(os.environ.get("GEOSHARDS_CACHE", "data/cache")).absolute()
+    cache, load = Path(os.environ.get("GEOSHARDS_CACHE", "data/cache")).absolute(), round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:
         work = (options.keep or Path(folder)).absolute()
         data = work / "data"
@@ -402,16 +423,30 @@ def main() -> None:
             )
             write_dataset(data, synthetic)
         peers = options.peers.split(",")
-        results = {name: run(name, options, data, work, cache) for name in ("geoshards", *peers)}
-    ours = results["geoshards"].get("samples_per_second", 0)
-    ratios = {
-        name: round(ours / r["samples_per_second"], 2)
-        for name, r in results.items() if name != "geoshards" and "samples_per_second" in r
-    }  # fmt: skip
+        rates: dict[str, list[list[list[float]]]] = {name: [] for name in ("geoshards", *peers)}
+        skipped: dict[str, str] = {}
+        for _ in range(options.passes):
+            for name in [n for n in rates if n not in skipped]:
+                found = run(name, options, data, work, cache)
+                if isinstance(found, str):
+                    skipped[name] = found
+                else:
+                    rates[name].append(found)
+    if "geoshards" in skipped:
+        raise SystemExit(f"error: {skipped['geoshards']}")
+    raced = {name: found for name, found in rates.items() if name not in skipped}
+    ours = raced["geoshards"]
     print(json.dumps({
-        "race": f"stream_{options.race}", "samples": options.samples, "rounds": options.rounds, "batch": BATCH,
-        "workers": 0 if options.race == "raw" else WORKERS, "load_before": round(os.getloadavg()[0], 1),
-        "results": results, "ours_over": ratios,
+        "race": f"stream_{options.race}", "samples": options.samples, "rounds": options.rounds,
+        "passes": options.passes, "batch": BATCH, "workers": 0 if options.race == "raw" else WORKERS,
+        "load_before": load,
+        "results": {
+            name: {"samples_per_second": median(found, 0), "samples_per_cpu_second": median(found, 1)}
+            for name, found in raced.items()
+        },
+        "ours_over": {n: ratio(ours, found, 0) for n, found in raced.items() if n != "geoshards"},
+        "ours_over_by_cpu": {n: ratio(ours, found, 1) for n, found in raced.items() if n != "geoshards"},
+        "skipped": skipped,
     }))  # fmt: skip
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from trainers.stream.augment import Photo, TileSample
+from trainers.stream.pixels import LOOK, look_row, show
 from trainers.stream.tagtable import TagTable
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
@@ -52,7 +54,9 @@ class TileBatch:
     bbox: Tensor  # f64 [B,4] west, south, east, north, degrees
     gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image, as lonlat and bbox of the whole footprint
     window: Tensor  # f32 [B,4] left, top, right, bottom of what is shown, normalised coordinates of the footprint
-    rs: Tensor  # u8 [B,C,S,S]
+    image_size: int  # S, pixels a side of the image that a model takes
+    look: Tensor  # f64 [B,13] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
+    rs: Tensor  # u8 [B,C,S,S]; [B,C,H,W], each image in the corner of its slot, where something is left
     has_rs: Tensor  # bool [B]
     node_valid: Tensor  # bool [N]
     node_sample: Tensor  # i64 [N] slot, B in padding
@@ -87,8 +91,14 @@ class TileBatch:
         return sum(1 for key in self.key if key)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TileBatch:
-        """The batch with its tensors on ``device``; one copy of one buffer where they share it, as packed ones do."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        """The batch with its tensors on ``device``; one copy of one buffer where they share it, as packed ones do.
+
+        What was left to do to the images is done there.
+        """
+        moved = self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        if not moved.look.shape[1]:
+            return moved
+        return replace(moved, rs=show(moved.rs, moved.look, moved.image_size), look=moved.look[:, :0])
 
     def pin_memory(self) -> TileBatch:
         """The batch with its tensors in page-locked memory."""
@@ -156,10 +166,18 @@ def _allocate(
     for name, (dtype, shape) in shapes.items():
         layouts[name] = (place, dtype, shape)
         place += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-    tensors = _views(torch.empty(place, dtype=torch.uint8), layouts)
+    tensors = _views(_buffer(place), layouts)
     for name, array in arrays.items():
         tensors[name].numpy()[...] = array
     return tensors, {name: tensors[name].numpy() for name in blank}
+
+
+def _buffer(size: int) -> Tensor:
+    """u8[size] to fill; a loader process takes shared memory, so that the batch need not be copied into it."""
+    if get_worker_info() is None:
+        return torch.empty(size, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(size)  # as torch's own collation does
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (size,), (1,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,15 +219,22 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         "gsd": np.stack([s.gsd for s in slots]).astype(np.float32),
         "window": np.array([s.sample.window if s.sample else (0, 0, 1, 1) for s in slots], np.float32),
         "has_rs": np.array([s.sample is not None and s.sample.rs is not None for s in slots], bool),
+        "look": _pack_looks(slots),
         **_pack_tokens(slots, view, tags),
         **_pack_photos(held, photos, count),
     }
+    images = [s.sample.rs if s.sample is not None else None for s in slots]
+    shapes = [(size, size) if i is None or not arrays["look"].size else i.shape[1:] for i in images]
+    height, width = np.max(shapes, 0).tolist()
     side = view.photo_size if view.photos else 0
     tensors, pixels = _allocate(
-        arrays, {"rs": (count, len(view.bands), size, size), "photos": (photos, 3, side, side)}
+        arrays, {"rs": (count, len(view.bands), height, width), "photos": (photos, 3, side, side)}
     )  # fmt: skip
-    for i, slot in enumerate(slots):
-        pixels["rs"][i] = slot.sample.rs if slot.sample is not None and slot.sample.rs is not None else 0
+    for i, image in enumerate(images):
+        if image is None or image.shape[1:] != (height, width):
+            pixels["rs"][i] = 0
+        if image is not None:
+            pixels["rs"][i, :, : image.shape[1], : image.shape[2]] = image
     for k, (_, photo) in enumerate(held):
         pixels["photos"][k] = photo.pixels
     pixels["photos"][len(held) :] = 0
@@ -218,9 +243,21 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         key=[s.key for s in slots],
         corrupt=corrupt,
         weight=weight,
+        image_size=size,
         patch_grid=min(grids) if grids else (0, 0),  # type: ignore[arg-type]  # two integers
         **tensors,
     )
+
+
+def _pack_looks(slots: Sequence[Slot]) -> NDArray[np.float64]:
+    """What is left to do to each image; no columns where nothing is."""
+    samples = [s.sample for s in slots]
+    if not any(s is not None and s.look is not None for s in samples):
+        return np.zeros((len(slots), 0))
+    return np.array([
+        look_row(s.look, *s.rs.shape[1:]) if s is not None and s.rs is not None and s.look else [0.0] * LOOK
+        for s in samples
+    ])  # fmt: skip
 
 
 def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, like: NDArray[np.generic]) -> NDArray:

@@ -105,12 +105,20 @@ def resize(image: Pixels, size: int, window: Window | None = None) -> Pixels:
         return image
     height, width = image.shape[1:]
     left, top, right, bottom = window or (0.0, 0.0, 1.0, 1.0)
-    box = left * width, top * height, min(right * width, width), min(bottom * height, height)
+    left, right, top, bottom = left * width, min(right * width, width), top * height, min(bottom * height, height)
+    reach = 2 * max(1.0, (bottom - top) / size)
+    first, last = max(0, math.floor(top - reach)), min(height, math.ceil(bottom + reach))
+
+    def scaled(picture: Image.Image) -> NDArray[np.uint8]:
+        # Along x, then along y, as two calls: in one, Pillow's version decides the order, and 8 bits keep its trace.
+        across = picture.resize((size, last - first), Image.Resampling.BICUBIC, box=(left, 0, right, last - first))
+        box = 0, top - first, size, bottom - first
+        return np.asarray(across.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
     if image.shape[0] == 3:
-        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)).transpose(2, 0, 1)
-    bands = [np.asarray(Image.fromarray(b).resize((size, size), Image.Resampling.BICUBIC, box=box)) for b in image]
-    return np.stack(bands)
+        rows = np.ascontiguousarray(image[:, first:last].transpose(1, 2, 0))
+        return scaled(Image.fromarray(rows)).transpose(2, 0, 1)
+    return np.stack([scaled(Image.fromarray(band)) for band in image[:, first:last]])
 
 
 def to_uint8(raster: NDArray[Any], bands: list[str]) -> Pixels:

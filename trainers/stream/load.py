@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,13 +10,13 @@ import numpy as np
 from schemas.errors import CorruptSampleError
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
-from trainers.stream.augment import AugmentSettings
+from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.flat import Mapped
 from trainers.stream.index import Index
 from trainers.stream.read import Members, ShardReader
 from trainers.stream.remote import CacheSettings, Range
-from trainers.stream.sample import Decoder
+from trainers.stream.sample import Decoder, Encoded
 from trainers.stream.schedule import Chosen, Pool, Request, Schedule
 from trainers.stream.tagtable import TagTable
 from trainers.stream.tokens import parse_tokens
@@ -36,9 +36,10 @@ class BatchLoader:
         tags: TagTable | None,
         augmentation: AugmentSettings,
         cache: CacheSettings | None = None,
+        on_device: bool = False,
     ) -> None:
         self.indexes, self.schedule = list(indexes), schedule
-        self.view, self.tags, self.decoder = view, tags, Decoder(view, augmentation)
+        self.view, self.tags, self.decoder = view, tags, Decoder(view, augmentation, on_device)
         self._readers = [ShardReader(index, cache) for index in indexes]
         self._blocks: dict[tuple[int, int], list[Range]] = {}
 
@@ -46,10 +47,11 @@ class BatchLoader:
         chosen = self.schedule.choose(request)
         members = self._read(chosen)
         corrupt: list[str] = []
-        held = [(i, bytes(m[OSM_TOKENS])) for i, m in enumerate(members) if isinstance(m, dict) and OSM_TOKENS in m]
+        held = [(i, m[OSM_TOKENS]) for i, m in enumerate(members) if isinstance(m, dict) and OSM_TOKENS in m]
         parsed = parse_tokens([data for _, data in held])
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
-        slots = [self._slot(chosen, i, members[i], tokens.get(i), corrupt) for i in range(len(members))]
+        shown = self._decode(chosen, members, tokens)
+        slots = [self._slot(chosen, i, shown.get(i), corrupt) for i in range(len(members))]
         batch = pack(slots, self.view, self.tags, chosen.weight, corrupt)
         for mapped in (*(i.arrays for i in self.indexes), *self.schedule.pools):
             if isinstance(mapped, Mapped | Pool):
@@ -86,29 +88,37 @@ class BatchLoader:
         """Members of a sample that are read at once; photos of local shards when it is known which are shown."""
         return self.decoder.wanted(self.indexes[source].names(sample), seed, not self._readers[source].local)
 
-    def _slot(
+    def _decode(
         self,
         chosen: Chosen,
-        i: int,
-        members: Members | CorruptSampleError | None,
-        tokens: OsmTokens | CorruptSampleError | None,
-        corrupt: list[str],
-    ) -> Slot:
+        members: Sequence[Members | CorruptSampleError | None],
+        tokens: Mapping[int, OsmTokens | CorruptSampleError],
+    ) -> dict[int, TileSample | CorruptSampleError]:
+        """What each slot that is not masked shows, or why it cannot."""
+        found: dict[int, TileSample | CorruptSampleError] = {}
+        sound: list[int] = []
+        encoded: list[Encoded] = []
+        for i, (data, own) in enumerate((m, tokens.get(i)) for i, m in enumerate(members)):
+            source, sample = int(chosen.source[i]), int(chosen.sample[i])
+            if isinstance(data, CorruptSampleError):
+                found[i] = data
+            elif isinstance(own, CorruptSampleError):
+                found[i] = own
+            elif data is not None:
+                more = partial(self._readers[source].one, sample)
+                encoded.append(Encoded(self.indexes[source].names(sample), data, own, chosen.seed[i], more))
+                sound.append(i)
+        return found | dict(zip(sound, self.decoder.decode(encoded), strict=True))
+
+    def _slot(self, chosen: Chosen, i: int, shown: TileSample | CorruptSampleError | None, corrupt: list[str]) -> Slot:
         source, sample, seed = int(chosen.source[i]), int(chosen.sample[i]), chosen.seed[i]
-        if members is None:
+        if shown is None:
             return Slot("", -1, seed, np.zeros(2), np.zeros(4), np.ones(2), None)
         index = self.indexes[source]
         place = (index.arrays["lonlat"][sample], index.arrays["bbox"][sample], index.arrays["gsd"][sample])
         key = index.key(sample)
-        try:
-            if isinstance(members, CorruptSampleError):
-                raise members
-            if isinstance(tokens, CorruptSampleError):
-                raise tokens
-            more = partial(self._readers[source].one, sample)
-            shown = self.decoder.decode(index.names(sample), members, tokens, seed, more)
-            return Slot(key, source, seed, *place, shown)
-        except CorruptSampleError as error:
+        if isinstance(shown, CorruptSampleError):
             where = f"{index.root}: " if len(self.indexes) > 1 else ""
-            corrupt.append(f"{where}{key}: {error}")
+            corrupt.append(f"{where}{key}: {shown}")
             return Slot("", -1, seed, *place, None)
+        return Slot(key, source, seed, *place, shown)

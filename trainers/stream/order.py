@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,8 @@ class Order:
     near: int = 4  # near: neighbours that stay together
 
     def __post_init__(self) -> None:
+        if self.shuffle not in get_args(Shuffle):
+            raise ConfigError(f"stream.shuffle={self.shuffle}: choose one of {', '.join(get_args(Shuffle))}")
         for name in ("block", "window", "strata", "near"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"stream.{name}={getattr(self, name)} must be at least 1")

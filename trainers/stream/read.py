@@ -38,7 +38,7 @@ class ShardReader:
 
     def __init__(self, index: Index, cache: CacheSettings | None = None) -> None:
         self.index, self.cache = index, cache or CacheSettings()
-        self._open: dict[int, tuple[FileIO, int]] = {}  # with its length; the first opened is closed first
+        self._open: dict[int, tuple[FileIO, int, int]] = {}  # its number, its length; the first opened is closed first
         self._chosen: dict[tuple[int, tuple[str, ...] | None], Picks] = {}
         self._most = _most_open()
         self._root = fsspec.core.strip_protocol(index.root)
@@ -74,8 +74,7 @@ class ShardReader:
         found: list[Members | CorruptSampleError] = []
         for i, (first, (a, b)) in enumerate(zip(ends[:-1].tolist(), keys, strict=True)):
             picks = self._picks(layouts[i], None if wanted is None else tuple(wanted[i]))
-            places = [(name, suffix, starts[first + k], sizes[first + k]) for k, name, suffix in picks]
-            found.append(self._members(text[a:b].tobytes(), shards[i], places, held))
+            found.append(self._members(text[a:b].tobytes(), shards[i], picks, starts, sizes, first, held))
         return found
 
     def _picks(self, layout: int, wanted: tuple[str, ...] | None) -> Picks:
@@ -88,26 +87,28 @@ class ShardReader:
         return picks
 
     def _members(
-        self, key: bytes, shard: int, places: list[tuple[str, bytes, int, int]], held: _Ranges | None
-    ) -> Members | CorruptSampleError:
-        """Contents at ``places`` (name, end of the full name, offset, size) of one shard."""
-        if not places:
+        self, key: bytes, shard: int, picks: Picks, starts: list[int], sizes: list[int], first: int,
+        held: _Ranges | None,
+    ) -> Members | CorruptSampleError:  # fmt: skip
+        """Contents of the ``picks`` of one sample, whose members' offsets and sizes begin at ``first``."""
+        if not picks:
             return {}
-        low = min([start for _, _, start, _ in places]) - HEADER
-        high = max([start + size for _, _, start, size in places])
-        if high - low > MAX_GAP and high - low > MAX_GAP + sum(size for *_, size in places):
-            parts = [self._members(key, shard, [place], held) for place in places]
+        last = first + picks[-1][0]  # members are listed as they lie
+        low, high = starts[first + picks[0][0]] - HEADER, starts[last] + sizes[last]
+        if high - low > MAX_GAP and high - low > MAX_GAP + sum(sizes[first + k] for k, *_ in picks):
+            parts = [self._members(key, shard, [pick], starts, sizes, first, held) for pick in picks]
             fault = next((p for p in parts if isinstance(p, CorruptSampleError)), None)
             return fault or {name: content for part in parts for name, content in part.items()}  # type: ignore[union-attr]
         data = b"" if low < 0 else self._pread(shard, low, high) if held is None else held.read(shard, low, high)
         view, length = memoryview(data), len(data)
         members: Members = {}
-        for name, suffix, start, size in places:
-            at = start - low
-            if at + size > length or not data.startswith(key + suffix, at - HEADER):
-                fault_text = _fault(data[at - HEADER : at], key + suffix)
+        for k, name, suffix in picks:
+            at = starts[first + k] - low
+            end = at + sizes[first + k]
+            if at < HEADER or end > length or not data.startswith(key + suffix, at - HEADER):
+                fault_text = _fault(data[max(0, at - HEADER) : max(0, at)], key + suffix)
                 return CorruptSampleError(f"{self.index.shard_names[shard]}: {fault_text}")
-            members[name] = view[at : at + size]
+            members[name] = view[at:end]
         return members
 
     def one(self, sample: int, names: Sequence[str]) -> Members:
@@ -153,23 +154,24 @@ class ShardReader:
     def _pread(self, shard: int, low: int, high: int) -> bytes:
         """Bytes of a local shard, fewer where it ends. Mapped memory would crash where a file shrinks, and count every
         page of the page cache that it touched as the process's own."""
-        file, length = self._open.get(shard) or self._opened(shard)
-        high = min(high, length)
-        data = os.pread(file.fileno(), max(0, high - low), low)
+        _, number, length = self._open.get(shard) or self._opened(shard)
+        if high > length:
+            high = max(low, length)
+        data = os.pread(number, high - low, low)
         while low + len(data) < high:  # a signal or a network file system may cut a read short
-            more = os.pread(file.fileno(), high - low - len(data), low + len(data))
+            more = os.pread(number, high - low - len(data), low + len(data))
             if not more:
                 break
             data += more
         return data
 
-    def _opened(self, shard: int) -> tuple[FileIO, int]:
+    def _opened(self, shard: int) -> tuple[FileIO, int, int]:
         path = f"{self._root}/shards/{self.index.shard_names[shard]}"
         try:
             file = open(path, "rb", 0)  # noqa: SIM115  # stays open
         except FileNotFoundError:
             raise DatasetError(f"{path} is missing; copy or build the shard again") from None
-        self._open[shard] = (file, os.fstat(file.fileno()).st_size)
+        self._open[shard] = (file, file.fileno(), os.fstat(file.fileno()).st_size)
         if len(self._open) > self._most:
             self._open.pop(next(iter(self._open)))[0].close()
         return self._open[shard]

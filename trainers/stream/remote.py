@@ -171,7 +171,7 @@ class RemoteShards:
                     last = f"{type(answer).__name__}: {answer}"
                     continue
                 done[i] = bytes(answer)
-                if len(answer) < requests[i].end - requests[i].start:
+                if len(answer) < requests[i].end - requests[i].start and not self._ends(paths[i], requests[i], answer):
                     again.append(i)
             left = again
             if not left:
@@ -183,6 +183,14 @@ class RemoteShards:
                 "resume=auto"
             )
         return [blob or b"" for blob in done]  # what stays short is where the shard ends
+
+    def _ends(self, path: str, request: Range, answer: bytes) -> bool:
+        """Whether the shard itself ends where a short answer does; False where the store does not say."""
+        try:
+            size = self._fs.info(path).get("size")
+        except (OSError, RuntimeError, ValueError):
+            return False
+        return size is not None and max(0, int(size) - request.start) == len(answer)
 
 
 def _cut(r: Range) -> list[Range]:

@@ -95,6 +95,9 @@ class Pool:
         def build(fresh: Path) -> dict[str, Any]:
             found = _sequence(indexes, along)
             store(fresh, "sequence", len(found), found)[:] = found
+            for index in indexes:
+                if isinstance(index.arrays, Mapped):
+                    index.arrays.release()
             return {}
 
         try:

@@ -6,15 +6,18 @@ only what was handed out counts as consumed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import pairwise
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -34,6 +37,8 @@ from trainers.stream.schedule import Request, Schedule
 from trainers.stream.state import check_state, source_state
 from trainers.stream.tagtable import TagWeight, open_tag_table
 
+#: Where the pixels of images are made; see trainers.stream.pixels.
+Pixels = Literal["workers", "device"]
 #: Slots after which a stream that is mostly corrupt is refused, however small the dataset.
 _ENOUGH = 8
 #: Pairs of samples that the share of neighbours is counted over.
@@ -54,6 +59,7 @@ class StreamSettings:
     workers: int | None = None  # loader processes a rank; 0 reads in the training process; none: by the hardware
     prefetch: int = 2  # batches each loader process makes ahead
     start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
+    pixels: Pixels = "workers"  # where images are scaled, turned and coloured: workers; or device, batched
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
     cache: str = "auto"  # where ranges of remote shards are kept: auto: GEOSHARDS_CACHE/stream; none; or a folder
     cache_gb: float = 20.0  # most that the cache holds, for all processes of a machine together
@@ -97,7 +103,8 @@ class _Requests(Dataset[TileBatch]):
 GRACE = 15
 
 
-def _start_worker(_worker: int) -> None:
+def _start_worker(_worker: int, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)  # a fork server has that of its own start, perhaps without a store's credentials
     torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
     # Signals go to the whole group: the trainer finishes its step and saves while its loader processes live on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -173,7 +180,10 @@ class GeoStream(IterableDataset[TileBatch]):
             indexes, given.weights, settings.order, seed=seed, batch_size=batch_size, parts=self.parts
         )
         cache = CacheSettings(settings.cache, settings.cache_gb)
-        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache)
+        if settings.pixels not in get_args(Pixels):
+            raise ConfigError(f"stream.pixels={settings.pixels}: choose {' or '.join(get_args(Pixels))}")
+        on_device = settings.pixels == "device"
+        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache, on_device)
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
         self.corrupt: list[str] = []
@@ -307,15 +317,18 @@ class GeoStream(IterableDataset[TileBatch]):
             return
         if self.settings.start_method not in ("forkserver", "spawn"):
             raise ConfigError(f"stream.start_method={self.settings.start_method}: choose forkserver or spawn")
+        context = multiprocessing.get_context(self.settings.start_method)
+        if isinstance(context, ForkServerContext):  # loader processes are forks of one that has imported this
+            context.set_forkserver_preload(["__main__", "torch", __name__])
         loader: DataLoader[TileBatch] = DataLoader(
             _Requests(self._loader),
             batch_size=None,
             sampler=requests,  # any iterable of indices serves
             num_workers=workers,
             prefetch_factor=self.settings.prefetch,
-            multiprocessing_context=self.settings.start_method,
+            multiprocessing_context=context,
             pin_memory=self._pin,
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, environment=dict(os.environ)),
         )
         batches = iter(loader)
         try:

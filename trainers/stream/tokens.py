@@ -26,8 +26,8 @@ _TENSORS = {
 }
 
 
-def parse_tokens(buffers: Sequence[bytes]) -> list[OsmTokens | CorruptSampleError]:
-    """Tokens of each ``osm.safetensors``, or what is wrong with it."""
+def parse_tokens(buffers: Sequence[bytes | memoryview]) -> list[OsmTokens | CorruptSampleError]:
+    """Tokens of each ``osm.safetensors``, as views of its buffer, or what is wrong with it."""
     parsed = [_parse(data) for data in buffers]
     sound = [t for t in parsed if t is not None]
     if _consistent(sound):
@@ -35,18 +35,18 @@ def parse_tokens(buffers: Sequence[bytes]) -> list[OsmTokens | CorruptSampleErro
     return [_alone(data) for data in buffers]
 
 
-def _alone(data: bytes) -> OsmTokens | CorruptSampleError:
+def _alone(data: bytes | memoryview) -> OsmTokens | CorruptSampleError:
     try:
-        return OsmTokens.from_bytes(data)
+        return OsmTokens.from_bytes(bytes(data))
     except CorruptSampleError as error:
         return error
 
 
-def _parse(data: bytes) -> OsmTokens | None:
+def _parse(data: bytes | memoryview) -> OsmTokens | None:
     """The tensors as views of the buffer, if types, dimensions and shapes are as they should be."""
     try:
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
+        header = json.loads(bytes(data[8:start]))
         arrays: dict[str, NDArray[np.generic]] = {}
         shapes: dict[str, list[int]] = {}
         used = start

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import ConfigError, DatasetError, DependencyError
+from schemas.errors import ConfigError, CorruptSampleError, DatasetError, DependencyError
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.order import slot_seeds
-from trainers.stream.sample import Decoder
+from trainers.stream.read import Members
+from trainers.stream.sample import Decoder, Encoded
 from trainers.stream.tagtable import TagTable
 
 
@@ -62,28 +63,34 @@ def wds_pipeline(
     if not shards:
         raise DatasetError(f"{root}/shards holds no shard; give a dataset directory")
     given = {"shardshuffle": len(shards) if shuffle else False, "seed": seed, "empty_check": False} | options
-    slots = partial(_slots, decoder=Decoder(view, augment or AugmentSettings(enabled=False)), split=split, seed=seed)
-    dataset = webdataset.WebDataset(shards, **given).compose(slots)
+    decoder = Decoder(view, augment or AugmentSettings(enabled=False))
+    dataset = webdataset.WebDataset(shards, **given).compose(partial(_of_split, split=split))
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
-    return dataset.batched(batch_size, collation_fn=partial(_batch, view=view, tags=tags))
+    return dataset.batched(batch_size, collation_fn=partial(_batch, decoder=decoder, tags=tags, seed=seed))
 
 
-def _slots(samples: Iterable[dict[str, Any]], decoder: Decoder, split: str, seed: int) -> Iterator[Slot]:
+def _of_split(samples: Iterable[dict[str, Any]], split: str) -> Iterator[tuple[str, SampleMeta, Members]]:
+    """Key, description and members of the samples of a split."""
     for held in samples:
-        data = {name: memoryview(value) for name, value in held.items() if isinstance(value, bytes)}
-        meta = SampleMeta.from_bytes(bytes(data[JSON]))
-        if meta.split != split:
-            continue
-        key = str(held["__key__"])
-        draws = slot_seeds(seed, np.frombuffer(key.encode().ljust(8)[-8:], np.int64))[0]
-        names = tuple(data)
-        taken = {name: data[name] for name in decoder.wanted(names, draws, True) if name in data}
+        meta = SampleMeta.from_bytes(held[JSON])
+        if meta.split == split:
+            yield held["__key__"], meta, {n: memoryview(v) for n, v in held.items() if isinstance(v, bytes)}
+
+
+def _batch(
+    samples: list[tuple[str, SampleMeta, Members]], decoder: Decoder, tags: TagTable | None, seed: int
+) -> TileBatch:
+    words = [key.encode().ljust(8)[-8:] for key, *_ in samples]
+    draws = slot_seeds(seed, np.frombuffer(b"".join(words), np.int64))
+    encoded = []
+    for (_, _, data), own in zip(samples, draws, strict=True):
+        taken = {name: data[name] for name in decoder.wanted(tuple(data), own, True) if name in data}
         tokens = OsmTokens.from_bytes(bytes(taken[OSM_TOKENS])) if OSM_TOKENS in taken else None
-        shown = decoder.decode(names, taken, tokens, draws, lambda _: {})
-        place = np.array([meta.lon, meta.lat]), np.array(meta.bbox), np.array(meta.gsd)
-        yield Slot(key, 0, draws, *place, shown)
-
-
-def _batch(slots: list[Slot], view: View, tags: TagTable | None) -> TileBatch:
-    return pack(slots, view, tags, 1.0, [])
+        encoded.append(Encoded(tuple(data), taken, tokens, own, lambda _: {}))
+    slots = []
+    for (key, meta, _), own, shown in zip(samples, draws, decoder.decode(encoded), strict=True):
+        if isinstance(shown, CorruptSampleError):
+            raise CorruptSampleError(f"{key}: {shown}")
+        slots.append(Slot(key, 0, own, np.array([meta.lon, meta.lat]), np.array(meta.bbox), np.array(meta.gsd), shown))
+    return pack(slots, decoder.view, tags, 1.0, [])
