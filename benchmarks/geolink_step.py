@@ -3,8 +3,8 @@
 ``python benchmarks/geolink_step.py [--sizes tiny,small,large] [--batch N] [--rounds N] [--threads N]`` prints one JSON
 line. Both sides get the same batch, the encodings of its visible patches and the same widths, draw their masks and go
 forward and backward to every weight and to the patches: node masks, graph attention, region, contrast, fusion, tag
-prediction. The ViT and its pixel decoder are the same blocks on both sides and are left out. Ours runs in its
-``released`` variant, which has the same losses and gradients (tests/trainers/test_geolink_released.py), and in ``ours``.
+prediction. The ViT and its pixel decoder are the same blocks on both sides and are left out. Ours runs as ``released``,
+which has the same losses and gradients (tests/trainers/test_geolink_released.py), and as ``ours``.
 The peer (tests/trainers/geolink_reference.py) gets its graphs collated and its node features multiplied out beforehand;
 ours does the latter in the step. torch_geometric is needed (the dev extra).
 """

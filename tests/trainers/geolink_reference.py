@@ -206,7 +206,7 @@ class Reference(nn.Module):
         """bool[n] a type: a loop over graphs, at least one node of each type."""
         result = {}
         for t in TYPES:
-            masked = torch.zeros(len(g.graph[t]), dtype=torch.bool)
+            masked = torch.zeros(len(g.graph[t]), dtype=torch.bool, device=g.graph[t].device)
             for i in range(g.count):
                 own = (g.graph[t] == i).nonzero().flatten()
                 if len(own):
@@ -226,12 +226,12 @@ class Reference(nn.Module):
 
     def region(self, g: Graphs, nodes: dict[str, Tensor]) -> Tensor:
         """f32[B,osm_dim]: the softmax runs over an axis of length 1, as released."""
-        stacked = torch.zeros(g.count, len(TYPES), self.sizes.osm_dim)
+        stacked = self.type_attention.weight.new_zeros(g.count, len(TYPES), self.sizes.osm_dim)
         for k, t in enumerate(TYPES):
             if len(nodes[t]):
                 read = self.osm_project[t](self.set2set[t](nodes[t], g.graph[t], dim_size=g.count))
                 present = g.graph[t].unique()
-                stacked[present, k] = read[present]
+                stacked[present, k] = read[present].to(stacked.dtype)
         weight = torch.softmax(self.type_attention(stacked), -1)
         return (stacked * weight).sum(1)
 
@@ -239,7 +239,7 @@ class Reference(nn.Module):
         """L_cont of section 4.1 among the samples of the batch."""
         a = F.normalize(self.image_head(tokens[:, 1:].mean(1)), dim=-1)
         b = F.normalize(self.graph_head(region), dim=-1)
-        logits, target = a @ b.T / 0.2, torch.arange(len(a))
+        logits, target = a @ b.T / 0.2, torch.arange(len(a), device=a.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
     def consistency(
@@ -257,14 +257,14 @@ class Reference(nn.Module):
             used = {"point": 1, "line": 3, "polygon": 4}[t]
             rows = [embed_positions(points[:, a] * s.grid, s.fusion_dim) for a in range(used)]
             places.append(torch.stack(rows, 1).mean(1))
-        position = torch.cat(places)
+        position = torch.cat(places).to(features.device)
         rows = []
         for i in range(g.count):
             own = (graph == i).nonzero().flatten()
             if len(own) > s.cap:
                 own = own[noise[own].argsort()[: s.cap]]
             short = (0, 0, 0, s.cap - len(own))
-            empty = torch.arange(s.cap) >= len(own)
+            empty = torch.arange(s.cap, device=own.device) >= len(own)
             rows.append((F.pad(features[own], short), F.pad(position[own], short), F.pad(target[own], short), empty))
         o, where_o, wanted, padding = (torch.stack(parts) for parts in zip(*rows, strict=True))
         where_p = torch.gather(

@@ -25,7 +25,7 @@ from trainers.stream.stream import GeoStream
 ENCODERS = {
     "gat": replace(GEOLINK, fusion_dropout=0.1),
     "gcn": replace(GEOLINK, osm_encoder="gcn"),
-    "transformer": replace(GEOLINK, osm_encoder="transformer"),
+    "transformer": replace(GEOLINK, osm_encoder="transformer", osm_nodes=8),  # most samples have more
     "learned": replace(GEOLINK, tags="learned", tag_rows=64),
 }
 every_encoder = pytest.mark.parametrize("settings", ENCODERS.values(), ids=ENCODERS)
@@ -219,7 +219,7 @@ def test_a_lone_node_is_seldom_hidden(dataset: Path) -> None:
         for rule in hidden:
             hidden[rule] += float(mask_nodes(shifted, 0.2, rule).sum() / alone.node_valid.sum()) / 40
     assert hidden[share_count] == pytest.approx(0.2, abs=0.03)
-    assert hidden[at_least_one] == 1
+    assert hidden[at_least_one] == pytest.approx(1)
 
 
 def test_samples_without_objects_train_the_image_alone(dataset: Path) -> None:

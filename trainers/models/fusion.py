@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.nodes import KINDS, DenseNodes, anchor_positions
+from trainers.models.nodes import KINDS, DenseNodes, anchor_positions, by_kind
 from trainers.models.scatter import take
 from trainers.models.vit import grid_positions, init_linear, sincos
 from trainers.stream.batch import TileBatch
@@ -100,7 +100,7 @@ class ObjectPatchFusion(nn.Module):
     def _embed_nodes(self, nodes: Tensor, kind: Tensor) -> Tensor:
         """[B,K,Dn] of ``kind`` i64[B,K] to [B,K,D], each by its kind's layer."""
         every = torch.stack([layer(nodes) for layer in self.embed_node], -2)
-        return (every * F.one_hot(kind, KINDS).to(every.dtype)[..., None]).sum(-2)
+        return (every * by_kind(kind, every.dtype)[..., None]).sum(-2)
 
     def _attend(
         self, attention: nn.Module, query: Tensor, at: Tensor, key: Tensor, at_key: Tensor, mask: Tensor | None,

@@ -21,7 +21,7 @@ from trainers.models.geolink_settings import (
     GeoLinkSettings,
     choices,
 )
-from trainers.models.losses import info_nce, masked_mean
+from trainers.models.losses import info_nce, masked_mean, mean_over_ranks
 from trainers.models.mae import MaeDecoder, PatchMask, gather_patches, mask_patches, patchify, reconstruction_loss
 from trainers.models.nodes import (
     KINDS,
@@ -107,9 +107,9 @@ class GeoLink(nn.Module):
         token, patches = tokens.split((1, tokens.shape[1] - 1), 1)
         return ImageState(token, patches, mask)
 
-    def encode_nodes(self, batch: TileBatch, masked: Tensor) -> Tensor:
-        """Node encodings f32[N,D] with the tags of ``masked`` bool[N] hidden."""
-        return self.osm(NodeInputs(batch, self.tags(batch), self.mask_token, masked))
+    def encode_nodes(self, batch: TileBatch, masked: Tensor, capacity: int | None = None) -> Tensor:
+        """Node encodings f32[N,D] with the tags of ``masked`` bool[N] hidden; ``capacity`` as in NodeInputs."""
+        return self.osm(NodeInputs(batch, self.tags(batch), self.mask_token, masked, capacity))
 
     def forward(self, batch: TileBatch) -> dict[str, Tensor]:
         w = self.weights
@@ -156,10 +156,12 @@ class GeoLink(nn.Module):
         _, objects = self.fusion(image.patches, image.mask.keep, nodes, batch, dense)
         error = (self.tag_head(objects).float() - take(node_features(batch), dense.node)).square().mean(-1)
         counted = dense.valid & valid[:, None]
+        # Where ranks share their samples they are one batch here too: a mean over all of its nodes.
+        mean = mean_over_ranks if self.gather else masked_mean
         if self.rules.cst_mean == "node":
-            return masked_mean(error, counted)
-        mean = torch.where(counted, error, torch.zeros_like(error)).sum(1) / counted.sum(1).clamp_min(1)
-        return masked_mean(mean, counted.any(1))
+            return mean(error, counted)
+        per_sample = torch.where(counted, error, torch.zeros_like(error)).sum(1) / counted.sum(1).clamp_min(1)
+        return mean(per_sample, counted.any(1))
 
     @torch.no_grad()
     def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:
@@ -186,10 +188,10 @@ class GeoLink(nn.Module):
             blocks: numbers from 0 of the ViT's blocks whose output is wanted; the paper's are 7, 11 and 15 of 24.
         """
         levels, tokens = self.vit.levels(self.norm(batch.rs), blocks)
-        encoded = self.encode_nodes(batch, torch.zeros_like(batch.node_valid))
         if nodes is None:
             counts = torch.bincount(batch.node_sample[batch.node_valid], minlength=1)
             nodes = max(1, int(counts.max()))
+        encoded = self.encode_nodes(batch, torch.zeros_like(batch.node_valid), nodes)
         dense = choose_nodes(batch, batch.node_valid, nodes)
         patch = torch.arange(self.settings.vit.grid**2, device=tokens.device).expand(len(tokens), -1)
         patches, objects = self.fusion(tokens[:, 1:], patch, encoded, batch, dense)

@@ -118,12 +118,12 @@ class Choices:
 VARIANTS: Mapping[str, Choices] = {
     "ours": Choices(
         edges="both", node_norm="node", kind_weights="softmax", mask_count="share", anchors="ours", patch_centre=0.5,
-        fused_nodes=32, fusion_last="residual", fusion_positions="queries_keys", fusion_values="updated",
+        fused_nodes=16, fusion_last="residual", fusion_positions="queries_keys", fusion_values="updated",
         cst_mean="node", image_eps=1e-6, gather=True,
     ),
     "paper": Choices(
         edges="attention", node_norm="node", kind_weights="softmax", mask_count="share", anchors="paper",
-        patch_centre=0.0, fused_nodes=32, fusion_last="none", fusion_positions="keys_values",
+        patch_centre=0.0, fused_nodes=16, fusion_last="none", fusion_positions="keys_values",
         fusion_values="original", cst_mean="sample", image_eps=1e-6, gather=True,
     ),
     "released": Choices(

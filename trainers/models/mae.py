@@ -86,6 +86,8 @@ def reconstruction_loss(predicted: Tensor, pixels: Tensor, valid: Tensor) -> Ten
 
     specs/geolink.md section 4.1. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B].
     """
-    target = (pixels - pixels.mean(-1, keepdim=True)) / (pixels.var(-1, keepdim=True) + 1e-6).sqrt()
+    centred = pixels - pixels.mean(-1, keepdim=True)
+    variance = centred.square().sum(-1, keepdim=True) / (pixels.shape[-1] - 1)
+    target = centred / (variance + 1e-6).sqrt()
     error = (predicted.float() - target).square().mean(-1)
     return masked_mean(error, valid[:, None].expand(error.shape))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from schemas.features import Kind
 from trainers.models.noise import hash32, uniform
-from trainers.models.scatter import rank_in_segment, segment_sizes, take
+from trainers.models.scatter import rank_in_segment, segment_sizes, segment_sum, take
 from trainers.models.vit import sincos
 from trainers.stream.batch import TileBatch
 
@@ -47,6 +47,7 @@ class NodeInputs:
     tags: Tensor  # f32 [U,F] the batch's distinct tags
     token: Tensor  # f32 [KINDS,F] what a masked node of each kind is
     masked: Tensor  # bool [N]
+    capacity: int | None = None  # most nodes of a sample that an encoder which pairs them all takes; None: its own
 
     def project(self, weight: Tensor) -> Tensor:
         """x W of each node's kind: ``weight`` [KINDS,F,C] to f32[N,C]."""
@@ -80,6 +81,11 @@ class LearnedTags(nn.Module):
         """f32[U,F] of the batch's distinct tags."""
         numbers = torch.arange(2, device=batch.tag_id.device)[:, None]
         return F.embedding(hash32(batch.tag_id[None], numbers, TAG_ROW) % self.rows, self.weight).sum(0)
+
+
+def by_kind(kind: Tensor, dtype: torch.dtype) -> Tensor:
+    """[...,KINDS] with 1 at each node's ``kind`` i64[...]; ``F.one_hot`` looks at the values on the host."""
+    return (kind[..., None] == torch.arange(KINDS, device=kind.device)).to(dtype)
 
 
 def node_index(batch: TileBatch) -> Tensor:
@@ -130,13 +136,18 @@ class DenseNodes:
 
 
 def choose_nodes(batch: TileBatch, chosen: Tensor, capacity: int) -> DenseNodes:
-    """Up to ``capacity`` of the nodes ``chosen`` bool[N] of each sample; beyond it a random subset by the seeds."""
+    """Up to ``capacity`` of the nodes ``chosen`` bool[N] of each sample, in the order they are stored.
+
+    Beyond the capacity the seeds choose a random subset; below it nothing is random, the order of sums included.
+    """
     samples, nodes = len(batch.valid), len(chosen)
     # Nodes not chosen go to one more segment, so that ranks count chosen nodes only.
     segment = torch.where(chosen & batch.node_valid, batch.node_sample, samples)
-    rank = rank_in_segment(_node_noise(batch, NODE_CHOICE), segment, samples + 1)
-    kept = (segment < samples) & (rank < capacity)
-    place = torch.where(kept, segment * capacity + rank, samples * capacity)
+    kept = (segment < samples) & (rank_in_segment(_node_noise(batch, NODE_CHOICE), segment, samples + 1) < capacity)
+    # Nodes lie sample by sample, so a running count less that of the samples before is the column.
+    size = segment_sum(kept.long(), batch.node_sample, samples + 1)
+    column = torch.cumsum(kept, 0) - 1 - take(torch.cumsum(size, 0) - size, batch.node_sample)
+    place = torch.where(kept, segment * capacity + column, samples * capacity)
     last = torch.full((samples * capacity + 1,), nodes - 1, dtype=torch.long, device=place.device)
     node = last.scatter(0, place, torch.arange(nodes, device=place.device))[:-1].view(samples, capacity)
     filled = torch.zeros(samples * capacity + 1, dtype=torch.bool, device=place.device)

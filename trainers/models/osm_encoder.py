@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from schemas.relations import INVERSE, Relation
-from trainers.models.nodes import KINDS, DenseNodes, NodeInputs, anchor_positions, choose_nodes
+from trainers.models.nodes import KINDS, DenseNodes, NodeInputs, anchor_positions, by_kind, choose_nodes
 from trainers.models.scatter import Segments, segment_sizes, segment_softmax, segment_sum, take
 from trainers.models.vit import Mlp, init_linear
 from trainers.stream.batch import TileBatch
@@ -149,7 +149,7 @@ class HeteroLayer(nn.Module):
         """The relations' terms of the messages f32[N,dim], from the share that each relation has of each node."""
         nodes = len(kind)
         shares = segment_sum(share, segment * RELATIONS + walk.relation, nodes * KINDS * RELATIONS)
-        placed = F.one_hot(kind, KINDS).to(shares.dtype)[:, :, None] * shares.view(nodes, 1, -1)
+        placed = by_kind(kind, shares.dtype)[:, :, None] * shares.view(nodes, 1, -1)
         terms = self.relation_message.view(KINDS, KINDS, RELATIONS, self.dim).transpose(0, 1)
         return placed.flatten(1) @ terms.reshape(-1, self.dim)
 
@@ -250,7 +250,7 @@ class NodeTransformer(nn.Module):
         batch, kind, valid = inputs.batch, inputs.batch.node_kind, inputs.batch.node_valid
         with torch.autocast(valid.device.type, enabled=False):
             x = inputs.project(self.embed) + anchor_positions(batch.anchors, self.grid, self.dim)
-        dense = choose_nodes(batch, valid, self.capacity)
+        dense = choose_nodes(batch, valid, inputs.capacity or self.capacity)
         bias = self._bias(dense, batch)
         for block in self.blocks:
             x = block(x, dense, bias)

@@ -199,7 +199,7 @@ class ViT(nn.Module):
         if not self.class_token:
             return tokens
         first = self.cls_token + self.pos_embed[:, :1]
-        return torch.cat((first.expand(len(tokens), -1, -1).to(tokens.dtype), tokens), 1)
+        return torch.cat((first.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens), 1)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.encode(self.embed(image))
