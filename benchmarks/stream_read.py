@@ -22,10 +22,13 @@ import numpy as np  # noqa: E402
 
 from trainers.stream.batch import View  # noqa: E402
 from trainers.stream.index import Index, load_index  # noqa: E402
-from trainers.stream.order import epoch_key, samples_at  # noqa: E402
+from trainers.stream.order import Order, epoch_key, places_at  # noqa: E402
 from trainers.stream.read import ShardReader  # noqa: E402
 from trainers.stream.stream import GeoStream  # noqa: E402
 from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
+
+#: Samples that are read at once.
+BATCH = 256
 
 
 def by_offset(index: Index) -> int:
@@ -33,8 +36,10 @@ def by_offset(index: Index) -> int:
     reader = ShardReader(index)
     key = epoch_key(index.content_hash, index.selection_hash, "global", 0, 0)
     total = 0
-    for sample in samples_at(np.arange(len(index)), len(index), key, "global"):
-        total += sum(map(len, reader.read(int(sample), index.member_names).values()))
+    for first in range(0, len(index), BATCH):
+        positions = np.arange(first, min(first + BATCH, len(index)))
+        for members in reader.read(places_at(positions, len(index), key, Order())):
+            total += sum(map(len, members.values()))
     return total
 
 

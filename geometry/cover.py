@@ -36,13 +36,13 @@ def split_at_grid(start: Floats, end: Floats) -> tuple[Floats, Floats, Ints]:
 
 
 def patch_cover(
-    geometry: PackedGeometry, size: tuple[int, int] | Ints, grid: tuple[int, int]
+    geometry: PackedGeometry, size: tuple[float, float] | Ints | Floats, grid: tuple[int, int]
 ) -> tuple[Ints, Ints, Floats]:
     """Incidence of objects with the cells of a grid laid over a footprint.
 
     Args:
         geometry: objects in pixels, clipped to the footprint.
-        size: footprint width, height in pixels, of all or i64[N,2] of each object's.
+        size: footprint width, height in pixels, of all or [N,2] of each object's.
         grid: rows, columns.
 
     Returns:

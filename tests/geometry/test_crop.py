@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from geometry.anchors import anchors
 from geometry.clip import line_length, signed_area
 from geometry.cover import patch_cover
-from geometry.crop import crop_tokens, summary, take_objects
+from geometry.crop import crop_each, crop_tokens, summary, take_objects
 from schemas.relations import Relation
 from schemas.tokens import OsmTokens, snap
 from tests.geometry.shapes import pack, random_line, random_polygon
@@ -90,6 +91,22 @@ def test_relations_between_survivors_stay_and_all_else_goes(
     assert [(int(cropped.osm_id[a]), int(cropped.osm_id[b])) for a, b in cropped.edges.T] == expected
     assert cropped.tag_ids.tolist() == [7 * i for i in cropped.osm_id.tolist()]
     assert cropped.region_tag_id.tolist() == sorted(cropped.tag_ids.tolist())
+
+
+@given(st.lists(st.tuples(SEEDS, POINTS, WINDOW, st.integers(2, 5)), max_size=5), st.booleans())
+def test_footprints_cropped_together_are_those_cropped_alone(
+    drawn: list[tuple[list[int], list[tuple[float, float]], tuple[float, float, float, float], int]], one_grid: bool
+) -> None:
+    parts = [tokens_of(shapes_of(s, p), (4, 4) if one_grid else (g, 4)) for s, p, _, g in drawn]
+    windows = [w for *_, w, _ in drawn]
+    sizes = [(float(g), 3.0) for *_, g in drawn]
+    together = crop_each(parts, windows, sizes, None, [g * 7 for *_, g in drawn])
+    for n, found in enumerate(together):
+        alone = crop_tokens(parts[n], windows[n], sizes[n], None, drawn[n][3] * 7)
+        for field in fields(OsmTokens):
+            a, b = getattr(alone, field.name), getattr(found, field.name)
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
 
 
 @given(SEEDS, POINTS)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from trainers.models.gair import Gair, GairLoss, GairSettings
-from trainers.models.geolink import GeoLink, GeoLinkLoss, GeoLinkSettings
+from trainers.models.geolink import GeoLink
+from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings
 from trainers.models.vit import ViTSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch

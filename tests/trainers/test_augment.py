@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio.features
 import shapely
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,21 +19,27 @@ from geometry.crop import crop_tokens
 from geometry.turn import Turn
 from schemas.errors import ConfigError
 from schemas.sample import StreetviewInfo
+from schemas.tokens import OsmTokens
 from tests.geometry.test_crop import shapes_of, tokens_of
 from tests.trainers.test_stream import VIEW, equal
 from trainers.stream.augment import (
+    WHOLE,
     AugmentSettings,
+    Look,
     Photo,
     TileSample,
     augment,
+    coloured,
+    draw_colours,
     draw_turn,
     draw_window,
     recolour,
     turned,
 )
 from trainers.stream.decode import resize
-from trainers.stream.load import cut
 from trainers.stream.order import slot_seeds
+from trainers.stream.pixels import LOOK, look_row, show
+from trainers.stream.sample import Cut, cut_each
 from trainers.stream.stream import GeoStream, StreamSettings
 
 SEEDS = slot_seeds(9, np.arange(400))
@@ -47,34 +54,96 @@ def painted(shapes: list[object], size: int) -> np.ndarray:
     return np.stack([plane] * 3)
 
 
-@pytest.mark.parametrize("number", range(12))
-def test_graph_and_picture_agree_after_a_window_and_a_turn(number: int) -> None:
-    """The picture cut, scaled and turned is the one painted from the tokens, but for the pixels on an edge."""
-    settings = AugmentSettings(crop=1.0, rotate=1.0, flip=0.5, flip_vertical=0.5, jitter=0.0)
-    shapes = [s for s in shapes_of([number, number + 1000, number + 2000], []) if "Polygon" in s.geom_type]
-    seed = SEEDS[number]
-    window, turn = draw_window(seed, settings), draw_turn(seed, settings)
-    assert window is not None
-    image = resize(painted(shapes, 512), 128, window)
-    sample = turned(TileSample(image, crop_tokens(tokens_of(shapes), window), ()), turn)
-    assert sample.rs is not None
-    assert sample.tokens is not None
-    tokens, left = sample.tokens, []
+def share(shapes: list[object], size: int, fine: int = 4) -> np.ndarray:
+    """f64[size,size]: share of each pixel, 0..255, that polygons of the unit square cover."""
+    return painted(shapes, size * fine)[0].reshape(size, fine, size, fine).mean((1, 3))
+
+
+def filled(tokens: OsmTokens) -> list[object]:
+    """What the polygons of tokens fill of the unit square."""
+    found = []
     for n in range(len(tokens)):
         fill = shapely.Polygon()
         for r in range(tokens.object_ring_offsets[n], tokens.object_ring_offsets[n + 1]):
             xy = tokens.vertices[tokens.ring_offsets[r] : tokens.ring_offsets[r + 1]] / 65535
             if len(xy) > 2:
                 fill = fill.symmetric_difference(shapely.make_valid(shapely.Polygon(xy)))
-        left.append(fill)
-    whole = shapely.union_all(left)
-    expected = painted([whole] if not whole.is_empty else [], 128)
-    differ = np.abs(expected[0].astype(int) - sample.rs[0]) > 128
-    rows, columns = np.nonzero(differ)
-    centres = shapely.points((columns + 0.5) / 128, (rows + 0.5) / 128)
-    away = shapely.distance(centres, whole.boundary) * 128 if len(centres) else np.zeros(0)
-    assert (away < 1.5).all()
-    assert (expected[0] > 0).mean() == pytest.approx((sample.rs[0] > 127).mean(), abs=0.02)
+        found.append(fill)
+    whole = shapely.union_all(found)
+    return [] if whole.is_empty else [whole]
+
+
+def shift(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """By how many pixels along x and y one picture lies beside the other: least squares on the slopes of its edges."""
+    inner = np.s_[3:-3, 3:-3]
+    slopes = np.stack([g[inner].ravel() for g in np.gradient(other)[::-1]], 1)
+    return np.linalg.lstsq(slopes, (other - picture)[inner].ravel(), rcond=None)[0]
+
+
+@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("on_device", [False, True])
+def test_graph_and_picture_agree_within_a_sixteenth_of_a_pixel(number: int, on_device: bool) -> None:
+    """The picture cut, scaled and turned is the one painted from the tokens that were cut and turned."""
+    settings = AugmentSettings(crop=1.0, rotate=1.0, flip=0.5, flip_vertical=0.5, jitter=0.0)
+    shapes = [s for s in shapes_of([number, number + 1000, number + 2000], []) if "Polygon" in s.geom_type]
+    seed = SEEDS[number]
+    window, turn = draw_window(seed, settings), draw_turn(seed, settings)
+    assert window is not None
+    source = np.stack([np.rint(share(shapes, 512)).astype(np.uint8)] * 3)
+    if on_device:
+        row = torch.tensor([look_row(Look(window, turn), 512, 512)], dtype=torch.float64)
+        picture = show(torch.from_numpy(source)[None], row, 128)[0].numpy()
+    else:
+        picture = turn.image(resize(source, 128, window))
+    tokens = turned(TileSample(None, crop_tokens(tokens_of(shapes), window), ()), turn).tokens
+    assert tokens is not None
+    graph = share(filled(tokens), 128, 8)
+    assert np.abs(shift(picture[0].astype(float), graph)).max() < 1 / 16
+    assert np.abs(graph - picture[0]).mean() < 2
+
+
+@pytest.mark.parametrize("bands", [("R", "G", "B"), ("B8", "B4", "B3", "B2")])
+@pytest.mark.parametrize("size", [32, 100])
+def test_the_device_makes_the_pixels_that_workers_make(bands: tuple[str, ...], size: int) -> None:
+    settings = AugmentSettings(
+        crop=0.7, rotate=0.6, flip_vertical=0.5, jitter=0.8, brightness=0.3, contrast=0.3, saturation=0.4, hue=0.1
+    )
+    rng = np.random.default_rng(size)
+    sides = rng.integers(20, 260, (40, 2)).tolist()
+    noise = [rng.integers(0, 256, (len(bands), h, w)).astype(np.uint8) for h, w in sides]
+    smooth = [resize(rng.integers(0, 256, (len(bands), 7, 7)).astype(np.uint8), 260)[:, :h, :w] for h, w in sides]
+    images = [n if i % 2 else s for i, (n, s) in enumerate(zip(noise, smooth, strict=True))]
+    expected, rows = [], []
+    for image, seed in zip(images, SEEDS, strict=False):
+        window, turn = draw_window(seed, settings), draw_turn(seed, settings)
+        colours = draw_colours(seed, settings, bands)
+        expected.append(coloured(turn.image(resize(image, size, window)), colours))
+        rows.append(look_row(Look(window or WHOLE, turn, colours), *image.shape[1:]))
+    packed = np.zeros((41, len(bands), 260, 260), np.uint8)  # the last slot is masked
+    for slot, image in zip(packed, images, strict=False):
+        slot[:, : image.shape[1], : image.shape[2]] = image
+    look = torch.tensor([*rows, [0.0] * LOOK], dtype=torch.float64)
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        found = show(torch.from_numpy(packed).to(device), look.to(device), size).cpu().numpy()
+        differ = np.abs(found[:40].astype(int) - np.stack(expected))
+        assert differ.max() <= 2
+        assert (differ > 0).mean() < 1e-3
+        assert not found[40].any()
+
+
+def test_a_stream_may_leave_the_pixels_to_the_device(dataset: Path) -> None:
+    vary = AugmentSettings(crop=0.7, rotate=0.5, drop_objects=0.2, hue=0.1)
+    streams = [GeoStream(str(dataset), VIEW, batch_size=8, augment=vary, pixels=p) for p in ("workers", "device")]
+    for here, raw in zip(*streams, strict=True):
+        assert raw.rs.shape[2] > 32  # as it was decoded
+        assert raw.look.shape == (8, LOOK)
+        there = raw.to("cpu")
+        assert (here.rs.int() - there.rs.int()).abs().max() <= 2
+        assert equal(here, replace(there, rs=here.rs))
+        assert there.to("cpu") is not there
+        assert torch.equal(there.to("cpu").rs, there.rs)  # made once
+    with pytest.raises(ConfigError, match="workers or device"):
+        GeoStream(str(dataset), VIEW, batch_size=8, pixels="gpu")
 
 
 def test_windows_keep_to_their_bounds_and_follow_the_seed() -> None:
@@ -111,15 +180,17 @@ def info(x: float, y: float) -> StreetviewInfo:
 
 
 def test_a_window_that_would_leave_no_photo_or_no_object_is_not_taken() -> None:
-    tokens = tokens_of([shapely.Point(0.9, 0.9)])
-    window = (0.0, 0.0, 0.5, 0.5)
-    assert cut(window, tokens, [], np.uint64(1))[0] is None
-    assert cut(window, tokens_of([]), [], np.uint64(1))[0] == window
-    assert cut(window, None, [info(0.9, 0.1)], np.uint64(1))[0] is None
-    taken = cut(window, None, [info(0.9, 0.1), info(0.1, 0.1)], np.uint64(1))
-    assert taken[0] == window
-    assert [i.x for i in taken[2]] == [0.1]
-    assert cut(None, tokens, [info(0.9, 0.1)], np.uint64(1)) == (None, tokens, [info(0.9, 0.1)])
+    tokens, window = tokens_of([shapely.Point(0.9, 0.9)]), (0.0, 0.0, 0.5, 0.5)
+    cuts = [
+        Cut(window, tokens, [], 1), Cut(window, tokens_of([]), [], 1), Cut(window, None, [info(0.9, 0.1)], 1),
+        Cut(window, None, [info(0.9, 0.1), info(0.1, 0.1)], 1), Cut(None, tokens, [info(0.9, 0.1)], 1),
+    ]  # fmt: skip
+    found = cut_each(cuts)
+    assert [c.window for c in found] == [None, window, None, window, None]
+    assert found[0].tokens is tokens
+    assert found[2].infos == cuts[2].infos
+    assert [i.x for i in found[3].infos] == [0.1]
+    assert found[4] == cuts[4]
 
 
 def test_photos_turn_with_their_tile_and_keep_their_own_picture() -> None:

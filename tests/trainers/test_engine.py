@@ -9,16 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from schemas.errors import ConfigError, DatasetError
-from trainers.engine.checkpoint import KEYS, load_checkpoint, save_checkpoint
+from trainers.engine import cli
+from trainers.engine.checkpoint import KEYS, LAYOUT, load_checkpoint, save_checkpoint
 from trainers.engine.cli import help_text, main, parse
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.report import Metrics
-from trainers.engine.settings import OptimSettings, Task, documented
+from trainers.engine.settings import PRESETS, OptimSettings, Task, documented
 from trainers.engine.tasks import GAIR, GEOLINK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +46,100 @@ def test_resume_is_bit_identical(dataset: Path, tmp_path: Path, name: str) -> No
     a, b = parameters(tmp_path / "straight"), parameters(tmp_path / "split")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
+    """40 steps are 20, kill -9, and 20 more."""
+    words = [f"data={dataset}", "batch_size=8", "steps=40", "checkpoint_every=20", "arch.fusion_dropout=0.1"]
+    words += ["eval.every=0", "log.tensorboard=false"]
+    out = tmp_path / "killed"
+    process = _start("geolink", *words, f"out={out}")
+    path = out / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not path.exists():
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)
+    assert load_checkpoint(path)["step"] == 20
+    main_words = ["model=tiny", "--quiet", *words]
+    assert main(GEOLINK, [*main_words, f"out={out}", "resume=auto"]) == 0
+    assert main(GEOLINK, [*main_words, f"out={tmp_path}/straight"]) == 0
+    a, b = (load_checkpoint(folder / "checkpoint.pt") for folder in (out, tmp_path / "straight"))
+    assert a["step"] == b["step"] == 40
+    assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
+    for name, moments in a["optimizer"]["state"].items():
+        assert all(torch.equal(moments[k], b["optimizer"]["state"][name][k]) for k in moments)
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [10, 20, 30, 40]
+
+
+def _on_ranks(count: int, name: str, *words: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
+               str(ROOT / "trainers" / f"{name}.py"), "model=tiny", "--quiet", *words]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_another_number_of_processes_goes_on(dataset: Path, tmp_path: Path, parallel: str) -> None:
+    """Two processes, then one: as one from the start; masks and order follow the position, not the process."""
+    words = [f"data={dataset}", "batch_size=8", "steps=4", "eval.every=0", "log.tensorboard=false"]
+    words += ["optim.lr=1e-4", "stream.augment.enabled=false"]
+    _on_ranks(2, "geolink", *words, f"out={tmp_path}/two", "stop_after=2", f"parallel={parallel}")
+    assert load_checkpoint(tmp_path / "two" / "checkpoint.pt")["step"] == 2
+    assert run(GEOLINK, dataset, tmp_path / "two", *words[1:], "resume=auto") == 0
+    assert run(GEOLINK, dataset, tmp_path / "one", *words[1:]) == 0
+    a, b = parameters(tmp_path / "one"), parameters(tmp_path / "two")
+    assert a.keys() == b.keys()
+    assert all(torch.allclose(a[k], b[k], atol=3e-4) for k in a)
+
+
+def test_values_that_are_not_finite_name_the_samples(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(GEOLINK, dataset, tmp_path / "r", "steps=3", "stop_after=1", "eval.every=0") == 0
+    state = load_checkpoint(tmp_path / "r" / "checkpoint.pt")
+    state["model"]["tag_head.bias"][0] = float("nan")
+    save_checkpoint(tmp_path / "r" / "checkpoint.pt", state)
+    assert run(GEOLINK, dataset, tmp_path / "r", "steps=3", "resume=auto", "eval.every=0") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "not finite at step 2" in last
+    assert "xyz-16-" in last
+    assert load_checkpoint(tmp_path / "r" / "checkpoint.pt")["step"] == 1  # nothing is kept of it
+
+
+def test_tensorboard_gets_the_same_numbers(dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="optional; pip install tensorboard")
+    assert run(GAIR, dataset, tmp_path / "r", "steps=2", "log_every=1") == 0
+    assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
+
+
+def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in TASKS.values():
+        for recipe in PRESETS:
+            assert parse(task, [f"preset={recipe}"])[0].preset == recipe
+    paper, _, _ = parse(GEOLINK, ["preset=paper"])
+    assert (paper.model, paper.batch_size, paper.epochs, paper.steps) == ("large", 2640, 60, None)
+    assert (paper.fidelity, paper.optim.lr, paper.precision) == ("paper", 1e-4, "bf16")
+    assert parse(GEOLINK, ["preset=paper", "model=tiny", "epochs=1"])[0].model == "tiny"
+    assert parse(GEOLINK, ["preset=paper", "steps=7"])[0].epochs is None
+    for found, recipe in (("tiny", "tiny"), ("base", "one_gpu")):
+        monkeypatch.setattr(cli, "automatic_preset", lambda found=found: found)
+        settings, _, _ = parse(GEOLINK, [])
+        assert (settings.preset, settings.model) == (recipe, found)
+        assert parse(GEOLINK, ["model=small"])[0].preset == "none"
+
+
+def test_a_compiled_model_trains(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = torch.compile
+
+    def eager(*given: Any, **options: Any) -> Any:  # the same graphs without the time that a C++ compiler takes
+        return compiled(*given, **options | {"backend": "eager", "fullgraph": True})
+
+    monkeypatch.setattr(torch, "compile", eager)
+    words = ["steps=1", "eval.every=0", "log.tensorboard=false", "compile=true"]
+    assert run(GEOLINK, dataset, tmp_path / "r", *words) == 0
 
 
 def test_accumulation_equals_one_batch_of_reconstruction(dataset: Path, tmp_path: Path) -> None:
@@ -142,7 +238,7 @@ def test_resume_with_other_settings_is_refused_by_name(
         (["model=huge"], "choose one of"),
         (["steps=1", "epochs=1"], "not both"),
         (["arch.vit.patch=7"], "multiple of patch"),
-        (["data=a,b"], "one dataset at a time"),
+        (["data=a:0.5,b"], "b has no weight"),
         (["--config"], "needs a file"),
         (["steps=0"], "at least 1"),
         (["stream.shuffle=globl"], "did you mean global"),
@@ -208,7 +304,7 @@ def test_metrics_of_a_resumed_run_have_no_line_twice(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, dict.fromkeys(KEYS, 1))
+    save_checkpoint(path, dict.fromkeys(KEYS, 1) | {"version": {"layout": LAYOUT}})
 
     def broken(*_: object) -> None:
         raise OSError("disk full")

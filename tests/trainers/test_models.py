@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +13,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from schemas.relations import INVERSE, Relation
-from tests.trainers.batches import GEOLINK, geolink_batch, geolink_model
-from trainers.models.fusion import MultiHead, anchor_positions, choose_nodes
+from tests.trainers.batches import geolink_batch, geolink_model
+from trainers.models.fusion import MultiHead
 from trainers.models.location import SCALE, LocationEncoder, equal_earth
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
 from trainers.models.mae import gather_patches, mask_patches, patchify, reconstruction_loss
 from trainers.models.nili import Nili
-from trainers.models.noise import uniform
-from trainers.models.osm_encoder import (
-    Aggregation,
-    EdgeUse,
-    GraphNorm,
-    HeteroGAT,
-    NodeNorm,
+from trainers.models.nodes import (
+    NodeInputs,
+    anchor_positions,
     at_least_one,
+    choose_nodes,
     mask_nodes,
     node_features,
     share_count,
-    softmax_over_present,
-    sum_of_present,
 )  # fmt: skip
+from trainers.models.noise import uniform
+from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, HeteroGAT, HeteroGCN, NodeNorm, NodeTransformer
+from trainers.models.region import Aggregation, softmax_over_present, sum_of_present
 from trainers.models.scatter import rank_in_segment, segment_softmax
 from trainers.models.vit import Attention, ViT, ViTSettings, grid_positions, sincos
+from trainers.stream.batch import TileBatch
 from trainers.stream.tagtable import TagTable
 
 
@@ -52,7 +52,7 @@ def test_masked_attention_equals_torch_and_survives_no_keys() -> None:
     ours, theirs = MultiHead(16, 2, 0.0), nn.MultiheadAttention(16, 2, batch_first=True)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([ours.q.weight, ours.k.weight, ours.v.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.q.bias, ours.k.bias, ours.v.bias]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.q.bias, torch.randn(16), ours.v.bias]))
         theirs.out_proj.weight.copy_(ours.out.weight)
         theirs.out_proj.bias.copy_(ours.out.bias)
     q, k, v = torch.randn(3, 4, 16), torch.randn(3, 5, 16), torch.randn(3, 5, 16)
@@ -112,16 +112,29 @@ def test_anchor_positions_leave_unused_anchors_out() -> None:
 
 def test_masks_keep_the_stated_share_and_follow_the_seed() -> None:
     seed = torch.arange(64)
-    mask = mask_patches(seed, 196, 0.75)
+    mask = mask_patches(seed, 14, 0.75)
     assert mask.keep.shape == (64, 49)
-    assert (mask.masked.sum(1) == 147).all()
-    assert torch.equal(mask_patches(seed[5:6], 196, 0.75).keep[0], mask.keep[5])
-    tokens = torch.arange(196).expand(64, -1)[..., None].float()
-    assert torch.equal(gather_patches(tokens, mask.keep)[..., 0].long(), mask.keep)
-    assert not torch.gather(mask.masked, 1, mask.keep).any()
-    share = mask.masked.float().mean(0)
+    assert mask.hidden.shape == (64, 147)
+    every = torch.cat((mask.keep, mask.hidden), 1).sort().values
+    assert torch.equal(every, torch.arange(196).expand(64, -1))
+    assert torch.equal(mask_patches(seed[5:6], 14, 0.75).keep[0], mask.keep[5])
+    tokens = torch.arange(64 * 196).view(64, 196, 1).float()
+    found = gather_patches(tokens, mask.keep)[..., 0].long()
+    assert torch.equal(found, mask.keep + 196 * torch.arange(64)[:, None])
+    share = torch.bincount(mask.hidden.flatten(), minlength=196) / 64
     assert share.min() > 0.5
     assert share.max() < 0.97
+
+
+@pytest.mark.parametrize(("grid", "block"), [(14, 2), (14, 4), (7, 2)])
+def test_block_masks_hide_whole_squares_but_for_one(grid: int, block: int) -> None:
+    mask = mask_patches(torch.arange(32), grid, 0.75, block)
+    hidden = torch.zeros(32, grid * grid).scatter(1, mask.hidden, 1.0).view(32, grid, grid)
+    assert mask.keep.shape[1] == int(grid * grid * 0.25)
+    for sample in hidden:
+        parts = [square for rows in sample.split(block) for square in rows.split(block, 1)]
+        assert sum(0 < float(square.mean()) < 1 for square in parts) <= 1
+    assert len({tuple(sample.flatten().tolist()) for sample in hidden}) > 20
 
 
 def test_noise_is_uniform_and_independent_of_shape() -> None:
@@ -134,18 +147,17 @@ def test_noise_is_uniform_and_independent_of_shape() -> None:
 
 
 def test_reconstruction_loss_counts_masked_patches_of_valid_samples() -> None:
-    image, predicted = torch.randn(3, 3, 16, 16), torch.randn(3, 4, 192)
-    mask = mask_patches(torch.arange(3), 4, 0.5)
+    image, predicted = torch.randn(3, 3, 16, 16), torch.randn(3, 2, 192)
+    mask = mask_patches(torch.arange(3), 2, 0.5)
     valid = torch.tensor([True, False, True])
     total = []
     for b in (0, 2):
-        for p in range(4):
-            if mask.masked[b, p]:
-                y, x = divmod(p, 2)
-                target = image[b, :, y * 8 : y * 8 + 8, x * 8 : x * 8 + 8].permute(1, 2, 0).flatten()
-                target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
-                total.append(((predicted[b, p] - target) ** 2).mean())
-    found = reconstruction_loss(predicted, image, mask, valid, 8)
+        for k, p in enumerate(mask.hidden[b].tolist()):
+            y, x = divmod(p, 2)
+            target = image[b, :, y * 8 : y * 8 + 8, x * 8 : x * 8 + 8].permute(1, 2, 0).flatten()
+            target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
+            total.append(((predicted[b, k] - target) ** 2).mean())
+    found = reconstruction_loss(predicted, gather_patches(patchify(image, 8), mask.hidden), valid)
     torch.testing.assert_close(found, torch.stack(total).mean())
 
 
@@ -167,57 +179,131 @@ def test_rank_in_segment_sorts_within_segments() -> None:
         assert torch.equal(found[rows], order[rows].argsort().argsort())
 
 
-def _slow_gat(gat: HeteroGAT, x: torch.Tensor, batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """The layer by its definition: node by node, relation by relation."""
-    kind = batch.node_kind.tolist()
-    neighbours: dict[int, list[tuple[int, int]]] = {i: [(i, int(Relation.SELF))] for i in range(len(kind))}
+def inputs_of(batch: TileBatch, masked: torch.Tensor | None = None) -> tuple[NodeInputs, torch.Tensor]:
+    """Node inputs with random mask tokens, and the same multiplied out f32[N,F]."""
+    masked = torch.zeros_like(batch.node_valid) if masked is None else masked
+    token = torch.randn(3, batch.tag_features.shape[1])
+    inputs = NodeInputs(batch, batch.tag_features.float(), token, masked)
+    return inputs, torch.where(masked[:, None], token[batch.node_kind], node_features(batch))
+
+
+def neighbours_of(batch: TileBatch) -> dict[int, list[tuple[int, int]]]:
+    """Node to its (neighbour, relation of that to it), itself first."""
+    found: dict[int, list[tuple[int, int]]] = {i: [(i, int(Relation.SELF))] for i in range(len(batch.node_kind))}
     for (i, j), r, live in zip(batch.edges.T.tolist(), batch.edge_relation.tolist(), batch.edge_valid, strict=True):
         if live:
-            neighbours[j].append((i, r))
-            neighbours[i].append((j, int(INVERSE[r])))
-    out = torch.zeros(len(kind), gat.dim)
+            found[j].append((i, r))
+            found[i].append((j, int(INVERSE[r])))
+    return found
+
+
+def slow_layer(layer: HeteroGAT | HeteroGCN, x: torch.Tensor, batch: TileBatch) -> torch.Tensor:
+    """The layer by its definition: node by node, relation by relation."""
+    kind, neighbours = batch.node_kind.tolist(), neighbours_of(batch)
+    out = torch.zeros(len(kind), layer.dim)
     for i in range(len(kind)):
         if not batch.node_valid[i]:
             continue
         for source_kind in range(3):
             pair = source_kind * 3 + kind[i]
-            weight = gat.weight[pair]
-            out[i] += gat.bias[pair] / 3
+            out[i] += layer.bias[pair] / 3
             near = [(j, r) for j, r in neighbours[i] if kind[j] == source_kind]
             if not near:
                 continue
-            scores = []
-            for j, r in near:
-                score = (x[j] @ weight) @ gat.source[pair] + (x[i] @ weight) @ gat.target[pair]
-                if gat.edges.attention:
-                    score = score + gat.relation_score[pair, r]
-                scores.append(F.leaky_relu(score, 0.2))
-            alpha = torch.softmax(torch.stack(scores), 0)
-            for a, (j, r) in zip(alpha, near, strict=True):
-                message = x[j] @ weight
-                if gat.edges.message:
-                    message = message + gat.relation_message[pair, r]
+            if isinstance(layer, HeteroGAT):
+                share = slow_attention(layer, x, i, pair, near)
+            else:
+                around = [sum(kind[n] == kind[i] for n, _ in neighbours[j]) for j, _ in near]
+                share = torch.tensor([(len(near) * d) ** -0.5 for d in around])
+            for a, (j, r) in zip(share, near, strict=True):
+                message = x[j] @ layer.weight[pair]
+                if layer.edges.message:
+                    message = message + layer.relation_message[pair, r]
                 out[i] += a * message / 3
-    return gat.norm(F.relu(out), batch.node_kind, batch.node_valid) * batch.node_valid[:, None]
+    return layer.norm(F.relu(out), batch.node_kind, batch.node_valid) * batch.node_valid[:, None]
 
 
-@pytest.mark.parametrize("use", [EdgeUse(True, True), EdgeUse(True, False), EdgeUse(False, False)])
-def test_graph_attention_equals_a_loop_over_nodes(dataset: Path, use: EdgeUse) -> None:
+def slow_attention(gat: HeteroGAT, x: torch.Tensor, i: int, pair: int, near: list[tuple[int, int]]) -> torch.Tensor:
+    scores = []
+    for j, r in near:
+        score = (x[j] @ gat.weight[pair]) @ gat.source[pair] + (x[i] @ gat.weight[pair]) @ gat.target[pair]
+        if gat.edges.attention:
+            score = score + gat.relation_score[pair, r]
+        scores.append(F.leaky_relu(score, 0.2))
+    return torch.softmax(torch.stack(scores), 0)
+
+
+USES = [EdgeUse(True, True), EdgeUse(True, False), EdgeUse(False, False)]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("layer", [HeteroGAT, HeteroGCN])
+def test_graph_layers_equal_a_loop_over_nodes(dataset: Path, layer: type[HeteroGAT], use: EdgeUse) -> None:
     batch = geolink_batch(dataset, 4)
-    gat = HeteroGAT(16, 12, use, NodeNorm)
-    nn.init.normal_(gat.bias)
-    x = node_features(batch)
-    torch.testing.assert_close(gat(x, batch), _slow_gat(gat, x, batch), atol=2e-5, rtol=1e-4)
+    encoder = layer(16, 12, use, NodeNorm)
+    nn.init.normal_(encoder.bias)
+    inputs, x = inputs_of(batch, mask_nodes(batch, 0.3, share_count))
+    assert inputs.masked.any()
+    torch.testing.assert_close(encoder(inputs), slow_layer(encoder, x, batch), atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("use", "felt"), [(EdgeUse(True, True), True), (EdgeUse(False, False), False)])
-def test_relations_are_felt_unless_released(dataset: Path, use: EdgeUse, felt: bool) -> None:
+def make_encoder(name: str, use: EdgeUse) -> nn.Module:
+    if name == "transformer":
+        return NodeTransformer(16, 12, use, NodeNorm, 6, 2, 2, 64)
+    return {"gat": HeteroGAT, "gcn": HeteroGCN}[name](16, 12, use, NodeNorm)
+
+
+def test_the_transformer_equals_torchs_sample_by_sample(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 6)
+    ours = make_encoder("transformer", EdgeUse(True, False))
+    theirs = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(12, 2, 48, 0.0, F.gelu, batch_first=True, norm_first=True),
+        2,
+        enable_nested_tensor=False,
+    )
+    with torch.no_grad():
+        for a, b in zip(theirs.layers, ours.blocks, strict=True):
+            for mine, its in (
+                (b.qkv, (a.self_attn.in_proj_weight, a.self_attn.in_proj_bias)),
+                (b.proj, (a.self_attn.out_proj.weight, a.self_attn.out_proj.bias)),
+                (b.mlp.fc1, (a.linear1.weight, a.linear1.bias)),
+                (b.mlp.fc2, (a.linear2.weight, a.linear2.bias)),
+            ):
+                its[0].copy_(mine.weight)
+                its[1].copy_(mine.bias)
+    inputs, x = inputs_of(batch)
+    found, neighbours = ours(inputs), neighbours_of(batch)
+    place = anchor_positions(batch.anchors, 6, 12)
+    for i in range(6):
+        own = (batch.node_sample == i).nonzero().flatten().tolist()
+        if not own:
+            continue
+        start = torch.stack([x[n] @ ours.embed[batch.node_kind[n]] + place[n] for n in own])
+        bias = torch.zeros(2, len(own), len(own))
+        for row, n in enumerate(own):
+            for j, r in neighbours[n]:
+                pair = batch.node_kind[j] * 3 + batch.node_kind[n]
+                bias[:, row, own.index(j)] += ours.relation_score[pair * len(Relation) + r]
+        expected = F.layer_norm(theirs(start[None], mask=bias)[0], (12,))
+        torch.testing.assert_close(found[own], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_nodes_beyond_the_transformers_capacity_still_have_an_encoding(dataset: Path) -> None:
     batch = geolink_batch(dataset, 8)
-    gat = HeteroGAT(16, 12, use, NodeNorm)
-    x = node_features(batch)
-    before = gat(x, batch)
-    batch.edge_relation = torch.full_like(batch.edge_relation, int(Relation.TOUCHES))
-    assert bool((gat(x, batch) - before).abs().max() > 1e-3) == felt
+    encoder = NodeTransformer(16, 12, EdgeUse(True, True), NodeNorm, 6, 2, 2, capacity=3)
+    found = encoder(inputs_of(batch)[0])
+    assert found.isfinite().all()
+    assert (found.abs().sum(1) > 0).equal(batch.node_valid)
+
+
+@pytest.mark.parametrize("name", ["gat", "gcn", "transformer"])
+def test_relations_are_felt_unless_switched_off(dataset: Path, name: str) -> None:
+    batch = geolink_batch(dataset, 8)
+    inputs, _ = inputs_of(batch)
+    changed = replace(batch, edge_relation=torch.full_like(batch.edge_relation, int(Relation.TOUCHES)))
+    for use, felt in ((EdgeUse(True, True), True), (EdgeUse(False, False), False)):
+        encoder = make_encoder(name, use)
+        assert bool((encoder(replace(inputs, batch=changed)) - encoder(inputs)).abs().max() > 1e-3) == felt
 
 
 def test_a_lone_neighbours_relation_is_felt(dataset: Path) -> None:
@@ -225,21 +311,21 @@ def test_a_lone_neighbours_relation_is_felt(dataset: Path) -> None:
     batch.edge_valid = torch.zeros_like(batch.edge_valid)
     batch.edge_valid[0] = True
     gat = HeteroGAT(16, 12, EdgeUse(True, True), NodeNorm)
-    x = node_features(batch)
-    before = gat(x, batch)
+    inputs, _ = inputs_of(batch)
+    before = gat(inputs)
     batch.edge_relation = (batch.edge_relation + 1) % len(Relation)
-    assert (gat(x, batch) - before).abs().max() > 1e-4
+    assert (gat(inputs) - before).abs().max() > 1e-4
 
 
-def test_node_norm_keeps_samples_apart_and_graph_norm_does_not() -> None:
+def test_node_norm_keeps_samples_apart_and_the_released_norm_does_not() -> None:
     x, kind, valid = torch.randn(10, 8), torch.randint(0, 3, (10,)), torch.ones(10).bool()
     other = x.clone()
     other[5:] += 3
-    for norm, apart in ((NodeNorm(8), True), (GraphNorm(8), False)):
+    for norm, apart in ((NodeNorm(8), True), (BatchNodeNorm(8), False)):
         assert torch.allclose(norm(x, kind, valid)[:5], norm(other, kind, valid)[:5]) == apart
     rows = x[kind == 0]
     expected = (rows - rows.mean()) / (rows.std(unbiased=False) + 1e-5)
-    torch.testing.assert_close(GraphNorm(8)(x, kind, valid)[kind == 0], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(BatchNodeNorm(8)(x, kind, valid)[kind == 0], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_weights_of_kinds_sum_to_one_over_those_present(dataset: Path) -> None:
@@ -257,6 +343,11 @@ def test_set2set_equals_a_loop_over_samples(dataset: Path) -> None:
     batch = geolink_batch(dataset, 6)
     x = torch.randn(len(batch.node_valid), 8)
     aggregate = Aggregation(8, sum_of_present)
+    cells = [nn.LSTMCell(16, 8) for _ in range(3)]
+    with torch.no_grad():
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            for k, cell in enumerate(cells):
+                getattr(cell, name).copy_(getattr(aggregate, name)[k])
     found, _ = aggregate(x, batch)
     for i in range(6):
         expected = torch.zeros(8)
@@ -266,7 +357,7 @@ def test_set2set_equals_a_loop_over_samples(dataset: Path) -> None:
                 continue
             state, query = (torch.zeros(1, 8), torch.zeros(1, 8)), torch.zeros(1, 16)
             for _ in range(5):
-                state = aggregate.cells[k](query, state)
+                state = cells[k](query, state)
                 alpha = torch.softmax(rows @ state[0][0], 0)
                 query = torch.cat((state[0], (alpha[:, None] * rows).sum(0, keepdim=True)), 1)
             expected = expected + aggregate.project[k](query)[0]
@@ -479,10 +570,9 @@ def test_nili_is_finite_on_borders_and_beyond(u: list[float]) -> None:
 def test_relation_inverse_is_walked(dataset: Path) -> None:
     """A covering polygon and a covered one see different relations."""
     batch = geolink_batch(dataset, 8)
-    gat = geolink_model().gat
-    source, target, relation, live = gat._edges(batch)
+    walk = geolink_model().osm.walk(batch)
     count = len(batch.edge_relation)
-    assert torch.equal(relation[count : 2 * count], torch.from_numpy(INVERSE.astype("int64"))[relation[:count]])
-    assert torch.equal(source[:count], target[count : 2 * count])
-    assert live[2 * count :].sum() == batch.node_valid.sum()
-    assert GEOLINK.osm_dim == gat.dim
+    inverse = torch.from_numpy(INVERSE.astype("int64"))
+    assert torch.equal(walk.relation[count : 2 * count], inverse[walk.relation[:count]])
+    assert torch.equal(walk.source[:count], walk.target[count : 2 * count])
+    assert walk.live[2 * count :].sum() == batch.node_valid.sum()

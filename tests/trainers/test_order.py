@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError
 from trainers.stream.order import (
+    Order,
     Place,
     batch_positions,
     draw,
     epoch_key,
-    samples_at,
+    permute,
+    places_at,
     slot_seeds,
     slots,
     steps_per_epoch,
@@ -21,21 +23,26 @@ from trainers.stream.order import (
 
 COUNTS = st.integers(1, 700)
 KEYS = st.integers(0, 2**64 - 1)
+ORDERS = st.builds(
+    Order,
+    shuffle=st.sampled_from(["global", "block", "spread", "near", "none"]),
+    block=st.integers(1, 40), window=st.integers(1, 9), strata=st.integers(1, 80), near=st.integers(1, 9),
+)  # fmt: skip
 
 
-@given(COUNTS, KEYS, st.sampled_from(["global", "none"]))
-@settings(max_examples=80, deadline=None)
-def test_every_position_holds_one_sample_exactly_once(count: int, key: int, shuffle: str) -> None:
-    found = samples_at(np.arange(count), count, key, shuffle)  # type: ignore[arg-type]
+@given(COUNTS, KEYS, ORDERS)
+@settings(max_examples=300, deadline=None)
+def test_every_position_holds_one_sample_exactly_once(count: int, key: int, order: Order) -> None:
+    found = places_at(np.arange(count), count, key, order)
     assert sorted(found.tolist()) == list(range(count))
 
 
-@given(COUNTS, KEYS, st.data())
-@settings(max_examples=40, deadline=None)
-def test_random_access_agrees_with_the_whole_epoch(count: int, key: int, data: st.DataObject) -> None:
+@given(COUNTS, KEYS, ORDERS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_random_access_agrees_with_the_whole_epoch(count: int, key: int, order: Order, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, count - 1))
-    whole = samples_at(np.arange(count), count, key, "global")
-    assert samples_at(np.array([position]), count, key, "global")[0] == whole[position]
+    whole = places_at(np.arange(count), count, key, order)
+    assert places_at(np.array([position]), count, key, order)[0] == whole[position]
 
 
 @given(COUNTS, st.integers(1, 6), st.integers(1, 4), st.integers(1, 8))
@@ -67,6 +74,11 @@ def test_a_batch_that_ranks_do_not_divide_is_refused() -> None:
         slots(10, 0, 4)
 
 
+def test_an_order_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stream.shuffle=gobal: choose one of global, block"):
+        Order(shuffle="gobal")  # type: ignore[arg-type]
+
+
 def test_a_rank_outside_its_world_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"rank 2 is outside 0..1"):
         Place(rank=2, world=2)
@@ -81,16 +93,16 @@ def test_everything_that_fixes_the_order_changes_it(changed: str) -> None:
 
 def test_small_permutations_are_about_uniform() -> None:
     count, trials = 6, 6000
-    table = np.zeros((count, count))
-    for key in range(trials):
-        table[np.arange(count), samples_at(np.arange(count), count, key, "global")] += 1
+    keys = np.repeat(np.arange(trials, dtype=np.uint64), count)
+    places = permute(np.tile(np.arange(count), trials), count, keys)
+    table = np.bincount(np.tile(np.arange(count), trials) * count + places).reshape(count, count)
     expected = trials / count
     chi2 = ((table - expected) ** 2 / expected).sum()
     assert chi2 < 60  # 25 degrees of freedom: far beyond the 99.9 % point of 52.6 is a fault
 
 
 def test_neighbours_in_the_index_are_spread() -> None:
-    found = samples_at(np.arange(10_000), 10_000, 7, "global")
+    found = places_at(np.arange(10_000), 10_000, 7, Order())
     near = np.abs(np.diff(found)) <= 10
     assert near.mean() < 0.005  # chance: 0.002
 

@@ -148,9 +148,9 @@ def test_a_corrupt_sample_keeps_its_place_and_is_named(dataset: Path, tmp_path: 
     broken = tmp_path / "broken"
     shutil.copytree(dataset, broken)
     index = load_index(str(dataset))
-    victim = str(index.key[3])
+    victim = index.key(3)
     start, size = index.members(3)["rs.jpg"]
-    shard = broken / "shards" / index.shard_names[index.shard[3]]
+    shard = broken / "shards" / index.shard_of(3)
     data = bytearray(shard.read_bytes())
     data[start : start + size] = bytes(size)
     shard.write_bytes(data)
@@ -189,11 +189,11 @@ def test_reads_by_offset_equal_the_tar(dataset: Path) -> None:
     index = load_index(str(dataset))
     reader = ShardReader(index)
     for sample in range(0, len(index), 7):
-        with tarfile.open(dataset / "shards" / index.shard_names[index.shard[sample]]) as tar:
+        with tarfile.open(dataset / "shards" / index.shard_of(sample)) as tar:
             for name in index.members(sample):
-                member = tar.extractfile(f"{index.key[sample]}.{name}")
+                member = tar.extractfile(f"{index.key(sample)}.{name}")
                 assert member is not None
-                assert reader.read(sample, [name])[name] == member.read()
+                assert reader.one(sample, [name])[name] == member.read()
 
 
 def test_a_remote_dataset_reads_as_a_local_one(dataset: Path) -> None:
@@ -249,7 +249,7 @@ def test_any_condition_of_duckdb_selects(split_dataset: Path) -> None:
     pytest.importorskip("duckdb")
     whole = load_index(str(split_dataset), "n_streetview BETWEEN 0 AND 9 OR bbox.xmin > 0")
     assert len(whole) == 6
-    assert whole.key.to_pylist() == sorted(whole.key.to_pylist())
+    assert whole.keys() == sorted(whole.keys())
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_an_unusable_dataset_says_why(dataset: Path, tmp_path: Path, info: str, 
 
 def test_a_flip_moves_image_anchors_patches_and_photos_together(dataset: Path) -> None:
     index = load_index(str(dataset), "n_polygon > 0")
-    tokens = OsmTokens.from_bytes(ShardReader(index).read(0, ["osm.safetensors"])["osm.safetensors"])
+    tokens = OsmTokens.from_bytes(bytes(ShardReader(index).one(0, ["osm.safetensors"])["osm.safetensors"]))
     image = np.zeros((3, 14, 14), np.uint8)
     grid = image[0].reshape(-1)
     own = tokens.patch_object == len(tokens) - 1

@@ -22,7 +22,8 @@ from tests.trainers.batches import (
     mask_slot,
 )  # fmt: skip
 from trainers.models.gair import CoordinateQueue, Gair, GairLoss
-from trainers.models.geolink import GeoLink, GeoLinkLoss
+from trainers.models.geolink import GeoLink
+from trainers.models.geolink_settings import GeoLinkLoss
 from trainers.stream.stream import GeoStream, StreamSettings
 
 
@@ -86,7 +87,7 @@ def test_a_sample_does_not_depend_on_its_batch(dataset: Path) -> None:
         batches = GeoStream(str(dataset), GeoLink.view(GEOLINK), batch_size=size, settings=StreamSettings())
         for _ in range(4 // size):
             batch = next(batches.batches(steps=1))
-            for key, row in zip(batch.key, model.hybrid(batch), strict=True):
+            for key, row in zip(batch.key, model.hybrid(batch).patches, strict=True):
                 keys.setdefault(key, []).append(row)
     assert len(keys) == 4
     for first, second in keys.values():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,9 +15,24 @@ import torch
 from schemas.errors import DatasetError
 
 #: Version of the checkpoint's layout; a reader refuses another.
-VERSION = 1
-FILE_NAME = "checkpoint.pt"
-KEYS = ("model", "optimizer", "scheduler", "rng", "stream", "dataset", "config", "version", "step")
+LAYOUT = 2
+FILE_NAME, BEST_NAME = "checkpoint.pt", "best.pt"
+KEYS = ("model", "optimizer", "scheduler", "rng", "stream", "dataset", "config", "version", "step", "evaluation")
+
+
+@cache
+def code_version() -> str:
+    """Version of this code: that of the package, and the commit where it runs from a checkout."""
+    try:
+        package = metadata.version("geoshards")
+    except metadata.PackageNotFoundError:  # run from a copy that is not installed
+        package = "0"
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return package
+    return f"{package}+g{commit}"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -51,8 +69,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
     if missing:
         raise DatasetError(f"{path} lacks {', '.join(missing)}; it was not written by a trainer of geoshards")
-    if state["version"] != VERSION:
-        raise DatasetError(f"{path} has checkpoint version {state['version']}, this trainer knows {VERSION}")
+    layout = state["version"].get("layout") if isinstance(state["version"], dict) else state["version"]
+    if layout != LAYOUT:
+        raise DatasetError(f"{path} has checkpoint layout {layout}, this trainer knows {LAYOUT}; train it anew")
     return dict(state)
 
 

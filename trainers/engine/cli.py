@@ -14,8 +14,10 @@ import torch
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, GeoshardsError
 from trainers.engine.loop import train
+from trainers.engine.ray_job import in_ray_job, train_on_ray
 from trainers.engine.report import table
-from trainers.engine.settings import Task, TrainSettings, documented, is_override, resolve
+from trainers.engine.settings import PRESETS, Task, TrainSettings, documented, is_override, resolve
+from trainers.stream.datasets import parse_datasets
 
 #: Repository root: ``data/demo`` is looked for here when the working directory has none.
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +40,8 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
         return _fail(error, 1)
     out = Path(settings.out or f"runs/{task.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
-        summary = train(task, settings, root, out, quiet)
+        on_cluster = in_ray_job() and not settings.dry_run
+        summary = (train_on_ray if on_cluster else train)(task, settings, root, out, quiet)
     except (GeoshardsError, OSError) as error:
         return _fail(error, 1)
     if int(os.environ.get("RANK", 0)) == 0:
@@ -94,17 +97,16 @@ def automatic_preset() -> str:
 
 
 def data_root(data: str) -> str:
-    """The dataset directory: the setting, else GEOSHARDS_DATA, else data/demo here or in the repository.
+    """The datasets: the setting, else GEOSHARDS_DATA, else data/demo here or in the repository.
 
     Raises:
-        ConfigError: several directories are given.
+        ConfigError: the setting cannot be read.
     """
     data = data or os.environ.get("GEOSHARDS_DATA", "")
     if not data:
         here = Path("data/demo")
         return str(here if here.exists() else ROOT / "data" / "demo")
-    if "," in data and not Path(data).exists():
-        raise ConfigError(f"data={data}: a trainer reads one dataset at a time; give data=DIR")
+    parse_datasets(data)
     return data
 
 
@@ -131,11 +133,11 @@ def help_text(task: Task) -> str:
     return "\n".join([
         task.summary,
         "",
-        f"usage: python trainers/{task.name}.py [data=DIR] [out=RUN] [model=tiny|small|base|large] [steps=N|epochs=N]",
-        "       [key=value …] [--config FILE] [--quiet] [--json] [--help]",
+        f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [preset=tiny|one_gpu|paper]",
+        "       [model=tiny|small|base|large] [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json]",
         "",
-        "settings and their defaults (a preset, model=, changes some of them):",
+        "settings and their defaults (model= and preset= change some of them):",
         *lines,
         "",
-        f"presets: {', '.join(task.presets)}; reads samples with: {task.default_select}",
+        f"sizes: {', '.join(task.presets)}; recipes: {', '.join(PRESETS)}; reads samples with: {task.default_select}",
     ])  # fmt: skip

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import math
+import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,16 +18,27 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.tensor import DTensor
 
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
 from trainers.engine import ranks
-from trainers.engine.checkpoint import FILE_NAME, VERSION, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from trainers.engine.checkpoint import (
+    BEST_NAME,
+    FILE_NAME,
+    LAYOUT,
+    code_version,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
 from trainers.engine.optim import CosineSchedule, make_optimizer
-from trainers.engine.report import Metrics, Progress, peak_memory_mb
+from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
+from trainers.engine.report import Metrics, Progress, peak_memory_mb, trackers
 from trainers.engine.settings import Task, TrainSettings, fit_tags
 from trainers.stream.batch import TileBatch
+from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
 from trainers.stream.stream import GeoStream
 
@@ -35,6 +46,17 @@ from trainers.stream.stream import GeoStream
 MAX_WORKERS = 8
 #: Steps between questions to the other ranks whether one of them was told to stop.
 ASK_EVERY = 10
+#: Keys of a batch that a message names.
+_NAMED = 8
+
+
+@dataclass
+class StepResult:
+    """What one step gave: values stay on the device until they are logged."""
+
+    step: int
+    keys: list[str]  # of this process's samples
+    values: dict[str, Tensor]  # losses and the norm of the gradient
 
 
 class Stopped(GeoshardsError):
@@ -43,8 +65,14 @@ class Stopped(GeoshardsError):
 
 @contextmanager
 def _stop_signal() -> Iterator[list[int]]:
-    """A list that receives the number of SIGTERM or SIGINT; a second signal acts as usual."""
+    """A list that receives the number of SIGTERM or SIGINT; a second signal acts as usual.
+
+    Python lets the main thread alone handle signals: elsewhere, as in a worker of Ray Train, none is caught.
+    """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def note(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
@@ -65,42 +93,34 @@ class Trainer:
         GeoshardsError: the data, the checkpoint or the settings cannot be used; a loss is not finite.
     """
 
-    def __init__(self, task: Task, settings: TrainSettings, root: str, device: torch.device, quiet: bool) -> None:
-        settings = fit_tags(task, settings, root)
+    def __init__(self, task: Task, settings: TrainSettings, data: Datasets, device: torch.device, quiet: bool) -> None:
+        settings = fit_tags(task, settings, data.roots)
+        if data.weights and settings.steps is None:
+            raise ConfigError("a mixture has no epoch: say how long to train, with steps=N")
         self.task, self.settings, self.device, self.quiet = task, settings, device, quiet
+        self.roots = data.roots
         begin = time.perf_counter()
         torch.manual_seed(settings.seed)
-        model = task.build(settings).to(device)
+        model = shard(task.build(settings).to(device), settings)
         self.plain_model = model
         self.stream = GeoStream(
-            root, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
+            data, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
             settings=replace(settings.stream, workers=_workers(settings, device)),
             default_select=task.default_select, accumulate=settings.accumulate,
-            pin_memory=device.type == "cuda", tag_weight=settings.variant,
+            pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
-        self.model: nn.Module = model
-        if ranks.world() > 1:
-            unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
-            ids = [device.index] if device.type == "cuda" else None
-            # Every rank computes the same buffers. torch 2.13 renamed the setting that leaves them alone.
-            known = inspect.signature(DistributedDataParallel.__init__).parameters
-            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            options: dict[str, Any] = {name: False, "find_unused_parameters": unused}
-            self.model = DistributedDataParallel(model, device_ids=ids, **options)
-        self.total = self._total_samples()
+        unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
+        self.model = replicate(model, settings, device, unused)
+        self.total = self.stream.samples_in(settings.steps, settings.epochs)
         self.optimizer = make_optimizer(model, settings.optim, device)
         self.schedule = CosineSchedule(self.optimizer, settings.optim, self.total)
         self.step = 0
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
         self.load_seconds = time.perf_counter() - begin
         self.wait_seconds = 0.0
-
-    def _total_samples(self) -> int:
-        count, size = len(self.stream.index), self.settings.batch_size
-        if self.settings.steps is None:
-            return (self.settings.epochs or 1) * count
-        epochs, rest = divmod(self.settings.steps, -(-count // size))
-        return epochs * count + min(rest * size, count)
+        self.last: dict[str, float] = {}
+        self.evaluation: dict[str, Any] = {}
+        self.best: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -112,16 +132,18 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """The checkpoint."""
         stream = self.stream.state_dict()
+        weights, moments = state_of(self.plain_model, self.optimizer)
         return {
-            "model": self.plain_model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": weights,
+            "optimizer": moments,
             "scheduler": self.schedule.state_dict(),
             "rng": rng_state(),
             "stream": stream,
             "dataset": {name: stream[name] for name in ("content_hash", "layout_hash", "selection_hash", "samples")},
             "config": {"task": self.task.name, **_recorded(self.settings)},
-            "version": VERSION,
+            "version": {"layout": LAYOUT, "code": code_version()},
             "step": self.step,
+            "evaluation": {"best": self.best, **self.evaluation},
         }
 
     def restore(self, state: dict[str, Any], name: str) -> None:
@@ -132,36 +154,37 @@ class Trainer:
             DatasetError: it belongs to other data or another order.
         """
         mine, theirs = {"task": self.task.name, **_recorded(self.settings)}, state["config"]
-        differ = [key for key in ("task", "variant", "arch") if mine[key] != theirs.get(key)]
+        differ = [key for key in ("task", "fidelity", "arch") if mine[key] != theirs.get(key)]
         if differ:
             raise ConfigError(
-                f"{name} was made with another {' and '.join(differ)}; give the same model=, variant= and arch.*, or "
+                f"{name} was made with another {' and '.join(differ)}; give the same model=, fidelity= and arch.*, or "
                 "start anew with another out=…"
             )
         self.stream.load_state_dict(state["stream"])
-        self.plain_model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.plain_model, self.optimizer, state["model"], state["optimizer"])
+        self.best = state["evaluation"]["best"]
         set_rng_state(state["rng"])
         self.step = int(state["step"])
 
-    def save(self, out: Path) -> None:
-        """Write the checkpoint; only the first process does."""
+    def save(self, out: Path, name: str = FILE_NAME) -> None:
+        """Write a checkpoint; every process takes part, the first one writes."""
+        state = self.state()
         if ranks.is_first():
-            save_checkpoint(out / FILE_NAME, self.state())
+            save_checkpoint(out / name, state)
         ranks.wait_for_all()
 
     def run(self, out: Path) -> dict[str, Any]:
         """Train to the end, to ``stop_after`` or to a signal; returns the summary."""
-        settings = self.settings
-        first = ranks.is_first()
-        metrics = Metrics(out / "metrics.jsonl" if first else None, self.step)
+        settings, first = self.settings, ranks.is_first()
+        others = trackers(settings.log, out, _recorded(settings)) if first else []
+        metrics = Metrics(out / "metrics.jsonl" if first else None, self.step, others)
         progress = Progress(self.total, self.stream.samples_seen, self.quiet or not first)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
         self.model.train()
         with _stop_signal() as caught:
             steps = None if settings.steps is None else settings.steps - self.step
             batches = self.stream.batches(steps=steps, until_epoch=settings.epochs)
-            window: list[dict[str, Tensor]] = []
+            window: list[StepResult] = []
             stopped = False
             while not self.finished and not stopped:
                 window.append(self._step(batches))
@@ -171,12 +194,19 @@ class Trainer:
                     window = []
                 if ranks.world() == 1 or self.step % ASK_EVERY == 0:
                     stopped = ranks.any_rank(bool(caught), self.device)
-                if self.step % settings.checkpoint_every == 0 and not (self.finished or stopped):
+                ending = self.finished or stopped
+                due = self.step % settings.checkpoint_every == 0
+                if self._evaluation_due((due and not stopped) or self.finished):
+                    self._check(window)
+                    self._evaluate(out, metrics)
+                if due and not ending:
+                    self._check(window)
                     self.save(out)
                 if done == settings.stop_after:
                     break
             if hasattr(batches, "close"):
                 batches.close()
+        self._check(window)
         self.save(out)
         metrics.close()
         if stopped and not self.finished:
@@ -184,64 +214,96 @@ class Trainer:
             raise Stopped(f"stopped by {name} after step {self.step}; go on with out={out} resume=auto")
         return self._summary(out, time.perf_counter() - begin, begun)
 
-    def _step(self, batches: Iterator[TileBatch]) -> dict[str, Tensor]:
-        """One optimiser step; returns the losses, weighted over the micro-batches."""
+    def _step(self, batches: Iterator[TileBatch]) -> StepResult:
+        """One optimiser step; its losses are weighted over the micro-batches."""
         accumulate = self.settings.accumulate
         key = epoch_key("dropout", "", "none", self.settings.seed, self.stream.samples_seen)
-        losses: dict[str, Tensor] = {}
+        result = StepResult(self.step + 1, [], {})
+        losses = result.values
         for micro in range(accumulate):
             waiting = time.perf_counter()
             batch = next(batches)
             self.wait_seconds += time.perf_counter() - waiting
+            result.keys += [name for name in batch.key if name]
             batch = batch.to(self.device)
             # Dropout follows the position, as every other draw does: a resumed run repeats it.
             torch.manual_seed((key + micro * self.stream.place.world + self.stream.place.rank) % 2**63)
             last = micro == accumulate - 1
-            with self._no_sync(last), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with without_sync(self.model, last), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts = self.model(batch)
                 share = batch.weight / accumulate
                 (parts["loss"] * share).backward()
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + value.detach().float() * share
         if self.settings.optim.clip:
-            nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
+            norm = nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
+            losses["grad_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.schedule.set(self.stream.samples_seen)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return losses
+        return result
 
-    def _no_sync(self, last: bool) -> AbstractContextManager[Any]:
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
-        return nullcontext()
+    def _check(self, window: list[StepResult]) -> None:
+        """Refuse values that are not finite, before anything is kept of them.
+
+        Raises:
+            GeoshardsError: names the step and the samples of this process in it.
+        """
+        if not window:
+            return
+        flags = torch.stack([torch.stack(list(r.values.values())).isfinite().all() for r in window]).tolist()
+        if all(flags):
+            return
+        bad = window[flags.index(False)]
+        shown = {name: float(value) for name, value in bad.values.items()}
+        more = f" and {len(bad.keys) - _NAMED} more" if len(bad.keys) > _NAMED else ""
+        raise GeoshardsError(
+            f"not finite at step {bad.step}: {shown}; samples {', '.join(bad.keys[:_NAMED])}{more}. Look at these with "
+            "`geoshards inspect`, lower optim.lr, or go on from the last checkpoint with another seed"
+        )
 
     def _log(
-        self,
-        window: list[dict[str, Tensor]],
-        metrics: Metrics,
-        progress: Progress,
-        begin: float,
-        begun: tuple[int, int],
+        self, window: list[StepResult], metrics: Metrics, progress: Progress, begin: float, begun: tuple[int, int]
     ) -> None:
-        names = list(window[0])
-        values = torch.stack([torch.stack([row[n] for n in names]) for row in window]).mean(0)
+        self._check(window)
+        names = list(window[0].values)
+        values = torch.stack([torch.stack([row.values[n] for n in names]) for row in window]).mean(0)
         shown = dict(zip(names, ranks.mean_over_ranks(values).tolist(), strict=True))
-        if not all(math.isfinite(v) for v in shown.values()):
-            raise GeoshardsError(
-                f"a loss is not finite near step {self.step} ({shown}); lower optim.lr, or go on from the last "
-                "checkpoint with another seed"
-            )
         seconds = time.perf_counter() - begin
         seen = self.stream.samples_seen
         metrics.write({
             "step": self.step, "samples": seen, "epoch": self.stream.epoch, **shown,
             "lr": self.optimizer.param_groups[0]["lr"], "seconds": round(seconds, 3),
             "samples_per_second": round((seen - begun[1]) / max(seconds, 1e-9), 2),
-            "corrupt": len(self.stream.corrupt),
+            "wait": round(self.wait_seconds / max(seconds, 1e-9), 4), "corrupt": len(self.stream.corrupt),
         })  # fmt: skip
         self.last = shown
         progress.show(self.step, seen, shown)
+
+    def _evaluation_due(self, checkpoint: bool) -> bool:
+        every = self.settings.eval.every
+        if self.task.evaluate is None or every == 0:
+            return False
+        return checkpoint if every is None else self.step % every == 0 or self.finished
+
+    def _evaluate(self, out: Path, metrics: Metrics) -> None:
+        """Measure the model on the validation split; the best by its loss is kept beside the last."""
+        assert self.task.evaluate is not None
+        with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
+        if report is None:
+            return
+        self.evaluation = {"step": self.step, **report.scalars()}
+        loss = report.scalars()["loss"]
+        metrics.write({"step": self.step, **{f"val/{name}": value for name, value in report.scalars().items()}})
+        if ranks.is_first():
+            report.write(out, self.step)
+            if not self.quiet:
+                print(report.line(self.step), file=sys.stderr)
+        if self.best is None or loss < self.best:
+            self.best = loss
+            self.save(out, BEST_NAME)
 
     def _summary(self, out: Path, seconds: float, begun: tuple[int, int]) -> dict[str, Any]:
         peak = round(peak_memory_mb(self.device), 1)
@@ -256,9 +318,9 @@ class Trainer:
         return {
             "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,
             "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
-            "losses": getattr(self, "last", {}), "corrupt": self.stream.corrupt, "tags": self._tags(),
+            "losses": self.last, "evaluation": self.evaluation, "corrupt": self.stream.corrupt, "tags": self._tags(),
             "stages": [
-                row("load", len(self.stream.index), "samples", self.load_seconds, 0),
+                row("load", self.stream.samples, "samples", self.load_seconds, 0),
                 row("wait", samples, "samples", self.wait_seconds, drops),
                 row("train", samples, "samples", seconds, drops),
                 row("steps", done, "steps", seconds, 0),
@@ -273,11 +335,20 @@ class Trainer:
             parts = self.plain_model(batch)
         return {
             "trainer": self.task.name, "model": self.settings.model, "device": str(self.device),
-            "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": len(self.stream.index),
-            "batch_size": self.settings.batch_size, "steps_per_epoch": len(self.stream) // self.settings.accumulate,
+            "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": self.stream.samples,
+            "batch_size": self.settings.batch_size, "steps_per_epoch": self.stream.steps_per_epoch,
             "total_samples": self.total, "losses": {name: float(value) for name, value in parts.items()},
             "tags": self._tags(),
         }  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """What the run says of its data when it starts."""
+        near, same = self.stream.neighbours()
+        order = (
+            f"order: {self.stream.schedule.order.text}; of the pairs in a batch {near:.2%} lie within 1 km, "
+            f"{same:.2%} in one block of 0.1 degrees"
+        )
+        return [*(self.stream.tags.notes if self.stream.tags else ()), order]
 
     def _tags(self) -> dict[str, Any]:
         """What the run says of its tag features; empty where it has none."""
@@ -315,10 +386,10 @@ def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool
         exists = path.exists()
         if settings.resume == "never" and exists and not settings.dry_run:
             raise ConfigError(f"{path} exists; go on with resume=auto, or choose another out=…")
-        trainer = Trainer(task, settings, root, device, quiet)
+        trainer = Trainer(task, settings, parse_datasets(root), device, quiet)
         if settings.resume != "never" and (exists or settings.resume != "auto"):
             trainer.restore(load_checkpoint(path), str(path))
-        for note in trainer.stream.tags.notes if trainer.stream.tags else ():
+        for note in trainer.notes():
             if ranks.is_first() and not quiet:
                 print(note, file=sys.stderr)
         if settings.dry_run:
@@ -327,4 +398,7 @@ def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool
             out.mkdir(parents=True, exist_ok=True)
             (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False))
         ranks.wait_for_all()
-        return trainer.run(out)
+        summary = trainer.run(out)
+        if ranks.is_first():
+            (out / "summary.json").write_text(json.dumps(summary, indent=1))
+        return summary

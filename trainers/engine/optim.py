@@ -31,7 +31,7 @@ class CosineSchedule:
     def __init__(self, optimizer: torch.optim.Optimizer, settings: OptimSettings, total: int) -> None:
         self.optimizer, self.settings, self.total = optimizer, settings, max(1, total)
         warmup = settings.warmup_samples
-        self.warmup = self.total // 20 if warmup is None else warmup
+        self.warmup = int(self.total * settings.warmup) if warmup is None else warmup
         self.samples = 0
 
     def rate(self, samples: int) -> float:

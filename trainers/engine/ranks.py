@@ -24,13 +24,17 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError("device=cuda: no GPU is visible to torch; use device=cpu, or install a CUDA build of torch")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    # A launcher may show each process its own GPU alone.
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the process group of torchrun for the time of the block: NCCL between GPUs, Gloo between CPUs."""
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2:
+    """Join the process group of torchrun for the time of the block: NCCL between GPUs, Gloo between CPUs.
+
+    A group that is there already, as in a worker of Ray Train, is used and left.
+    """
+    if (dist.is_available() and dist.is_initialized()) or int(os.environ.get("WORLD_SIZE", 1)) < 2:
         yield
         return
     if device.type == "cuda":

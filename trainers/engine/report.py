@@ -6,10 +6,16 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from schemas.errors import ConfigError
+from trainers.engine.settings import LogSettings
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -20,11 +26,66 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
 
 
+class TensorBoard:
+    """The same numbers as event files."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # the package is optional
+
+        self._writer = SummaryWriter(str(folder))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append the numbers of a row."""
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self._writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
+
+
+class Wandb:
+    """The same numbers in a project of Weights & Biases."""
+
+    def __init__(self, project: str, folder: Path, config: dict[str, Any]) -> None:
+        try:
+            wandb = import_module("wandb")
+        except ImportError:
+            raise ConfigError(f"log.wandb={project} needs the package wandb: pip install wandb") from None
+        self._run = wandb.init(project=project, dir=str(folder), name=folder.name, config=config, resume="allow")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        self._run.log(row, step=row["step"])
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+def trackers(settings: LogSettings, out: Path, config: dict[str, Any]) -> list[TensorBoard | Wandb]:
+    """What is written beside ``metrics.jsonl``.
+
+    Raises:
+        ConfigError: a package that is asked for is missing.
+    """
+    found: list[TensorBoard | Wandb] = []
+    if settings.tensorboard or (settings.tensorboard is None and find_spec("tensorboard")):
+        if not find_spec("tensorboard"):
+            raise ConfigError("log.tensorboard=true needs the package tensorboard: pip install tensorboard")
+        found.append(TensorBoard(out / "tensorboard"))
+    if settings.wandb:
+        found.append(Wandb(settings.wandb, out, config))
+    return found
+
+
 class Metrics:
     """``metrics.jsonl``: one JSON object a line. Opening it for a resumed run drops the lines after ``step``."""
 
-    def __init__(self, path: Path | None, step: int) -> None:
+    def __init__(self, path: Path | None, step: int, others: Sequence[TensorBoard | Wandb] = ()) -> None:
         self._file = None
+        self._others = others
         if path is None:
             return
         if path.exists():
@@ -45,11 +106,15 @@ class Metrics:
         if self._file is not None:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
+        for other in self._others:
+            other.write(row)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+        for other in self._others:
+            other.close()
 
 
 def duration(seconds: float) -> str:

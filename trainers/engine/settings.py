@@ -1,6 +1,6 @@
 """Settings of a training run: dataclasses whose comments are the help text, presets, files and overrides.
 
-Order of precedence, weakest first: defaults, preset (model=), --config FILE, key=value.
+Order of precedence, weakest first: defaults, size (model=), recipe (preset=), --config FILE, key=value.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from schemas.config import build, merge, parse_override
+from schemas.config import build, merge, overlay, parse_override, parse_yaml
 from schemas.errors import ConfigError
 from trainers.stream.batch import View
 from trainers.stream.stream import StreamSettings
 from trainers.stream.tagtable import find_vectors
+
+#: Recipes, each a YAML file a trainer in ``presets/``.
+PRESETS = ("tiny", "one_gpu", "paper")
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,39 @@ class OptimSettings:
     weight_decay: float = 0.05  # of matrices; biases, norms and tokens are not decayed
     beta1: float = 0.9  # decay of the mean of gradients
     beta2: float = 0.95  # decay of the mean of their squares
-    warmup_samples: int | None = None  # samples of linear warm-up; none: a twentieth of the run
+    warmup: float = 0.05  # share of the run in which the rate rises linearly
+    warmup_samples: int | None = None  # the same as a number of samples; none: by the share
     clip: float = 1.0  # largest gradient norm; 0: no clipping
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where metrics go beside ``metrics.jsonl``."""
+
+    tensorboard: bool | None = None  # event files in out/tensorboard; none: where the package is installed
+    wandb: str = ""  # project of Weights & Biases; empty: off
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Evaluation on the geographic validation split while training."""
+
+    every: int | None = None  # steps between evaluations; none: at checkpoints and at the end; 0: never
+    samples: int = 512  # most samples of the split, spread evenly over it
+    batch_size: int = 64  # samples a forward pass
+    split: str = "val"  # samples on which is measured
+    train_samples: int = 1024  # most training samples that the neighbours and the linear probe learn from
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """A run. Trainers add ``arch`` and ``loss``."""
 
-    data: str = ""  # dataset directory or URL; empty: GEOSHARDS_DATA, else data/demo
+    data: str = ""  # dataset directory or URL; several by commas, with weights DIR:0.7,DIR2:0.3; empty: data/demo
     out: str = ""  # run directory; empty: runs/NAME-DATE-TIME
-    model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # preset; auto: what fits the hardware
-    variant: Literal["ours", "paper", "released"] = "ours"  # whose choice counts where they differ
+    preset: Literal["auto", "none", "tiny", "one_gpu", "paper"] = "auto"  # recipe; auto: by hardware if no model=
+    model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # size; auto: what fits the hardware
+    fidelity: Literal["ours", "paper", "released"] = "ours"  # whose choice counts where they differ
     steps: int | None = None  # optimiser steps of the whole run
     epochs: int | None = None  # or epochs of the whole run
     batch_size: int = 256  # samples a step, over all ranks and accumulation
@@ -55,10 +81,15 @@ class TrainSettings:
     device: str = "auto"  # auto, cpu or cuda
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on cuda, fp32 on cpu
     threads: int | None = None  # CPU threads of torch; none: torch's own choice
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # several processes: a copy of the weights each, or shards of them
+    compile: bool = False  # torch.compile of the model
+    ray_workers: int | None = None  # processes inside a Ray job; none: one a GPU of the cluster, or one a CPU
     log_every: int = 10  # steps between lines of metrics.jsonl
     checkpoint_every: int = 500  # steps between checkpoints; one is always written at the end
     stream: StreamSettings = field(default_factory=StreamSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
@@ -72,10 +103,26 @@ class TrainSettings:
             "threads",
             "log_every",
             "checkpoint_every",
+            "ray_workers",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"setting {name}={value} must be at least 1")
+        if not 0 <= self.optim.warmup < 1:
+            raise ConfigError(f"optim.warmup={self.optim.warmup} must lie in [0, 1)")
+
+
+class Report(typing.Protocol):
+    """What an evaluation gives."""
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers by name; ``loss`` decides which checkpoint is the best."""
+
+    def line(self, step: int) -> str:
+        """The numbers that matter in one line."""
+
+    def write(self, out: Path, step: int) -> None:
+        """Write the report's files into a run directory."""
 
 
 @dataclass(frozen=True)
@@ -89,33 +136,52 @@ class Task:
     default_select: str  # samples that the model can use
     build: Callable[[Any], nn.Module]  # settings to a model whose forward maps a batch to {"loss": …, parts}
     view: Callable[[Any], View]  # settings to what the stream has to read
+    #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.
+    evaluate: Callable[[Any, Any, Sequence[str], Any], Report | None] | None = None
 
 
 def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic: str) -> TrainSettings:
-    """The settings of a run: preset, then ``file``, then ``overrides``; ``automatic`` is the preset of model=auto.
+    """The settings of a run: size, then recipe, then ``file``, then ``overrides``.
+
+    Args:
+        task: the trainer.
+        file, overrides: what the user gives.
+        automatic: size that fits the hardware; ``tiny`` where there is no GPU.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type, or a contradiction.
     """
     given = merge(file, overrides)
-    if "steps" in given and "epochs" not in given:
-        given["epochs"] = None  # a preset's length gives way to the user's
-    if "epochs" in given and "steps" not in given:
-        given["steps"] = None
-    model = given.get("model", "auto")
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if one in given and other not in given:
+            given[other] = None  # a preset's length gives way to the user's
+    recipe = str(given.get("preset", "auto"))
+    if recipe == "auto":
+        by_size = given.get("model", "auto") != "auto"
+        recipe = "none" if by_size else "tiny" if automatic == "tiny" else "one_gpu"
+    held = preset_file(task.name, recipe) if recipe in PRESETS else {}
+    model = overlay(held, given).get("model", "auto")
     name = automatic if model == "auto" else model
-    preset = task.presets.get(str(name), {})
-    settings = build(task.settings, _overlay(preset, given))
-    return dataclasses.replace(settings, model=typing.cast(Any, name))
+    size = dict(task.presets.get(str(name), {}))
+    if "epochs" in held or "steps" in held:
+        size = {key: value for key, value in size.items() if key not in ("epochs", "steps")}
+    settings = build(task.settings, overlay(overlay(size, held), given))
+    return dataclasses.replace(settings, model=typing.cast(Any, name), preset=typing.cast(Any, recipe))
 
 
-def fit_tags(task: Task, settings: TrainSettings, root: str) -> TrainSettings:
-    """``settings`` with the model as wide as the vectors of the dataset's tag table, if it has one.
+def preset_file(task: str, recipe: str) -> dict[str, Any]:
+    """Settings of the recipe ``PRESETS`` names, from its YAML file beside this module."""
+    path = resources.files("trainers.engine") / "presets" / f"{task}-{recipe}.yaml"
+    return parse_yaml(path.read_text(), path.name)
+
+
+def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
+    """``settings`` with the model as wide as the vectors of the datasets' tag tables, if they have them.
 
     Raises:
         ConfigError: another width was asked for.
     """
-    vectors = find_vectors([root], settings.stream.tags) if task.view(settings).osm else []
+    vectors = find_vectors(roots, settings.stream.tags) if task.view(settings).osm else []
     if not vectors:
         return settings
     full: Any = settings  # every trainer adds arch
@@ -128,15 +194,6 @@ def fit_tags(task: Task, settings: TrainSettings, root: str) -> TrainSettings:
             "out, or go on with stream.tags=hash"
         )
     return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(arch, tag_width=width)))
-
-
-def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in top.items():
-        below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]  # both are mappings
-    return result
 
 
 def is_override(text: str) -> bool:

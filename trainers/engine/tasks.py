@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from trainers.engine.settings import Task, TrainSettings
+from trainers.evaluate.geolink import evaluate_geolink
 from trainers.models.gair import Gair, GairLoss, GairSettings
 from trainers.models.geolink import GeoLink, GeoLinkLoss, GeoLinkSettings
 from trainers.stream.batch import View
@@ -74,15 +75,15 @@ GAIR_PRESETS: dict[str, dict[str, Any]] = {
 
 
 def _build_geolink(settings: GeoLinkTraining) -> nn.Module:
-    return GeoLink(settings.arch, settings.variant, settings.loss)
+    return GeoLink(settings.arch, settings.fidelity, settings.loss)
 
 
 def _view_geolink(settings: GeoLinkTraining) -> View:
-    return GeoLink.view(settings.arch)
+    return GeoLink.view(settings.arch, settings.fidelity)
 
 
 def _build_gair(settings: GairTraining) -> nn.Module:
-    return Gair(settings.arch, settings.variant, settings.loss)
+    return Gair(settings.arch, settings.fidelity, settings.loss)
 
 
 def _view_gair(settings: GairTraining) -> View:
@@ -92,6 +93,7 @@ def _view_gair(settings: GairTraining) -> View:
 GEOLINK = Task(
     "geolink", "Train GeoLink: images with the OpenStreetMap objects in them.",
     GeoLinkTraining, GEOLINK_PRESETS, "n_rs > 0", _build_geolink, _view_geolink,
+    evaluate_geolink,
 )  # fmt: skip
 GAIR = Task(
     "gair", "Train GAIR: images, the street-view photos taken in them, and where.",

@@ -3,50 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.noise import uniform
-from trainers.models.osm_encoder import KINDS, node_index
-from trainers.models.scatter import rank_in_segment
+from trainers.models.nodes import KINDS, DenseNodes, anchor_positions, by_kind
+from trainers.models.scatter import take
 from trainers.models.vit import grid_positions, init_linear, sincos
 from trainers.stream.batch import TileBatch
 
-#: Stream of random numbers for the choice of nodes where a sample has more than the capacity.
-NODE_CHOICE = 104
+LastLayer = Literal["residual", "plain", "none"]
+Positions = Literal["queries_keys", "keys_values", "none"]
+Values = Literal["updated", "original"]
 
 
-@dataclass
-class DenseNodes:
-    """Chosen nodes of each sample at fixed capacity K."""
+@dataclass(frozen=True)
+class FusionRules:
+    """Choices on which paper, release and sense differ."""
 
-    node: Tensor  # i64 [B,K] node, the last (padding) node where there is none
-    valid: Tensor  # bool [B,K]
-
-
-def choose_nodes(batch: TileBatch, chosen: Tensor, capacity: int) -> DenseNodes:
-    """Up to ``capacity`` of the nodes ``chosen`` bool[N] of each sample; beyond it a random subset by the seeds."""
-    samples, nodes = len(batch), len(chosen)
-    seed = torch.cat((batch.seed, batch.seed.new_zeros(1)))
-    noise = uniform(seed[batch.node_sample], node_index(batch), NODE_CHOICE)
-    # Nodes not chosen go to one more segment, so that ranks count chosen nodes only.
-    segment = torch.where(chosen & batch.node_valid, batch.node_sample, samples)
-    rank = rank_in_segment(noise, segment, samples + 1)
-    kept = (segment < samples) & (rank < capacity)
-    place = torch.where(kept, segment * capacity + rank, samples * capacity)
-    last = torch.full((samples * capacity + 1,), nodes - 1, dtype=torch.long, device=place.device)
-    node = last.scatter(0, place, torch.arange(nodes, device=place.device))[:-1].view(samples, capacity)
-    filled = torch.zeros(samples * capacity + 1, dtype=torch.bool, device=place.device)
-    return DenseNodes(node, filled.scatter(0, place, kept)[:-1].view(samples, capacity))
-
-
-def anchor_positions(anchors: Tensor, grid: int, dim: int) -> Tensor:
-    """Mean sin-cos embedding f32[N,dim] of each node's anchors f32[N,4,2]; unused (NaN) anchors are left out."""
-    used = ~torch.isnan(anchors[..., 0])
-    embedded = sincos(torch.nan_to_num(anchors) * grid, dim) * used[..., None]
-    return embedded.sum(1) / used.sum(1).clamp_min(1)[:, None]
+    patch_centre: float  # 0.5 embeds a patch at its centre; 0 at its corner, half a patch off
+    last: LastLayer  # layer on the nodes at the end: added to its input, in its place, or none
+    positions: Positions  # which sides of an attention positions are added to
+    values: Values  # what nodes read at the end: patches that have seen the nodes, or as they came
 
 
 class MultiHead(nn.Module):
@@ -55,7 +35,8 @@ class MultiHead(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.q, self.v, self.out = (nn.Linear(dim, dim) for _ in range(3))
+        self.k = nn.Linear(dim, dim, bias=False)  # a softmax does not feel a bias of the keys
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         b, n, d = q.shape
@@ -71,45 +52,65 @@ class MultiHead(nn.Module):
 
 
 class ObjectPatchFusion(nn.Module):
-    """One two-way block: nodes to nodes, patches to nodes, nodes to the updated patches, then a layer on the nodes.
+    """One two-way block: nodes to nodes, patches to nodes, nodes to patches, then a layer on the nodes.
+
+    Works on any encoder of patches: it takes their encodings and their numbers on the grid.
 
     Args:
         image_dim, node_dim: widths of the encoders.
         grid: patches a side.
         dim, heads, dropout: of the block.
-        patch_centre: 0.5 embeds a patch at its centre (ours); 0 at its corner (released: half a patch off).
-        residual: whether the last layer is added to its input (ours) or replaces it (released).
+        rules: the contested choices.
     """
 
     patch_position: Tensor
 
     def __init__(
-        self, image_dim: int, node_dim: int, grid: int, dim: int, heads: int, dropout: float,
-        patch_centre: float, residual: bool,
-    ) -> None:  # fmt: skip
+        self, image_dim: int, node_dim: int, grid: int, dim: int, heads: int, dropout: float, rules: FusionRules
+    ) -> None:
         super().__init__()
-        self.grid, self.dim, self.residual = grid, dim, residual
+        self.grid, self.dim, self.rules = grid, dim, rules
         self.embed_patch = nn.Linear(image_dim, dim)
         self.embed_node = nn.ModuleList(nn.Linear(node_dim, dim) for _ in range(KINDS))
         self.node_to_node, self.patch_to_node, self.node_to_patch = (MultiHead(dim, heads, dropout) for _ in range(3))
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4))
-        self.last = nn.Linear(dim, dim)
-        self.register_buffer("patch_position", sincos(grid_positions(grid, patch_centre), dim), persistent=False)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3 if rules.last == "none" else 4))
+        if rules.last != "none":
+            self.last = nn.Linear(dim, dim)
+        position = sincos(grid_positions(grid, rules.patch_centre), dim)
+        self.register_buffer("patch_position", position, persistent=False)
         self.apply(init_linear)
 
     def forward(
         self, patches: Tensor, patch: Tensor, nodes: Tensor, batch: TileBatch, dense: DenseNodes
     ) -> tuple[Tensor, Tensor]:
         """Patch encodings [B,V,Di] of patches i64[B,V], node encodings [N,Dn] to hybrid ones [B,V,D] and [B,K,D]."""
-        where_patch = self.patch_position[patch]
-        where_node = anchor_positions(batch.anchors, self.grid, self.dim)[dense.node]
-        kind = F.one_hot(batch.node_kind, KINDS).to(nodes.dtype)
-        embedded = sum(layer(nodes) * kind[:, k : k + 1] for k, layer in enumerate(self.embed_node))
-        o: Tensor = embedded[dense.node]  # a sum of three tensors
-        p = self.embed_patch(patches)
-        at = o + where_node
-        o = self.norms[0](o + self.node_to_node(at, at, o, dense.valid))
-        p = self.norms[1](p + self.patch_to_node(p + where_patch, o + where_node, o, dense.valid))
-        o = self.norms[2](o + self.node_to_patch(o + where_node, p + where_patch, p))
+        where_patch = take(self.patch_position, patch)
+        where_node = anchor_positions(take(batch.anchors, dense.node), self.grid, self.dim)
+        o = self._embed_nodes(take(nodes, dense.node), take(batch.node_kind, dense.node))
+        p = unread = self.embed_patch(patches)
+        o = self.norms[0](o + self._attend(self.node_to_node, o, where_node, o, where_node, dense.valid))
+        p = self.norms[1](p + self._attend(self.patch_to_node, p, where_patch, o, where_node, dense.valid))
+        read = p if self.rules.values == "updated" else unread
+        o = self.norms[2](o + self._attend(self.node_to_patch, o, where_node, p, where_patch, None, read))
+        if self.rules.last == "none":
+            return p, o
         last = self.last(o)
-        return p, self.norms[3](o + last if self.residual else last)
+        return p, self.norms[3](o + last if self.rules.last == "residual" else last)
+
+    def _embed_nodes(self, nodes: Tensor, kind: Tensor) -> Tensor:
+        """[B,K,Dn] of ``kind`` i64[B,K] to [B,K,D], each by its kind's layer."""
+        every = torch.stack([layer(nodes) for layer in self.embed_node], -2)
+        return (every * by_kind(kind, every.dtype)[..., None]).sum(-2)
+
+    def _attend(
+        self, attention: nn.Module, query: Tensor, at: Tensor, key: Tensor, at_key: Tensor, mask: Tensor | None,
+        value: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``query`` at ``at`` reads ``value`` (the keys themselves where None) from ``key`` at ``at_key``."""
+        value = key if value is None else value
+        where = self.rules.positions
+        if where == "none":
+            return attention(query, key, value, mask)
+        if where == "keys_values":
+            return attention(query, key + at_key, value + at_key, mask)
+        return attention(query + at, key + at_key, value, mask)

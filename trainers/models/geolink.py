@@ -5,100 +5,68 @@ In: a :class:`TileBatch`. Out: the loss and its parts. specs/geolink.md sections
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError
-from trainers.models.fusion import ObjectPatchFusion, choose_nodes
-from trainers.models.losses import info_nce, masked_mean
-from trainers.models.mae import MaeDecoder, PatchMask, gather_patches, mask_patches, reconstruction_loss
-from trainers.models.osm_encoder import (
+from trainers.models.fusion import FusionRules, ObjectPatchFusion
+from trainers.models.geolink_settings import (
+    COUNT_RULES,
+    EDGE_USES,
+    KIND_WEIGHTS,
+    NODE_NORMS,
+    Choices,
+    GeoLinkLoss,
+    GeoLinkSettings,
+    choices,
+)
+from trainers.models.losses import info_nce, masked_mean, mean_over_ranks
+from trainers.models.mae import MaeDecoder, PatchMask, gather_patches, mask_patches, patchify, reconstruction_loss
+from trainers.models.nodes import (
     KINDS,
-    Aggregation,
-    CountRule,
-    EdgeUse,
-    GraphNorm,
-    HeteroGAT,
-    KindWeights,
-    NodeNorm,
-    at_least_one,
+    DenseNodes,
+    FrozenTags,
+    LearnedTags,
+    NodeInputs,
+    choose_nodes,
     mask_nodes,
     node_features,
-    share_count,
-    softmax_over_present,
-    sum_of_present,
-)  # fmt: skip
-from trainers.models.vit import ViT, ViTSettings, image_norm
+)
+from trainers.models.osm_encoder import HeteroGAT, HeteroGCN, NodeTransformer
+from trainers.models.region import Aggregation
+from trainers.models.scatter import take
+from trainers.models.vit import ViT, image_norm
 from trainers.stream.batch import TileBatch, View
-
-
-@dataclass(frozen=True)
-class GeoLinkSettings:
-    """Size of the model."""
-
-    vit: ViTSettings = field(default_factory=ViTSettings)
-    bands: tuple[str, ...] = ("R", "G", "B")  # image bands in channel order
-    decoder_dim: int = 512  # width of the pixel decoder
-    decoder_depth: int = 2  # its blocks
-    decoder_heads: int = 16  # its attention heads
-    tag_width: int = 512  # features a tag
-    osm_dim: int = 128  # width of node and region encodings
-    fusion_dim: int = 256  # width of the object-patch fusion
-    fusion_heads: int = 16  # its attention heads
-    fusion_dropout: float = 0.1  # of its attention weights
-    contrast_dim: int = 64  # width of the space in which image and graph are compared
-    image_mask: float = 0.75  # share of patches that the encoder does not see
-    node_mask: float = 0.2  # share of nodes of each kind whose tags are hidden
-    temperature: float = 0.2  # divides the similarities
-
-    def __post_init__(self) -> None:
-        if not 0 < self.image_mask < 1 or not 0 <= self.node_mask < 1:
-            raise ConfigError("arch.image_mask must lie in (0, 1) and arch.node_mask in [0, 1)")
-        if self.fusion_dim % self.fusion_heads or self.decoder_dim % self.decoder_heads:
-            raise ConfigError("arch.fusion_dim and arch.decoder_dim must be divisible by their heads")
-
-
-@dataclass(frozen=True)
-class GeoLinkLoss:
-    """Weights of the losses; 0 switches one off, and what only it needs is not computed."""
-
-    rec: float = 1.0  # reconstruction of masked patches
-    cont: float = 0.01  # image against graph
-    cst: float = 0.01  # tags of masked nodes
-    gather: bool = True  # whether other ranks' samples are negatives
-
-
-@dataclass(frozen=True)
-class GeoLinkVariant:
-    """Choices on which paper, release and sense differ (specs/geolink.md section 6.2)."""
-
-    edges: EdgeUse
-    norm: Callable[[int], nn.Module]
-    kind_weights: KindWeights
-    count: CountRule
-    patch_centre: float  # 0.5: a patch is embedded at its centre
-    residual: bool  # of the last layer of the fusion
-    fused_nodes: int  # most masked nodes a sample in the fusion
-    per_sample: bool  # whether L_cst averages within a sample first
-
-
-VARIANTS: Mapping[str, GeoLinkVariant] = {
-    "ours": GeoLinkVariant(EdgeUse(True, True), NodeNorm, softmax_over_present, share_count, 0.5, True, 32, False),
-    "paper": GeoLinkVariant(EdgeUse(True, False), NodeNorm, softmax_over_present, share_count, 0.0, False, 10, True),
-    "released": GeoLinkVariant(EdgeUse(False, False), GraphNorm, sum_of_present, at_least_one, 0.0, False, 10, False),
-}
 
 
 @dataclass
 class ImageState:
     """What one pass of the image encoder gives."""
 
-    pixels: Tensor  # f32 [B,C,S,S] normalised
+    token: Tensor  # [B,1,D] class token
+    patches: Tensor  # [B,V,D] visible patches
     mask: PatchMask
-    tokens: Tensor  # [B,1+V,D] class token and visible patches
+
+
+@dataclass
+class Hybrid:
+    """What an image and its objects become together, without masks."""
+
+    levels: list[Tensor]  # each [B,P,D] patch tokens after a block of the ViT, without a norm
+    tokens: Tensor  # [B,1+P,D] class token and patches, normed
+    patches: Tensor  # [B,P,fusion_dim] RS-OSM patch encodings
+    objects: Tensor  # [B,K,fusion_dim] OSM-RS object encodings
+    chosen: DenseNodes  # which nodes the objects are
+
+
+def osm_encoder(settings: GeoLinkSettings, rules: Choices) -> nn.Module:
+    """The encoder of nodes that the settings name."""
+    s = settings
+    common = (s.tag_width, s.osm_dim, EDGE_USES[rules.edges], NODE_NORMS[rules.node_norm])
+    if s.osm_encoder == "transformer":
+        return NodeTransformer(*common, s.vit.grid, s.osm_depth, s.osm_heads, s.osm_nodes)
+    return (HeteroGAT if s.osm_encoder == "gat" else HeteroGCN)(*common)
 
 
 class GeoLink(nn.Module):
@@ -106,38 +74,43 @@ class GeoLink(nn.Module):
 
     def __init__(self, settings: GeoLinkSettings, variant: str = "ours", loss: GeoLinkLoss | None = None) -> None:
         super().__init__()
-        s, v = settings, VARIANTS[variant]
-        self.settings, self.variant, self.weights = s, v, loss or GeoLinkLoss()
+        s, v = settings, choices(settings, variant)
+        self.settings, self.rules, self.weights = s, v, loss or GeoLinkLoss()
+        self.gather = v.gather if self.weights.gather is None else self.weights.gather
         channels = len(s.bands)
         self.norm = image_norm(channels)
-        self.vit = ViT(s.vit, channels)
-        self.decoder = MaeDecoder(s.vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads)
+        self.vit = ViT(s.vit, channels, eps=v.image_eps, recompute=s.checkpoint)
+        self.decoder = MaeDecoder(s.vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads, s.checkpoint)
+        self.tags = LearnedTags(s.tag_rows, s.tag_width) if s.tags == "learned" else FrozenTags()
         self.mask_token = nn.Parameter(torch.randn(KINDS, s.tag_width) * 0.02)
-        self.gat = HeteroGAT(s.tag_width, s.osm_dim, v.edges, v.norm)
-        self.aggregate = Aggregation(s.osm_dim, v.kind_weights)
+        self.osm = osm_encoder(s, v)
+        self.aggregate = Aggregation(s.osm_dim, KIND_WEIGHTS[v.kind_weights])
         self.image_head = nn.Linear(s.vit.dim, s.contrast_dim)
         self.graph_head = nn.Linear(s.osm_dim, s.contrast_dim)
         self.fusion = ObjectPatchFusion(
-            s.vit.dim, s.osm_dim, s.vit.grid, s.fusion_dim, s.fusion_heads, s.fusion_dropout, v.patch_centre, v.residual
-        )
+            s.vit.dim, s.osm_dim, s.vit.grid, s.fusion_dim, s.fusion_heads, s.fusion_dropout,
+            FusionRules(v.patch_centre, v.fusion_last, v.fusion_positions, v.fusion_values),
+        )  # fmt: skip
         self.tag_head = nn.Linear(s.fusion_dim, s.tag_width)
 
     @staticmethod
-    def view(settings: GeoLinkSettings) -> View:
+    def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
-        return View(settings.vit.image_size, settings.bands, osm=True, tag_width=settings.tag_width)
+        anchors = choices(settings, fidelity).anchors
+        return View(settings.vit.image_size, settings.bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
 
     def encode_image(self, batch: TileBatch) -> ImageState:
         """Visible patches of the masked images."""
-        pixels = self.norm(batch.rs)
-        mask = mask_patches(batch.seed, self.settings.vit.grid**2, self.settings.image_mask)
-        return ImageState(pixels, mask, self.vit.encode(gather_patches(self.vit.embed(pixels), mask.keep)))
+        s = self.settings
+        mask = mask_patches(batch.seed, s.vit.grid, s.image_mask, s.mask_block)
+        seen = self.norm.patches(gather_patches(patchify(batch.rs, s.vit.patch), mask.keep))
+        tokens = self.vit.encode(self.vit.embed_patches(seen, mask.keep))
+        token, patches = tokens.split((1, tokens.shape[1] - 1), 1)
+        return ImageState(token, patches, mask)
 
-    def encode_nodes(self, batch: TileBatch, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """Node encodings f32[N,D] with the tags of ``masked`` bool[N] hidden, and the true tag features f32[N,F]."""
-        features = node_features(batch)
-        seen = torch.where(masked[:, None], self.mask_token[batch.node_kind], features)
-        return self.gat(seen, batch), features
+    def encode_nodes(self, batch: TileBatch, masked: Tensor, capacity: int | None = None) -> Tensor:
+        """Node encodings f32[N,D] with the tags of ``masked`` bool[N] hidden; ``capacity`` as in NodeInputs."""
+        return self.osm(NodeInputs(batch, self.tags(batch), self.mask_token, masked, capacity))
 
     def forward(self, batch: TileBatch) -> dict[str, Tensor]:
         w = self.weights
@@ -145,43 +118,82 @@ class GeoLink(nn.Module):
         image = self.encode_image(batch)
         parts: dict[str, Tensor] = {}
         if w.rec:
-            predicted = self.decoder(image.tokens, image.mask.restore)
-            parts["rec"] = reconstruction_loss(predicted, image.pixels, image.mask, valid, self.settings.vit.patch)
+            parts["rec"] = self.reconstruction(image, batch, valid)
         if w.cont or w.cst:
-            masked = mask_nodes(batch, self.settings.node_mask, self.variant.count)
-            nodes, features = self.encode_nodes(batch, masked)
-            if w.cont:
-                parts["cont"] = self._contrast(image, nodes, batch, valid)
-            if w.cst:
-                parts["cst"] = self._consistency(image, nodes, features, masked, batch, valid)
+            parts |= self.graph_losses(image, batch, valid)
         total = sum((getattr(w, name) * value for name, value in parts.items()), batch.gsd.new_zeros(()))
         return {"loss": total, **parts}
 
-    def _contrast(self, image: ImageState, nodes: Tensor, batch: TileBatch, valid: Tensor) -> Tensor:
+    def reconstruction(self, image: ImageState, batch: TileBatch, valid: Tensor) -> Tensor:
+        """L_rec: the pixels of hidden patches."""
+        predicted = self.decoder(image.token, image.patches, image.mask)
+        hidden = gather_patches(patchify(batch.rs, self.settings.vit.patch), image.mask.hidden)
+        return reconstruction_loss(predicted, self.norm.patches(hidden), valid)
+
+    def graph_losses(self, image: ImageState, batch: TileBatch, valid: Tensor) -> dict[str, Tensor]:
+        """``cont`` and ``cst``, those that have a weight: all that the objects add to a masked autoencoder."""
+        masked = mask_nodes(batch, self.settings.node_mask, COUNT_RULES[self.rules.mask_count])
+        nodes = self.encode_nodes(batch, masked)
+        parts = {}
+        if self.weights.cont:
+            parts["cont"] = self.contrast(image, nodes, batch, valid)
+        if self.weights.cst:
+            parts["cst"] = self.consistency(image, nodes, masked, batch, valid)
+        return parts
+
+    def contrast(self, image: ImageState, nodes: Tensor, batch: TileBatch, valid: Tensor) -> Tensor:
+        """L_cont: image against region, among samples that have both."""
         region, kinds = self.aggregate(nodes, batch)
         both = valid & (kinds > 0).any(1)
-        seen = self.image_head(image.tokens[:, 1:].mean(1))
-        return info_nce(self.graph_head(region), seen, both, self.settings.temperature, gather=self.weights.gather)
+        seen = self.image_head(image.patches.mean(1))
+        return info_nce(self.graph_head(region), seen, both, self.settings.temperature, gather=self.gather)
 
-    def _consistency(
-        self, image: ImageState, nodes: Tensor, features: Tensor, masked: Tensor, batch: TileBatch, valid: Tensor
-    ) -> Tensor:
-        dense = choose_nodes(batch, masked, self.variant.fused_nodes)
-        _, objects = self.fusion(image.tokens[:, 1:], image.mask.keep, nodes, batch, dense)
-        error = (self.tag_head(objects).float() - features[dense.node]).square().mean(-1)
+    def consistency(self, image: ImageState, nodes: Tensor, masked: Tensor, batch: TileBatch, valid: Tensor) -> Tensor:
+        """L_cst: the tag features of masked nodes from their neighbours and the visible patches.
+
+        The targets are those of the embedding table, whatever the encoder is given: learned ones would collapse.
+        """
+        dense = choose_nodes(batch, masked, self.rules.fused_nodes)
+        _, objects = self.fusion(image.patches, image.mask.keep, nodes, batch, dense)
+        error = (self.tag_head(objects).float() - take(node_features(batch), dense.node)).square().mean(-1)
         counted = dense.valid & valid[:, None]
-        if not self.variant.per_sample:
-            return masked_mean(error, counted)
-        some = counted.any(1)
-        mean = torch.where(counted, error, torch.zeros_like(error)).sum(1) / counted.sum(1).clamp_min(1)
-        return masked_mean(mean, some)
+        # Where ranks share their samples they are one batch here too: a mean over all of its nodes.
+        mean = mean_over_ranks if self.gather else masked_mean
+        if self.rules.cst_mean == "node":
+            return mean(error, counted)
+        per_sample = torch.where(counted, error, torch.zeros_like(error)).sum(1) / counted.sum(1).clamp_min(1)
+        return mean(per_sample, counted.any(1))
 
     @torch.no_grad()
-    def hybrid(self, batch: TileBatch) -> Tensor:
-        """Hybrid RS-OSM patch encodings f32[B,P,fusion_dim] of whole images and all nodes (up to 256 a sample)."""
-        tokens = self.vit(self.norm(batch.rs))
-        nodes, _ = self.encode_nodes(batch, torch.zeros_like(batch.node_valid))
-        dense = choose_nodes(batch, batch.node_valid, 256)
+    def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:
+        """What L_cst would be for the batch's masked nodes if 0, or if their mean, were predicted for each.
+
+        The features point much the same way (specs/geolink.md section 2.4): the loss means little without these.
+        """
+        masked = mask_nodes(batch, self.settings.node_mask, COUNT_RULES[self.rules.mask_count])
+        counted = masked & take(torch.cat((batch.valid & batch.has_rs, batch.valid.new_zeros(1))), batch.node_sample)
+        features = node_features(batch)
+        mean = torch.where(counted[:, None], features, 0.0).sum(0) / counted.sum().clamp_min(1)
+        return {
+            "zero": masked_mean(features.square().mean(1), counted),
+            "mean": masked_mean((features - mean).square().mean(1), counted),
+        }
+
+    @torch.no_grad()
+    def hybrid(self, batch: TileBatch, nodes: int | None = None, blocks: tuple[int, ...] = ()) -> Hybrid:
+        """Encodings of whole images and all their objects; without random draws where ``nodes`` is None.
+
+        Args:
+            batch: samples; a slot without an image or without objects gives what its other half says.
+            nodes: most objects a sample, beyond which the slot's seed chooses; None: all.
+            blocks: numbers from 0 of the ViT's blocks whose output is wanted; the paper's are 7, 11 and 15 of 24.
+        """
+        levels, tokens = self.vit.levels(self.norm(batch.rs), blocks)
+        if nodes is None:
+            counts = torch.bincount(batch.node_sample[batch.node_valid], minlength=1)
+            nodes = max(1, int(counts.max()))
+        encoded = self.encode_nodes(batch, torch.zeros_like(batch.node_valid), nodes)
+        dense = choose_nodes(batch, batch.node_valid, nodes)
         patch = torch.arange(self.settings.vit.grid**2, device=tokens.device).expand(len(tokens), -1)
-        patches, _ = self.fusion(tokens[:, 1:], patch, nodes, batch, dense)
-        return patches
+        patches, objects = self.fusion(tokens[:, 1:], patch, encoded, batch, dense)
+        return Hybrid(levels, tokens, patches, objects, dense)

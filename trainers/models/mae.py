@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainers.models.losses import masked_mean
 from trainers.models.noise import uniform
-from trainers.models.vit import Block, ViTSettings, grid_positions, init_linear, sincos
+from trainers.models.vit import Block, ViTSettings, grid_positions, init_linear, run_blocks, sincos
 
 #: Stream of random numbers for image masks.
 IMAGE_MASK = 101
@@ -20,22 +20,28 @@ class PatchMask:
     """Which patches a sample keeps."""
 
     keep: Tensor  # i64 [B,V] visible patches
-    restore: Tensor  # i64 [B,P] place of each patch in (visible, masked) order
-    masked: Tensor  # bool [B,P]
+    hidden: Tensor  # i64 [B,M] the others
 
 
-def mask_patches(seed: Tensor, patches: int, ratio: float) -> PatchMask:
-    """Keep ``patches * (1 - ratio)`` patches (at least one), chosen by the slot seeds i64[B]."""
-    noise = uniform(seed[:, None], torch.arange(patches, device=seed.device)[None], IMAGE_MASK)
+def mask_patches(seed: Tensor, grid: int, ratio: float, block: int = 1) -> PatchMask:
+    """Keep ``grid² * (1 - ratio)`` patches (at least one), chosen by the slot seeds i64[B].
+
+    ``block`` > 1 hides whole squares of so many patches a side, the last one in part (specs/geolink.md section 3.1,
+    ``mask_scale``).
+    """
+    side = torch.arange(grid, device=seed.device) // block
+    number = (side[:, None] * grid + side[None]).reshape(-1)
+    noise = uniform(seed[:, None], number[None], IMAGE_MASK)
     order = torch.argsort(noise, dim=1, stable=True)
-    restore = torch.argsort(order, dim=1)
-    visible = max(1, int(patches * (1 - ratio)))
-    return PatchMask(order[:, :visible], restore, restore >= visible)
+    visible = max(1, int(grid * grid * (1 - ratio)))
+    return PatchMask(order[:, :visible], order[:, visible:])
 
 
 def gather_patches(tokens: Tensor, index: Tensor) -> Tensor:
-    """Tokens [B,P,D] at ``index`` i64[B,V]: [B,V,D]."""
-    return torch.gather(tokens, 1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+    """Rows [B,V,D] of ``tokens`` [B,P,D] at ``index`` i64[B,V]."""
+    b, p, d = tokens.shape
+    start = torch.arange(b, device=index.device)[:, None] * p
+    return tokens.reshape(b * p, d).index_select(0, (start + index).reshape(-1)).view(b, -1, d)
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:
@@ -46,39 +52,42 @@ def patchify(image: Tensor, patch: int) -> Tensor:
 
 
 class MaeDecoder(nn.Module):
-    """Visible tokens to the pixels of every patch: two blocks by default (specs/geolink.md section 3.2)."""
+    """Visible tokens to the pixels of the hidden patches: two blocks by default (specs/geolink.md section 3.2)."""
 
     position: Tensor
 
-    def __init__(self, vit: ViTSettings, channels: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(
+        self, vit: ViTSettings, channels: int, dim: int, depth: int, heads: int, recompute: bool = False
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.embed = nn.Linear(vit.dim, dim)
         self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        position = torch.cat((torch.zeros(1, dim), sincos(grid_positions(vit.grid), dim)))
-        self.register_buffer("position", position[None], persistent=False)
+        self.register_buffer("position", sincos(grid_positions(vit.grid), dim), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, vit.patch**2 * channels)
         self.apply(init_linear)
 
-    def forward(self, tokens: Tensor, restore: Tensor) -> Tensor:
-        """Class token and visible tokens [B,1+V,D] to predictions [B,P,patch*patch*C]."""
-        x = self.embed(tokens)
-        missing = restore.shape[1] + 1 - x.shape[1]
-        filler = self.mask_token.to(x.dtype).expand(len(x), missing, -1)
-        patches = gather_patches(torch.cat((x[:, 1:], filler), 1), restore)
-        x = torch.cat((x[:, :1], patches), 1) + self.position
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))[:, 1:]
+    def forward(self, token: Tensor, patches: Tensor, mask: PatchMask) -> Tensor:
+        """Class token [B,1,D] and visible tokens [B,V,D] to predictions [B,M,patch*patch*C].
+
+        The blocks see a set whose members carry their positions, so the patches need not be put back in order.
+        """
+        seen = self.embed(patches) + self.position[mask.keep]
+        filler = self.mask_token + self.position[mask.hidden]
+        x = torch.cat((self.embed(token).to(seen.dtype), seen, filler), 1)
+        x = run_blocks(self.blocks, x, self.recompute and self.training)
+        return self.head(self.norm(x[:, 1 + patches.shape[1] :]))
 
 
-def reconstruction_loss(predicted: Tensor, image: Tensor, mask: PatchMask, valid: Tensor, patch: int) -> Tensor:
-    """Mean squared error over the masked patches of valid samples, each patch normalised by its own mean and variance.
+def reconstruction_loss(predicted: Tensor, pixels: Tensor, valid: Tensor) -> Tensor:
+    """Mean squared error over the hidden patches of valid samples, each patch normalised by its own mean and variance.
 
-    specs/geolink.md section 4.1. ``predicted`` [B,P,F], ``image`` f32[B,C,S,S], ``valid`` bool[B].
+    specs/geolink.md section 4.1. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B].
     """
-    target = patchify(image, patch).float()
-    target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+    centred = pixels - pixels.mean(-1, keepdim=True)
+    variance = centred.square().sum(-1, keepdim=True) / (pixels.shape[-1] - 1)
+    target = centred / (variance + 1e-6).sqrt()
     error = (predicted.float() - target).square().mean(-1)
-    return masked_mean(error, mask.masked & valid[:, None])
+    return masked_mean(error, valid[:, None].expand(error.shape))

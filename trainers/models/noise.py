@@ -20,13 +20,17 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ (value >> 16)
 
 
-def uniform(seed: Tensor, counter: Tensor, stream: int) -> Tensor:
-    """Uniform f32 in [0, 1) of the broadcast shape of ``seed`` i64 and ``counter`` i64.
+def hash32(seed: Tensor, counter: Tensor, stream: int) -> Tensor:
+    """Pseudo-random i64 in [0, 2^32) of the broadcast shape of ``seed`` i64 and ``counter`` i64.
 
     ``stream`` tells independent uses of one seed apart.
     """
     word = _mix((seed & _LOW) ^ (stream * 0x9E3779B1 & _LOW))
     word = _mix(word ^ ((seed >> 32) & _LOW))
     word = _mix(word ^ (counter & _LOW))
-    word = _mix((word + 0x9E3779B9) & _LOW)
-    return (word >> 8).to(torch.float32) * 2.0**-24
+    return _mix((word + 0x9E3779B9) & _LOW)
+
+
+def uniform(seed: Tensor, counter: Tensor, stream: int) -> Tensor:
+    """Uniform f32 in [0, 1); arguments as those of :func:`hash32`."""
+    return (hash32(seed, counter, stream) >> 8).to(torch.float32) * 2.0**-24

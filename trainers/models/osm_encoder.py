@@ -1,7 +1,7 @@
-"""The OSM side of GeoLink: tag features, node masking, the heterogeneous graph attention layer, aggregation.
+"""The OSM encoders: graph attention, graph convolution and a transformer over packed graphs of three kinds of node.
 
-Nodes of all samples are packed end to end; padding nodes belong to sample B and are never a neighbour of a real node.
-specs/geolink.md sections 2.4, 3.3, 3.4.
+In: :class:`NodeInputs`. Out: node encodings f32[N,dim], 0 in padding nodes. Stored edges are
+walked both ways, self-loops are added. specs/geolink.md section 3.3.
 """
 
 from __future__ import annotations
@@ -13,57 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from schemas.features import Kind
 from schemas.relations import INVERSE, Relation
-from trainers.models.noise import uniform
-from trainers.models.scatter import rank_in_segment, segment_softmax, segment_sum
-from trainers.models.vit import init_linear
+from trainers.models.nodes import KINDS, DenseNodes, NodeInputs, anchor_positions, by_kind, choose_nodes
+from trainers.models.scatter import Segments, segment_sizes, segment_softmax, segment_sum, take
+from trainers.models.vit import Mlp, init_linear
 from trainers.stream.batch import TileBatch
 
-KINDS = len(Kind)
-#: Streams of random numbers for node masks and for rounding their count.
-NODE_MASK, NODE_COUNT = 102, 103
-
-
-def node_features(batch: TileBatch) -> Tensor:
-    """f32[N,F]: the weighted mean of each node's tag features; 0 for a node without tags."""
-    rows = batch.tag_features[batch.tag_row].float() * batch.tag_weight[:, None]
-    return segment_sum(rows, batch.tag_node, len(batch.node_valid))
-
-
-def node_index(batch: TileBatch) -> Tensor:
-    """i64[N]: number of each node within its sample, for random draws that do not depend on the batch."""
-    sizes = torch.zeros(len(batch) + 1, dtype=torch.long, device=batch.node_sample.device)
-    sizes = sizes.index_add(0, batch.node_sample, torch.ones_like(batch.node_sample))
-    starts = torch.cumsum(sizes, 0) - sizes
-    return torch.arange(len(batch.node_sample), device=sizes.device) - starts[batch.node_sample]
-
-
-def share_count(size: Tensor, ratio: float, draw: Tensor) -> Tensor:
-    """Masked nodes of groups of ``size``: ratio times size, rounded up or down at random, so that the mean is exact."""
-    return torch.floor(size * ratio + draw).long()
-
-
-def at_least_one(size: Tensor, ratio: float, _draw: Tensor) -> Tensor:
-    """Masked nodes as released: the rounded share, at least one (so a lone node is always masked)."""
-    return torch.round(size * ratio).clamp_min(1).long()
-
-
-CountRule = Callable[[Tensor, float, Tensor], Tensor]
-
-
-def mask_nodes(batch: TileBatch, ratio: float, rule: CountRule) -> Tensor:
-    """bool[N]: which nodes are masked, a share ``ratio`` of each kind in each sample, by the slot seeds."""
-    samples = len(batch)
-    seed = torch.cat((batch.seed, batch.seed.new_zeros(1)))
-    segment = batch.node_sample * KINDS + batch.node_kind
-    groups = (samples + 1) * KINDS
-    noise = uniform(seed[batch.node_sample], node_index(batch), NODE_MASK)
-    rank = rank_in_segment(noise, segment, groups)
-    size = segment_sum(batch.node_valid.float(), segment, groups)
-    kinds = torch.arange(KINDS, device=seed.device)[None]
-    draw = uniform(seed[:, None], kinds, NODE_COUNT).reshape(-1)
-    return (rank < rule(size, ratio, draw)[segment]) & batch.node_valid
+RELATIONS = len(Relation)
 
 
 class NodeNorm(nn.Module):
@@ -74,139 +30,243 @@ class NodeNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(KINDS, dim))
         self.bias = nn.Parameter(torch.zeros(KINDS, dim))
 
-    def forward(self, x: Tensor, kind: Tensor, _valid: Tensor) -> Tensor:
-        x = F.layer_norm(x.float(), x.shape[-1:], eps=1e-5)
-        return x * self.weight[kind] + self.bias[kind]
+    def forward(self, x: Tensor, kind: Tensor, valid: Tensor) -> Tensor:
+        """Nodes f32[N,dim] of ``kind`` i64[N]; only those ``valid`` bool[N] count."""
+        x = torch.where(valid[:, None], F.layer_norm(x.float(), x.shape[-1:], eps=1e-5), 0.0)
+        return x * take(self.weight, kind) + take(self.bias, kind)
 
 
-class GraphNorm(NodeNorm):
+class BatchNodeNorm(NodeNorm):
     """As released: one mean and deviation over all nodes of a kind in the batch."""
 
-    def forward(self, x: Tensor, kind: Tensor, _valid: Tensor) -> Tensor:
-        x = x.float()
-        segment = torch.where(_valid, kind, KINDS)
-        values = segment_sum(torch.ones_like(x[:, :1]), segment, KINDS + 1).clamp_min(1) * x.shape[1]
-        mean = segment_sum(x, segment, KINDS + 1).sum(1, keepdim=True) / values
-        x = x - mean[segment]
-        variance = segment_sum(x.square(), segment, KINDS + 1).sum(1, keepdim=True) / values
-        return x / (variance.sqrt() + 1e-5)[segment] * self.weight[kind] + self.bias[kind]
+    def forward(self, x: Tensor, kind: Tensor, valid: Tensor) -> Tensor:
+        x, segment = x.float(), torch.where(valid, kind, KINDS)
+        values = segment_sizes(segment, valid, KINDS + 1).clamp_min(1) * x.shape[1]
+        mean = segment_sum(x.sum(1), segment, KINDS + 1) / values
+        x = x - take(mean, segment)[:, None]
+        variance = segment_sum(x.square().sum(1), segment, KINDS + 1) / values
+        # The tiny term keeps the gradient finite where a kind is absent or constant.
+        x = x / (take((variance + 1e-24).sqrt(), segment)[:, None] + 1e-5)
+        return x * take(self.weight, kind) + take(self.bias, kind)
 
 
 @dataclass(frozen=True)
 class EdgeUse:
-    """Where the relation of an edge enters the graph attention."""
+    """Where the relation of an edge is felt."""
 
-    attention: bool  # as a term of the attention logit, as GATConv's edge_dim does (paper)
+    attention: bool  # as a term of the attention's logit, as GATConv's edge_dim does (paper)
     message: bool  # as a term of the message, so that a lone neighbour's relation is felt too
 
 
-class HeteroGAT(nn.Module):
-    """One layer of graph attention over nine typed relations, the mean over those that arrive at a kind.
+@dataclass
+class Walk:
+    """Directed edges of the batch: stored pairs both ways, then loops."""
 
-    For each ordered pair of kinds: shared projection W, alpha = softmax(LeakyReLU(a_s W x_j + a_d W x_i + relation)),
-    out_i = sum(alpha W x_j) + b. Stored edges are walked both ways, self-loops are added. Then ReLU and a norm.
-    """
+    source: Tensor  # i64 [M]
+    target: Tensor  # i64 [M]
+    relation: Tensor  # i64 [M] of source to target
+    live: Tensor  # bool [M]
+    source_kind: Tensor  # i64 [M]
+    target_kind: Tensor  # i64 [M]
+
+    @property
+    def pair(self) -> Tensor:
+        """i64[M]: ordered pair of kinds."""
+        return self.source_kind * KINDS + self.target_kind
+
+
+class Walker(nn.Module):
+    """Makes the :class:`Walk` of a batch."""
 
     inverse: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("inverse", torch.from_numpy(INVERSE.astype("int64")), persistent=False)
+
+    def forward(self, batch: TileBatch) -> Walk:
+        first, second = batch.edges
+        loop = torch.arange(len(batch.node_valid), device=first.device)
+        source, target = torch.cat((first, second, loop)), torch.cat((second, first, loop))
+        relation = batch.edge_relation
+        return Walk(
+            source,
+            target,
+            torch.cat((relation, take(self.inverse, relation), torch.full_like(loop, int(Relation.SELF)))),
+            torch.cat((batch.edge_valid, batch.edge_valid, batch.node_valid)),
+            take(batch.node_kind, source),
+            take(batch.node_kind, target),
+        )
+
+
+class HeteroLayer(nn.Module):
+    """One layer over nine typed relations, the mean over those that arrive at a kind, then ReLU and a norm.
+
+    For each ordered pair of kinds: out_i = sum over neighbours j of c_ij W x_j, plus b. Subclasses give c_ij.
+    """
 
     def __init__(self, features: int, dim: int, edges: EdgeUse, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         pairs = KINDS * KINDS
         self.dim, self.edges = dim, edges
-        self.weight = nn.Parameter(torch.empty(pairs, features, dim))
-        self.source = nn.Parameter(torch.empty(pairs, dim))
-        self.target = nn.Parameter(torch.empty(pairs, dim))
+        self.weight = nn.Parameter(torch.empty(pairs, features, dim))  # pair = source kind * KINDS + target kind
         self.bias = nn.Parameter(torch.zeros(pairs, dim))
-        for parameter in (self.weight, self.source, self.target):
-            bound = (6.0 / sum(parameter.shape[-2:])) ** 0.5
-            nn.init.uniform_(parameter, -bound, bound)
-        if edges.attention:
-            self.relation_score = nn.Parameter(torch.randn(pairs, len(Relation)) * 0.1)
+        nn.init.uniform_(self.weight, -((6.0 / (features + dim)) ** 0.5), (6.0 / (features + dim)) ** 0.5)
         if edges.message:
-            self.relation_message = nn.Parameter(torch.randn(pairs, len(Relation), dim) * 0.1)
+            self.relation_message = nn.Parameter(torch.randn(pairs, RELATIONS, dim) * 0.1)
         self.norm = norm(dim)
-        self.register_buffer("inverse", torch.from_numpy(INVERSE.astype("int64")), persistent=False)
+        self.walk = Walker()
 
-    def forward(self, x: Tensor, batch: TileBatch) -> Tensor:
-        """Node inputs f32[N,F] to encodings f32[N,dim]."""
-        kind, valid = batch.node_kind, batch.node_valid
-        nodes = len(kind)
-        source, target, relation, live = self._edges(batch)
-        pair = kind[source] * KINDS + kind[target]
-        projected = torch.einsum("nf,pfd->npd", x, self.weight)
-        # a_d (W x) = x (W a_d): the target's score needs no projection of its own.
-        target_score = torch.einsum("nf,pf->np", x.float(), torch.einsum("pfd,pd->pf", self.weight, self.target))
-        message = projected.reshape(-1, self.dim)[source * KINDS * KINDS + pair].float()
-        score = (message * self.source[pair]).sum(-1) + target_score[target, pair]
-        if self.edges.attention:
-            score = score + self.relation_score[pair, relation]
-        if self.edges.message:
-            message = message + self.relation_message[pair, relation]
-        segment = target * KINDS + kind[source]
-        alpha = segment_softmax(F.leaky_relu(score, 0.2), segment, nodes * KINDS, live)
-        total = segment_sum(message * alpha[:, None], target, nodes)
-        arriving = torch.arange(KINDS, device=kind.device)[:, None] * KINDS + kind[None]
-        out = (total + self.bias[arriving].sum(0)) / KINDS
-        out = self.norm(F.relu(out), kind, valid)
+    def columns(self) -> Tensor:
+        """What each source kind's rows are multiplied with, [KINDS,F,C]: first the three target kinds' matrices."""
+        features = self.weight.shape[1]
+        return self.weight.view(KINDS, KINDS, features, self.dim).transpose(1, 2).reshape(KINDS, features, -1)
+
+    def coefficients(self, scores: Tensor, walk: Walk, segment: Tensor) -> Tensor:
+        """c f32[M] of every edge; ``scores`` f32[N,C - KINDS * dim] are the further columns."""
+        raise NotImplementedError
+
+    def forward(self, inputs: NodeInputs) -> Tensor:
+        """Node inputs to encodings f32[N,dim]."""
+        batch, kind, valid = inputs.batch, inputs.batch.node_kind, inputs.batch.node_valid
+        walk = self.walk(batch)
+        # Sums over few rows of a table and over neighbours: fp32 throughout, at no cost beside the image encoder.
+        with torch.autocast(self.weight.device.type, enabled=False):
+            columns = self.columns()
+            width = KINDS * self.dim
+            message, scores = inputs.project(columns).split((width, columns.shape[2] - width), 1)
+            segment = walk.target * KINDS + walk.source_kind
+            share = self.coefficients(scores, walk, segment)
+            message, leaving = message.reshape(-1, self.dim), walk.source * KINDS + walk.target_kind
+            out = Segments.of(walk.target, len(kind)).sum(message, leaving, share)
+            if self.edges.message:
+                out = out + self._relations(share, segment, walk, kind)
+            bias = self.bias.view(KINDS, KINDS, self.dim).sum(0)
+            out = self.norm(F.relu((out + take(bias, kind)) / KINDS), kind, valid)
         return torch.where(valid[:, None], out, torch.zeros_like(out))
 
-    def _edges(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Source, target, relation of source to target, and validity: both ways and loops."""
-        first, second = batch.edges
-        loop = torch.arange(len(batch.node_valid), device=first.device)
-        relation = batch.edge_relation
-        return (
-            torch.cat((first, second, loop)),
-            torch.cat((second, first, loop)),
-            torch.cat((relation, self.inverse[relation], torch.full_like(loop, int(Relation.SELF)))),
-            torch.cat((batch.edge_valid, batch.edge_valid, batch.node_valid)),
+    def _relations(self, share: Tensor, segment: Tensor, walk: Walk, kind: Tensor) -> Tensor:
+        """The relations' terms of the messages f32[N,dim], from the share that each relation has of each node."""
+        nodes = len(kind)
+        shares = segment_sum(share, segment * RELATIONS + walk.relation, nodes * KINDS * RELATIONS)
+        placed = by_kind(kind, shares.dtype)[:, :, None] * shares.view(nodes, 1, -1)
+        terms = self.relation_message.view(KINDS, KINDS, RELATIONS, self.dim).transpose(0, 1)
+        return placed.flatten(1) @ terms.reshape(-1, self.dim)
+
+
+class HeteroGAT(HeteroLayer):
+    """Graph attention: c = softmax over the neighbours of one kind of LeakyReLU(a_s W x_j + a_d W x_i + relation)."""
+
+    def __init__(self, features: int, dim: int, edges: EdgeUse, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__(features, dim, edges, norm)
+        bound = (6.0 / (KINDS * KINDS + dim)) ** 0.5
+        self.source = nn.Parameter(torch.empty(KINDS * KINDS, dim).uniform_(-bound, bound))
+        self.target = nn.Parameter(torch.empty(KINDS * KINDS, dim).uniform_(-bound, bound))
+        if edges.attention:
+            self.relation_score = nn.Parameter(torch.randn(KINDS * KINDS, RELATIONS) * 0.1)
+
+    def columns(self) -> Tensor:
+        # a (W x) = x (W a): six more columns hold what a node adds to the logits, as a source and as a target.
+        features = self.weight.shape[1]
+        source, target = (
+            (self.weight * a[:, None]).sum(-1).view(KINDS, KINDS, features) for a in (self.source, self.target)
         )
+        return torch.cat((super().columns(), source.permute(0, 2, 1), target.permute(1, 2, 0)), 2)
+
+    def coefficients(self, scores: Tensor, walk: Walk, segment: Tensor) -> Tensor:
+        as_source, as_target = scores.split(KINDS, 1)
+        score = take(as_source.reshape(-1), walk.source * KINDS + walk.target_kind)
+        score = score + take(as_target.reshape(-1), segment)
+        if self.edges.attention:
+            score = score + take(self.relation_score.view(-1), walk.pair * RELATIONS + walk.relation)
+        return segment_softmax(F.leaky_relu(score, 0.2), segment, len(scores) * KINDS, walk.live)
 
 
-def softmax_over_present(score: Tensor, present: Tensor) -> Tensor:
-    """Weights f32[B,kinds] that sum to 1 over the kinds a sample has; all 0 where it has none."""
-    score = score.float().masked_fill(~present, torch.finfo(torch.float32).min)
-    return torch.softmax(score, 1) * present
+class HeteroGCN(HeteroLayer):
+    """Graph convolution (Kipf and Welling 2017): c = 1 / sqrt(neighbours of i times those of j), within a relation."""
+
+    def coefficients(self, scores: Tensor, walk: Walk, segment: Tensor) -> Tensor:
+        groups = len(scores) * KINDS
+        leaving = walk.source * KINDS + walk.target_kind
+        around_target = take(segment_sizes(segment, walk.live, groups), segment)
+        around_source = take(segment_sizes(leaving, walk.live, groups), leaving)
+        return walk.live * (around_target * around_source).clamp_min(1).rsqrt()
 
 
-def sum_of_present(score: Tensor, present: Tensor) -> Tensor:
-    """As released: weight 1 for each kind (its softmax ran over an axis of length 1)."""
-    return present.float() + 0.0 * score.float()
+class NodeBlock(nn.Module):
+    """Pre-norm transformer block over the nodes of each sample."""
 
-
-KindWeights = Callable[[Tensor, Tensor], Tensor]
-
-
-class Aggregation(nn.Module):
-    """Encodings of nodes to one of the region: Set2Set a kind (Vinyals et al. 2016), then attention over kinds."""
-
-    def __init__(self, dim: int, weights: KindWeights, steps: int = 5) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.dim, self.steps, self.weights = dim, steps, weights
-        self.cells = nn.ModuleList(nn.LSTMCell(2 * dim, dim) for _ in range(KINDS))
-        self.project = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in range(KINDS))
-        self.attention = nn.Linear(dim, 1)
-        self.project.apply(init_linear)
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, x: Tensor, batch: TileBatch) -> tuple[Tensor, Tensor]:
-        """Encodings f32[N,dim] to regions f32[B,dim] and the weights of kinds f32[B,kinds]."""
-        samples = len(batch)
-        groups = (samples + 1) * KINDS
-        segment = batch.node_sample * KINDS + batch.node_kind
-        size = segment_sum(batch.node_valid.float(), segment, groups)
-        present = size.view(samples + 1, KINDS)[:samples] > 0
-        # The recurrence is small and its sums are long: fp32 throughout.
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            state = [(x.new_zeros(samples + 1, self.dim),) * 2 for _ in range(KINDS)]
-            query = x.new_zeros(samples + 1, KINDS, 2 * self.dim)
-            for _ in range(self.steps):
-                state = [cell(query[:, k], state[k]) for k, cell in enumerate(self.cells)]
-                hidden = torch.stack([h for h, _ in state], 1)
-                score = (x * hidden.reshape(groups, -1)[segment]).sum(-1)
-                alpha = segment_softmax(score, segment, groups, batch.node_valid)
-                read = segment_sum(x * alpha[:, None], segment, groups).view(samples + 1, KINDS, -1)
-                query = torch.cat((hidden, read), -1)
-            kinds = torch.stack([p(query[:samples, k]) for k, p in enumerate(self.project)], 1)
-            weights = self.weights(self.attention(kinds).squeeze(-1), present)
-            return (kinds * weights[..., None]).sum(1), weights
+    def forward(self, x: Tensor, dense: DenseNodes, bias: Tensor) -> Tensor:
+        """Nodes [N,dim]; ``bias`` [B,heads,K,K] is added to the logits. A node that is not chosen attends to none."""
+        b, k = dense.node.shape
+        d = x.shape[1]
+        held = take(self.qkv(self.norm1(x)), dense.node)
+        q, key, v = held.view(b, k, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, key, v, bias.to(q.dtype))
+        seen = self.proj(seen.transpose(1, 2).reshape(b * k, d))
+        back = take(torch.cat((seen, seen.new_zeros(1, d))), dense.place)
+        x = x + back
+        return x + self.mlp(self.norm2(x))
+
+
+class NodeTransformer(nn.Module):
+    """The paper's other variant: standard blocks over the nodes of a sample, with position embeddings.
+
+    Args:
+        features, dim: widths.
+        edges: whether relations bias the attention (attention or message) or are not used.
+        norm: of the encodings.
+        grid: patches a side, the unit of positions.
+        depth, heads: of the blocks.
+        capacity: most nodes of a sample that attend to each other.
+    """
+
+    def __init__(
+        self, features: int, dim: int, edges: EdgeUse, norm: Callable[[int], nn.Module],
+        grid: int, depth: int, heads: int, capacity: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.dim, self.grid, self.heads, self.capacity = dim, grid, heads, capacity
+        self.edges = edges
+        self.embed = nn.Parameter(torch.empty(KINDS, features, dim))
+        nn.init.uniform_(self.embed, -((6.0 / (features + dim)) ** 0.5), (6.0 / (features + dim)) ** 0.5)
+        self.blocks = nn.ModuleList(NodeBlock(dim, heads) for _ in range(depth))
+        self.blocks.apply(init_linear)
+        self.related = edges.attention or edges.message
+        if self.related:
+            self.relation_score = nn.Parameter(torch.randn(KINDS * KINDS * RELATIONS, heads) * 0.1)
+        self.norm = norm(dim)
+        self.walk = Walker()
+
+    def forward(self, inputs: NodeInputs) -> Tensor:
+        """Node inputs to encodings f32[N,dim]."""
+        batch, kind, valid = inputs.batch, inputs.batch.node_kind, inputs.batch.node_valid
+        with torch.autocast(valid.device.type, enabled=False):
+            x = inputs.project(self.embed) + anchor_positions(batch.anchors, self.grid, self.dim)
+        dense = choose_nodes(batch, valid, inputs.capacity or self.capacity)
+        bias = self._bias(dense, batch)
+        for block in self.blocks:
+            x = block(x, dense, bias)
+        return torch.where(valid[:, None], self.norm(x, kind, valid), 0.0)
+
+    def _bias(self, dense: DenseNodes, batch: TileBatch) -> Tensor:
+        """f32[B,heads,K,K]: which nodes see which, and how they are related."""
+        b, k = dense.node.shape
+        # A row without nodes attends anywhere: its result is dropped, and softmax over nothing would be NaN.
+        open_ = dense.valid[:, None] | ~dense.valid.any(1)[:, None, None]
+        bias = torch.where(open_, 0.0, torch.finfo(torch.float32).min / 2)[:, None].expand(b, self.heads, k, k)
+        if not self.related:
+            return bias
+        walk = self.walk(batch)
+        row, column = take(dense.place, walk.target), take(dense.place, walk.source)
+        held = walk.live & (row < b * k) & (column < b * k)
+        at = torch.where(held, row * k + column % k, b * k * k)
+        score = take(self.relation_score, walk.pair * RELATIONS + walk.relation)
+        return bias + segment_sum(score, at, b * k * k + 1)[:-1].view(b, k, k, -1).permute(0, 3, 1, 2)

@@ -1,9 +1,20 @@
-"""Sums and softmaxes over packed segments."""
+"""Sums and softmaxes over packed segments: fixed shapes, no host synchronisation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``values`` [N,...] at ``index`` i64 of any shape: [*index,...].
+
+    ``values[index]`` by one kernel whose gradient is an index_add, several times faster on a CPU.
+    """
+    return values.index_select(0, index.reshape(-1)).view(*index.shape, *values.shape[1:])
 
 
 def segment_sum(values: Tensor, segment: Tensor, count: int) -> Tensor:
@@ -11,19 +22,38 @@ def segment_sum(values: Tensor, segment: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add(0, segment, values)
 
 
+@dataclass
+class Segments:
+    """Rows grouped by segment, for sums that never hold all the rows at once."""
+
+    order: Tensor  # i64 [M] rows, those of one segment together
+    start: Tensor  # i64 [count] where each segment begins in ``order``
+
+    @classmethod
+    def of(cls, segment: Tensor, count: int) -> Segments:
+        """Groups of ``segment`` i64[M] (0 <= segment < count)."""
+        segment, order = torch.sort(segment, stable=True)
+        return cls(order, torch.searchsorted(segment, torch.arange(count, device=segment.device)))
+
+    def sum(self, values: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        """Sums f32[count,C] of ``values`` f32[R,C] at ``index`` i64[M] times ``weight`` f32[M]."""
+        weight = take(weight, self.order)
+        return F.embedding_bag(take(index, self.order), values, self.start, mode="sum", per_sample_weights=weight)
+
+
 def segment_softmax(scores: Tensor, segment: Tensor, count: int, valid: Tensor) -> Tensor:
-    """Softmax in fp32 of ``scores`` [N] or [N,H] over the valid rows of each segment; 0 in rows that are not valid."""
-    scores = scores.float()
-    shape = (-1,) + (1,) * (scores.dim() - 1)
-    valid = valid.view(shape)
+    """Softmax in fp32 of ``scores`` [N] over the valid rows of each segment; 0 in rows that are not valid."""
     low = torch.finfo(torch.float32).min
-    scores = torch.where(valid, scores, low)
-    index = segment.view(shape).expand_as(scores)
-    top = torch.full((count, *scores.shape[1:]), low, device=scores.device)
-    top = top.scatter_reduce(0, index, scores.detach(), "amax")
-    power = torch.exp(scores - top[segment]) * valid
+    scores = torch.where(valid, scores.float(), low)
+    top = torch.full((count,), low, device=scores.device).scatter_reduce(0, segment, scores.detach(), "amax")
+    power = torch.exp(scores - take(top, segment)) * valid
     total = segment_sum(power, segment, count)
-    return power / total[segment].clamp_min(1e-16)
+    return power / take(total, segment).clamp_min(1e-16)
+
+
+def segment_sizes(segment: Tensor, valid: Tensor, count: int) -> Tensor:
+    """Valid rows f32[count] of each segment."""
+    return segment_sum(valid.float(), segment, count)
 
 
 def rank_in_segment(order: Tensor, segment: Tensor, count: int) -> Tensor:
@@ -33,6 +63,5 @@ def rank_in_segment(order: Tensor, segment: Tensor, count: int) -> Tensor:
     sizes = torch.zeros(count, dtype=torch.long, device=segment.device)
     sizes = sizes.index_add(0, segment, torch.ones_like(segment))
     starts = torch.cumsum(sizes, 0) - sizes
-    ranks = torch.empty_like(segment)
-    ranks[sequence] = torch.arange(len(segment), device=segment.device)
-    return ranks - starts[segment]
+    ranks = torch.zeros_like(segment).scatter(0, sequence, torch.arange(len(segment), device=segment.device))
+    return ranks - take(starts, segment)

@@ -5,11 +5,13 @@ In: f32[B,C,S,S] normalised pixels. Out: tokens [B,(1+)P,D], row-major patches, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from schemas.errors import ConfigError
 
@@ -36,21 +38,30 @@ class ViTSettings:
         return self.image_size // self.patch
 
 
+#: The four sizes by name (Touvron et al. 2021), at 224 pixels and 16 a patch.
+SIZES: Mapping[str, ViTSettings] = {
+    "tiny": ViTSettings(dim=192, depth=12, heads=3),
+    "small": ViTSettings(dim=384, depth=12, heads=6),
+    "base": ViTSettings(dim=768, depth=12, heads=12),
+    "large": ViTSettings(dim=1024, depth=24, heads=16),
+}
+
+
 def sincos(position: Tensor, dim: int) -> Tensor:
-    """Two-dimensional sin-cos embedding [...,dim] of positions [...,2] (x, y) in patch units.
+    """Two-dimensional sin-cos embedding f32[...,dim] of positions [...,2] (x, y) in patch units.
 
     First half x, second half y; each half [sin | cos] with frequencies 10000^(-k/(dim/4)),
-    specs/geolink.md section 2.9.
+    specs/geolink.md section 2.9. Reckoned in the type of ``position``.
     """
     quarter = dim // 4
-    omega = 10000.0 ** (-torch.arange(quarter, device=position.device, dtype=torch.float64) / quarter)
-    angle = position.double()[..., None] * omega
+    omega = 10000.0 ** (-torch.arange(quarter, device=position.device, dtype=position.dtype) / quarter)
+    angle = position[..., None] * omega
     return torch.cat((angle.sin(), angle.cos()), -1).flatten(-2).float()
 
 
-def grid_positions(side: int, offset: float = 0.0, device: torch.device | None = None) -> Tensor:
+def grid_positions(side: int, offset: float = 0.0) -> Tensor:
     """Positions f32[side*side,2] (x, y) of a grid's cells, row-major; ``offset`` 0.5 gives their centres."""
-    axis = torch.arange(side, device=device, dtype=torch.float32) + offset
+    axis = torch.arange(side, dtype=torch.float32) + offset
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack((x, y), -1).reshape(-1, 2)
 
@@ -66,6 +77,11 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.proj(image).flatten(2).transpose(1, 2)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """The same of chosen patches alone: [B,V,patch*patch*C], channels innermost, to [B,V,D]."""
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(pixels, weight, self.proj.bias)
 
 
 class Attention(nn.Module):
@@ -118,6 +134,13 @@ def init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def run_blocks(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
+    """``x`` through all blocks; ``recompute`` keeps only their inputs for the backward pass."""
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    return x
+
+
 class ViT(nn.Module):
     """Vision transformer encoder with fixed sin-cos positions.
 
@@ -125,36 +148,58 @@ class ViT(nn.Module):
         settings: sizes.
         channels: image bands.
         class_token: whether a learned token stands before the patches.
+        eps: of the final norm; timm has 1e-6.
+        recompute: whether training trades a second forward pass of the blocks for the memory of their activations.
     """
 
-    def __init__(self, settings: ViTSettings, channels: int = 3, class_token: bool = True) -> None:
+    def __init__(
+        self,
+        settings: ViTSettings,
+        channels: int = 3,
+        class_token: bool = True,
+        eps: float = 1e-6,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.recompute = settings, recompute
         dim = settings.dim
         self.patch_embed = PatchEmbed(settings.patch, channels, dim)
         position = sincos(grid_positions(settings.grid), dim)
         if class_token:
             self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-            position = torch.cat((torch.zeros(1, dim), position))
+            position = torch.cat((torch.zeros_like(position[:1]), position))
         self.class_token = class_token
         # A parameter, not a buffer, as in timm; fixed, as in MAE.
         self.pos_embed = nn.Parameter(position[None], requires_grad=False)
         self.blocks = nn.ModuleList(Block(dim, settings.heads) for _ in range(settings.depth))
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=eps)
         self.blocks.apply(init_linear)
 
     def embed(self, image: Tensor) -> Tensor:
         """Patch tokens [B,P,D] with their positions."""
         return self.patch_embed(image) + self.pos_embed[:, int(self.class_token) :]
 
+    def embed_patches(self, pixels: Tensor, patch: Tensor) -> Tensor:
+        """Tokens [B,V,D] of chosen patches: their pixels [B,V,patch*patch*C] and numbers i64[B,V]."""
+        return self.patch_embed.patches(pixels) + self.pos_embed[0, int(self.class_token) :][patch]
+
     def encode(self, tokens: Tensor) -> Tensor:
         """All blocks and the final norm over patch tokens [B,V,D]; the class token is put first."""
-        if self.class_token:
-            first = self.cls_token + self.pos_embed[:, :1]
-            tokens = torch.cat((first.expand(len(tokens), -1, -1).to(tokens.dtype), tokens), 1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+        return self.norm(run_blocks(self.blocks, self._with_class_token(tokens), self.recompute and self.training))
+
+    def levels(self, image: Tensor, blocks: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+        """Patch tokens [B,P,D] after each of ``blocks`` (counted from 0), without a norm, and the normed tokens."""
+        x, found = self._with_class_token(self.embed(image)), {}
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            found[number] = x[:, int(self.class_token) :]
+        return [found[number] for number in blocks], self.norm(x)
+
+    def _with_class_token(self, tokens: Tensor) -> Tensor:
+        if not self.class_token:
+            return tokens
+        first = self.cls_token + self.pos_embed[:, :1]
+        return torch.cat((first.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens), 1)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.encode(self.embed(image))
@@ -173,6 +218,11 @@ class PixelNorm(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return (image.float() - self.mean) / self.deviation
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """The same of patches u8[B,V,F], channels innermost."""
+        repeat = pixels.shape[-1] // self.mean.numel()
+        return (pixels.float() - self.mean.flatten().repeat(repeat)) / self.deviation.flatten().repeat(repeat)
 
 
 #: ImageNet statistics times 255.

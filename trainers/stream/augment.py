@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,13 @@ from trainers.stream.order import draw
 
 #: Independent uses of one slot seed.
 FLIP, JITTER, PHOTO_FLIP, PHOTO_CHOICE, DATE, CROP, ROTATE, COLOUR, DROP = range(9)
+#: A window that is the whole footprint.
+WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
 #: Weights of red, green and blue in what the eye sees as brightness (ITU-R BT.601).
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = (0.299, 0.587, 0.114)
+#: Red, green and blue to luma and the plane of equal luma (YIQ), and back.
+TO_YIQ = np.array([_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], np.float32)
+FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,24 @@ class AugmentSettings:
             raise ConfigError(f"stream.augment.{wrong[0]}={getattr(self, wrong[0])} is out of range")
 
 
+class Colours(NamedTuple):
+    """How an image's colours are changed; the defaults change nothing."""
+
+    brightness: float = 1.0  # factor
+    contrast: float = 1.0  # factor about the mean of the image
+    saturation: float = 1.0  # factor about grey
+    hue: float = 0.0  # turn of the colour circle, in circles
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a decoded image is to be shown: a window of it, scaled to the model's size, turned, then coloured."""
+
+    window: Window = WHOLE
+    turn: Turn = Turn()
+    colours: Colours = Colours()
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     """One street-view photo of a sample."""
@@ -72,18 +96,21 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class TileSample:
-    """One decoded sample at the size that the model takes."""
+    """One decoded sample at the size that the model takes; the image as it was decoded where ``look`` is set."""
 
-    rs: NDArray[np.uint8] | None  # [C,S,S]
+    rs: NDArray[np.uint8] | None  # [C,S,S]; [C,H,W] with a look
     tokens: OsmTokens | None
     photos: tuple[Photo, ...]
-    window: Window = (0.0, 0.0, 1.0, 1.0)  # what of the footprint is shown, normalised image coordinates
+    window: Window = WHOLE  # what of the footprint is shown, normalised image coordinates
+    look: Look | None = None  # what is left to do to the image, on the device; None: nothing
 
 
 def draw_window(seed: np.uint64, settings: AugmentSettings) -> Window | None:
     """The window that the slot with ``seed`` shows; None for the whole footprint."""
+    if not settings.enabled or not settings.crop:
+        return None
     chance, area, ratio, x, y = draw(seed, CROP, 5).tolist()
-    if not settings.enabled or chance >= settings.crop:
+    if chance >= settings.crop:
         return None
     low, high = settings.crop_area
     share = low + area * (high - low)
@@ -108,12 +135,15 @@ def augment(
     """The sample as the slot with ``seed`` shows it; its window has been cut already."""
     if not settings.enabled:
         return sample
-    sample = turned(sample, draw_turn(seed, settings))
+    turn, colours = draw_turn(seed, settings), draw_colours(seed, settings, bands)
+    sample = turned(sample, turn)
     if settings.drop_objects and sample.tokens is not None and len(sample.tokens):
         left = np.flatnonzero(draw(seed, DROP, len(sample.tokens)) >= settings.drop_objects)
         sample = replace(sample, tokens=take_objects(sample.tokens, left))
-    if sample.rs is not None:
-        sample = replace(sample, rs=_coloured(sample.rs, seed, settings, bands))
+    if sample.look is not None:
+        sample = replace(sample, look=replace(sample.look, turn=turn, colours=colours))
+    elif sample.rs is not None:
+        sample = replace(sample, rs=coloured(sample.rs, colours))
     mirrored = draw(seed, PHOTO_FLIP, max(1, len(sample.photos))) < settings.photo_flip
     photos = (
         replace(p, pixels=np.ascontiguousarray(p.pixels[..., ::-1])) if m else p
@@ -123,7 +153,7 @@ def augment(
 
 
 def turned(sample: TileSample, turn: Turn) -> TileSample:
-    """The sample laid on its square another way."""
+    """The sample laid on its square another way; an image that is left to the device stays as it is."""
     if turn == Turn():
         return sample
     places = [turn.points(np.array([p.x, p.y])) for p in sample.photos]
@@ -133,32 +163,37 @@ def turned(sample: TileSample, turn: Turn) -> TileSample:
     )
     return replace(
         sample,
-        rs=None if sample.rs is None else turn.image(sample.rs),
+        rs=sample.rs if sample.rs is None or sample.look else turn.image(sample.rs),
         tokens=None if sample.tokens is None else turn_tokens(sample.tokens, turn),
         photos=photos,
     )
 
 
-def _coloured(
-    image: NDArray[np.uint8], seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...]
-) -> NDArray[np.uint8]:
-    chance, brightness, contrast = draw(seed, JITTER, 3)
+def draw_colours(seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...]) -> Colours:
+    """How the slot with ``seed`` is coloured; hue and saturation are of images with the bands R, G, B alone."""
+    chance, brightness, contrast = draw(seed, JITTER, 3).tolist()
     if chance >= settings.jitter:
-        return image
-    image = jitter(
-        image, 1 + settings.brightness * (2 * brightness - 1), 1 + settings.contrast * (2 * contrast - 1)
-    )  # fmt: skip
+        return Colours()
+    found = Colours(1 + settings.brightness * (2 * brightness - 1), 1 + settings.contrast * (2 * contrast - 1))
     if bands == ("R", "G", "B") and (settings.saturation or settings.hue):
-        saturation, hue = 2 * draw(seed, COLOUR, 2) - 1
-        image = recolour(image, 1 + settings.saturation * saturation, settings.hue * hue)
-    return image
+        saturation, hue = (2 * draw(seed, COLOUR, 2) - 1).tolist()
+        found = found._replace(saturation=1 + settings.saturation * saturation, hue=settings.hue * hue)
+    return found
+
+
+def coloured(image: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
+    """u8[C,H,W] with other colours."""
+    if colours == Colours():
+        return image
+    image = jitter(image, colours.brightness, colours.contrast)
+    return image if colours[2:] == Colours()[2:] else recolour(image, colours.saturation, colours.hue)
 
 
 def jitter(image: NDArray[np.uint8], brightness: float, contrast: float) -> NDArray[np.uint8]:
     """Brightness as a factor, then contrast as a factor about the mean, by one table of 256 values."""
-    mean = float(image.mean()) * brightness
+    mean = image.sum(dtype=np.uint64) / image.size * brightness
     level = (np.arange(256) * brightness - mean) * contrast + mean
-    return np.clip(np.rint(level), 0, 255).astype(np.uint8)[image]
+    return np.take(np.clip(np.rint(level), 0, 255).astype(np.uint8), image)
 
 
 def recolour(image: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:
@@ -166,9 +201,8 @@ def recolour(image: NDArray[np.uint8], saturation: float, hue: float) -> NDArray
 
     Both are one linear map of the colours that keeps grey: a rotation in the plane of equal luma (YIQ).
     """
-    to_yiq = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
     c, s = math.cos(2 * math.pi * hue) * saturation, math.sin(2 * math.pi * hue) * saturation
     middle = np.array([[1, 0, 0], [0, c, -s], [0, s, c]], np.float32)
-    matrix = np.linalg.inv(to_yiq) @ middle @ to_yiq
+    matrix = FROM_YIQ @ middle @ TO_YIQ
     values = matrix @ image.reshape(3, -1).astype(np.float32)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(image.shape)

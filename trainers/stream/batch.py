@@ -7,19 +7,26 @@ always padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from trainers.stream.augment import TileSample
+from geometry.keypoints import KeyPoints
+from trainers.stream.augment import Photo, TileSample
+from trainers.stream.pixels import LOOK, look_row, show
 from trainers.stream.tagtable import TagTable
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
 CAPACITY, PHOTO_CAPACITY = 16, 8
+#: Each tensor of a batch begins at a multiple of so many bytes of its buffer.
+ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class View:
     bands: tuple[str, ...] = ("R", "G", "B")  # names in channel order; three for rs.jpg and rs.png
     osm: bool = False  # whether tokens are read
     tag_width: int = 512  # features a tag
+    anchors: KeyPoints = "ours"  # places by which an object is located
     photos: int = 0  # most photos a tile
     photo_size: int = 224  # pixels a side of a photo after resizing
 
@@ -42,12 +50,15 @@ class TileBatch:
     corrupt: list[str]  # one message a sample that could not be read
     weight: float  # share of this part in its global batch's samples, times the number of parts: 1 but for tails
     valid: Tensor  # bool [B] False: padding of the epoch's tail, or a corrupt sample
+    source: Tensor  # i64 [B] number of the dataset among those of the stream, -1 in a masked slot
     seed: Tensor  # i64 [B] draws of the slot: f(seed, epoch, position)
     lonlat: Tensor  # f64 [B,2] centre, degrees
     bbox: Tensor  # f64 [B,4] west, south, east, north, degrees
     gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image, as lonlat and bbox of the whole footprint
     window: Tensor  # f32 [B,4] left, top, right, bottom of what is shown, normalised coordinates of the footprint
-    rs: Tensor  # u8 [B,C,S,S]
+    image_size: int  # S, pixels a side of the image that a model takes
+    look: Tensor  # f64 [B,13] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
+    rs: Tensor  # u8 [B,C,S,S]; [B,C,H,W], each image in the corner of its slot, where something is left
     has_rs: Tensor  # bool [B]
     node_valid: Tensor  # bool [N]
     node_sample: Tensor  # i64 [N] slot, B in padding
@@ -82,16 +93,93 @@ class TileBatch:
         return sum(1 for key in self.key if key)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> TileBatch:
-        """The batch with its tensors on ``device``."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        """The batch with its tensors on ``device``; one copy of one buffer where they share it, as packed ones do.
+
+        What was left to do to the images is done there.
+        """
+        moved = self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        if not moved.look.shape[1]:
+            return moved
+        return replace(moved, rs=show(moved.rs, moved.look, moved.image_size), look=moved.look[:, :0])
 
     def pin_memory(self) -> TileBatch:
         """The batch with its tensors in page-locked memory."""
         return self._map(lambda t: t.pin_memory())
 
-    def _map(self, change) -> TileBatch:  # type: ignore[no-untyped-def]
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: change(value) for name, value in tensors.items()})
+    def _map(self, change: Callable[[Tensor], Tensor]) -> TileBatch:
+        tensors: dict[str, Any] = dict(self._tensors())
+        buffer = _shared(tensors.values())
+        if buffer is None:
+            moved: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+            return replace(self, **moved)
+        views: dict[str, Any] = dict(_views(change(buffer), {name: _layout(t) for name, t in tensors.items()}))
+        return replace(self, **views)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Between processes a packed batch travels as one shared buffer, not as thirty."""
+        tensors = self._tensors()
+        buffer = _shared(tensors.values())
+        if buffer is None:
+            return {"rest": self.__dict__, "layout": {}, "buffer": None}
+        rest = {name: value for name, value in self.__dict__.items() if name not in tensors}
+        return {"rest": rest, "layout": {name: _layout(t) for name, t in tensors.items()}, "buffer": buffer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["rest"])
+        if state["buffer"] is not None:
+            self.__dict__.update(_views(state["buffer"], state["layout"]))
+
+
+Layout = tuple[int, torch.dtype, tuple[int, ...]]  # first byte in the buffer, type, shape
+
+
+def _layout(tensor: Tensor) -> Layout:
+    return int(tensor.storage_offset()) * tensor.element_size(), tensor.dtype, tuple(tensor.shape)
+
+
+def _shared(tensors: Iterable[Tensor]) -> Tensor | None:
+    """The buffer u8[bytes] that all the tensors lie in, or None where they have memory of their own."""
+    held = list(tensors)
+    storage = held[0].untyped_storage()
+    if any(t.untyped_storage().data_ptr() != storage.data_ptr() or not t.is_contiguous() for t in held):
+        return None
+    return torch.empty(0, dtype=torch.uint8, device=held[0].device).set_(storage, 0, (storage.nbytes(),), (1,))
+
+
+def _views(buffer: Tensor, layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    """Tensors in a buffer u8[bytes]."""
+    return {
+        name: buffer[start : start + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+        for name, (start, dtype, shape) in layouts.items()
+    }
+
+
+def _allocate(
+    arrays: Mapping[str, NDArray[np.generic]], blank: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], dict[str, NDArray[np.uint8]]]:
+    """``arrays``, and u8 arrays of the shapes ``blank`` to fill, as tensors in one buffer; the latter as arrays."""
+    place = 0
+    layouts: dict[str, Layout] = {}
+    shapes = {name: (torch.from_numpy(a[..., :0]).dtype, a.shape) for name, a in arrays.items()}
+    shapes |= {name: (torch.uint8, shape) for name, shape in blank.items()}
+    for name, (dtype, shape) in shapes.items():
+        layouts[name] = (place, dtype, shape)
+        place += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+    tensors = _views(_buffer(place), layouts)
+    for name, array in arrays.items():
+        tensors[name].numpy()[...] = array
+    return tensors, {name: tensors[name].numpy() for name in blank}
+
+
+def _buffer(size: int) -> Tensor:
+    """u8[size] to fill; a loader process takes shared memory, so that the batch need not be copied into it."""
+    if get_worker_info() is None:
+        return torch.empty(size, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(size)  # as torch's own collation does
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (size,), (1,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +187,7 @@ class Slot:
     """One slot of a batch before packing."""
 
     key: str  # "" when masked
+    source: int  # -1 when masked
     seed: np.uint64
     lonlat: NDArray[np.float64]  # [2]
     bbox: NDArray[np.float64]  # [4]
@@ -121,32 +210,56 @@ def bucket(count: int, least: int = CAPACITY) -> int:
 def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float, corrupt: list[str]) -> TileBatch:
     """The batch of ``slots`` as a model with ``view`` takes it; ``tags`` is needed where the view reads tokens."""
     size, count = view.image_size, len(slots)
-    rs = np.zeros((count, len(view.bands), size, size), np.uint8)
-    has_rs = np.zeros(count, bool)
-    for i, slot in enumerate(slots):
-        if slot.sample is not None and slot.sample.rs is not None:
-            rs[i], has_rs[i] = slot.sample.rs, True
+    held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
+    photos = bucket(len(held), PHOTO_CAPACITY) if view.photos else 0
     arrays: dict[str, NDArray[np.generic]] = {
         "valid": np.array([s.sample is not None for s in slots], bool),
+        "source": np.array([s.source for s in slots], np.int64),
         "seed": np.array([s.seed for s in slots], np.uint64).view(np.int64),
         "lonlat": np.stack([s.lonlat for s in slots]),
         "bbox": np.stack([s.bbox for s in slots]),
         "gsd": np.stack([s.gsd for s in slots]).astype(np.float32),
         "window": np.array([s.sample.window if s.sample else (0, 0, 1, 1) for s in slots], np.float32),
-        "rs": rs,
-        "has_rs": has_rs,
+        "has_rs": np.array([s.sample is not None and s.sample.rs is not None for s in slots], bool),
+        "look": _pack_looks(slots),
         **_pack_tokens(slots, view, tags),
-        **_pack_photos(slots, view),
+        **_pack_photos(held, photos, count),
     }
+    images = [s.sample.rs if s.sample is not None else None for s in slots]
+    shapes = [(size, size) if i is None or not arrays["look"].size else i.shape[1:] for i in images]
+    height, width = np.max(shapes, 0).tolist()
+    side = view.photo_size if view.photos else 0
+    tensors, pixels = _allocate(
+        arrays, {"rs": (count, len(view.bands), height, width), "photos": (photos, 3, side, side)}
+    )  # fmt: skip
+    for i, image in enumerate(images):
+        if image is None or image.shape[1:] != (height, width):
+            pixels["rs"][i] = 0
+        if image is not None:
+            pixels["rs"][i, :, : image.shape[1], : image.shape[2]] = image
+    for k, (_, photo) in enumerate(held):
+        pixels["photos"][k] = photo.pixels
+    pixels["photos"][len(held) :] = 0
     grids = {tuple(int(v) for v in s.sample.tokens.patch_grid) for s in slots if s.sample and s.sample.tokens}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     return TileBatch(
         key=[s.key for s in slots],
         corrupt=corrupt,
         weight=weight,
+        image_size=size,
         patch_grid=min(grids) if grids else (0, 0),  # type: ignore[arg-type]  # two integers
         **tensors,
     )
+
+
+def _pack_looks(slots: Sequence[Slot]) -> NDArray[np.float64]:
+    """What is left to do to each image; no columns where nothing is."""
+    samples = [s.sample for s in slots]
+    if not any(s is not None and s.look is not None for s in samples):
+        return np.zeros((len(slots), 0))
+    return np.array([
+        look_row(s.look, *s.rs.shape[1:]) if s is not None and s.rs is not None and s.look else [0.0] * LOOK
+        for s in samples
+    ])  # fmt: skip
 
 
 def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, like: NDArray[np.generic]) -> NDArray:
@@ -215,13 +328,8 @@ def _tag_weights(
     return (weight / total[node]).astype(np.float32)
 
 
-def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:
-    held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
-    capacity = bucket(len(held), PHOTO_CAPACITY) if view.photos else 0
-    side = view.photo_size if view.photos else 0
-    pixels = np.zeros((capacity, 3, side, side), np.uint8)
-    for k, (_, photo) in enumerate(held):
-        pixels[k] = photo.pixels
+def _pack_photos(held: Sequence[tuple[int, Photo]], capacity: int, count: int) -> dict[str, NDArray]:
+    """All of the photos, each with its slot, but their pixels."""
     xy = np.full((capacity, 2), 0.5, np.float32)
     lonlat = np.zeros((capacity, 2))
     heading = np.full(capacity, np.nan, np.float32)
@@ -230,11 +338,8 @@ def _pack_photos(slots: Sequence[Slot], view: View) -> dict[str, NDArray]:
         lonlat[: len(held)] = [(p.lon, p.lat) for _, p in held]
         heading[: len(held)] = [p.heading for _, p in held]
     return {
-        "photos": pixels,
         "photo_valid": np.arange(capacity) < len(held),
-        "photo_sample": _padded(
-            [np.array([i for i, _ in held], np.int64)], capacity, len(slots), np.zeros(0, np.int64)
-        ),
+        "photo_sample": _padded([np.array([i for i, _ in held], np.int64)], capacity, count, np.zeros(0, np.int64)),
         "photo_xy": xy,
         "photo_lonlat": lonlat,
         "photo_heading": heading,

@@ -23,6 +23,7 @@ except ImportError:  # optional: Pillow decodes the same files, more slowly
     simplejpeg = None
 
 Pixels = NDArray[np.uint8]
+Buffer = bytes | memoryview
 #: Pixels of the largest image that is decoded: 8192 squared, so that a damaged header cannot fill the memory.
 MAX_PIXELS = 1 << 26
 #: What the decoders raise on damaged bytes; all of it means the same here.
@@ -32,11 +33,12 @@ DECODE_ERRORS = (
 )  # fmt: skip
 
 
-def decode_rgb(data: bytes, name: str, at_least: int = 0) -> Pixels:
-    """A JPEG or PNG as u8[3,H,W].
+def decode_rgb(data: Buffer, name: str, at_least: int = 0, exact: bool = False) -> Pixels:
+    """A JPEG or PNG as u8[3,H,W], a view of u8[H,W,3]: the batch makes the one copy.
 
     ``at_least`` > 0 lets a JPEG decode at 1/2, 1/4 or 1/8 scale while both sides stay at least so long: a photo of
-    2048 px that ends at 224 costs a fraction.
+    2048 px that ends at 224 costs a fraction. ``exact`` keeps the full scale where the smaller one would round the
+    sides, so that positions in the image stay the same fractions of it.
 
     Raises:
         CorruptSampleError: truncated, no image, or over ``MAX_PIXELS``.
@@ -45,23 +47,24 @@ def decode_rgb(data: bytes, name: str, at_least: int = 0) -> Pixels:
         if name.endswith(".jpg") and simplejpeg is not None:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
             _check_size(height, width, name)
-            small = {"min_height": at_least, "min_width": at_least} if at_least else {}
+            scaled = at_least and not (exact and (height % 8 or width % 8))
+            small = {"min_height": at_least, "min_width": at_least} if scaled else {}
             array = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, **small)
         else:
-            array = _pillow(data, name, at_least)
+            array = _pillow(data, name, at_least, exact)
     except CorruptSampleError:
         raise
     except DECODE_ERRORS as error:
         raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
-    return np.ascontiguousarray(array.transpose(2, 0, 1))
+    return array.transpose(2, 0, 1)
 
 
-def _pillow(data: bytes, name: str, at_least: int) -> NDArray[np.uint8]:
+def _pillow(data: Buffer, name: str, at_least: int, exact: bool) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             _check_size(image.height, image.width, name)
-            if at_least:
+            if at_least and not (exact and (image.height % 8 or image.width % 8)):
                 image.draft("RGB", (at_least, at_least))
             return np.asarray(image.convert("RGB"))
 
@@ -71,7 +74,7 @@ def _check_size(height: int, width: int, name: str) -> None:
         raise CorruptSampleError(f"{name} has {width}×{height} pixels, over {MAX_PIXELS}; store a smaller image")
 
 
-def decode_npy(data: bytes, name: str) -> NDArray[Any]:
+def decode_npy(data: Buffer, name: str) -> NDArray[Any]:
     """A raster u8|u16|i16|f32[C,H,W] from ``.npy`` bytes.
 
     Raises:
@@ -102,13 +105,20 @@ def resize(image: Pixels, size: int, window: Window | None = None) -> Pixels:
         return image
     height, width = image.shape[1:]
     left, top, right, bottom = window or (0.0, 0.0, 1.0, 1.0)
-    box = left * width, top * height, min(right * width, width), min(bottom * height, height)
+    left, right, top, bottom = left * width, min(right * width, width), top * height, min(bottom * height, height)
+    reach = 2 * max(1.0, (bottom - top) / size)
+    first, last = max(0, math.floor(top - reach)), min(height, math.ceil(bottom + reach))
+
+    def scaled(picture: Image.Image) -> NDArray[np.uint8]:
+        # Along x, then along y, as two calls: in one, Pillow's version decides the order, and 8 bits keep its trace.
+        across = picture.resize((size, last - first), Image.Resampling.BICUBIC, box=(left, 0, right, last - first))
+        box = 0, top - first, size, bottom - first
+        return np.asarray(across.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
     if image.shape[0] == 3:
-        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
-    bands = [np.asarray(Image.fromarray(b).resize((size, size), Image.Resampling.BICUBIC, box=box)) for b in image]
-    return np.stack(bands)
+        rows = np.ascontiguousarray(image[:, first:last].transpose(1, 2, 0))
+        return scaled(Image.fromarray(rows)).transpose(2, 0, 1)
+    return np.stack([scaled(Image.fromarray(band)) for band in image[:, first:last]])
 
 
 def to_uint8(raster: NDArray[Any], bands: list[str]) -> Pixels:

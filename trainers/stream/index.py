@@ -1,67 +1,92 @@
 """The index of a dataset: catalog rows of the selected samples, sorted by key, as flat arrays.
 
 In: a dataset directory (local path or fsspec URL) and a selection. Out: an :class:`Index`. Opens ``dataset.json`` and
-``catalog/**.parquet``; never a shard.
+``catalog/**.parquet``; never a shard. The index of a large catalog is built once into the cache and mapped from there.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from schemas.catalog import SCHEMA_VERSION
-from schemas.errors import DatasetError
-from schemas.sample import is_member
-from schemas.splits import BUFFER, SPLITS
-from trainers.stream.select import evaluate, mentions_split
+from schemas.errors import ConfigError, DatasetError
+from trainers.stream.build import Builder
+from trainers.stream.flat import Arrays, cache_folder, make_folder, open_folder
 
-_SHARD = re.compile(r"[A-Za-z0-9_-]+\.tar")
-#: Columns that the stream itself needs; a selection may use any other column of the samples table.
-_COLUMNS = ["key", "shard", "members", "bbox", "lon", "lat", "gsd_x", "gsd_y"]
+#: Version of the arrays in the cache.
+_FORMAT = 1
+#: Bytes of catalog from which the index is kept in the cache: some 50,000 samples, half a second of reading.
+CACHED_FROM = 1 << 23
+#: Groups of shards whose digests a state keeps, so that a shard that changed can be named.
+GROUPS = 64
+
+
+@dataclass(frozen=True)
+class ShardDigests:
+    """Digests of groups of consecutive shards of the whole dataset, selected or not."""
+
+    shards: int  # of the dataset
+    digest: tuple[str, ...]  # one a group, 8 hexadecimal digits
+    names: tuple[tuple[str, str], ...]  # first and last shard of each group
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Selected samples of one dataset, sorted by key. Symbols: n samples, m members of all of them."""
+    """Selected samples of one dataset, sorted by key. Safe to pickle: arrays in the cache are mapped again."""
 
     root: str  # path or URL of the dataset directory, no trailing slash
     content_hash: str  # of dataset.json
     layout_hash: str  # of dataset.json
     selection_hash: str  # of the selected keys: two texts that select the same samples are one selection
-    key: pa.Array  # string [n]
-    shard_names: list[str]  # distinct shard files
-    shard: NDArray[np.int32]  # [n] into shard_names
-    member_names: list[str]  # distinct member names, e.g. rs.jpg
-    member_offsets: NDArray[np.int64]  # [n+1] into the next three
-    member_name: NDArray[np.int32]  # [m] into member_names
-    member_start: NDArray[np.int64]  # [m] byte offset of the content in the shard
-    member_size: NDArray[np.int64]  # [m] bytes
-    lonlat: NDArray[np.float64]  # [n,2] centre, degrees
-    bbox: NDArray[np.float64]  # [n,4] west, south, east, north, degrees
-    gsd: NDArray[np.float64]  # [n,2] true metres a pixel along x and y
+    shard_names: list[str]  # distinct shard files, sorted
+    layouts: list[tuple[str, ...]]  # distinct sequences of member names, e.g. (json, osm.safetensors, rs.jpg)
+    arrays: Arrays  # see trainers.stream.build
+    digests: ShardDigests
+    folder: str = ""  # where the arrays are mapped from; empty: memory
 
     def __len__(self) -> int:
-        return len(self.shard)
+        return len(self.arrays["shard"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "arrays": {} if self.folder else self.arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.folder:
+            self.__dict__["arrays"] = open_folder(Path(self.folder))[0]
+
+    def key(self, sample: int) -> str:
+        """Key of one sample."""
+        offsets = self.arrays["key_offsets"]
+        return self.arrays["key_bytes"][offsets[sample] : offsets[sample + 1]].tobytes().decode()
+
+    def keys(self) -> list[str]:
+        """Keys of all samples, sorted."""
+        return [self.key(i) for i in range(len(self))]
+
+    def shard_of(self, sample: int) -> str:
+        """File name of the shard that holds one sample."""
+        return self.shard_names[self.arrays["shard"][sample]]
+
+    def names(self, sample: int) -> tuple[str, ...]:
+        """Member names of one sample, in the order of the tar."""
+        return self.layouts[self.arrays["layout"][sample]]
 
     def members(self, sample: int) -> dict[str, tuple[int, int]]:
         """Member name to (offset, size) of one sample."""
-        rows = slice(self.member_offsets[sample], self.member_offsets[sample + 1])
-        return {
-            self.member_names[name]: (int(start), int(size))
-            for name, start, size in zip(
-                self.member_name[rows], self.member_start[rows], self.member_size[rows], strict=True
-            )
-        }
+        rows = slice(self.arrays["member_offsets"][sample], self.arrays["member_offsets"][sample + 1])
+        start, size = self.arrays["member_start"][rows].tolist(), self.arrays["member_size"][rows].tolist()
+        return dict(zip(self.names(sample), zip(start, size, strict=True), strict=True))
 
 
 def open_text(url: str) -> str:
@@ -113,93 +138,99 @@ def read_table(root: str, name: str, without: frozenset[str] = frozenset()) -> p
         raise DatasetError(f"{root}/catalog/{name} cannot be read ({first}); build the dataset again") from None
 
 
-def load_index(root: str, select: str = "", split: str = "train") -> Index:
+def load_index(
+    root: str, select: str = "", split: str = "train", limit: int | None = None, cached_from: int = CACHED_FROM
+) -> Index:
     """The index of ``root`` restricted to ``select`` (an SQL condition over the samples table) and to ``split``.
 
     A condition that names the column ``split`` itself overrides ``split``. Samples of the buffer are never selected.
+    ``limit`` keeps so many of the selected samples, spread evenly over the keys. A catalog of ``cached_from`` bytes or
+    more is read once and its arrays are mapped from the cache (``GEOSHARDS_CACHE``) from then on.
 
     Raises:
         DatasetError: the dataset is incomplete, or nothing is selected.
         ConfigError: the condition cannot be read, or would not select the same samples every time.
     """
     root = root.rstrip("/")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit={limit} must be at least 1")
     info = dataset_info(root)
-    table = read_table(root, "samples", frozenset({"geometry"}))
-    if table is None:
+    fs, path = fsspec.core.url_to_fs(root)
+    files = _listing(fs, f"{path}/catalog/samples")
+    if not files:
         raise DatasetError(f"{root}/catalog/samples holds no Parquet file; build the dataset again")
-    lacking = [c for c in [*_COLUMNS, "split"] if c not in table.column_names]
-    if lacking:
-        raise DatasetError(f"{root}/catalog/samples lacks the columns {', '.join(lacking)}; build the dataset again")
-    total = table.num_rows
-    mask = np.ones(total, bool) if not select.strip() else evaluate(table.drop_columns(["members"]), select)
-    chosen = mask & ~_in_split(table, BUFFER)
-    if not mentions_split(select):
-        chosen &= _in_split(table, split)
-    if not chosen.any():
-        raise DatasetError(_nothing(root, table, mask, select, split))
-    rows = table.select(_COLUMNS).filter(pa.array(chosen))
-    return _build(root, info, rows.sort_by("key").combine_chunks())
+
+    def build(folder: Path | None) -> tuple[Arrays, dict[str, Any]]:
+        builder = Builder(root, select, split, folder)
+        for file in files:
+            builder.read(file, fs)
+        if not builder.chosen:
+            raise DatasetError(_nothing(builder))
+        arrays, meta = builder.finish(limit)
+        return arrays, {**meta, "digests": _digests(root)}
+
+    if sum(size for size, _ in files.values()) < cached_from:
+        return _index(root, info, *build(None))
+    named = [_FORMAT, info["content_hash"], info["layout_hash"], select, split, limit, sorted(files.items())]
+    name = blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
+    folder = cache_folder().absolute() / "index" / name
+    try:
+        make_folder(folder, lambda fresh: build(fresh)[1])
+    except OSError as error:
+        print(f"the index is held in memory: {folder.parent} cannot be written ({error})", file=sys.stderr)
+        return _index(root, info, *build(None))
+    return _index(root, info, *open_folder(folder), str(folder))
 
 
-def _in_split(table: pa.Table, split: str) -> NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(pc.equal(table["split"], split), False))
-
-
-def _nothing(root: str, table: pa.Table, mask: NDArray[np.bool_], select: str, split: str) -> str:
-    """Why a selection is empty, and the way out."""
-    total = table.num_rows
-    if not total:
-        return f"{root} holds no samples; build it from a larger region"
-    if not mask.any():
-        return f"none of the {total} samples of {root} meets select={select!r}; loosen it with stream.select=…"
-    counts = {name: int((mask & _in_split(table, name)).sum()) for name in (*SPLITS, BUFFER)}
-    held = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return (
-        f"no selected sample of {root} is in split {split!r} (held: {held}); choose stream.split=…, or build the "
-        "dataset with other shares, for example split.val=0 split.test=0"
-    )
-
-
-def _build(root: str, info: dict[str, Any], rows: pa.Table) -> Index:
-    def column(name: str) -> pa.Array:
-        value = rows[name]
-        return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
-
-    key = column("key")
-    shard = column("shard").dictionary_encode()
-    shard_names = shard.dictionary.to_pylist()
-    bad = [s for s in shard_names if not s or not _SHARD.fullmatch(s)]
-    if bad:  # a name from a catalog is never a path or a command
-        raise DatasetError(f"{root}/catalog/samples names the shard {bad[0]!r}; a shard is called part-0000000.tar")
-    members = column("members")
-    offsets = members.offsets.to_numpy().astype(np.int64)
-    flat = members.values.slice(offsets[0], offsets[-1] - offsets[0])
-    name = flat.field("name").dictionary_encode()
-    member_names = name.dictionary.to_pylist()
-    unknown = [m for m in member_names if not m or not is_member(m)]
-    if unknown:
-        raise DatasetError(f"{root}/catalog/samples names the member {unknown[0]!r}, which this version does not know")
-    digest = blake2b(digest_size=16)
-    digest.update("\n".join(key.to_pylist()).encode())
-    bbox = column("bbox")
+def _index(root: str, info: Mapping[str, Any], arrays: Arrays, meta: Mapping[str, Any], folder: str = "") -> Index:
+    held = meta["digests"]
     return Index(
-        root=root,
-        content_hash=info["content_hash"],
-        layout_hash=info["layout_hash"],
-        selection_hash=digest.hexdigest(),
-        key=key,
-        shard_names=shard_names,
-        shard=shard.indices.to_numpy().astype(np.int32),
-        member_names=member_names,
-        member_offsets=offsets - offsets[0],
-        member_name=name.indices.to_numpy().astype(np.int32),
-        member_start=flat.field("offset").to_numpy(),
-        member_size=flat.field("size").to_numpy(),
-        lonlat=_columns(column("lon"), column("lat")),
-        bbox=_columns(*(bbox.field(side) for side in ("xmin", "ymin", "xmax", "ymax"))),
-        gsd=_columns(column("gsd_x"), column("gsd_y")),
+        root=root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
+        selection_hash=meta["selection_hash"], shard_names=list(meta["shard_names"]),
+        layouts=[tuple(names) for names in meta["layouts"]], arrays=arrays, folder=folder,
+        digests=ShardDigests(held["shards"], tuple(held["digest"]), tuple((a, b) for a, b in held["names"])),
+    )  # fmt: skip
+
+
+def _listing(fs: Any, path: str) -> dict[str, tuple[int, str]]:
+    """Parquet files of a folder with their size and what tells one version of a file from another."""
+    try:
+        found = fs.find(path, detail=True, maxdepth=1)
+    except FileNotFoundError:
+        return {}
+    return {
+        name: (int(facts.get("size") or 0), str(facts.get("mtime") or facts.get("ETag") or facts.get("created") or ""))
+        for name, facts in sorted(found.items())
+        if name.endswith(".parquet")
+    }
+
+
+def _digests(root: str) -> dict[str, Any]:
+    """ShardDigests of the dataset as plain values; empty where it has no table of shards."""
+    table = read_table(root, "shards", frozenset({"bbox"}))
+    if table is None:
+        return {"shards": 0, "digest": [], "names": []}
+    rows = sorted(zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    groups = min(GROUPS, len(rows))
+    parts = [rows[g * len(rows) // groups : (g + 1) * len(rows) // groups] for g in range(groups)]
+    return {
+        "shards": len(rows),
+        "digest": [blake2b(json.dumps(part).encode(), digest_size=4).hexdigest() for part in parts],
+        "names": [(part[0][0], part[-1][0]) for part in parts],
+    }
+
+
+def _nothing(held: Builder) -> str:
+    """Why a selection is empty, and the way out."""
+    if not held.total:
+        return f"{held.root} holds no samples; build it from a larger region"
+    if not held.met:
+        return (
+            f"none of the {held.total} samples of {held.root} meets select={held.select!r}; loosen it with "
+            "stream.select=…"
+        )
+    counts = ", ".join(f"{name} {count}" for name, count in held.splits.items() if count)
+    return (
+        f"no selected sample of {held.root} is in split {held.split!r} (held: {counts}); choose stream.split=…, or "
+        "build the dataset with other shares, for example split.val=0 split.test=0"
     )
-
-
-def _columns(*parts: pa.Array) -> NDArray[np.float64]:
-    return np.stack([np.asarray(p.to_numpy(zero_copy_only=False), np.float64) for p in parts], 1)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
-from geometry.crop import Window, crop_tokens
-from schemas.errors import ConfigError, CorruptSampleError
-from schemas.sample import JSON, OSM_TOKENS, SampleMeta, StreetviewInfo, member_order
+from schemas.errors import CorruptSampleError
+from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
-from trainers.stream.augment import DATE, PHOTO_CHOICE, AugmentSettings, Photo, TileSample, augment, draw_window
+from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
-from trainers.stream.decode import Pixels, decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.flat import Mapped
 from trainers.stream.index import Index
-from trainers.stream.order import Shuffle, batch_positions, draw, epoch_key, samples_at, slot_seeds
-from trainers.stream.read import ShardReader
+from trainers.stream.read import Members, ShardReader
+from trainers.stream.remote import CacheSettings, Range
+from trainers.stream.sample import Decoder, Encoded
+from trainers.stream.schedule import Chosen, Pool, Request, Schedule
 from trainers.stream.tagtable import TagTable
+from trainers.stream.tokens import parse_tokens
 
-
-@dataclass(frozen=True)
-class Request:
-    """Which part of which global batch."""
-
-    epoch: int
-    start: int  # position of the global batch's first slot
-    part: int  # micro * world + rank
+#: Blocks whose ranges a process remembers.
+_BLOCKS = 256
 
 
 class BatchLoader:
@@ -33,122 +30,95 @@ class BatchLoader:
 
     def __init__(
         self,
-        index: Index,
+        indexes: Sequence[Index],
+        schedule: Schedule,
         view: View,
         tags: TagTable | None,
         augmentation: AugmentSettings,
-        *,
-        batch_size: int,
-        parts: int,
-        seed: int,
-        shuffle: Shuffle,
+        cache: CacheSettings | None = None,
+        on_device: bool = False,
     ) -> None:
-        self.index, self.view, self.tags, self.augmentation = index, view, tags, augmentation
-        self.batch_size, self.parts, self.seed, self.shuffle = batch_size, parts, seed, shuffle
-        self._reader = ShardReader(index)
+        self.indexes, self.schedule = list(indexes), schedule
+        self.view, self.tags, self.decoder = view, tags, Decoder(view, augmentation, on_device)
+        self._readers = [ShardReader(index, cache) for index in indexes]
+        self._blocks: dict[tuple[int, int], list[Range]] = {}
 
     def __getitem__(self, request: Request) -> TileBatch:
-        count = len(self.index)
-        key = epoch_key(self.index.content_hash, self.index.selection_hash, self.shuffle, self.seed, request.epoch)
-        positions, real = batch_positions(request.start, count, self.batch_size, request.part, self.parts)
-        samples = np.full(len(positions), -1, np.int64)
-        samples[real] = samples_at(positions[real], count, key, self.shuffle)
+        chosen = self.schedule.choose(request)
+        members = self._read(chosen)
         corrupt: list[str] = []
-        slots = [
-            self._slot(int(sample), seed, corrupt)
-            for sample, seed in zip(samples, slot_seeds(key, positions), strict=True)
-        ]
-        in_global = min(self.batch_size, count - request.start)
-        weight = float(real.sum()) * self.parts / in_global
-        return pack(slots, self.view, self.tags, weight, corrupt)
+        held = [(i, m[OSM_TOKENS]) for i, m in enumerate(members) if isinstance(m, dict) and OSM_TOKENS in m]
+        parsed = parse_tokens([data for _, data in held])
+        tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
+        shown = self._decode(chosen, members, tokens)
+        slots = [self._slot(chosen, i, shown.get(i), corrupt) for i in range(len(members))]
+        batch = pack(slots, self.view, self.tags, chosen.weight, corrupt)
+        for mapped in (*(i.arrays for i in self.indexes), *self.schedule.pools):
+            if isinstance(mapped, Mapped | Pool):
+                mapped.release()
+        return batch
 
-    def _slot(self, sample: int, seed: np.uint64, corrupt: list[str]) -> Slot:
-        if sample < 0:
-            return Slot("", seed, np.zeros(2), np.zeros(4), np.ones(2), None)
-        index = self.index
-        place = (index.lonlat[sample], index.bbox[sample], index.gsd[sample])
-        key = str(index.key[sample])
-        try:
-            decoded = self._decode(sample, seed)
-            return Slot(key, seed, *place, augment(decoded, seed, self.augmentation, self.view.bands))
-        except CorruptSampleError as error:
-            corrupt.append(f"{key}: {error}")
-            return Slot("", seed, *place, None)
+    def _read(self, chosen: Chosen) -> list[Members | CorruptSampleError | None]:
+        """Members of each slot; None where it is masked."""
+        found: list[Members | CorruptSampleError | None] = [None] * len(chosen.sample)
+        for source in np.unique(chosen.source[chosen.source >= 0]).tolist():
+            reader, rows = self._readers[source], np.flatnonzero(chosen.source == source)
+            samples = chosen.sample[rows]
+            wanted = [self._wanted(source, s, chosen.seed[i]) for s, i in zip(samples.tolist(), rows, strict=True)]
+            whole = [] if reader.local else self._whole(source, chosen.place[rows])
+            for i, members in zip(rows.tolist(), reader.read(samples, wanted, whole), strict=True):
+                found[i] = members
+        return found
 
-    def _decode(self, sample: int, seed: np.uint64) -> TileSample:
-        names = sorted(self.index.members(sample), key=member_order)
-        random = self.augmentation.enabled
-        images = [n for n in names if n.startswith("rs.")]
-        image = images[int(draw(seed, DATE)[0] * len(images)) if random else 0] if images else None
-        photos = [n for n in names if n.startswith("sv.")] if self.view.photos else []
-        wanted = [image] if image else []
-        wanted += [OSM_TOKENS] if self.view.osm else []
-        wanted += [JSON] if photos or (image or "").endswith(".npy") else []
-        data = self._reader.read(sample, wanted)
-        meta = SampleMeta.from_bytes(data[JSON]) if JSON in data else None
-        tokens = OsmTokens.from_bytes(data[OSM_TOKENS]) if OSM_TOKENS in data else None
-        infos = _photo_infos(photos, meta)
-        window, tokens, infos = cut(draw_window(seed, self.augmentation), tokens, infos, seed)
-        if len(infos) > self.view.photos:
-            order = np.argsort(draw(seed, PHOTO_CHOICE, len(infos)), kind="stable") if random else range(len(infos))
-            infos = [infos[i] for i in sorted(list(order)[: self.view.photos])]
-        rs = self._image(data[image], image, meta, window) if image else None
-        shown = self._photos(sample, infos, window)
-        return TileSample(rs, tokens, shown) if window is None else TileSample(rs, tokens, shown, window)
+    def _whole(self, source: int, places: np.ndarray) -> list[Range]:
+        """Ranges of the blocks that hold ``places``."""
+        found = []
+        for block, samples in self.schedule.blocks(source, places):
+            ranges = self._blocks.get((source, block))
+            if ranges is None:
+                every = [self._wanted(source, s, None) for s in samples.tolist()]
+                ranges = self._readers[source].spans(samples, every)
+                if len(self._blocks) >= _BLOCKS:
+                    self._blocks.clear()
+                self._blocks[source, block] = ranges
+            found += ranges
+        return found
 
-    def _image(self, data: bytes, name: str, meta: SampleMeta | None, window: Window | None) -> Pixels:
-        wanted = self.view.bands
-        if not name.endswith(".npy"):
-            if len(wanted) != 3:
-                raise ConfigError(f"{name} has three bands, the model takes {len(wanted)}; set arch.bands=[R,G,B]")
-            return resize(decode_rgb(data, name), self.view.image_size, window)
-        raster = decode_npy(data, name)
-        info = next((r for r in meta.rs if r.member == name), None) if meta else None
-        bands = list(info.bands) if info else []
-        missing = [b for b in wanted if b not in bands]
-        if missing or len(bands) != len(raster):
-            raise ConfigError(
-                f"{name} has the bands {', '.join(bands) or 'unknown'}, the model takes "
-                f"{list(wanted)}; name those it shall take with arch.bands=[{', '.join(bands[:3])}]"
-            )
-        chosen = raster[[bands.index(b) for b in wanted]]
-        return resize(to_uint8(chosen, list(wanted)), self.view.image_size, window)
+    def _wanted(self, source: int, sample: int, seed: np.uint64 | None) -> tuple[str, ...]:
+        """Members of a sample that are read at once; photos of local shards when it is known which are shown."""
+        return self.decoder.wanted(self.indexes[source].names(sample), seed, not self._readers[source].local)
 
-    def _photos(self, sample: int, infos: list[StreetviewInfo], window: Window | None) -> tuple[Photo, ...]:
-        side = self.view.photo_size
-        data = self._reader.read(sample, [info.member for info in infos]) if infos else {}
-        left, top, right, bottom = window or (0.0, 0.0, 1.0, 1.0)
-        photos = []
-        for info in infos:
-            pixels = resize(decode_rgb(data[info.member], info.member, at_least=side), side)
-            heading = float("nan") if info.heading is None else info.heading
-            x, y = (info.x - left) / (right - left), (info.y - top) / (bottom - top)
-            photos.append(Photo(pixels, x, y, info.lon, info.lat, heading))
-        return tuple(photos)
+    def _decode(
+        self,
+        chosen: Chosen,
+        members: Sequence[Members | CorruptSampleError | None],
+        tokens: Mapping[int, OsmTokens | CorruptSampleError],
+    ) -> dict[int, TileSample | CorruptSampleError]:
+        """What each slot that is not masked shows, or why it cannot."""
+        found: dict[int, TileSample | CorruptSampleError] = {}
+        sound: list[int] = []
+        encoded: list[Encoded] = []
+        for i, (data, own) in enumerate((m, tokens.get(i)) for i, m in enumerate(members)):
+            source, sample = int(chosen.source[i]), int(chosen.sample[i])
+            if isinstance(data, CorruptSampleError):
+                found[i] = data
+            elif isinstance(own, CorruptSampleError):
+                found[i] = own
+            elif data is not None:
+                more = partial(self._readers[source].one, sample)
+                encoded.append(Encoded(self.indexes[source].names(sample), data, own, chosen.seed[i], more))
+                sound.append(i)
+        return found | dict(zip(sound, self.decoder.decode(encoded), strict=True))
 
-
-def _photo_infos(names: list[str], meta: SampleMeta | None) -> list[StreetviewInfo]:
-    infos = {info.member: info for info in meta.streetview} if meta else {}
-    missing = [n for n in names if n not in infos]
-    if missing:
-        raise CorruptSampleError(f"{missing[0]} is not described in the json member; build the sample again")
-    return [infos[n] for n in names]
-
-
-def cut(
-    window: Window | None, tokens: OsmTokens | None, infos: list[StreetviewInfo], seed: np.uint64
-) -> tuple[Window | None, OsmTokens | None, list[StreetviewInfo]]:
-    """Tokens and photos of a window; the whole footprint where the window would leave no object, or no photo."""
-    if window is None:
-        return None, tokens, infos
-    left, top, right, bottom = window
-    inside = [i for i in infos if left <= i.x < right and top <= i.y < bottom]
-    if infos and not inside:
-        return None, tokens, infos
-    if tokens is None:
-        return window, None, inside
-    width, height = right - left, bottom - top
-    cropped = crop_tokens(tokens, window, (width, height), seed=int(seed))
-    if len(tokens) and not len(cropped):
-        return None, tokens, infos
-    return window, cropped, inside
+    def _slot(self, chosen: Chosen, i: int, shown: TileSample | CorruptSampleError | None, corrupt: list[str]) -> Slot:
+        source, sample, seed = int(chosen.source[i]), int(chosen.sample[i]), chosen.seed[i]
+        if shown is None:
+            return Slot("", -1, seed, np.zeros(2), np.zeros(4), np.ones(2), None)
+        index = self.indexes[source]
+        place = (index.arrays["lonlat"][sample], index.arrays["bbox"][sample], index.arrays["gsd"][sample])
+        key = index.key(sample)
+        if isinstance(shown, CorruptSampleError):
+            where = f"{index.root}: " if len(self.indexes) > 1 else ""
+            corrupt.append(f"{where}{key}: {shown}")
+            return Slot("", -1, seed, *place, None)
+        return Slot(key, source, seed, *place, shown)

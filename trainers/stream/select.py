@@ -43,13 +43,22 @@ def _bare(select: str) -> str:
     return _LITERAL.sub("''", select)
 
 
+def words(select: str) -> list[str]:
+    """Names and keywords of the condition, its string literals left out.
+
+    >>> words("n_rs > 0 AND key = 'a b'")
+    ['n_rs', 'AND', 'key']
+    """
+    return _WORD.findall(_bare(select))
+
+
 def mentions_split(select: str) -> bool:
     """Whether the condition itself names the column ``split``.
 
     >>> mentions_split("split = 'val'"), mentions_split("key = 'split'")
     (True, False)
     """
-    return "split" in {w.lower() for w in _WORD.findall(_bare(select))}
+    return "split" in {w.lower() for w in words(select)}
 
 
 def refuse_volatile(select: str, volatile: set[str]) -> None:

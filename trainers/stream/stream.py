@@ -1,4 +1,4 @@
-"""GeoStream: a dataset directory as an endless, resumable, rank-sharded sequence of batches.
+"""GeoStream: dataset directories as a resumable, rank-sharded sequence of batches.
 
 The state is one small mapping; everything else is recomputed from it. Batches are made ahead by loader processes, but
 only what was handed out counts as consumed.
@@ -6,26 +6,43 @@ only what was handed out counts as consumed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from itertools import pairwise
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from schemas.config import unknown_key
 from schemas.errors import ConfigError, DatasetError, GeoshardsError
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
+from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.index import load_index
-from trainers.stream.load import BatchLoader, Request
-from trainers.stream.order import Place, Shuffle, slots, steps_per_epoch
+from trainers.stream.load import BatchLoader
+from trainers.stream.neighbours import neighbour_rate, same_block_rate
+from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
+from trainers.stream.remote import CacheSettings
+from trainers.stream.schedule import Request, Schedule
+from trainers.stream.state import check_state, source_state
 from trainers.stream.tagtable import TagWeight, open_tag_table
 
+#: Where the pixels of images are made; see trainers.stream.pixels.
+Pixels = Literal["workers", "device"]
 #: Slots after which a stream that is mostly corrupt is refused, however small the dataset.
 _ENOUGH = 8
+#: Pairs of samples that the share of neighbours is counted over.
+_PAIRS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -34,21 +51,41 @@ class StreamSettings:
 
     select: str | None = None  # SQL condition over the samples table, e.g. n_streetview > 0; none: what the model uses
     split: str = "train"  # train, val or test; a select that names split overrides it
-    shuffle: Shuffle = "global"  # global: a new permutation an epoch; none: key order
+    limit: int | None = None  # read so many of the selected samples, spread evenly over the keys; none: all
+    shuffle: Shuffle = "global"  # global; block: for object stores; spread, near: by neighbours on the ground; none
+    block: int = 256  # shuffle=block: samples that are fetched together
+    window: int = 16  # shuffle=block: blocks whose samples are mixed
+    near: int = 4  # shuffle=near: neighbours on the ground that stay together in a batch
     workers: int | None = None  # loader processes a rank; 0 reads in the training process; none: by the hardware
     prefetch: int = 2  # batches each loader process makes ahead
     start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
+    pixels: Pixels = "workers"  # where images are scaled, turned and coloured: workers; or device, batched
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
+    cache: str = "auto"  # where ranges of remote shards are kept: auto: GEOSHARDS_CACHE/stream; none; or a folder
+    cache_gb: float = 20.0  # most that the cache holds, for all processes of a machine together
     tags: str = "auto"  # auto: the dataset's tags.safetensors, else hash; hash; or the path of a tag table
     tag_weight: TagWeight = "auto"  # ours: ln(1 + count of the key); paper, count; released, ln_count; auto: variant
     key_counts: str = ""  # JSON file of counts by key, e.g. GeoLink's; empty: those of the dataset
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
+    @property
+    def order(self) -> Order:
+        """How an epoch is shuffled."""
+        return Order(shuffle=self.shuffle, block=self.block, window=self.window, near=self.near)
+
 
 def place_from_environment(workers: int = 0) -> Place:
-    """Rank and world of torch.distributed if it runs, else of the launcher's variables, else one process alone."""
+    """Rank and world of torch.distributed if it runs, else of Ray Train, else of the launcher's variables."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return Place(rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size(), workers=workers)
+    if "ray.train" in sys.modules:
+        try:
+            context = sys.modules["ray.train"].get_context()
+            rank, world = context.get_world_rank(), context.get_world_size()
+        except RuntimeError:  # no training function runs
+            rank = world = None
+        if world is not None:
+            return Place(rank=rank, world=world, workers=workers)
     return Place(rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), workers=workers)
 
 
@@ -66,22 +103,25 @@ class _Requests(Dataset[TileBatch]):
 GRACE = 15
 
 
-def _start_worker(_worker: int) -> None:
+def _start_worker(_worker: int, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)  # a fork server has that of its own start, perhaps without a store's credentials
     torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
     # Signals go to the whole group: the trainer finishes its step and saves while its loader processes live on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
-class GeoStream:
-    """Batches of one dataset.
+class GeoStream(IterableDataset[TileBatch]):
+    """Batches of one dataset, of several as one, or of a mixture.
 
-    Iterating gives the rest of the current epoch; :meth:`batches` goes on over epochs. ``batch_size`` counts samples
-    over all ranks and accumulation steps.
+    Iterating gives the rest of the current epoch; :meth:`batches` goes on over epochs, or for so many steps.
+    ``batch_size`` counts samples over all ranks and accumulation steps. It starts its own loader processes: a
+    DataLoader around it takes ``batch_size=None`` and no workers.
 
     Args:
-        root: dataset directory or fsspec URL.
-        view: what the model takes.
+        datasets: dataset directory or URL; several in a list or joined by commas, read as one; a mapping to weights, or
+            ``DIR:0.7,DIR2:0.3``: a mixture, which has no epoch and whose datasets each keep their own.
+        view: what the model takes; an RGB image of 256 px and tokens where None.
         batch_size: global samples an optimiser step.
         settings: selection, order, workers, augmentation.
         default_select: condition where the settings give none.
@@ -89,17 +129,21 @@ class GeoStream:
         place: rank, world and workers; taken from the environment where None.
         accumulate: micro-batches a rank makes of its share of a global batch.
         pin_memory: whether batches come in page-locked memory.
+        options: fields of StreamSettings by name, e.g. ``select="n_streetview > 0"``, ``num_workers=4``.
+
+    Attributes: ``indexes``, one a dataset, ``tags``, ``epoch``, ``position``, and ``corrupt``, a message a sample that
+    could not be read.
 
     Raises:
-        DatasetError: the dataset is incomplete, or nothing is selected.
-        ConfigError: the batch cannot be divided, the selection or the key counts cannot be read, or the tag table
-            has another width than the model.
+        DatasetError: a dataset is incomplete, nothing is selected, or two hold the same samples.
+        ConfigError: the batch cannot be divided, the selection or the key counts cannot be read, an option is unknown,
+            or the tag table has another width than the model.
     """
 
     def __init__(
         self,
-        root: str,
-        view: View,
+        datasets: str | Path | Sequence[str | Path] | Mapping[str, float] | Datasets,
+        view: View | None = None,
         *,
         batch_size: int,
         settings: StreamSettings | None = None,
@@ -110,35 +154,83 @@ class GeoStream:
         accumulate: int = 1,
         pin_memory: bool = False,
         tag_weight: str = "ours",
+        **options: Any,
     ) -> None:
-        self.settings = settings = settings or StreamSettings()
+        self.settings = settings = _with_options(settings or StreamSettings(), options)
+        self.view = view = view or View(image_size=256, osm=True)
         self.place = place or place_from_environment(settings.workers or 0)
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
         self.parts = self.place.world * accumulate
         slots(batch_size, 0, self.parts)
+        given = parse_datasets(datasets)
         select = default_select if settings.select is None else settings.select
-        self.index = load_index(root, select, settings.split)
+        indexes = [load_index(root, select, settings.split, settings.limit) for root in given.roots]
+        if given.weights is None:
+            indexes.sort(key=lambda i: i.content_hash)  # as one dataset they are the same in any order
+        same = [i.root for i, j in pairwise(indexes) if i.content_hash == j.content_hash]
+        if same and given.weights is None:
+            raise DatasetError(f"{same[0]} is given with a copy of itself; each sample would come twice")
+        self.indexes = indexes
         weighting = tag_weight if settings.tag_weight == "auto" else settings.tag_weight
         self.tags = None
         if view.osm:
-            self.tags = open_tag_table([root], view.tag_width, weighting, settings.tags, settings.key_counts)
-        self._loader = BatchLoader(
-            self.index, view, self.tags, settings.augment,
-            batch_size=batch_size, parts=self.parts, seed=seed, shuffle=settings.shuffle,
-        )  # fmt: skip
+            roots = [i.root for i in indexes]
+            self.tags = open_tag_table(roots, view.tag_width, weighting, settings.tags, settings.key_counts)
+        self.schedule = Schedule(
+            indexes, given.weights, settings.order, seed=seed, batch_size=batch_size, parts=self.parts
+        )
+        cache = CacheSettings(settings.cache, settings.cache_gb)
+        if settings.pixels not in get_args(Pixels):
+            raise ConfigError(f"stream.pixels={settings.pixels}: choose {' or '.join(get_args(Pixels))}")
+        on_device = settings.pixels == "device"
+        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache, on_device)
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
         self.corrupt: list[str] = []
         self._seen = 0  # slots handed out by this object
 
     def __len__(self) -> int:
-        """Micro-batches an epoch on this rank; the same on every rank."""
-        return steps_per_epoch(len(self.index), self.batch_size) * self.accumulate
+        """Micro-batches an epoch on this rank; the same on every rank.
+
+        Raises:
+            ConfigError: a mixture has no epoch.
+        """
+        return steps_per_epoch(self.epoch_samples, self.batch_size) * self.accumulate
+
+    @property
+    def samples(self) -> int:
+        """Selected samples of all datasets."""
+        return sum(len(i) for i in self.indexes)
+
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch.
+
+        Raises:
+            ConfigError: a mixture has no epoch.
+        """
+        if self.schedule.count is None:
+            raise ConfigError("a mixture has no epoch: say how long to read, with steps=N")
+        return self.schedule.count
 
     @property
     def samples_seen(self) -> int:
         """Global samples consumed since epoch 0."""
-        return self.epoch * len(self.index) + self.position
+        return self.epoch * (self.schedule.count or 0) + self.position
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Global batches of an epoch; None in a mixture."""
+        return None if self.schedule.count is None else steps_per_epoch(self.schedule.count, self.batch_size)
+
+    def samples_in(self, steps: int | None, epochs: int | None) -> int:
+        """Samples of a run of so many steps, or epochs, from its start."""
+        if steps is None:
+            return (epochs or 1) * self.epoch_samples
+        if self.schedule.count is None:
+            return steps * self.batch_size
+        whole, rest = divmod(steps, steps_per_epoch(self.epoch_samples, self.batch_size))
+        return whole * self.epoch_samples + min(rest * self.batch_size, self.epoch_samples)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of ``epoch``; a no-op in the epoch that a loaded state is in, so that it is not replayed."""
@@ -147,37 +239,52 @@ class GeoStream:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, as plain JSON values; the same on every rank."""
+        by_layout = self.settings.shuffle == "block"
+        sources = [source_state(index, by_layout) for index in self.indexes]
         return {
             "epoch": self.epoch,
             "position": self.position,
             "seed": self.seed,
-            "shuffle": self.settings.shuffle,
-            "samples": len(self.index),
-            "content_hash": self.index.content_hash,
-            "layout_hash": self.index.layout_hash,
-            "selection_hash": self.index.selection_hash,
+            "order": self.schedule.order.text,
+            "weights": None if self.schedule.mixture is None else self.schedule.mixture.share.tolist(),
             "tags": self.tags.identity if self.tags else "",
+            **{name: "+".join(s[name] for s in sources) for name in ("content_hash", "layout_hash", "selection_hash")},
+            "samples": self.samples,
+            "sources": sources,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state`` stood.
 
         Raises:
-            DatasetError: the state belongs to another dataset, selection, seed or order; the message names which.
+            DatasetError: the state belongs to another dataset, selection, seed or order; the message names which, and
+                the shard that changed.
         """
-        mine = self.state_dict()
-        names = ("content_hash", "layout_hash", "selection_hash", "samples", "seed", "shuffle", "tags")
-        differ = [n for n in names if state.get(n) != mine[n]]
-        if differ:
-            shown = "; ".join(f"{n} was {state.get(n)}, is {mine[n]}" for n in differ)
-            raise DatasetError(
-                f"{self.index.root}: cannot go on, the saved order does not fit ({shown}); give the same data, "
-                "stream.select, stream.split, stream.tags and seed, or start anew with another out=…"
-            )
+        check_state(state, self.state_dict(), self.indexes)
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
+    def neighbours(self, km: float = 1.0, degrees: float = 0.1) -> tuple[float, float]:
+        """Shares of the pairs within a batch that are neighbours: at most ``km`` apart, and in one block of ground.
+
+        Counted over batches spread evenly over this epoch, or over as many samples of a mixture. ``degrees`` is the
+        height of a block.
+        """
+        total = self.schedule.count or self.samples
+        steps = max(1, total // self.batch_size)
+        count = max(1, min(steps, 64, _PAIRS // self.batch_size**2))
+        lonlat = np.full((count, self.batch_size, 2), np.nan)
+        for t in range(count):
+            start = t * steps // count * self.batch_size
+            parts = [self.schedule.choose(Request(self.epoch, start, part)) for part in range(self.parts)]
+            source, sample = (np.concatenate([getattr(p, name) for p in parts]) for name in ("source", "sample"))
+            for i, index in enumerate(self.indexes):
+                lonlat[t, source == i] = index.arrays["lonlat"][sample[source == i]]
+        return neighbour_rate(lonlat, km), same_block_rate(lonlat, degrees)
+
     def __iter__(self) -> Iterator[TileBatch]:
-        return self.batches(until_epoch=self.epoch + 1)
+        if get_worker_info() is not None:
+            raise ConfigError("GeoStream starts its own loader processes: give it num_workers=…, the DataLoader none")
+        return self.batches(until_epoch=None if self.schedule.count is None else self.epoch + 1)
 
     def batches(self, *, steps: int | None = None, until_epoch: int | None = None) -> Iterator[TileBatch]:
         """Micro-batches from here on: at most ``steps`` global batches, and none of ``until_epoch`` or later.
@@ -198,7 +305,7 @@ class GeoStream:
                 yield Request(epoch, start, micro * self.place.world + self.place.rank)
             start += self.batch_size
             done += 1
-            if start >= len(self.index):
+            if self.schedule.count is not None and start >= self.schedule.count:
                 epoch, start = epoch + 1, 0
 
     def _load(self, requests: Iterator[Request]) -> Iterator[TileBatch]:
@@ -210,15 +317,18 @@ class GeoStream:
             return
         if self.settings.start_method not in ("forkserver", "spawn"):
             raise ConfigError(f"stream.start_method={self.settings.start_method}: choose forkserver or spawn")
+        context = multiprocessing.get_context(self.settings.start_method)
+        if isinstance(context, ForkServerContext):  # loader processes are forks of one that has imported this
+            context.set_forkserver_preload(["__main__", "torch", __name__])
         loader: DataLoader[TileBatch] = DataLoader(
             _Requests(self._loader),
             batch_size=None,
             sampler=requests,  # any iterable of indices serves
             num_workers=workers,
             prefetch_factor=self.settings.prefetch,
-            multiprocessing_context=self.settings.start_method,
+            multiprocessing_context=context,
             pin_memory=self._pin,
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, environment=dict(os.environ)),
         )
         batches = iter(loader)
         try:
@@ -233,19 +343,33 @@ class GeoStream:
 
     def _advance(self, request: Request) -> None:
         self.epoch, self.position = request.epoch, request.start + self.batch_size
-        if self.position >= len(self.index):
+        if self.schedule.count is not None and self.position >= self.schedule.count:
             self.epoch, self.position = request.epoch + 1, 0
 
     def _note(self, batch: TileBatch) -> None:
         self.corrupt.extend(batch.corrupt)
         if len(self.corrupt) > self.settings.max_corrupt:
             raise DatasetError(
-                f"{self.index.root}: {len(self.corrupt)} samples cannot be read, over stream.max_corrupt="
+                f"{self._where}: {len(self.corrupt)} samples cannot be read, over stream.max_corrupt="
                 f"{self.settings.max_corrupt}; the last is {self.corrupt[-1]}"
             )
         self._seen += len(batch.valid)
         if self._seen >= _ENOUGH and 2 * len(self.corrupt) > self._seen:
             raise DatasetError(
-                f"{self.index.root}: {len(self.corrupt)} of the first {self._seen} samples cannot be read; the last is "
+                f"{self._where}: {len(self.corrupt)} of the first {self._seen} samples cannot be read; the last is "
                 f"{self.corrupt[-1]}"
             )
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(index.root for index in self.indexes)
+
+
+def _with_options(settings: StreamSettings, options: Mapping[str, Any]) -> StreamSettings:
+    """The settings with some fields replaced; ``num_workers`` is torch's name for ``workers``."""
+    named = {"workers" if k == "num_workers" else k: v for k, v in options.items()}
+    known = [f.name for f in fields(settings)]
+    for name in named:
+        if name not in known:
+            raise ConfigError(unknown_key(name, known))
+    return replace(settings, **named)

@@ -1,0 +1,122 @@
+"""Promises of the evaluation: labels, protocols, reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainers.batches import GEOLINK, PLAIN
+from trainers.engine.checkpoint import load_checkpoint
+from trainers.engine.cli import main
+from trainers.engine.tasks import GEOLINK as TASK
+from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
+from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, r2, retrieval, transfer
+from trainers.evaluate.report import principal
+from trainers.models.geolink import GeoLink
+from trainers.stream.stream import GeoStream
+from trainers.stream.synthetic import CLASSES, SyntheticSettings, write_dataset
+
+TEXT_OF = {c[0] for c in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def with_val(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    splits = ("train", "train", "train", "val")
+    settings = SyntheticSettings(samples=96, size=48, splits=splits, photos=0)
+    return write_dataset(tmp_path_factory.mktemp("val") / "d", settings)
+
+
+def test_labels_equal_those_read_object_by_object(with_val: Path) -> None:
+    stream = GeoStream(str(with_val), GeoLink.view(GEOLINK), batch_size=32, settings=PLAIN)
+    batch = next(stream.batches())
+    found = labels(batch, Legend.of([str(with_val)]))
+    from schemas.tags import tag_id
+
+    name = {tag_id(text): text for text in TEXT_OF}
+    use = {text: k for k, texts in enumerate(LAND_USE.values()) for text in texts}
+    road = {text: k for k, texts in enumerate(ROADS.values()) for text in texts}
+    for i in range(len(batch)):
+        own = [t for t in range(len(batch.tag_node)) if batch.node_sample[batch.tag_node[t]] == i]
+        held = [(name[int(batch.tag_id[batch.tag_row[t]])], float(batch.extent[batch.tag_node[t]])) for t in own]
+        areas = {k: sum(e for text, e in held if use.get(text) == k) for k in range(len(LAND_USE))}
+        best = max(areas, key=lambda k: areas[k])
+        assert int(found["land_use"][i]) == (best if areas[best] > 0 else UNKNOWN)
+        built = sum(e for text, e in held if text == "building:building")
+        level = sum(built > share for share in DENSITY)
+        assert int(found["building_density"][i]) == (level if held else UNKNOWN)
+        greatest = max((road[text] for text, _ in held if text in road), default=0)
+        assert int(found["road_class"][i]) == (greatest if held else UNKNOWN)
+    assert len(found["land_use"].unique()) > 2
+
+
+def _clouds(seed: int, count: int = 120) -> Labelled:
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.arange(count) % 3
+    features = torch.randn(count, 8, generator=generator)
+    features[torch.arange(count), classes] += 4
+    return Labelled(features, classes)
+
+
+def test_probes_find_what_is_there_and_nothing_where_there_is_none() -> None:
+    train, test = _clouds(0), _clouds(1)
+    for protocol in (knn, linear_probe):
+        assert protocol(train, test) > 0.9
+        blind = Labelled(torch.randn(120, 8, generator=torch.Generator().manual_seed(5)), test.classes)
+        assert protocol(train, blind) < 0.6
+    assert majority(train, test) == pytest.approx(1 / 3, abs=0.01)
+    few = train.share(0.1)
+    assert len(few) == 12
+    assert few.classes.bincount().tolist() == [4, 4, 4]
+    found = transfer(train, few, test)
+    assert found["transferred"] > 0.9
+    assert set(found) == {"transferred", "local"}
+
+
+def test_retrieval_of_equal_constant_and_random_rows() -> None:
+    rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    assert retrieval(rows, rows)["r@1"] == 1
+    assert retrieval(torch.ones(40, 16), torch.ones(40, 16))["r@1"] == 0
+    assert retrieval(rows, rows.flip(0))["r@5"] < 0.4
+    assert retrieval(rows, rows)["chance_r@5"] == pytest.approx(5 / 40)
+
+
+def test_r2_is_1_for_the_truth_and_0_for_the_mean() -> None:
+    true = torch.arange(10.0)
+    assert r2(true, true) == 1
+    assert r2(true.mean().expand(10), true) == pytest.approx(0)
+
+
+def test_principal_axes_hold_most_of_the_spread() -> None:
+    features = torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 5, 0.1, 0.1, 0.1])
+    found = principal(features)
+    assert found.shape == (50, 2)
+    assert found.var(0).sum() / features.var(0).sum() > 0.99
+    assert principal(features[:, :1]).shape == (50, 2)
+
+
+def test_a_run_reports_on_the_validation_split_and_keeps_the_best(with_val: Path, tmp_path: Path) -> None:
+    words = [f"data={with_val}", f"out={tmp_path}/r", "model=tiny", "batch_size=16", "steps=6", "eval.every=3"]
+    words += ["log.tensorboard=false", "loss.cont=0.5", "--quiet"]
+    assert main(TASK, words) == 0
+    rows = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert [row["step"] for row in rows] == [3, 6]
+    for name in ("rec", "cont", "cst", "cst_zero", "cst_mean", "r@1", "r@5", "chance_r@1", "land_use_knn"):
+        assert name in rows[-1]
+    assert 0 < rows[-1]["cst_mean"] < rows[-1]["cst_zero"]
+    page = (tmp_path / "r" / "evaluation.html").read_text()
+    assert page.count("<circle") == 24
+    best = load_checkpoint(tmp_path / "r" / "best.pt")
+    assert best["evaluation"]["best"] == min(row["loss"] for row in rows)
+    metrics = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics if "val/loss" in m] == [3, 6]
+
+
+def test_evaluation_leaves_training_as_it_was(with_val: Path, tmp_path: Path) -> None:
+    words = [f"data={with_val}", "model=tiny", "batch_size=16", "steps=4", "log.tensorboard=false", "--quiet"]
+    assert main(TASK, [*words, f"out={tmp_path}/with", "eval.every=1"]) == 0
+    assert main(TASK, [*words, f"out={tmp_path}/without", "eval.every=0"]) == 0
+    a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("with", "without"))
+    assert all(torch.equal(a[k], b[k]) for k in a)

@@ -1,0 +1,121 @@
+"""``ray job submit trainers/geolink.py``, typed literally, from the repository root, after ``ray start``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from trainers.engine.cli import parse
+from trainers.engine.ray_job import _absolute, count_workers
+from trainers.engine.tasks import GEOLINK
+from trainers.stream.synthetic import SyntheticSettings, write_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@contextmanager
+def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A Ray head node of our own, started in the repository root, ended by its process; yields the environment.
+
+    It is started as `make ray-up` does: without tokens, as it listens on this machine alone. With a token file in the
+    home directory, which any earlier `ray.init()` leaves, Ray would ask for tokens that `ray job submit` does not send.
+    """
+    gcs, dashboard = free_ports(2)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as folder:  # socket paths must be short
+        head = subprocess.Popen(
+            ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
+             f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2", f"--temp-dir={folder}/ray"],
+            cwd=ROOT, env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 90
+            while time.monotonic() < deadline:
+                assert head.poll() is None, head.communicate()[0][-2000:]
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                        break
+                time.sleep(0.3)
+            yield environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        finally:
+            head.send_signal(signal.SIGTERM)
+            head.communicate(timeout=60)
+
+
+def submit(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command; typed again while the head node, just started, has no agent yet."""
+    while True:
+        done = subprocess.run(
+            ["ray", "job", "submit", "trainers/geolink.py"],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        if "No available agent" not in done.stdout + done.stderr:
+            return done
+        time.sleep(1)
+
+
+@pytest.mark.timeout(300)
+def test_the_literal_command_trains_on_the_cluster(tmp_path: Path) -> None:
+    pytest.importorskip("ray.train", reason="needs Ray Train; pip install 'ray[train]'")
+    splits = ("train", "train", "train", "val")
+    data = write_dataset(tmp_path / "demo", SyntheticSettings(samples=40, size=48, splits=splits, photos=0))
+    home = tmp_path / "home"
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)  # as `make shards` leaves it
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {
+        "HOME": str(home), "GEOSHARDS_DATA": str(data), "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    before = set((ROOT / "runs").glob("geolink-*")) if (ROOT / "runs").exists() else set()
+    with cluster(environment) as inside:
+        done = submit(inside)
+    made = sorted(set((ROOT / "runs").glob("geolink-*")) - before)
+    try:
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        assert "succeeded" in done.stdout + done.stderr
+        summary = json.loads((made[-1] / "summary.json").read_text())
+        assert summary["finished"]
+        assert summary["trainer"] == "geolink"
+        assert "Started training worker group of size 2" in done.stdout  # TorchTrainer, on the CPUs that there are
+    finally:
+        for folder in made:
+            shutil.rmtree(folder)
+
+
+def test_workers_divide_the_batch_and_fit_the_cluster() -> None:
+    settings, _, _ = parse(GEOLINK, ["model=tiny", "batch_size=12"])
+    assert [count_workers(settings, 0, cpus) for cpus in (1, 2, 5, 7)] == [1, 2, 4, 6]
+    assert count_workers(settings, 3, 64) == 3  # GPUs, where there are any
+    asked, _, _ = parse(GEOLINK, ["model=tiny", "batch_size=12", "ray_workers=5"])
+    with pytest.raises(ConfigError, match="ray_workers=5"):
+        count_workers(asked, 0, 8)
+
+
+def test_workers_are_given_absolute_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _absolute("a,s3://b/c") == f"{tmp_path}/a,s3://b/c"
+    assert _absolute("a:0.5,s3://b:0.5") == f"{tmp_path}/a:0.5,s3://b:0.5"

@@ -1,0 +1,109 @@
+"""The same run inside a Ray job: Ray Train's TorchTrainer on the cluster's GPUs, or CPUs where it has none.
+
+Ray is imported here alone, and only inside a job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError, GeoshardsError
+from trainers.engine.checkpoint import FILE_NAME
+from trainers.engine.loop import train
+from trainers.engine.settings import Task, TrainSettings
+from trainers.stream.datasets import parse_datasets
+
+#: Repository root: workers import the trainers from where the job did.
+ROOT = Path(__file__).resolve().parents[2]
+#: What `ray job submit` sets for the process that it starts.
+_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+#: Times that a worker which died is started again, from the last checkpoint.
+RESTARTS = 3
+
+
+def in_ray_job() -> bool:
+    """Whether `ray job submit` started this process."""
+    return _MARK in os.environ
+
+
+def count_workers(settings: TrainSettings, gpus: int, cpus: int) -> int:
+    """Processes to train with: as asked for, else the most that the cluster has room for and that divide the batch.
+
+    Raises:
+        ConfigError: ``ray_workers`` does not divide the batch, or the cluster has fewer.
+    """
+    room = gpus or cpus
+    parts = settings.batch_size // settings.accumulate
+    asked = settings.ray_workers
+    if asked is None:
+        return next(n for n in range(max(1, min(room, parts)), 0, -1) if parts % n == 0)
+    if asked > room or parts % asked:
+        raise ConfigError(
+            f"ray_workers={asked}: the cluster has {gpus} GPUs and {cpus} CPUs, and a batch of {settings.batch_size} "
+            f"in {settings.accumulate} parts must be divisible by it"
+        )
+    return asked
+
+
+def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool) -> dict[str, Any]:
+    """What :func:`trainers.engine.loop.train` does, by workers of the cluster that this job runs on.
+
+    Paths are made absolute: workers have other working directories. On several machines they must be on shared storage.
+
+    Raises:
+        GeoshardsError: the run failed; the message is that of the worker.
+    """
+    try:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise ConfigError(f"a Ray job needs Ray Train ({error}); pip install 'ray[train]'") from None
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    if not ray.is_initialized():
+        ray.init(runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=not quiet)
+    resources = ray.cluster_resources()
+    gpus = 0 if settings.device == "cpu" else int(resources.get("GPU", 0))
+    workers = count_workers(settings, gpus, int(resources.get("CPU", 1)))
+    out = out.resolve()
+    if settings.resume == "never" and (out / FILE_NAME).exists():
+        raise ConfigError(f"{out / FILE_NAME} exists; go on with resume=auto, or choose another out=…")
+    job = {
+        "task": task, "settings": replace(settings, out=str(out)), "root": _absolute(root), "out": str(out),
+        "quiet": quiet,
+    }  # fmt: skip
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config=job,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
+        run_config=RunConfig(
+            name=out.name, storage_path=str(out / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # whatever class Ray wraps a worker's error in; its text holds the reason
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise GeoshardsError(lines[-1] if lines else type(error).__name__) from error
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return {**summary, "workers": workers, "gpus": gpus}
+
+
+def _absolute(root: str) -> str:
+    """``root`` with local paths made absolute; URLs and weights stay."""
+    data = parse_datasets(root)
+    paths = [r if "://" in r else str(Path(r).resolve()) for r in data.roots]
+    if data.weights is None:
+        return ",".join(paths)
+    return ",".join(f"{path}:{weight}" for path, weight in zip(paths, data.weights, strict=True))
+
+
+def _worker(job: dict[str, Any]) -> None:
+    settings: TrainSettings = job["settings"]
+    # A worker that is started again goes on from the last checkpoint; that there was none before has been checked.
+    resume = "auto" if settings.resume == "never" else settings.resume
+    train(job["task"], replace(settings, resume=resume), job["root"], Path(job["out"]), job["quiet"])

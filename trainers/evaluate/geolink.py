@@ -1,0 +1,121 @@
+"""GeoLink measured on the geographic validation split while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from schemas.errors import DatasetError
+from trainers.evaluate.labels import TASKS, Legend, labels
+from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
+from trainers.evaluate.report import EvaluationReport
+from trainers.models.geolink import GeoLink
+from trainers.stream.augment import AugmentSettings
+from trainers.stream.order import Place
+from trainers.stream.stream import GeoStream, StreamSettings
+
+if TYPE_CHECKING:
+    from trainers.engine.tasks import GeoLinkTraining
+
+#: Fewest labelled samples, on each side, for which a probe says something.
+LEAST = 8
+
+
+def evaluate_geolink(
+    model: GeoLink, settings: GeoLinkTraining, roots: Sequence[str], device: torch.device
+) -> EvaluationReport | None:
+    """Losses, retrieval and probes; None where the validation split holds nothing.
+
+    The losses are those of training, masks by the slots' seeds included, so that two evaluations compare. Everything
+    else sees whole images and whole graphs. Every process computes the same.
+    """
+    held = _stream(settings, roots, settings.eval.split, settings.eval.samples)
+    if held is None:
+        return None
+    gather, model.gather = model.gather, False
+    legend = Legend.of(roots)
+    try:
+        losses, test = _losses(model, held, device), _features(model, held, legend, device)
+        seen = _stream(settings, roots, "train", settings.eval.train_samples)
+        train = _features(model, seen, legend, device) if seen is not None else None
+    finally:
+        model.gather = gather
+    scores = losses | _retrieve(test) | (_probes(train, test) if train is not None else {})
+    return EvaluationReport(scores, test["image"], test["land_use"], TASKS["land_use"])
+
+
+def _stream(settings: GeoLinkTraining, roots: Sequence[str], split: str, limit: int) -> GeoStream | None:
+    reading = StreamSettings(
+        select=settings.stream.select, split=split, limit=limit, shuffle="none", workers=0, tags=settings.stream.tags,
+        tag_weight=settings.stream.tag_weight, key_counts=settings.stream.key_counts,
+        augment=AugmentSettings(enabled=False),
+    )  # fmt: skip
+    try:
+        return GeoStream(
+            list(roots), GeoLink.view(settings.arch, settings.fidelity), batch_size=settings.eval.batch_size,
+            settings=reading, default_select="n_rs > 0", place=Place(rank=0, world=1, workers=0),
+            tag_weight=settings.fidelity,
+        )  # fmt: skip
+    except DatasetError:  # the training split of the same data has been opened: what fails here is an empty split
+        return None
+
+
+@torch.no_grad()
+def _losses(model: GeoLink, stream: GeoStream, device: torch.device) -> dict[str, float]:
+    """Mean losses over the split, L_cst beside what trivial predictions would give."""
+    total: dict[str, float] = {}
+    count = 0
+    for batch in stream.batches(until_epoch=stream.epoch + 1):
+        batch = batch.to(device)
+        samples = int(batch.valid.sum())
+        parts = model(batch) | {f"cst_{k}": v for k, v in model.trivial_consistency(batch).items()}
+        for name, value in parts.items():
+            total[name] = total.get(name, 0.0) + float(value) * samples
+        count += samples
+    stream.set_epoch(0)
+    stream.position = 0
+    return {name: value / max(1, count) for name, value in total.items()}
+
+
+@torch.no_grad()
+def _features(model: GeoLink, stream: GeoStream, legend: Legend, device: torch.device) -> dict[str, Tensor]:
+    """Of all samples with an image: frozen ViT features, both sides of the contrast, classes by task."""
+    rows: dict[str, list[Tensor]] = {}
+    for batch in stream.batches(until_epoch=stream.epoch + 1):
+        batch = batch.to(device)
+        tokens = model.vit(model.norm(batch.rs))[:, 1:].float().mean(1)
+        nodes = model.encode_nodes(batch, torch.zeros_like(batch.node_valid))
+        region, kinds = model.aggregate(nodes, batch)
+        found = {
+            "image": tokens, "image_head": model.image_head(tokens), "graph_head": model.graph_head(region),
+            "has_objects": (kinds > 0).any(1), **labels(batch, legend),
+        }  # fmt: skip
+        valid = batch.valid & batch.has_rs
+        for name, value in found.items():
+            rows.setdefault(name, []).append(
+                value[valid].float().cpu() if value.is_floating_point() else value[valid].cpu()
+            )
+    return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
+def _retrieve(test: dict[str, Tensor]) -> dict[str, float]:
+    both = test["has_objects"]
+    if int(both.sum()) < 2:
+        return {}
+    return retrieval(test["image_head"][both], test["graph_head"][both])
+
+
+def _probes(train: dict[str, Tensor], test: dict[str, Tensor]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for task in TASKS:
+        seen, held = (Labelled(part["image"], part[task]).known() for part in (train, test))
+        if min(len(seen), len(held)) < LEAST or len(seen.classes.unique()) < 2:
+            continue
+        scores |= {
+            f"{task}_knn": knn(seen, held), f"{task}_linear": linear_probe(seen, held),
+            f"{task}_majority": majority(seen, held),
+        }  # fmt: skip
+    return scores

@@ -1,0 +1,108 @@
+"""Protocols on frozen features (specs/geolink.md section 5): nearest neighbours, linear probe, few labels, transfer,
+retrieval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features of samples and their classes."""
+
+    features: Tensor  # f32 [N,D]
+    classes: Tensor  # i64 [N], all >= 0
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def known(self) -> Labelled:
+        """Those that have a class."""
+        held = self.classes >= 0
+        return Labelled(self.features[held], self.classes[held])
+
+    def share(self, share: float, seed: int = 0) -> Labelled:
+        """A share of the samples of each class, at least one: the few-label protocol (10 % in the paper).
+
+        Raises:
+            ConfigError: the share is not in (0, 1].
+        """
+        if not 0 < share <= 1:
+            raise ConfigError(f"share={share} of labels must lie in (0, 1]")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        kept = []
+        for number in self.classes.unique().tolist():
+            own = order[self.classes[order] == number]
+            kept.append(own[: max(1, round(share * len(own)))])
+        rows = torch.cat(kept)
+        return Labelled(self.features[rows], self.classes[rows])
+
+
+def majority(train: Labelled, test: Labelled) -> float:
+    """Accuracy of always naming the most frequent class of the training samples."""
+    return float((test.classes == train.classes.bincount().argmax()).float().mean())
+
+
+def knn(train: Labelled, test: Labelled, k: int = 20, temperature: float = 0.07) -> float:
+    """Accuracy of the vote of the ``k`` nearest by cosine, weighted by exp(similarity / temperature).
+
+    k = 20 as in the paper; the weights are those of Wu et al. (2018).
+    """
+    classes = int(max(train.classes.max(), test.classes.max())) + 1
+    near, which = (F.normalize(test.features) @ F.normalize(train.features).T).topk(min(k, len(train)), 1)
+    votes = torch.zeros(len(test), classes).scatter_add_(1, train.classes[which], (near / temperature).exp())
+    return float((votes.argmax(1) == test.classes).float().mean())
+
+
+def linear_probe(train: Labelled, test: Labelled, decay: float = 1e-3, steps: int = 100) -> float:
+    """Accuracy of a softmax regression on standardised features, fitted by L-BFGS: no learning rate to choose.
+
+    ``decay`` times half the squared weights is added to the mean cross-entropy.
+    """
+    mean, deviation = train.features.mean(0), train.features.std(0).clamp_min(1e-6)
+    x, y = (train.features - mean) / deviation, (test.features - mean) / deviation
+    classes = int(max(train.classes.max(), test.classes.max())) + 1
+    with torch.enable_grad():
+        weight = torch.zeros(x.shape[1], classes, requires_grad=True)
+        bias = torch.zeros(classes, requires_grad=True)
+        solver = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            solver.zero_grad()
+            loss = F.cross_entropy(x @ weight + bias, train.classes) + decay / 2 * weight.square().sum()
+            loss.backward()
+            return loss
+
+        solver.step(closure)
+    return float(((y @ weight.detach() + bias.detach()).argmax(1) == test.classes).float().mean())
+
+
+def r2(predicted: Tensor, true: Tensor) -> float:
+    """Coefficient of determination of f32[N] predictions: 1 is perfect, 0 is the mean."""
+    return float(1 - (predicted - true).square().sum() / (true - true.mean()).square().sum().clamp_min(1e-12))
+
+
+def retrieval(a: Tensor, b: Tensor, at: tuple[int, ...] = (1, 5)) -> dict[str, float]:
+    """Share of rows whose partner is among the nearest, from a to b and back, averaged; beside what chance gives.
+
+    Args:
+        a, b: paired embeddings f32[N,D].
+        at: numbers of candidates.
+    """
+    similarity = F.normalize(a) @ F.normalize(b).T
+    own = similarity.diagonal()
+    # A tie counts against: constant embeddings must not look perfect.
+    ranks = [(s >= own[:, None]).sum(1) - 1 for s in (similarity, similarity.T)]
+    found = {f"r@{k}": float(sum((rank < k).float().mean() for rank in ranks) / 2) for k in at}
+    return found | {f"chance_r@{k}": min(1.0, k / max(1, len(a))) for k in at}
+
+
+def transfer(source: Labelled, target: Labelled, test: Labelled) -> dict[str, float]:
+    """The cross-region protocol: a probe fitted on one region and used in another, beside one fitted there."""
+    return {"transferred": linear_probe(source, test), "local": linear_probe(target, test)}

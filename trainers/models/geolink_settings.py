@@ -1,0 +1,141 @@
+"""Settings of GeoLink: its sizes, its losses, and the choices on which paper, release and sense differ.
+
+A variant sets every choice (docs/geolink.md has the table); a setting of ``arch`` other than ``auto`` overrides one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from torch import nn
+
+from schemas.errors import ConfigError
+from trainers.models.fusion import LastLayer, Positions, Values
+from trainers.models.nodes import CountRule, at_least_one, share_count
+from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, NodeNorm
+from trainers.models.region import KindWeights, softmax_over_present, sum_of_present
+from trainers.models.vit import ViTSettings
+
+Edges = Literal["none", "attention", "both"]
+Norms = Literal["node", "batch"]
+Weights = Literal["softmax", "sum"]
+Counts = Literal["share", "at_least_one"]
+Means = Literal["node", "sample"]
+Anchors = Literal["ours", "paper", "released", "centroid"]
+
+EDGE_USES: Mapping[str, EdgeUse] = {
+    "none": EdgeUse(attention=False, message=False),
+    "attention": EdgeUse(attention=True, message=False),
+    "both": EdgeUse(attention=True, message=True),
+}
+NODE_NORMS: Mapping[str, Callable[[int], nn.Module]] = {"node": NodeNorm, "batch": BatchNodeNorm}
+KIND_WEIGHTS: Mapping[str, KindWeights] = {"softmax": softmax_over_present, "sum": sum_of_present}
+COUNT_RULES: Mapping[str, CountRule] = {"share": share_count, "at_least_one": at_least_one}
+
+
+@dataclass(frozen=True)
+class GeoLinkSettings:
+    """Size and choices of the model."""
+
+    vit: ViTSettings = field(default_factory=ViTSettings)
+    bands: tuple[str, ...] = ("R", "G", "B")  # image bands in channel order
+    decoder_dim: int = 512  # width of the pixel decoder
+    decoder_depth: int = 2  # its blocks
+    decoder_heads: int = 16  # its attention heads
+    tags: Literal["table", "learned"] = "table"  # what nodes are made of: the dataset's tag vectors, or learned ones
+    tag_rows: int = 32768  # vectors of learned tags; a tag is the sum of two
+    tag_width: int = 512  # features a tag
+    osm_encoder: Literal["gat", "gcn", "transformer"] = "gat"  # graph attention, graph convolution or a transformer
+    osm_dim: int = 128  # width of node and region encodings
+    osm_depth: int = 2  # blocks of the transformer
+    osm_heads: int = 4  # its attention heads
+    osm_nodes: int = 128  # most nodes of a sample that see each other in it
+    fusion_dim: int = 256  # width of the object-patch fusion
+    fusion_heads: int = 16  # its attention heads
+    fusion_dropout: float = 0.1  # of its attention weights
+    contrast_dim: int = 64  # width of the space in which image and graph are compared
+    image_mask: float = 0.75  # share of patches that the encoder does not see
+    mask_block: int = 1  # patches a side of the squares in which they are hidden
+    node_mask: float = 0.2  # share of nodes of each kind whose tags are hidden
+    temperature: float = 0.2  # divides the similarities
+    checkpoint: bool = False  # recompute the blocks' activations in the backward pass: less memory, a third more work
+    edges: Literal["auto", "none", "attention", "both"] = "auto"  # where relations are felt; auto here: the variant's
+    node_norm: Literal["auto", "node", "batch"] = "auto"  # mean and deviation of each node, or of a kind in the batch
+    kind_weights: Literal["auto", "softmax", "sum"] = "auto"  # of points, lines and polygons in the region
+    mask_count: Literal["auto", "share", "at_least_one"] = "auto"  # masked nodes of a small group
+    anchors: Literal["auto", "ours", "paper", "released", "centroid"] = "auto"  # places by which an object is located
+    patch_centre: float | None = None  # 0.5: a patch is located at its centre; 0: at its corner; none: the variant's
+    fused_nodes: int | None = None  # most masked nodes a sample in the fusion; none: the variant's
+    fusion_last: Literal["auto", "residual", "plain", "none"] = "auto"  # last layer of the fusion
+    fusion_positions: Literal["auto", "queries_keys", "keys_values", "none"] = "auto"  # where positions are added
+    fusion_values: Literal["auto", "updated", "original"] = "auto"  # patches that objects read
+    cst_mean: Literal["auto", "node", "sample"] = "auto"  # over what the consistency loss is a mean
+    image_eps: float | None = None  # of the image encoder's last norm; none: the variant's
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.image_mask < 1 or not 0 <= self.node_mask < 1:
+            raise ConfigError("arch.image_mask and arch.node_mask must lie in [0, 1)")
+        for name, heads in (("fusion_dim", "fusion_heads"), ("decoder_dim", "decoder_heads"), ("osm_dim", "osm_heads")):
+            if getattr(self, name) % getattr(self, heads):
+                raise ConfigError(f"arch.{name}={getattr(self, name)} must be divisible by arch.{heads}")
+        for name in ("mask_block", "tag_rows", "osm_nodes", "osm_depth", "fused_nodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"arch.{name}={value} must be at least 1")
+
+
+@dataclass(frozen=True)
+class GeoLinkLoss:
+    """Weights of the losses; 0 switches one off, and what only it needs is not computed."""
+
+    rec: float = 1.0  # reconstruction of masked patches
+    cont: float = 0.01  # image against graph
+    cst: float = 0.01  # tags of masked nodes
+    gather: bool | None = None  # whether other ranks' samples are negatives; none: the variant's
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a variant chooses (specs/geolink.md sections 6.2 and 8); names are those of the settings."""
+
+    edges: Edges
+    node_norm: Norms
+    kind_weights: Weights
+    mask_count: Counts
+    anchors: Anchors
+    patch_centre: float
+    fused_nodes: int
+    fusion_last: LastLayer
+    fusion_positions: Positions
+    fusion_values: Values
+    cst_mean: Means
+    image_eps: float
+    gather: bool
+
+
+VARIANTS: Mapping[str, Choices] = {
+    "ours": Choices(
+        edges="both", node_norm="node", kind_weights="softmax", mask_count="share", anchors="ours", patch_centre=0.5,
+        fused_nodes=16, fusion_last="residual", fusion_positions="queries_keys", fusion_values="updated",
+        cst_mean="node", image_eps=1e-6, gather=True,
+    ),
+    "paper": Choices(
+        edges="attention", node_norm="node", kind_weights="softmax", mask_count="share", anchors="paper",
+        patch_centre=0.0, fused_nodes=16, fusion_last="none", fusion_positions="keys_values",
+        fusion_values="original", cst_mean="sample", image_eps=1e-6, gather=True,
+    ),
+    "released": Choices(
+        edges="none", node_norm="batch", kind_weights="sum", mask_count="at_least_one", anchors="released",
+        patch_centre=0.0, fused_nodes=10, fusion_last="plain", fusion_positions="queries_keys",
+        fusion_values="updated", cst_mean="node", image_eps=1e-5, gather=False,
+    ),
+}  # fmt: skip
+
+
+def choices(settings: GeoLinkSettings, variant: str) -> Choices:
+    """The variant's choices with those that the settings override."""
+    names = {f.name for f in fields(Choices)} & {f.name for f in fields(GeoLinkSettings)}
+    given: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    return replace(VARIANTS[variant], **{k: v for k, v in given.items() if v not in ("auto", None)})

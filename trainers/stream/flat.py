@@ -1,0 +1,143 @@
+"""Arrays in a folder, one raw ``.npy`` file each: written once under a lock, mapped by every process of the node.
+
+A folder is whole or absent: it is written beside its place and renamed, its description last. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import mmap
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import DatasetError
+
+Arrays = dict[str, NDArray[Any]]
+_META = "meta.json"
+
+
+def cache_folder() -> Path:
+    """Where derived files lie: ``GEOSHARDS_CACHE``, default ``data/cache``."""
+    return Path(os.environ.get("GEOSHARDS_CACHE", "data/cache"))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the file ``path`` alone for the time of the block; the lock ends with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Mapped(dict[str, NDArray[Any]]):
+    """Arrays of a folder as mapped memory."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        super().__init__()
+        self._maps = []
+        for name in names:
+            with (folder / f"{name}.npy").open("rb") as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"{name}.npy is of another version")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self[name] = np.frombuffer(blob, dtype, math.prod(shape), file.tell()).reshape(shape)
+                self._maps.append(blob)
+
+    def release(self) -> None:
+        """Give back the pages that were touched: they stay in the page cache, which the processes share, and no longer
+        count as this one's."""
+        for blob in self._maps:
+            blob.madvise(mmap.MADV_DONTNEED)
+
+
+def open_folder(folder: Path) -> tuple[Mapped, dict[str, Any]]:
+    """The arrays of a folder, mapped read-only, and its description.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    try:
+        meta = json.loads((folder / _META).read_text())
+        arrays = Mapped(folder, meta["lengths"])
+        wrong = [name for name, length in meta["lengths"].items() if len(arrays[name]) != length]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{folder} is damaged ({error}); delete it, it is made again") from None
+    if wrong:
+        raise DatasetError(f"{folder}/{wrong[0]}.npy is damaged; delete the folder, it is made again")
+    return arrays, meta
+
+
+def make_folder(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Let ``build`` fill a new folder with arrays and return their description, unless ``folder`` exists.
+
+    Of several processes one builds and the others wait for it.
+    """
+    if (folder / _META).exists():
+        return
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if (folder / _META).exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.tmp")
+        fresh.mkdir(parents=True)
+        try:
+            meta = dict(build(fresh))
+            files = sorted(fresh.glob("*.npy"))
+            meta["lengths"] = {name: len(a) for name, a in Mapped(fresh, [f.stem for f in files]).items()}
+            for file in files:
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            (fresh / _META).write_text(json.dumps(meta))
+            fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+class Columns:
+    """Columns that grow part by part: in memory, or as raw files in a folder, so that ten million rows need none."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+
+    def append(self, name: str, part: NDArray[Any]) -> None:
+        """Add rows to the column ``name``."""
+        held = self._parts.setdefault(name, [])
+        if self._folder is None:
+            held.append(part)
+            return
+        with (self._folder / f"{name}.raw").open("ab") as file:
+            file.write(np.ascontiguousarray(part).data)
+        held[:] = [part[:0]]  # its type and the shape of a row
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """All rows of the column ``name``."""
+        parts = self._parts[name]
+        path = self._folder / f"{name}.raw" if self._folder else None
+        if path is None or not path.stat().st_size:
+            return np.concatenate(parts)
+        like = parts[0]
+        return np.memmap(path, like.dtype, "r").view(np.ndarray).reshape(-1, *like.shape[1:])
+
+
+def store(folder: Path | None, name: str, rows: int, like: NDArray[Any]) -> NDArray[Any]:
+    """A new array of ``rows`` rows like those of ``like``: ``name``.npy in the folder, or memory where it is None."""
+    shape = (rows, *like.shape[1:])
+    if folder is None or 0 in shape:
+        empty = np.empty(shape, like.dtype)
+        if folder is not None:
+            np.save(folder / f"{name}.npy", empty)
+        return empty
+    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", like.dtype, shape)

@@ -1,0 +1,194 @@
+"""Members of one sample to what a slot shows: image, tokens and photos, cut to the slot's window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from geometry.crop import Window, crop_each
+from geometry.keypoints import with_key_points
+from schemas.errors import ConfigError, CorruptSampleError
+from schemas.sample import JSON, OSM_TOKENS, SampleMeta, StreetviewInfo, member_order
+from schemas.tokens import OsmTokens
+from trainers.stream.augment import (
+    DATE,
+    PHOTO_CHOICE,
+    WHOLE,
+    AugmentSettings,
+    Look,
+    Photo,
+    TileSample,
+    augment,
+    draw_window,
+)  # fmt: skip
+from trainers.stream.batch import View
+from trainers.stream.decode import Buffer, Pixels, decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.order import draw
+from trainers.stream.read import Members
+
+More = Callable[[list[str]], Members]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One slot before decoding."""
+
+    names: tuple[str, ...]  # of all members of the sample
+    data: Members  # contents of those that :meth:`Decoder.wanted` names
+    tokens: OsmTokens | None  # those of osm.safetensors; None where the view takes none
+    seed: np.uint64
+    more: More  # gives the contents of photos that ``data`` lacks
+
+
+class Cut(NamedTuple):
+    """A window of a footprint and what lies in it."""
+
+    window: Window | None  # None: the whole footprint
+    tokens: OsmTokens | None
+    infos: list[StreetviewInfo]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What a model takes of a sample, and how it is varied; ``on_device`` leaves the pixels of the image for later."""
+
+    view: View
+    augmentation: AugmentSettings
+    on_device: bool = False
+
+    def wanted(self, names: tuple[str, ...], seed: np.uint64 | None, photos: bool) -> tuple[str, ...]:
+        """Those of the member ``names`` that the slot with ``seed`` takes, any slot where it is None.
+
+        ``photos`` adds all photos: which of them are shown is known when the json member is read.
+        """
+        images, sv = split_names(names)
+        wanted = list(images) if seed is None else images[:1]
+        if seed is not None and len(images) > 1 and self.augmentation.enabled:
+            wanted = [images[int(draw(seed, DATE)[0] * len(images))]]
+        if self.view.osm:
+            wanted.append(OSM_TOKENS)
+        if self.view.photos and sv:
+            wanted.append(JSON)
+            wanted += sv if photos else []
+        elif images and images[0].endswith(".npy"):
+            wanted.append(JSON)
+        return tuple(wanted)
+
+    def decode(self, slots: Sequence[Encoded]) -> list[TileSample | CorruptSampleError]:
+        """The samples as their slots show them, or why one cannot be decoded.
+
+        Raises:
+            ConfigError: an image has other bands than the view takes.
+        """
+        found: list[TileSample | CorruptSampleError | None] = []
+        cuts: list[Cut] = []
+        metas: list[SampleMeta | None] = []
+        for slot in slots:
+            meta, infos, fault = None, [], None
+            try:
+                meta = SampleMeta.from_bytes(bytes(slot.data[JSON])) if JSON in slot.data else None
+                infos = _photo_infos(split_names(slot.names)[1] if self.view.photos else [], meta)
+            except CorruptSampleError as error:
+                fault = error
+            found.append(fault)
+            metas.append(meta)
+            cuts.append(Cut(draw_window(slot.seed, self.augmentation), slot.tokens, infos, int(slot.seed)))
+        for i, (slot, meta, cut) in enumerate(zip(slots, metas, cut_each(cuts), strict=True)):
+            if found[i] is None:
+                try:
+                    found[i] = self._one(slot, meta, cut)
+                except CorruptSampleError as error:
+                    found[i] = error
+        return [f for f in found if f is not None]
+
+    def _one(self, slot: Encoded, meta: SampleMeta | None, cut: Cut) -> TileSample:
+        data, infos, seed = slot.data, cut.infos, slot.seed
+        image = next((n for n in data if n.startswith("rs.")), None)
+        if len(infos) > self.view.photos:
+            random = self.augmentation.enabled
+            order = np.argsort(draw(seed, PHOTO_CHOICE, len(infos)), kind="stable") if random else range(len(infos))
+            infos = [infos[i] for i in sorted(list(order)[: self.view.photos])]
+        if any(info.member not in data for info in infos):
+            data = {**data, **slot.more([info.member for info in infos])}
+        rs = self._image(data[image], image, meta, cut.window) if image else None
+        shown = self._photos(infos, cut.window, data)
+        look = Look(cut.window or WHOLE) if self.on_device and rs is not None else None
+        tokens = None if cut.tokens is None else with_key_points(cut.tokens, self.view.anchors)
+        whole = TileSample(rs, tokens, shown, cut.window or WHOLE, look)
+        return augment(whole, seed, self.augmentation, self.view.bands)
+
+    def _image(self, data: Buffer, name: str, meta: SampleMeta | None, window: Window | None) -> Pixels:
+        wanted = self.view.bands
+        if not name.endswith(".npy"):
+            if len(wanted) != 3:
+                raise ConfigError(f"{name} has three bands, the model takes {len(wanted)}; set arch.bands=[R,G,B]")
+            side = self.view.image_size
+            share = 1.0 if window is None else min(window[2] - window[0], window[3] - window[1])
+            return self._fit(decode_rgb(data, name, math.ceil(side / share), exact=True), window)
+        raster = decode_npy(data, name)
+        info = next((r for r in meta.rs if r.member == name), None) if meta else None
+        bands = list(info.bands) if info else []
+        missing = [b for b in wanted if b not in bands]
+        if missing or len(bands) != len(raster):
+            raise ConfigError(
+                f"{name} has the bands {', '.join(bands) or 'unknown'}, the model takes "
+                f"{list(wanted)}; name those it shall take with arch.bands=[{', '.join(bands[:3])}]"
+            )
+        chosen = raster[[bands.index(b) for b in wanted]]
+        return self._fit(to_uint8(chosen, list(wanted)), window)
+
+    def _fit(self, image: Pixels, window: Window | None) -> Pixels:
+        return image if self.on_device else resize(image, self.view.image_size, window)
+
+    def _photos(self, infos: Sequence[StreetviewInfo], window: Window | None, data: Members) -> tuple[Photo, ...]:
+        side = self.view.photo_size
+        left, top, right, bottom = window or WHOLE
+        photos = []
+        for info in infos:
+            pixels = resize(decode_rgb(data[info.member], info.member, at_least=side), side)
+            heading = float("nan") if info.heading is None else info.heading
+            x, y = (info.x - left) / (right - left), (info.y - top) / (bottom - top)
+            photos.append(Photo(pixels, x, y, info.lon, info.lat, heading))
+        return tuple(photos)
+
+
+@lru_cache(1 << 14)
+def split_names(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Images and photos among member names, each in their order."""
+    ordered = sorted(names, key=member_order)
+    return [n for n in ordered if n.startswith("rs.")], [n for n in ordered if n.startswith("sv.")]
+
+
+def _photo_infos(names: list[str], meta: SampleMeta | None) -> list[StreetviewInfo]:
+    infos = {info.member: info for info in meta.streetview} if meta else {}
+    missing = [n for n in names if n not in infos]
+    if missing:
+        raise CorruptSampleError(f"{missing[0]} is not described in the json member; build the sample again")
+    return [infos[n] for n in names]
+
+
+def cut_each(cuts: Sequence[Cut]) -> list[Cut]:
+    """Tokens and photos of windows; the whole footprint where a window would leave no object, or no photo."""
+    found = [_photos_inside(c) for c in cuts]
+    crops = [(i, c.window, c.tokens) for i, c in enumerate(found) if c.window is not None and c.tokens is not None]
+    sizes = [(w[2] - w[0], w[3] - w[1]) for _, w, _ in crops]
+    seeds = [cuts[i].seed for i, *_ in crops]
+    left = crop_each([t for *_, t in crops], [w for _, w, _ in crops], sizes, None, seeds)
+    for (i, _, tokens), cropped in zip(crops, left, strict=True):
+        empty = len(tokens) and not len(cropped)
+        found[i] = cuts[i]._replace(window=None) if empty else found[i]._replace(tokens=cropped)
+    return found
+
+
+def _photos_inside(cut: Cut) -> Cut:
+    if cut.window is None:
+        return cut
+    left, top, right, bottom = cut.window
+    inside = [i for i in cut.infos if left <= i.x < right and top <= i.y < bottom]
+    return cut._replace(window=None) if cut.infos and not inside else cut._replace(infos=inside)

@@ -1,0 +1,96 @@
+"""A ``webdataset`` pipeline over the same shards, with the same decoding, for code that is built on webdataset.
+
+It keeps none of the stream's laws: order, resume and ranks are webdataset's. Needs ``pip install webdataset``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import ConfigError, CorruptSampleError, DatasetError, DependencyError
+from schemas.sample import JSON, OSM_TOKENS, SampleMeta
+from schemas.tokens import OsmTokens
+from trainers.stream.augment import AugmentSettings
+from trainers.stream.batch import Slot, TileBatch, View, pack
+from trainers.stream.order import slot_seeds
+from trainers.stream.read import Members
+from trainers.stream.sample import Decoder, Encoded
+from trainers.stream.tagtable import TagTable
+
+
+def wds_pipeline(
+    root: str | Path,
+    view: View,
+    *,
+    batch_size: int,
+    tags: TagTable | None = None,
+    augment: AugmentSettings | None = None,
+    split: str = "train",
+    shuffle: int = 1000,
+    seed: int = 0,
+    **options: Any,
+) -> Any:
+    """A ``webdataset.WebDataset`` of :class:`TileBatch`.
+
+    Args:
+        root: dataset directory on this machine.
+        view: what the model takes.
+        batch_size: samples a batch; the last is shorter.
+        tags: features of tags, where the view takes tokens.
+        augment: how samples are varied; as they are stored where None. Draws follow the key and ``seed``: each epoch
+            shows the same, unless ``seed`` changes.
+        split: samples of it are read, those of others skipped.
+        shuffle: samples in webdataset's buffer; 0: none, and shards in their order.
+        options: of ``webdataset.WebDataset``, e.g. ``nodesplitter``.
+
+    Raises:
+        DependencyError: webdataset is not installed.
+        ConfigError: ``root`` is a URL.
+        DatasetError: it holds no shard.
+    """
+    try:
+        import webdataset
+    except ImportError:
+        raise DependencyError("the webdataset pipeline needs webdataset: pip install webdataset") from None
+    if "://" in str(root):
+        raise ConfigError(f"{root}: the webdataset pipeline reads local directories; GeoStream reads URLs")
+    shards = sorted(str(p) for p in (Path(root) / "shards").glob("*.tar"))
+    if not shards:
+        raise DatasetError(f"{root}/shards holds no shard; give a dataset directory")
+    given = {"shardshuffle": len(shards) if shuffle else False, "seed": seed, "empty_check": False} | options
+    decoder = Decoder(view, augment or AugmentSettings(enabled=False))
+    dataset = webdataset.WebDataset(shards, **given).compose(partial(_of_split, split=split))
+    if shuffle:
+        dataset = dataset.shuffle(shuffle, seed=seed)
+    return dataset.batched(batch_size, collation_fn=partial(_batch, decoder=decoder, tags=tags, seed=seed))
+
+
+def _of_split(samples: Iterable[dict[str, Any]], split: str) -> Iterator[tuple[str, SampleMeta, Members]]:
+    """Key, description and members of the samples of a split."""
+    for held in samples:
+        meta = SampleMeta.from_bytes(held[JSON])
+        if meta.split == split:
+            yield held["__key__"], meta, {n: memoryview(v) for n, v in held.items() if isinstance(v, bytes)}
+
+
+def _batch(
+    samples: list[tuple[str, SampleMeta, Members]], decoder: Decoder, tags: TagTable | None, seed: int
+) -> TileBatch:
+    words = [key.encode().ljust(8)[-8:] for key, *_ in samples]
+    draws = slot_seeds(seed, np.frombuffer(b"".join(words), np.int64))
+    encoded = []
+    for (_, _, data), own in zip(samples, draws, strict=True):
+        taken = {name: data[name] for name in decoder.wanted(tuple(data), own, True) if name in data}
+        tokens = OsmTokens.from_bytes(bytes(taken[OSM_TOKENS])) if OSM_TOKENS in taken else None
+        encoded.append(Encoded(tuple(data), taken, tokens, own, lambda _: {}))
+    slots = []
+    for (key, meta, _), own, shown in zip(samples, draws, decoder.decode(encoded), strict=True):
+        if isinstance(shown, CorruptSampleError):
+            raise CorruptSampleError(f"{key}: {shown}")
+        slots.append(Slot(key, 0, own, np.array([meta.lon, meta.lat]), np.array(meta.bbox), np.array(meta.gsd), shown))
+    return pack(slots, decoder.view, tags, 1.0, [])
