@@ -70,14 +70,14 @@ def submit(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     while True:
         done = subprocess.run(
             ["ray", "job", "submit", "trainers/geolink.py"],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False,
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
         if "No available agent" not in done.stdout + done.stderr:
             return done
         time.sleep(1)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # it starts many processes that import torch or Ray
 def test_the_literal_command_trains_on_the_cluster(tmp_path: Path) -> None:
     pytest.importorskip("ray.train", reason="needs Ray Train; pip install 'ray[train]'")
     splits = ("train", "train", "train", "val")
