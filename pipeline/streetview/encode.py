@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -51,16 +50,6 @@ def encode_photos(photos: Sequence[Photo], config: StreetviewConfig, drops: Drop
             hashes.append(look)
         images += found
     return images
-
-
-def encode_photo(path: str, size: int, quality: int, max_megapixels: float = 80.0) -> bytes:
-    """One photo as JPEG: upright by its EXIF orientation, longest side at most ``size`` px, all metadata stripped.
-
-    Raises:
-        PhotoError: the file is no image, is truncated, or has too many pixels.
-    """
-    with open_photo(path, Path(path).name, max_megapixels) as image:
-        return _jpeg(_small(image, size), quality)
 
 
 def difference_hash(image: Image.Image) -> int:

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.streetview.encode import encode_photo
 from schemas.errors import InputError
 from tests.pipeline.conftest import write_photo
-from tests.streetview.makers import read_photos
+from tests.streetview.makers import encode_photo, read_photos
 
 
 @given(lon=st.floats(-179.9, 179.9), lat=st.floats(-84, 84), heading=st.floats(0, 359.99))

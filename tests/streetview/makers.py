@@ -13,10 +13,12 @@ from PIL import Image
 
 from pipeline.net.config import NetConfig
 from pipeline.streetview.config import StreetviewConfig
+from pipeline.streetview.encode import encode_photos
 from pipeline.streetview.filters import in_order
 from pipeline.streetview.position import place
 from pipeline.streetview.record import Drops, Photo, to_photo, to_table
 from pipeline.streetview.sources import open_source
+from schemas.errors import InputError
 
 #: Impatient, so that tests are fast.
 FAST = NetConfig(timeout=2.0, retries=3, backoff=0.001, max_wait=0.05)
@@ -95,3 +97,13 @@ def read_photos(source: Path, licence: str | None = None) -> tuple[list[Photo], 
     config = StreetviewConfig(licence=licence)
     table = open_source(str(source), config, FAST, source.parent / "cache").list(None, drops)
     return [to_photo(row, row["path"]) for row in table.take(in_order(table)).to_pylist()], drops.rows()
+
+
+def encode_photo(path: str, size: int, quality: int, max_megapixels: float = 80.0) -> bytes:
+    """One photo as JPEG; raises InputError with what DROPS says of it."""
+    drops = Drops()
+    config = StreetviewConfig(size=size, quality=quality, max_megapixels=max_megapixels)
+    images = encode_photos([Photo(path, Path(path).name, 9.5, 47.1)], config, drops)
+    if not images:
+        raise InputError(str(drops.rows()[0]["detail"]))
+    return images[0].data

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import difference_hash, encode_photo, encode_photos, pixels_needed
+from pipeline.streetview.encode import difference_hash, encode_photos, pixels_needed
 from pipeline.streetview.gpano import read_gpano, visible_part
-from pipeline.streetview.record import Drops, Photo, PhotoError
-from tests.streetview.makers import picture, reasons
+from pipeline.streetview.record import Drops, Photo
+from schemas.errors import InputError
+from tests.streetview.makers import encode_photo, picture, reasons
 from tests.streetview.test_panorama import draw_panorama, draw_view
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,5 +255,5 @@ def test_the_largest_photo_that_is_taken_keeps_memory_bounded(tmp_path: Path) ->
 
 def test_the_limit_is_a_setting(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.jpg", size=(1200, 1000))
-    with pytest.raises(PhotoError, match=r"a\.jpg has 1200 × 1000 pixels, over sv\.max_megapixels=1"):
+    with pytest.raises(InputError, match=r"a\.jpg has 1200 × 1000 pixels, over sv\.max_megapixels=1"):
         encode_photo(str(path), 64, 80, max_megapixels=1.0)
