@@ -43,11 +43,12 @@ def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     It is started as `make ray-up` does: without tokens, as it listens on this machine alone. With a token file in the
     home directory, which any earlier `ray.init()` leaves, Ray would ask for tokens that `ray job submit` does not send.
     """
-    gcs, dashboard = free_ports(2)
+    gcs, dashboard, agent = free_ports(3)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as folder:  # socket paths must be short
         head = subprocess.Popen(
             ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-             f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2", f"--temp-dir={folder}/ray"],
+             f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+             "--num-cpus=2", f"--temp-dir={folder}/ray"],
             cwd=ROOT, env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -67,12 +68,13 @@ def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 
 def submit(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """The command; typed again while the head node, just started, has no agent yet."""
+    deadline = time.monotonic() + 120
     while True:
         done = subprocess.run(
             ["ray", "job", "submit", "trainers/geolink.py"],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
-        if "No available agent" not in done.stdout + done.stderr:
+        if "No available agent" not in done.stdout + done.stderr or time.monotonic() > deadline:
             return done
         time.sleep(1)
 
