@@ -34,6 +34,9 @@ def refuse(n: int) -> int:
 
 
 def test_this_process_does_brief_items_until_ray_is_up_and_none_is_lost(runner: Runner) -> None:
+    import ray
+
+    ray.shutdown()  # that of other tests of this process would be joined, and do all of the work
     results = list(runner.map(slow_square, range(100), brief=True))
     assert sorted(i for i, _, _ in results) == list(range(100))
     assert all(value == i * i for i, (value, _), _ in results)
