@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dags.shards import make_plan, with_cap
+import numpy as np
+import shapely
+
+from dags.shards import make_plan, own_zoom, with_cap
 from pipeline.config import ShardsConfig
 from pipeline.imagery.presets import PRESETS
-from pipeline.imagery.sources import natural_zoom_of, of_the_web, preset_of
+from pipeline.imagery.scene import Scene
+from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, preset_of
 from pipeline.net.download import remote_bytes
 from pipeline.osm.stage import cache_folder
 from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
@@ -21,7 +26,7 @@ from schemas.errors import ConfigError
 
 #: Tiles that are counted one by one; more are estimated from the area.
 _COUNTED = 2_000_000
-_ZOOM = 16
+_WORLD = (-180.0, -90.0, 180.0, 90.0)
 #: What each source asks of those who use it.
 _DEMANDS = {
     "osm": "ODbL 1.0: credit © OpenStreetMap contributors; share adapted data alike",
@@ -97,11 +102,13 @@ def _hours(hours: float) -> str:
 
 
 def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
-    """What a region of names or an area comes to, from the index alone; None for files and the demo.
+    """What a region of names or an area comes to, from the index and local rasters alone.
+
+    None where that does not say it: for files and the demo, and for imagery of the web whose zoom is not known before
+    it is searched.
 
     Raises:
-        InputError: the region means nothing, or the index cannot be had.
-        ConfigError: imagery of the web with neither a zoom nor one of its own.
+        InputError: the region means nothing, the index cannot be had, or a raster cannot be read.
     """
     if config.region == "demo":
         return None
@@ -110,15 +117,23 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     if chosen.clip is None:
         return None
     imagery, streetview = chosen_sources(config, *defaults(chosen))
-    zoom = _zoom(config, imagery)
+    scenes: list[Scene] = []
+    if imagery and not of_the_web(imagery):
+        scenes, _ = find_imagery(imagery, [], config.rs, config.net)
+    elif imagery and config.zoom is None and natural_zoom_of(imagery, [], config.rs, config.size) is None:
+        return None
+    zoom = own_zoom(config, imagery, scenes)
     sampling = with_cap(config, imagery).plan.sampling
-    about = tiles_of_area(chosen.clip, zoom)
+    ground = shapely.make_valid(chosen.clip)
+    if scenes:
+        ground = shapely.intersection(ground, shapely.union_all([s.area for s in scenes]))
+    about = tiles_of_area(ground, zoom)
     counted = about <= _COUNTED
-    tiles = len(area_tiles([chosen.clip.bounds], chosen.clip, zoom, config.plan.max_tiles)) if counted else about
+    tiles = len(area_tiles([_WORLD], ground, zoom, config.plan.max_tiles)) if counted else about
     extracts = _extracts(chosen, config)
     numbers = estimate(
         tiles, sum(e["bytes"] or 0 for e in extracts), share=sampling.share, most=sampling.max_tiles or 0,
-        tiles_per_shard=config.plan.tiles_per_shard, image_bytes=image_bytes(imagery, config),
+        tiles_per_shard=config.plan.tiles_per_shard, image_bytes=image_bytes(imagery, config, scenes),
     )  # fmt: skip
     name = config.name or chosen.name
     return Forecast(
@@ -134,16 +149,14 @@ def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast,
     region, kept = plan.region, plan.config.plan
     sizes = [p.stat().st_size for p in region.extracts]
     extracts = [{"id": p.name, "bytes": s, "present": True} for p, s in zip(region.extracts, sizes, strict=True)]
-    pixels = image_bytes(region.imagery, plan.config)
-    if plan.scenes and not pixels:
-        own, three = plan.scenes[0], len(plan.scenes[0].bands) == 3 and plan.scenes[0].dtype == "uint8"
-        wide = {"uint8": 1, "uint16": 2, "int16": 2}.get(own.dtype, 4) * len(own.bands)
-        pixels = round(config.size**2 * (RATES.rgb_bytes_per_pixel if three else wide))
     count = sum(len(own) for own in plan.photos.values())
     numbers = estimate(
-        plan.tiles, sum(sizes), tiles_per_shard=kept.tiles_per_shard, image_bytes=pixels,
+        plan.tiles,
+        sum(sizes),
+        tiles_per_shard=kept.tiles_per_shard,
+        image_bytes=image_bytes(region.imagery, plan.config, plan.scenes),
         photos_per_tile=count / max(plan.tiles, 1),
-    )  # fmt: skip
+    )
     numbers = replace(numbers, shards=len(plan.shards))
     licences = _licences(region.imagery, region.streetview, config) | {"osm": region.licences.get("osm", "not stated")}
     found = Forecast(
@@ -167,17 +180,6 @@ def confirm(found: Forecast, limit_gb: float, yes: bool) -> None:
         raise ConfigError("not confirmed; give --yes, or take fewer tiles with plan.sampling.max_tiles=N")
 
 
-def _zoom(config: ShardsConfig, imagery: str) -> int:
-    if config.zoom is not None:
-        return config.zoom
-    if not imagery:
-        return _ZOOM
-    own = natural_zoom_of(imagery, [], config.rs, config.size)
-    if own is None:
-        raise ConfigError("the zoom of this imagery is known only once it has been found; give --zoom")
-    return own
-
-
 def _least(config: ShardsConfig, imagery: str) -> int:
     own = config.plan.min_objects
     return own if own is not None else 0 if imagery else 1
@@ -193,16 +195,21 @@ def _extracts(chosen: Selection, config: ShardsConfig) -> list[dict[str, Any]]:
     ]
 
 
-def image_bytes(imagery: str, config: ShardsConfig) -> int:
-    """Bytes of the images of one sample, where the source is known before it is asked; 0: none, or unknown."""
+def image_bytes(imagery: str, config: ShardsConfig, scenes: Sequence[Scene]) -> int:
+    """Bytes of the images of one sample: of the scenes, of a source known before it is asked, or as RGB."""
+    if not imagery:
+        return 0
     presets = [own for part in imagery.split(",") if (own := preset_of(part.strip(), config.rs)) is not None]
-    if not presets:
-        return round(config.size**2 * RATES.rgb_bytes_per_pixel) if of_the_web(imagery) else 0
-    channels = len(config.rs.bands or presets[0].bands)
-    stretched = config.rs.stretch != "none"
-    if stretched and channels == 3:
-        return round(config.size**2 * RATES.rgb_bytes_per_pixel * config.rs.dates)
-    return config.size**2 * channels * (1 if stretched else 2) * config.rs.dates
+    if scenes:
+        channels, dtype = len(scenes[0].bands), scenes[0].dtype
+    elif presets:
+        channels, dtype = len(config.rs.bands or presets[0].bands), presets[0].dtype
+    else:
+        channels, dtype = 3, "uint8"
+    dtype = dtype if config.rs.stretch == "none" else "uint8"
+    rgb = (channels, dtype) == (3, "uint8")
+    pixel = RATES.rgb_bytes_per_pixel if rgb else channels * np.dtype(dtype).itemsize
+    return round(config.size**2 * pixel * config.rs.dates)
 
 
 def _licences(imagery: str, streetview: str, config: ShardsConfig) -> dict[str, str]:

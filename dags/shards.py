@@ -45,8 +45,6 @@ from schemas.features import CELL_ZOOM, DROPS
 
 #: Rooms whose code decides a dataset's bytes.
 _ROOMS = tuple(f"pipeline/{r}" for r in ("catalog", "imagery", "osm", "rules", "shards", "streetview", "tokens"))
-#: Zoom of the tiles where nothing says which: streets fill a tile of 256 px at 2.4 m a pixel.
-_ZOOM = 16
 
 
 @dataclass
@@ -111,8 +109,8 @@ def make_plan(
     features, row = features_stage(region.extracts, rules, cache, runner, quiet)
     stages.append(row)
     extents = cut_extents(features.extents, region.clip)
-    scenes, drops = _imagery_stage(config, region, extents, cache, stages)
-    zoom = _zoom(config, region, scenes)
+    scenes, drops = _imagery_stage(config, region, extents, cache, quiet, stages)
+    zoom = own_zoom(config, region.imagery, scenes)
     config = replace(with_cap(config, region.imagery), zoom=zoom)
     cells, snapshots, vocabulary, rows = snapshots_stage(
         config, region, features, scenes, rules, min(CELL_ZOOM, zoom), cache, runner, quiet
@@ -125,7 +123,7 @@ def make_plan(
     source = _open_photos(config, region, cache, quiet)
     choice = choose_tiles(
         config, zoom, extents, region.clip, scenes, min_objects, cells[-1], rules.paint, ",".join(features.names),
-        runner, partial(_pictured, source, config, zoom, quiet),
+        runner, None if source is None else partial(_pictured, source, config, zoom, quiet),
     )  # fmt: skip
     tiles = order_tiles(choice.tiles, zoom)
     shards = cut_shards(tiles, zoom, config.plan.tiles_per_shard)
@@ -155,6 +153,7 @@ def _imagery_stage(
     region: Region,
     extents: list[tuple[float, float, float, float]],
     cache: Path,
+    quiet: bool,
     stages: list[StageRow],
 ) -> tuple[list[Scene], list[dict[str, Any]]]:
     """Scenes that meet the extents, and DROPS rows of those that cannot be used."""
@@ -162,19 +161,19 @@ def _imagery_stage(
         return [], []
     start = time.monotonic()
     renew = config.sources.refresh == "newer"
-    scenes, drops = find_imagery(region.imagery, extents, config.rs, config.net, cache, renew)
+    scenes, drops = find_imagery(region.imagery, extents, config.rs, config.net, cache, renew, quiet)
     for scene in scenes:  # before anything else is fetched
         licence_of(scene, config.rs, region.licences.get("rs"))
     stages.append(StageRow("imagery", len(scenes), "scenes", time.monotonic() - start, peak_memory_mb(), _count(drops)))
     return scenes, drops
 
 
-def _zoom(config: ShardsConfig, region: Region, scenes: list[Scene]) -> int:
-    """Zoom of the tiles: the setting's, else the imagery's own."""
+def own_zoom(config: ShardsConfig, imagery: str, scenes: list[Scene]) -> int:
+    """Zoom of the tiles: the setting's, else the imagery's own, else 16, at which a pixel of 256 is 2.4 m."""
     if config.zoom is not None:
         return config.zoom
-    own = natural_zoom_of(region.imagery, scenes, config.rs, config.size) if scenes else None
-    return _ZOOM if own is None else own
+    own = natural_zoom_of(imagery, scenes, config.rs, config.size) if imagery else None
+    return 16 if own is None else own
 
 
 def _open_photos(config: ShardsConfig, region: Region, cache: Path, quiet: bool) -> Source | None:
@@ -207,11 +206,10 @@ def _photos_stage(
     return photos, drops
 
 
-def _pictured(source: Source | None, config: ShardsConfig, zoom: int, quiet: bool, tiles: Ints) -> Mask:
+def _pictured(source: Source, config: ShardsConfig, zoom: int, quiet: bool, tiles: Ints) -> Mask:
     """In which tiles a photo was taken that may be used, bool[T]."""
     result = np.zeros(len(tiles), bool)
-    if source is not None:
-        result[list(photos_of_tiles(source, config.sv, tiles, zoom, fetch=False, quiet=quiet).photos)] = True
+    result[list(photos_of_tiles(source, config.sv, tiles, zoom, fetch=False, quiet=quiet).photos)] = True
     return result
 
 

@@ -164,6 +164,7 @@ def find_scenes(
     opener: Opener,
     cache: Path | None = None,
     renew: bool = False,
+    quiet: bool = True,
 ) -> tuple[list[Scene], list[dict[str, Any]]]:
     """Scenes that meet any of the boxes, by id, and DROPS rows of the items that were passed over.
 
@@ -174,7 +175,7 @@ def find_scenes(
     maker = _Maker(search, preset, config, boxes, opener)
     scenes: list[Scene] = []
     passed: dict[str, list[str]] = {}  # messages by reason
-    for item in find_items(search, boxes, config, opener.client, cache, renew):
+    for item in find_items(search, boxes, config, opener.client, cache, renew, quiet):
         try:
             scenes.append(maker.scene(item))
         except _Unusable as error:

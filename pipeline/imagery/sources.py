@@ -55,6 +55,7 @@ def find_imagery(
     net: NetConfig,
     cache: Path | None = None,
     renew: bool = False,
+    quiet: bool = True,
 ) -> tuple[list[Scene], list[dict[str, Any]]]:
     """Scenes of a run, and DROPS rows of those that cannot be used.
 
@@ -67,6 +68,7 @@ def find_imagery(
         net: of the HTTP client.
         cache: folder that remembers what searches found.
         renew: search anew.
+        quiet: no progress.
 
     Raises:
         ConfigError: a setting that it needs is missing.
@@ -84,7 +86,7 @@ def find_imagery(
             if search is None:
                 scenes += [open_scene(path, config) for path in find_rasters([part])]
                 continue
-            found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache, renew)
+            found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache, renew, quiet)
             scenes += found
             rows += passed
     if pair := same_channels(scenes):

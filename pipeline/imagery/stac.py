@@ -26,6 +26,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.net.client import Client, is_web, parse_json, shown
+from pipeline.run.ray_map import Progress
 from schemas.errors import InputError
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -96,6 +97,7 @@ def find_items(
     client: Client,
     cache: Path | None = None,
     renew: bool = False,
+    quiet: bool = True,
 ) -> list[Item]:
     """Items that meet any of the boxes, by id; those of an API from the cache, if the same was asked before and
     ``renew`` does not ask anew.
@@ -112,7 +114,7 @@ def find_items(
             return list(json.loads(kept.read_text(encoding="utf-8")))
     items: dict[str, Item] = {}
     try:
-        for count, item in enumerate(_items(search, boxes, config, client), 1):
+        for count, item in enumerate(_items(search, boxes, config, client, quiet), 1):
             if count > config.max_items:
                 raise InputError(
                     f"{shown(search.where)} has over rs.max_items={config.max_items:,} items for this region; narrow "
@@ -140,7 +142,9 @@ def _slim(item: pystac.Item) -> Item:
     }  # fmt: skip
 
 
-def _items(search: Search, boxes: list[Box], config: ImageryConfig, client: Client) -> Iterator[pystac.Item]:
+def _items(
+    search: Search, boxes: list[Box], config: ImageryConfig, client: Client, quiet: bool
+) -> Iterator[pystac.Item]:
     if search.static:
         yield from _static_items(search.where, client)
         return
@@ -150,12 +154,14 @@ def _items(search: Search, boxes: list[Box], config: ImageryConfig, client: Clie
         query = None
         if config.max_cloud < 100 and api.conforms_to(ConformanceClasses.QUERY):
             query = {"eo:cloud_cover": {"lte": config.max_cloud}}
-        for box in boxes:
-            found = api.search(
-                method="GET", collections=[search.collection], bbox=list(box), datetime=search.datetime or None,
-                query=query, limit=_PAGE,
-            )  # fmt: skip
-            yield from found.items()
+        with Progress("imagery", len(boxes), "areas searched", quiet) as progress:
+            for box in boxes:
+                found = api.search(
+                    method="GET", collections=[search.collection], bbox=list(box), datetime=search.datetime or None,
+                    query=query, limit=_PAGE,
+                )  # fmt: skip
+                yield from found.items()
+                progress.advance(1)
 
 
 def _static_items(where: str, client: Client) -> Iterator[pystac.Item]:

@@ -51,7 +51,7 @@ class SamplingConfig:
     @property
     def counts_objects(self) -> bool:
         """Whether a rule needs the number of objects in each tile."""
-        return self.strata != "none"
+        return self.strata != "none" or self.land_only
 
 
 def lots(tiles: Ints, zoom: int, seed: int) -> NDArray[np.uint64]:

@@ -19,6 +19,7 @@ from pipeline.rules import PaintRules
 from pipeline.run.ray_map import Runner
 from pipeline.shards.plan import Box, Ints, Mask, area_tiles, cut_extents, extent_tiles, inner_boxes, occupied
 from pipeline.shards.sampling import by_share, choose, lots
+from schemas.errors import ConfigError
 from schemas.features import drop_row
 
 #: Classes of the raster that are no land.
@@ -92,12 +93,14 @@ def choose_tiles(
         paint: classes of the raster, which tell land from water.
         source: names of the extracts, for DROPS.
         runner: counts objects side by side.
-        pictured: tells which tiles i64[T,2] a photo was taken in; needed with ``photos_only``.
+        pictured: tells which tiles i64[T,2] a photo was taken in; None: there is no street view.
 
     Raises:
-        ConfigError: there are more tiles than ``plan.max_tiles``.
+        ConfigError: there are more tiles than ``plan.max_tiles``, or ``photos_only`` has no street view to go by.
     """
     plan, sampling = config.plan, config.plan.sampling
+    if sampling.photos_only and pictured is None:
+        raise ConfigError("plan.sampling.photos_only needs photos; name their source with --streetview")
     ground = cut_extents(extents, area)
     tiles = (
         extent_tiles(ground, zoom, plan.max_tiles) if area is None else area_tiles(ground, area, zoom, plan.max_tiles)

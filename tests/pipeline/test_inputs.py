@@ -22,7 +22,8 @@ from pipeline.cli.verify import find_problems
 from pipeline.config import PlanConfig, ShardsConfig
 from pipeline.imagery.local import open_scene
 from pipeline.rules import RulesConfig
-from schemas.errors import InputError
+from pipeline.shards.sampling import SamplingConfig
+from schemas.errors import ConfigError, InputError
 from tests.pipeline.conftest import SOUTH, WEST, Village, write_opl
 from tests.pipeline.test_shards import bytes_of, config_of
 from tests.streetview.makers import read_photos
@@ -153,6 +154,34 @@ def test_a_region_without_features_is_refused_or_gives_tiles_without_objects(
         ).document
         assert document["samples"] > 0
         assert document["counts"]["n_point"] == 0
+
+
+@pytest.mark.parametrize("min_objects", [0, 1])
+def test_land_only_leaves_tiles_of_nothing_but_water_out(tmp_path: Path, min_objects: int) -> None:
+    a, b, _ = sorted(mercantile.children(PARENT, zoom=18), key=lambda t: (t.y, t.x))[:3]
+    assert (a.x + 1, a.y) == (b.x, b.y)
+    ways, nodes = [], []
+    for tile, tags in ((a, "natural=water"), (b, "building=house")):
+        w, s, e, n = mercantile.bounds(tile)
+        dx, dy = (e - w) / 4, (n - s) / 4
+        ring = [(w + dx, s + dy), (e - dx, s + dy), (e - dx, n - dy), (w + dx, n - dy)]
+        own = list(range(len(nodes) + 1, len(nodes) + 5))
+        nodes += [(i, lon, lat, "") for i, (lon, lat) in zip(own, ring, strict=True)]
+        ways.append((len(ways) + 1, [*own, own[0]], tags))
+    osm = write_opl(tmp_path / "lake.opl", nodes, ways)
+    config = ShardsConfig(region=str(osm), zoom=18, size=64, workers=1, out=str(tmp_path / "out"),
+        plan=PlanConfig(min_objects=min_objects, sampling=SamplingConfig(land_only=True)))  # fmt: skip
+    make_shards(config, quiet=True)
+    store = Store(tmp_path / "out")
+    assert [r["key"] for r in sample_rows(store)] == [f"xyz-18-{b.x}-{b.y}-64"]
+    dropped = {r["reason"]: r["count"] for r in read_catalog(store, "drops").to_pylist() if r["stage"] == "plan"}
+    assert dropped["no_land"] >= 1
+
+
+def test_photos_only_without_photos_is_refused(village: Village, tmp_path: Path) -> None:
+    plan = PlanConfig(sampling=SamplingConfig(photos_only=True))
+    with pytest.raises(ConfigError, match="name their source with --streetview"):
+        build(village, tmp_path / "out", streetview="none", plan=plan)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import mercantile
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from pipeline.mirror.server import Mirror
 from pipeline.net.config import base_url
 from schemas.sample import SampleMeta
 from tests.imagery.scenes import write_granule, write_manifest
+from tests.pipeline.conftest import write_utm
 from tests.pipeline.test_shards import bytes_of
 from tests.real.test_downloads import COUNTRIES, ROOT
 from tests.real.test_europe import command
@@ -133,6 +135,20 @@ def test_plan_downloads_nothing_large(
     assert all(e["bytes"] > 100_000 and not e["present"] for e in found["extracts"])
     assert set(found["licences"]) == {"osm", "earth-search", "panoramax"}
     assert found["core_hours"] > 0
+
+
+def test_plan_of_a_named_region_takes_zoom_and_ground_from_local_imagery(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
+    box = (9.50, 47.10, 9.52, 47.11)
+    image = write_utm(tmp_path / "vaduz.tif", box, 1.0, "EPSG:32632")
+    assert main(["plan", "--region", "liechtenstein", "--imagery", str(image), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["zoom"] == 17
+    across = list(mercantile.tiles(*box, 17))
+    # The image is square in UTM, a little more than the box in degrees.
+    assert len(across) - 20 <= found["tiles"] <= len(across) + 20
 
 
 @pytest.mark.parametrize(("answer", "yes", "goes_on"), [("n", False, False), ("", False, False), ("n", True, True)])
