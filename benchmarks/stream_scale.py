@@ -2,7 +2,9 @@
 
 ``python benchmarks/stream_scale.py [--samples N] [--per-shard N] [--shuffle MODE] [--rounds N] [--keep DIR]`` prints
 one JSON line. The catalog is generated: its rows point into a few real shards that stand under many names (hard links),
-so keys recur. Cold is the first opening, which writes the index into the cache; warm is a fresh process after it.
+so keys recur; their hashes do not, as those of distinct keys would not. Cold is the first opening on a machine, which
+chooses the rows and writes them into the cache; warm is a fresh process after it. ``--select`` is a condition that the
+first opening has to answer from the samples table.
 Memory is that of a fresh process above what it holds after its imports: ``private`` belongs to it alone, the rest are
 mapped pages that all ranks of a node share. Resume is from ``load_state_dict`` at 48 % of an epoch to a first batch of
 256 samples of 64 px, stream open; ``resume_32_s`` to one of 32.
@@ -28,6 +30,7 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from schemas.catalog import SHARDS_PER_FILE, catalog_file, shard_name  # noqa: E402
+from schemas.index import IndexPart, index_file  # noqa: E402
 from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
 #: Real shards behind the catalog.
@@ -45,11 +48,11 @@ def memory():
     kb = lambda name: int(rows[name].split()[0])
     return kb("Rss") / 1e3, (kb("Private_Clean") + kb("Private_Dirty")) / 1e3
 
-root, shuffle = sys.argv[2:4]
+root, shuffle, select = sys.argv[2:5]
 before = memory()
 begin = time.perf_counter()
 view = View(64, osm=True, tag_width=16)
-stream = GeoStream(root, view, batch_size=256, shuffle=shuffle)
+stream = GeoStream(root, view, batch_size=256, shuffle=shuffle, select=select)
 opened = time.perf_counter() - begin
 after = memory()
 def resume(stream):
@@ -66,7 +69,7 @@ def resume(stream):
 
 resumed = resume(stream)
 worked = memory()
-small = resume(GeoStream(root, view, batch_size=32, shuffle=shuffle))
+small = resume(GeoStream(root, view, batch_size=32, shuffle=shuffle, select=select))
 print(json.dumps({"opened": opened, "resumed": resumed, "small": small, "rss": after[0] - before[0],
                   "private": after[1] - before[1], "rss_worked": worked[0] - before[0],
                   "private_worked": worked[1] - before[1], "samples": stream.samples}))
@@ -94,7 +97,11 @@ def generate(root: Path, samples: int, per_shard: int) -> None:
             parts.append(_replaced(_replaced(part, "lon", pa.array(lonlat[:, 0])), "lat", pa.array(lonlat[:, 1])))
             rows.append(_replaced(shards.slice(s % REAL, 1), "shard", pa.array([name])))
         group = first // SHARDS_PER_FILE
-        pq.write_table(pa.concat_tables(parts), root / catalog_file("samples", group))
+        samples = pa.concat_tables(parts).combine_chunks()
+        pq.write_table(samples, root / catalog_file("samples", group))
+        held = IndexPart.of(samples)
+        held.arrays["key_hash"] = rng.integers(0, 1 << 64, len(held), np.uint64)
+        (root / index_file(group)).write_bytes(held.to_bytes())
         pq.write_table(pa.concat_tables(rows), root / catalog_file("shards", group))
 
 
@@ -102,9 +109,9 @@ def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, values)
 
 
-def rank(root: Path, cache: Path, shuffle: str) -> dict[str, Any]:
+def rank(root: Path, cache: Path, shuffle: str, select: str) -> dict[str, Any]:
     """What one fresh process measures."""
-    words = [sys.executable, "-c", _RANK, str(ROOT), str(root), shuffle]
+    words = [sys.executable, "-c", _RANK, str(ROOT), str(root), shuffle, select]
     env = os.environ | {"GEOSHARDS_CACHE": str(cache)}
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -118,6 +125,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--per-shard", type=int, default=1000)
     parser.add_argument("--shuffle", default="global")
+    parser.add_argument("--select", default="")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
@@ -126,12 +134,12 @@ def main() -> None:
         if not (work / "data" / "dataset.json").exists():
             generate(work / "data", options.samples, options.per_shard)
         with tempfile.TemporaryDirectory(dir=work) as cache:
-            cold = rank(work / "data", Path(cache), options.shuffle)
-            warm = [rank(work / "data", Path(cache), options.shuffle) for _ in range(options.rounds)]
+            cold = rank(work / "data", Path(cache), options.shuffle, options.select)
+            warm = [rank(work / "data", Path(cache), options.shuffle, options.select) for _ in range(options.rounds)]
             size = sum(f.stat().st_size for f in Path(cache).rglob("*") if f.is_file())
     median = {name: statistics.median(w[name] for w in warm) for name in warm[0]}
     print(json.dumps({
-        "race": "stream_scale", "shuffle": options.shuffle, "samples": cold["samples"],
+        "race": "stream_scale", "shuffle": options.shuffle, "select": options.select, "samples": cold["samples"],
         "shards": options.samples // options.per_shard, "rounds": options.rounds,
         "start_cold_s": round(cold["opened"], 2), "start_warm_s": round(median["opened"], 3),
         "resume_s": round(median["resumed"], 3), "resume_32_s": round(median["small"], 3),

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.catalog.store import Store
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file
 from schemas.features import geoparquet_metadata
+from schemas.index import IndexPart, index_file
 
 #: Tables that every shard adds to; ``shards`` last, as it marks a group as folded.
 _TABLES = ("samples", "streetview", "drops", "shards")
@@ -19,7 +20,7 @@ def finished(store: Store) -> tuple[set[int], set[int]]:
     """Indices of the shards that are written, and the groups that are folded.
 
     A shard whose tar is missing, or not as long as its row says, counts as not written; its group is taken apart,
-    so that the next fold makes it anew.
+    so that the next fold makes it anew. An index that is missing is made from the samples of its group.
     """
     sizes = store.sizes("shards")
     shards: set[int] = set()
@@ -34,9 +35,12 @@ def finished(store: Store) -> tuple[set[int], set[int]]:
         if len(present) == rows.num_rows:
             folded.add(number)
             shards |= present
+            if not store.exists(index_file(number)):
+                _write_index(store, number, store.read_table(catalog_file("samples", number)))
         else:
             for table in reversed(_TABLES):
                 store.remove(catalog_file(table, number))
+            store.remove(index_file(number))
     return shards, folded
 
 
@@ -51,14 +55,23 @@ def groups(total: int) -> list[range]:
 
 
 def fold(store: Store, group: int, shards: range) -> None:
-    """Fold one group whose shards are all written. Doing it twice, or half and then again, gives the same files."""
+    """Fold one group whose shards are all written, and write the index of its samples.
+
+    Doing it twice, or half and then again, gives the same files.
+    """
     for table in _TABLES:
         rows = pa.concat_tables([store.read_table(pending_file(table, i)) for i in shards]).cast(TABLES[table])
         metadata = None
         if table == "samples" and rows.num_rows:
             metadata = geoparquet_metadata(None, ["Polygon"])
         store.write_table(catalog_file(table, group), rows, metadata)
+        if table == "samples":
+            _write_index(store, group, rows)
     purge(store, shards)
+
+
+def _write_index(store: Store, group: int, samples: pa.Table) -> None:
+    store.write(index_file(group), IndexPart.of(samples).to_bytes())
 
 
 def purge(store: Store, shards: range) -> None:

@@ -16,8 +16,10 @@ from pipeline.catalog.describe import load_dataset, read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.catalog.store import Store
 from pipeline.run.ray_map import Progress
+from schemas.catalog import catalog_file
 from schemas.command import Command
 from schemas.errors import DatasetError, GeoshardsError
+from schemas.index import IndexPart, index_file
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta, content_hash, layout_hash, sample_hash
 from schemas.tokens import OsmTokens
 
@@ -35,6 +37,7 @@ def find_problems(root: str, quiet: bool = True) -> list[str]:
         problems.append("dataset.json: layout_hash is not that of catalog/shards")
     if len({r["key"] for r in rows}) < len(rows):
         problems.append("catalog/samples: a key stands twice")
+    problems += _index_problems(store)
     progress = Progress("verify", len(shards), "shards", quiet)
     by_shard: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -44,6 +47,21 @@ def find_problems(root: str, quiet: bool = True) -> list[str]:
         progress.advance(1)
     progress.close()
     return problems + [f"{name}: in catalog/samples, but not in catalog/shards" for name in by_shard]
+
+
+def _index_problems(store: Store) -> list[str]:
+    """Index files that are not those of the samples beside them."""
+    found = []
+    names = {int(n.removeprefix("part-").removesuffix(".parquet")) for n in store.names("catalog/samples")}
+    held = set(store.names("catalog/index"))
+    for group in sorted(names):
+        file = index_file(group)
+        if file.rsplit("/", 1)[-1] not in held:
+            found.append(f"{file}: missing")
+        elif store.read(file) != IndexPart.of(store.read_table(catalog_file("samples", group))).to_bytes():
+            found.append(f"{file}: not that of {catalog_file('samples', group)}")
+    extra = held - {index_file(group).rsplit("/", 1)[-1] for group in names}
+    return found + [f"catalog/index/{name}: without its samples" for name in sorted(extra)]
 
 
 def _shard_problems(store: Store, shard: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:

@@ -26,6 +26,7 @@ from pipeline.config import PlanConfig, ShardsConfig
 from pipeline.imagery.config import ImageryConfig
 from schemas.catalog import TABLES
 from schemas.errors import DatasetError, LockError
+from schemas.index import index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.tokens import OsmTokens
 from tests.pipeline.conftest import Village
@@ -239,6 +240,21 @@ def test_a_flipped_byte_is_found_by_verify(built: tuple[Outcome, Path], village:
     data[row["members"][-1]["offset"] + 5] ^= 0xFF
     path.write_bytes(data)
     assert any(row["key"] in problem for problem in find_problems(str(out)))
+
+
+def test_a_changed_index_is_found_by_verify_and_a_lost_one_is_made_again(village: Village, tmp_path: Path) -> None:
+    out = tmp_path / "lost"
+    make_shards(config_of(village, out), quiet=True)
+    file = out / index_file(0)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert find_problems(str(out)) == [f"{index_file(0)}: not that of catalog/samples/part-00000.parquet"]
+    file.unlink()
+    assert find_problems(str(out)) == [f"{index_file(0)}: missing"]
+    make_shards(config_of(village, out), quiet=True)
+    assert file.read_bytes() == whole
+    file.with_name("part-00001.safetensors").write_bytes(whole)
+    assert find_problems(str(out)) == ["catalog/index/part-00001.safetensors: without its samples"]
 
 
 def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Path) -> None:

@@ -9,18 +9,17 @@ import json
 import operator
 import shutil
 import tarfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from geometry.turn import Turn
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
+from schemas.index import IndexPart, index_file
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TileBatch, View, bucket
@@ -245,11 +244,16 @@ def test_duckdb_and_pyarrow_select_the_same(split_dataset: Path, select: str) ->
     assert np.array_equal(simple, _duckdb(table, select))
 
 
+def test_without_a_shuffle_samples_come_by_key(dataset: Path) -> None:
+    read = [key for batch in stream(dataset, settings=StreamSettings(shuffle="none", workers=0)) for key in batch.key]
+    assert [key for key in read if key] == sorted(load_index(str(dataset)).keys())
+
+
 def test_any_condition_of_duckdb_selects(split_dataset: Path) -> None:
     pytest.importorskip("duckdb")
     whole = load_index(str(split_dataset), "n_streetview BETWEEN 0 AND 9 OR bbox.xmin > 0")
     assert len(whole) == 6
-    assert whole.keys() == sorted(whole.keys())
+    assert sorted(whole.keys()) == sorted(load_index(str(split_dataset)).keys())
 
 
 @pytest.mark.parametrize(
@@ -285,10 +289,9 @@ def test_an_unknown_column_names_the_nearest(split_dataset: Path) -> None:
 def test_a_shard_name_is_never_a_path_or_a_command(dataset: Path, tmp_path: Path, name: str) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(dataset, bad)
-    file = next((bad / "catalog" / "samples").iterdir())
-    table = pq.read_table(file)
-    column = table.column_names.index("shard")
-    pq.write_table(table.set_column(column, "shard", pa.array([name] * table.num_rows)), file)
+    file = bad / index_file(0)
+    held = IndexPart.from_buffer(file.read_bytes(), "")
+    file.write_bytes(replace(held, shards=[name] * len(held.shards)).to_bytes())
     with pytest.raises(DatasetError, match="names the shard"):
         load_index(str(bad))
 

@@ -13,11 +13,15 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
+from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
@@ -44,12 +48,12 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def alike(a: Index, b: Index) -> None:
-    assert (a.shard_names, a.layouts, a.selection_hash, a.digests) == (
-        b.shard_names, b.layouts, b.selection_hash, b.digests
+    assert (a.shard_names, a.layouts, a.selection_hash, a.digests, a.keys()) == (
+        b.shard_names, b.layouts, b.selection_hash, b.digests, b.keys()
     )  # fmt: skip
-    for name, array in a.arrays.items():
-        assert array.dtype == b.arrays[name].dtype
-        np.testing.assert_array_equal(array, b.arrays[name])
+    for name in ("shard", "lonlat", "bbox", "gsd"):
+        np.testing.assert_array_equal(a.column(name), b.column(name))
+    assert a.entries(np.arange(len(a))) == b.entries(np.arange(len(b)))
 
 
 @pytest.mark.parametrize(("select", "limit"), [("", None), ("n_polygon > 2", None), ("", 7)])
@@ -57,23 +61,117 @@ def test_a_cached_index_is_the_index(split_dataset: Path, dataset: Path, select:
     for root in (dataset, split_dataset):
         held = load_index(str(root), select, limit=limit)
         first, again = (load_index(str(root), select, limit=limit, cached_from=0) for _ in range(2))
-        assert isinstance(again.arrays, Mapped)
+        assert isinstance(again.held, Mapped)
         assert not held.folder
         alike(held, first)
         alike(held, again)
         alike(held, pickle.loads(pickle.dumps(again)))
         assert len(pickle.dumps(again)) < 8000  # a loader process maps the arrays again
-        again.arrays.release()
+        again.release()
         alike(held, again)
 
 
+def cut(dataset: Path, root: Path, pieces: int) -> Path:
+    """A copy of the dataset whose catalog lies in several files, as that of many shards does."""
+    shutil.copytree(dataset, root)
+    table = pq.read_table(root / "catalog/samples/part-00000.parquet")
+    shards = np.array(sorted(set(table["shard"].to_pylist())))
+    for number, names in enumerate(np.array_split(shards, pieces)):
+        part = table.filter(pc.is_in(table["shard"], pa.array(names)))
+        pq.write_table(part, root / f"catalog/samples/part-{number:05d}.parquet")
+        (root / index_file(number)).write_bytes(IndexPart.of(part).to_bytes())
+    return root
+
+
+@pytest.mark.parametrize("select", ["", "n_polygon > 2"])
+def test_a_catalog_of_several_files_is_one_index(dataset: Path, tmp_path: Path, select: str) -> None:
+    whole, parted = (load_index(str(r), select) for r in (dataset, cut(dataset, tmp_path / "cut", 2)))
+    assert len(parted.parts.starts) == 3
+    for name in ("keys", "rows"):
+        np.testing.assert_array_equal(getattr(whole, name)(), getattr(parted, name)())
+    some = np.random.default_rng(0).permutation(len(whole))[:20]
+    for name in ("shard", "lonlat", "bbox", "gsd"):
+        np.testing.assert_array_equal(whole.column(name, some), parted.column(name, some))
+    a, b = whole.entries(some), parted.entries(some)
+    assert (a.key, a.shard) == (b.key, b.shard)
+    for i in range(len(some)):
+        names = [index.layouts[e.layout[i]] for index, e in ((whole, a), (parted, b))]
+        assert names[0] == names[1] == whole.names(int(some[i])) == parted.names(int(some[i]))
+        places = [(e.start[e.first[i] + k], e.size[e.first[i] + k]) for e in (a, b) for k in range(len(names[0]))]
+        assert places[: len(names[0])] == places[len(names[0]) :]
+    parted = pickle.loads(pickle.dumps(parted))
+    here, there = (ShardReader(index).read(some) for index in (whole, parted))
+    assert [dict(m) for m in here] == [dict(m) for m in there]  # type: ignore[call-overload]
+
+
+def test_the_index_has_what_the_catalog_has(dataset: Path) -> None:
+    index = load_index(str(dataset))
+    rows = pq.read_table(dataset / "catalog/samples/part-00000.parquet").to_pylist()
+    assert sorted(index.keys()) == sorted(r["key"] for r in rows)
+    for sample in range(len(index)):
+        row = rows[index.rows()[sample]]
+        assert (row["key"], row["shard"]) == (index.key(sample), index.shard_of(sample))
+        assert {m["name"]: (m["offset"], m["size"]) for m in row["members"]} == index.members(sample)
+        assert [m["name"] for m in row["members"]] == list(index.names(sample))
+        at = np.array([sample])
+        assert index.column("lonlat", at)[0].tolist() == [row["lon"], row["lat"]]
+        assert index.column("gsd", at)[0].tolist() == [row["gsd_x"], row["gsd_y"]]
+        assert index.column("bbox", at)[0].tolist() == [row["bbox"][s] for s in ("xmin", "ymin", "xmax", "ymax")]
+
+
 def test_a_catalog_that_changed_is_read_again(dataset: Path, tmp_path: Path) -> None:
+    other = cut(dataset, tmp_path / "other", 2)
+    before = load_index(str(other), cached_from=0)
+    (other / index_file(1)).unlink()
+    assert 0 < len(load_index(str(other), cached_from=0)) < len(before)
+
+
+def test_a_key_held_twice_is_refused_by_its_shards(dataset: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
-    before = load_index(str(other), cached_from=0)
-    file = next((other / "catalog" / "samples").iterdir())
-    shutil.copy(file, file.with_name("part-00001.parquet"))
-    assert len(load_index(str(other), cached_from=0)) == 2 * len(before)
+    shutil.copy(other / index_file(0), other / index_file(1))
+    with pytest.raises(DatasetError, match=r"holds the sample \S+ twice, in part-\d+.tar and part-\d+.tar"):
+        load_index(str(other))
+
+
+def test_keys_of_one_hash_are_in_order_of_keys(dataset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    held = IndexPart.from_buffer((other / index_file(0)).read_bytes(), "")
+    held.arrays["key_hash"] = held.arrays["key_hash"] % np.uint64(3)
+    (other / index_file(0)).write_bytes(held.to_bytes())
+    groups: dict[int, list[str]] = {}
+    keys = load_index(str(other)).keys()
+    for key in keys:
+        groups.setdefault(int(key_hashes([key])[0] % np.uint64(3)), []).append(key)
+    assert sorted(groups) == list(groups) == [0, 1, 2]
+    assert all(own == sorted(own) for own in groups.values())
+
+
+def test_samples_and_index_of_different_builds_are_refused(dataset: Path, tmp_path: Path) -> None:
+    other = cut(dataset, tmp_path / "other", 2)
+    file = other / "catalog/samples/part-00001.parquet"
+    rows = pq.read_table(file)
+    for changed in (rows.slice(1), rows.take(np.arange(rows.num_rows)[::-1])):
+        pq.write_table(changed, file)
+        with pytest.raises(DatasetError, match=r"has other rows than .*index; build the dataset again"):
+            load_index(str(other), "n_polygon > 2")
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "header", "length"])
+def test_a_damaged_index_is_named(dataset: Path, tmp_path: Path, harm: str) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    file = other / index_file(0)
+    data = file.read_bytes()
+    changed = {
+        "cut": data[: len(data) // 2], "empty": b"\0" * 8, "header": data[:8] + b"[" + data[9:],
+        "length": data.replace(b'"lonlat":{"dtype":"F64"', b'"lonlat":{"dtype":"F32"'),
+    }  # fmt: skip
+    assert changed[harm] != data
+    file.write_bytes(changed[harm])
+    with pytest.raises(DatasetError, match=r"part-00000.safetensors .*build the dataset again"):
+        load_index(str(other))
 
 
 def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: Path) -> None:
@@ -90,7 +188,7 @@ def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: 
 
 def test_a_damaged_cache_says_what_to_delete(dataset: Path) -> None:
     folder = Path(load_index(str(dataset), cached_from=0).folder)
-    (folder / "shard.npy").write_bytes(b"damaged")
+    (folder / "rows.npy").write_bytes(b"damaged")
     with pytest.raises(DatasetError, match=rf"{folder}.* delete it"):
         load_index(str(dataset), cached_from=0)
 
@@ -107,7 +205,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 def test_a_limit_is_a_fixed_part_of_the_selection(dataset: Path) -> None:
     whole = load_index(str(dataset)).keys()
     some = load_index(str(dataset), limit=10)
-    assert some.keys() == [whole[i * 53 // 10] for i in range(10)]
+    assert some.keys() == whole[:10]
     assert len(load_index(str(dataset), limit=999)) == 53
     with pytest.raises(ConfigError, match="limit=0"):
         load_index(str(dataset), limit=0)
@@ -130,7 +228,7 @@ def centres(order: Order, size: int = 32) -> np.ndarray:
     index = make_index(4096, block=3.0)
     schedule = Schedule([index], None, order, seed=5, batch_size=size, parts=1)
     chosen = [schedule.choose(Request(0, start, 0)).sample for start in range(0, 4096, size)]
-    return index.arrays["lonlat"][np.array(chosen)]
+    return index.column("lonlat")[np.array(chosen)]
 
 
 def test_spread_keeps_neighbours_apart_and_near_packs_them() -> None:

@@ -96,40 +96,13 @@ def make_folder(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> Non
             meta = dict(build(fresh))
             files = sorted(fresh.glob("*.npy"))
             meta["lengths"] = {name: len(a) for name, a in Mapped(fresh, [f.stem for f in files]).items()}
-            for file in files:
+            for file in fresh.iterdir():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
             (fresh / _META).write_text(json.dumps(meta))
             fresh.rename(folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-
-
-class Columns:
-    """Columns that grow part by part: in memory, or as raw files in a folder, so that ten million rows need none."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self._parts: dict[str, list[NDArray[Any]]] = {}
-
-    def append(self, name: str, part: NDArray[Any]) -> None:
-        """Add rows to the column ``name``."""
-        held = self._parts.setdefault(name, [])
-        if self._folder is None:
-            held.append(part)
-            return
-        with (self._folder / f"{name}.raw").open("ab") as file:
-            file.write(np.ascontiguousarray(part).data)
-        held[:] = [part[:0]]  # its type and the shape of a row
-
-    def whole(self, name: str) -> NDArray[Any]:
-        """All rows of the column ``name``."""
-        parts = self._parts[name]
-        path = self._folder / f"{name}.raw" if self._folder else None
-        if path is None or not path.stat().st_size:
-            return np.concatenate(parts)
-        like = parts[0]
-        return np.memmap(path, like.dtype, "r").view(np.ndarray).reshape(-1, *like.shape[1:])
 
 
 def store(folder: Path | None, name: str, rows: int, like: NDArray[Any]) -> NDArray[Any]:

@@ -1,7 +1,7 @@
-"""The index of a dataset: catalog rows of the selected samples, sorted by key, as flat arrays.
+"""The index of a dataset: the selected samples in an order that no layout changes, over its mapped index files.
 
 In: a dataset directory (local path or fsspec URL) and a selection. Out: an :class:`Index`. Opens ``dataset.json`` and
-``catalog/**.parquet``; never a shard. The index of a large catalog is built once into the cache and mapped from there.
+``catalog/``; never a shard. Which rows of a large dataset are selected is found once and mapped from the cache.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import ConfigError, DatasetError
-from trainers.stream.build import Builder
-from trainers.stream.flat import Arrays, cache_folder, make_folder, open_folder
+from schemas.index import IndexPart
+from trainers.stream.choose import choose_rows
+from trainers.stream.flat import Arrays, Mapped, cache_folder, make_folder, open_folder, store
+from trainers.stream.parts import Entries, Ints, Parts
 
-#: Version of the arrays in the cache.
-_FORMAT = 1
-#: Bytes of catalog from which the index is kept in the cache: some 50,000 samples, half a second of reading.
+#: Version of what is kept in the cache.
+_FORMAT = 2
+#: Bytes of index files from which the cache is used: some 50,000 samples.
 CACHED_FROM = 1 << 23
 #: Groups of shards whose digests a state keeps, so that a shard that changed can be named.
 GROUPS = 64
@@ -42,51 +45,80 @@ class ShardDigests:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Selected samples of one dataset, sorted by key. Safe to pickle: arrays in the cache are mapped again."""
+    """Selected samples of one dataset, by the hash of their keys. Safe to pickle: what is mapped is mapped again."""
 
     root: str  # path or URL of the dataset directory, no trailing slash
     content_hash: str  # of dataset.json
     layout_hash: str  # of dataset.json
     selection_hash: str  # of the selected keys: two texts that select the same samples are one selection
-    shard_names: list[str]  # distinct shard files, sorted
-    layouts: list[tuple[str, ...]]  # distinct sequences of member names, e.g. (json, osm.safetensors, rs.jpg)
-    arrays: Arrays  # see trainers.stream.build
+    parts: Parts  # the index files of the whole dataset
+    held: Arrays  # ``rows``, i32 or i64 [n]: the catalog row of each selected sample
     digests: ShardDigests
-    folder: str = ""  # where the arrays are mapped from; empty: memory
+    folder: str = ""  # where ``rows`` is mapped from; empty: memory
 
     def __len__(self) -> int:
-        return len(self.arrays["shard"])
+        return len(self.held["rows"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "arrays": {} if self.folder else self.arrays}
+        return {**self.__dict__, "held": {} if self.folder else self.held}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.folder:
-            self.__dict__["arrays"] = open_folder(Path(self.folder))[0]
+            self.__dict__["held"] = open_folder(Path(self.folder))[0]
+
+    @property
+    def shard_names(self) -> list[str]:
+        """All shard files of the dataset, sorted."""
+        return self.parts.shard_names
+
+    @property
+    def layouts(self) -> list[tuple[str, ...]]:
+        """Distinct sequences of member names, e.g. (json, osm.safetensors, rs.jpg)."""
+        return self.parts.layouts
+
+    def rows(self, samples: Ints | None = None) -> Ints:
+        """Catalog rows i64[K] of ``samples`` i64[K], or of all: they lie by shard and by position in it."""
+        held = self.held["rows"]
+        return (held if samples is None else held[samples]).astype(np.int64)
+
+    def column(self, name: str, samples: Ints | None = None) -> np.ndarray:
+        """Values [K,...] of ``lonlat``, ``bbox``, ``gsd`` or ``shard`` (its number), see schemas.index; of all samples
+        where ``samples`` is None."""
+        if samples is None:
+            return self.parts.column(name)[self.held["rows"]]
+        return self.parts.column(name, self.rows(samples))
+
+    def entries(self, samples: Ints) -> Entries:
+        """Where the members of ``samples`` i64[K] lie."""
+        return self.parts.entries(self.rows(samples))
 
     def key(self, sample: int) -> str:
         """Key of one sample."""
-        offsets = self.arrays["key_offsets"]
-        return self.arrays["key_bytes"][offsets[sample] : offsets[sample + 1]].tobytes().decode()
+        return self.parts.keys(self.rows(np.array([sample])))[0].decode()
 
     def keys(self) -> list[str]:
-        """Keys of all samples, sorted."""
-        return [self.key(i) for i in range(len(self))]
+        """Keys of all samples, in the order of the index."""
+        return [key.decode() for key in self.parts.keys(self.rows())]
 
     def shard_of(self, sample: int) -> str:
         """File name of the shard that holds one sample."""
-        return self.shard_names[self.arrays["shard"][sample]]
+        return self.shard_names[self.column("shard", np.array([sample]))[0]]
 
     def names(self, sample: int) -> tuple[str, ...]:
         """Member names of one sample, in the order of the tar."""
-        return self.layouts[self.arrays["layout"][sample]]
+        return self.layouts[self.parts.layout_of(int(self.held["rows"][sample]))]
 
     def members(self, sample: int) -> dict[str, tuple[int, int]]:
         """Member name to (offset, size) of one sample."""
-        rows = slice(self.arrays["member_offsets"][sample], self.arrays["member_offsets"][sample + 1])
-        start, size = self.arrays["member_start"][rows].tolist(), self.arrays["member_size"][rows].tolist()
-        return dict(zip(self.names(sample), zip(start, size, strict=True), strict=True))
+        entries = self.entries(np.array([sample]))
+        return dict(zip(self.names(sample), zip(entries.start, entries.size, strict=True), strict=True))
+
+    def release(self) -> None:
+        """Give back mapped pages that were touched."""
+        self.parts.release()
+        if isinstance(self.held, Mapped):
+            self.held.release()
 
 
 def open_text(url: str) -> str:
@@ -144,11 +176,12 @@ def load_index(
     """The index of ``root`` restricted to ``select`` (an SQL condition over the samples table) and to ``split``.
 
     A condition that names the column ``split`` itself overrides ``split``. Samples of the buffer are never selected.
-    ``limit`` keeps so many of the selected samples, spread evenly over the keys. A catalog of ``cached_from`` bytes or
-    more is read once and its arrays are mapped from the cache (``GEOSHARDS_CACHE``) from then on.
+    ``limit`` keeps so many of the selected samples, the same ones for every layout, and those of a smaller limit are
+    among those of a larger one. For index files of ``cached_from`` bytes or more the rows that are selected, and the
+    files of a remote dataset, are kept in the cache (``GEOSHARDS_CACHE``) and mapped from there.
 
     Raises:
-        DatasetError: the dataset is incomplete, or nothing is selected.
+        DatasetError: the dataset is incomplete, holds a key twice, or nothing is selected.
         ConfigError: the condition cannot be read, or would not select the same samples every time.
     """
     root = root.rstrip("/")
@@ -156,44 +189,67 @@ def load_index(
         raise ConfigError(f"limit={limit} must be at least 1")
     info = dataset_info(root)
     fs, path = fsspec.core.url_to_fs(root)
-    files = _listing(fs, f"{path}/catalog/samples")
-    if not files:
-        raise DatasetError(f"{root}/catalog/samples holds no Parquet file; build the dataset again")
-
-    def build(folder: Path | None) -> tuple[Arrays, dict[str, Any]]:
-        builder = Builder(root, select, split, folder)
-        for file in files:
-            builder.read(file, fs)
-        if not builder.chosen:
-            raise DatasetError(_nothing(builder))
-        arrays, meta = builder.finish(limit)
-        return arrays, {**meta, "digests": _digests(root)}
-
-    if sum(size for size, _ in files.values()) < cached_from:
-        return _index(root, info, *build(None))
-    named = [_FORMAT, info["content_hash"], info["layout_hash"], select, split, limit, sorted(files.items())]
-    name = blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
-    folder = cache_folder().absolute() / "index" / name
+    listing = _listing(fs, f"{path}/catalog/index")
+    if not listing:
+        raise DatasetError(f"{root}/catalog/index holds no index; build the dataset again")
+    large = sum(size for size, _ in listing.values()) >= cached_from
+    identity = [_FORMAT, info["content_hash"], info["layout_hash"], sorted(listing.items())]
     try:
-        make_folder(folder, lambda fresh: build(fresh)[1])
+        parts = _open_parts(root, fs, list(listing), _folder("parts", identity) if large else None)
+        if large:
+            folder = _folder("rows", [identity, select, split, limit])
+
+            def build(fresh: Path) -> dict[str, Any]:
+                rows, selection = choose_rows(root, parts, select, split, limit)
+                store(fresh, "rows", len(rows), rows[:0].astype("i4" if len(parts) < 1 << 31 else "i8"))[:] = rows
+                return {"selection_hash": selection, "digests": _digests(root)}
+
+            make_folder(folder, build)
+            parts.release()
+            held, meta = open_folder(folder)
+            return _index(root, info, parts, held, meta, str(folder))
     except OSError as error:
-        print(f"the index is held in memory: {folder.parent} cannot be written ({error})", file=sys.stderr)
-        return _index(root, info, *build(None))
-    return _index(root, info, *open_folder(folder), str(folder))
+        print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
+        parts = _open_parts(root, fs, list(listing), None)
+    rows, selection = choose_rows(root, parts, select, split, limit)
+    return _index(root, info, parts, {"rows": rows}, {"selection_hash": selection, "digests": _digests(root)})
 
 
-def _index(root: str, info: Mapping[str, Any], arrays: Arrays, meta: Mapping[str, Any], folder: str = "") -> Index:
-    held = meta["digests"]
+def _folder(kind: str, named: Any) -> Path:
+    digest = blake2b(json.dumps([kind, named]).encode(), digest_size=16).hexdigest()
+    return cache_folder().absolute() / "index" / digest
+
+
+def _open_parts(root: str, fs: Any, files: list[str], folder: Path | None) -> Parts:
+    """The index files: local ones mapped where they lie, those of a URL read, or fetched into ``folder`` and mapped."""
+    if fsspec.core.split_protocol(root)[0] in (None, "file", "local"):
+        return Parts.open(files)
+    if folder is None:
+        return Parts([IndexPart.from_buffer(fs.cat_file(file), file) for file in files])
+    names = [Path(file).name for file in files]
+
+    def fetch(fresh: Path) -> dict[str, Any]:
+        for file, name in zip(files, names, strict=True):
+            (fresh / name).write_bytes(fs.cat_file(file))
+        return {}
+
+    make_folder(folder, fetch)
+    return Parts.open([str(folder / name) for name in names])
+
+
+def _index(
+    root: str, info: Mapping[str, Any], parts: Parts, held: Arrays, meta: Mapping[str, Any], folder: str = ""
+) -> Index:
+    digests = meta["digests"]
     return Index(
         root=root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
-        selection_hash=meta["selection_hash"], shard_names=list(meta["shard_names"]),
-        layouts=[tuple(names) for names in meta["layouts"]], arrays=arrays, folder=folder,
-        digests=ShardDigests(held["shards"], tuple(held["digest"]), tuple((a, b) for a, b in held["names"])),
+        selection_hash=meta["selection_hash"], parts=parts, held=held, folder=folder,
+        digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
     )  # fmt: skip
 
 
 def _listing(fs: Any, path: str) -> dict[str, tuple[int, str]]:
-    """Parquet files of a folder with their size and what tells one version of a file from another."""
+    """Index files of a folder with their size and what tells one version of a file from another."""
     try:
         found = fs.find(path, detail=True, maxdepth=1)
     except FileNotFoundError:
@@ -201,7 +257,7 @@ def _listing(fs: Any, path: str) -> dict[str, tuple[int, str]]:
     return {
         name: (int(facts.get("size") or 0), str(facts.get("mtime") or facts.get("ETag") or facts.get("created") or ""))
         for name, facts in sorted(found.items())
-        if name.endswith(".parquet")
+        if name.endswith(".safetensors")
     }
 
 
@@ -218,19 +274,3 @@ def _digests(root: str) -> dict[str, Any]:
         "digest": [blake2b(json.dumps(part).encode(), digest_size=4).hexdigest() for part in parts],
         "names": [(part[0][0], part[-1][0]) for part in parts],
     }
-
-
-def _nothing(held: Builder) -> str:
-    """Why a selection is empty, and the way out."""
-    if not held.total:
-        return f"{held.root} holds no samples; build it from a larger region"
-    if not held.met:
-        return (
-            f"none of the {held.total} samples of {held.root} meets select={held.select!r}; loosen it with "
-            "stream.select=…"
-        )
-    counts = ", ".join(f"{name} {count}" for name, count in held.splits.items() if count)
-    return (
-        f"no selected sample of {held.root} is in split {held.split!r} (held: {counts}); choose stream.split=…, or "
-        "build the dataset with other shares, for example split.val=0 split.test=0"
-    )

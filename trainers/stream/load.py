@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,17 +13,28 @@ from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
-from trainers.stream.flat import Mapped
 from trainers.stream.index import Index
 from trainers.stream.read import Members, ShardReader
 from trainers.stream.remote import CacheSettings, Range
 from trainers.stream.sample import Decoder, Encoded
-from trainers.stream.schedule import Chosen, Pool, Request, Schedule
+from trainers.stream.schedule import Chosen, Request, Schedule
 from trainers.stream.tagtable import TagTable
 from trainers.stream.tokens import parse_tokens
 
 #: Blocks whose ranges a process remembers.
 _BLOCKS = 256
+
+
+class _Ground(NamedTuple):
+    """Where a sample lies."""
+
+    key: str
+    lonlat: np.ndarray  # f64 [2]
+    bbox: np.ndarray  # f64 [4]
+    gsd: np.ndarray  # f64 [2]
+
+
+_NOWHERE = _Ground("", np.zeros(2), np.zeros(4), np.ones(2))
 
 
 class BatchLoader:
@@ -51,11 +63,13 @@ class BatchLoader:
         parsed = parse_tokens([data for _, data in held])
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
         shown = self._decode(chosen, members, tokens)
-        slots = [self._slot(chosen, i, shown.get(i), corrupt) for i in range(len(members))]
+        grounds = self._grounds(chosen)
+        slots = [self._slot(chosen, i, ground, shown.get(i), corrupt) for i, ground in enumerate(grounds)]
         batch = pack(slots, self.view, self.tags, chosen.weight, corrupt)
-        for mapped in (*(i.arrays for i in self.indexes), *self.schedule.pools):
-            if isinstance(mapped, Mapped | Pool):
-                mapped.release()
+        for index in self.indexes:
+            index.release()
+        for pool in self.schedule.pools:
+            pool.release()
         return batch
 
     def _read(self, chosen: Chosen) -> list[Members | CorruptSampleError | None]:
@@ -110,15 +124,26 @@ class BatchLoader:
                 sound.append(i)
         return found | dict(zip(sound, self.decoder.decode(encoded), strict=True))
 
-    def _slot(self, chosen: Chosen, i: int, shown: TileSample | CorruptSampleError | None, corrupt: list[str]) -> Slot:
-        source, sample, seed = int(chosen.source[i]), int(chosen.sample[i]), chosen.seed[i]
+    def _grounds(self, chosen: Chosen) -> list[_Ground]:
+        """Key and place of the sample of each slot."""
+        found = [_NOWHERE] * len(chosen.sample)
+        for source in np.unique(chosen.source[chosen.source >= 0]).tolist():
+            index, own = self.indexes[source], np.flatnonzero(chosen.source == source)
+            samples = chosen.sample[own]
+            columns = [index.column(name, samples) for name in ("lonlat", "bbox", "gsd")]
+            keys = index.parts.keys(index.rows(samples))
+            for i, key, *place in zip(own.tolist(), keys, *columns, strict=True):
+                found[i] = _Ground(key.decode(), *place)
+        return found
+
+    def _slot(
+        self, chosen: Chosen, i: int, ground: _Ground, shown: TileSample | CorruptSampleError | None, corrupt: list[str]
+    ) -> Slot:
+        source, seed, place = int(chosen.source[i]), chosen.seed[i], ground[1:]
         if shown is None:
-            return Slot("", -1, seed, np.zeros(2), np.zeros(4), np.ones(2), None)
-        index = self.indexes[source]
-        place = (index.arrays["lonlat"][sample], index.arrays["bbox"][sample], index.arrays["gsd"][sample])
-        key = index.key(sample)
-        if isinstance(shown, CorruptSampleError):
-            where = f"{index.root}: " if len(self.indexes) > 1 else ""
-            corrupt.append(f"{where}{key}: {shown}")
             return Slot("", -1, seed, *place, None)
-        return Slot(key, source, seed, *place, shown)
+        if isinstance(shown, CorruptSampleError):
+            where = f"{self.indexes[source].root}: " if len(self.indexes) > 1 else ""
+            corrupt.append(f"{where}{ground.key}: {shown}")
+            return Slot("", -1, seed, *place, None)
+        return Slot(ground.key, source, seed, *place, shown)

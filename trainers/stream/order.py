@@ -19,10 +19,14 @@ from schemas.errors import ConfigError
 Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 Shuffle = Literal["global", "block", "spread", "near", "none"]
+Along = Literal["index", "key", "layout", "curve"]
 
 #: Rounds of the Feistel network. Four make a pseudo-random permutation of wide words (Luby and Rackoff 1988); small
 #: epochs have halves of a few bits, which need more.
 ROUNDS = 10
+_ALONG: dict[Shuffle, Along] = {
+    "global": "index", "none": "key", "block": "layout", "spread": "curve", "near": "curve",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,8 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """How the samples of an epoch are shuffled. ``global`` and ``none`` walk the samples by key; ``block`` as they lie
-    in the shards; ``spread`` and ``near`` along the Hilbert curve."""
+    """How the samples of an epoch are shuffled. ``none`` walks them by key; ``block`` as they lie in the shards;
+    ``spread`` and ``near`` along the Hilbert curve; ``global`` as the index has them, which nothing shows."""
 
     shuffle: Shuffle = "global"
     block: int = 256  # block: samples that stay together
@@ -69,9 +73,9 @@ class Order:
         return "-".join(map(str, (self.shuffle, *sizes.get(self.shuffle, ()))))
 
     @property
-    def along(self) -> Literal["key", "layout", "curve"]:
+    def along(self) -> Along:
         """What orders the places that it shuffles."""
-        return {"block": "layout", "spread": "curve", "near": "curve"}.get(self.shuffle, "key")  # type: ignore[return-value]
+        return _ALONG[self.shuffle]
 
 
 def epoch_key(content: str, selection: str, shuffle: str, seed: int, epoch: int) -> int:

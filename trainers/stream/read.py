@@ -17,9 +17,9 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.packed import ranges
 from schemas.errors import CorruptSampleError, DatasetError
 from trainers.stream.index import Index
+from trainers.stream.parts import Entries
 from trainers.stream.remote import CacheSettings, Range, RemoteShards, coalesce
 
 Ints = NDArray[np.int64]
@@ -64,17 +64,12 @@ class ShardReader:
             DatasetError: a shard does not exist, or its store does not answer.
         """
         chosen = np.asarray(samples, np.int64)
-        arrays = self.index.arrays
-        at, ends = ranges(arrays["member_offsets"], chosen)
-        starts, sizes = arrays["member_start"][at].tolist(), arrays["member_size"][at].tolist()
-        shards, layouts = arrays["shard"][chosen].tolist(), arrays["layout"][chosen].tolist()
-        text, offsets = arrays["key_bytes"], arrays["key_offsets"]
-        keys = zip(offsets[chosen].tolist(), offsets[chosen + 1].tolist(), strict=True)
+        entries = self.index.entries(chosen)
         held = None if self.local else _Ranges(self._fetch(chosen, wanted, whole))
         found: list[Members | CorruptSampleError] = []
-        for i, (first, (a, b)) in enumerate(zip(ends[:-1].tolist(), keys, strict=True)):
-            picks = self._picks(layouts[i], None if wanted is None else tuple(wanted[i]))
-            found.append(self._members(text[a:b].tobytes(), shards[i], picks, starts, sizes, first, held))
+        for i, layout in enumerate(entries.layout):
+            picks = self._picks(layout, None if wanted is None else tuple(wanted[i]))
+            found.append(self._members(entries, i, picks, held))
         return found
 
     def _picks(self, layout: int, wanted: tuple[str, ...] | None) -> Picks:
@@ -86,17 +81,16 @@ class ShardReader:
             self._chosen[layout, wanted] = picks
         return picks
 
-    def _members(
-        self, key: bytes, shard: int, picks: Picks, starts: list[int], sizes: list[int], first: int,
-        held: _Ranges | None,
-    ) -> Members | CorruptSampleError:  # fmt: skip
-        """Contents of the ``picks`` of one sample, whose members' offsets and sizes begin at ``first``."""
+    def _members(self, entries: Entries, i: int, picks: Picks, held: _Ranges | None) -> Members | CorruptSampleError:
+        """Contents of the ``picks`` of the sample that the entry ``i`` is about."""
         if not picks:
             return {}
+        starts, sizes = entries.start, entries.size
+        key, shard, first = entries.key[i], entries.shard[i], entries.first[i]
         last = first + picks[-1][0]  # members are listed as they lie
         low, high = starts[first + picks[0][0]] - HEADER, starts[last] + sizes[last]
         if high - low > MAX_GAP and high - low > MAX_GAP + sum(sizes[first + k] for k, *_ in picks):
-            parts = [self._members(key, shard, [pick], starts, sizes, first, held) for pick in picks]
+            parts = [self._members(entries, i, [pick], held) for pick in picks]
             fault = next((p for p in parts if isinstance(p, CorruptSampleError)), None)
             return fault or {name: content for part in parts for name, content in part.items()}  # type: ignore[union-attr]
         data = b"" if low < 0 else self._pread(shard, low, high) if held is None else held.read(shard, low, high)
@@ -130,17 +124,16 @@ class ShardReader:
     def _pieces(self, samples: Ints, wanted: Sequence[Sequence[str]] | None) -> list[list[Range]]:
         """Ranges of each sample: its wanted members with their headers, those under MAX_GAP apart joined."""
         pieces = []
-        for i, sample in enumerate(samples.tolist()):
-            shard = int(self.index.arrays["shard"][sample])
+        entries = self.index.entries(samples)
+        for i, first in enumerate(entries.first):
             mine: list[Range] = []
-            for name, (start, size) in sorted(self.index.members(sample).items(), key=lambda item: item[1]):
-                if wanted is not None and name not in wanted[i]:
-                    continue
-                a, b = max(0, start - HEADER), start + size
+            for k, *_ in self._picks(entries.layout[i], None if wanted is None else tuple(wanted[i])):
+                start = entries.start[first + k]
+                a, b = max(0, start - HEADER), start + entries.size[first + k]
                 if mine and a - mine[-1].end <= MAX_GAP:
-                    mine[-1] = Range(shard, mine[-1].start, max(mine[-1].end, b))
+                    mine[-1] = Range(mine[-1].shard, mine[-1].start, max(mine[-1].end, b))
                 else:
-                    mine.append(Range(shard, a, b))
+                    mine.append(Range(entries.shard[i], a, b))
             pieces.append(mine)
         return pieces
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
@@ -21,7 +23,7 @@ from schemas.errors import ConfigError
 from trainers.stream.flat import Mapped, cache_folder, make_folder, open_folder, store
 from trainers.stream.index import Index
 from trainers.stream.mixture import Mixture
-from trainers.stream.order import Keys, Order, batch_positions, epoch_key, places_at, slot_seeds
+from trainers.stream.order import Along, Keys, Order, batch_positions, epoch_key, places_at, slot_seeds
 
 Ints = NDArray[np.int64]
 #: Bits a side of the Hilbert curve over longitude and latitude: cells of 0.6 m at the equator.
@@ -83,9 +85,9 @@ class Pool:
             self._sequence = self._mapped["sequence"]
 
     def _load(self, indexes: Sequence[Index], layout: str) -> NDArray[Any] | None:
-        """Samples in the sequence that the order walks, from the cache where the indexes are; None: by key."""
+        """Samples in the sequence that the order walks, from the cache where the indexes are; None: as in the index."""
         along = self.order.along
-        if along == "key":
+        if along == "index":
             return None
         if not any(i.folder for i in indexes):
             return _sequence(indexes, along)
@@ -96,8 +98,7 @@ class Pool:
             found = _sequence(indexes, along)
             store(fresh, "sequence", len(found), found)[:] = found
             for index in indexes:
-                if isinstance(index.arrays, Mapped):
-                    index.arrays.release()
+                index.release()
             return {}
 
         try:
@@ -132,24 +133,18 @@ class Pool:
         return self.sources[number], samples - self.starts[number]
 
 
-def _sequence(indexes: Sequence[Index], along: str) -> NDArray[Any]:
-    """All samples in layout order, or along the Hilbert curve; ties keep the order of keys."""
-    if along == "layout":
-        source = np.repeat(np.arange(len(indexes)), [len(i) for i in indexes])
-        shard = np.concatenate([i.arrays["shard"] for i in indexes])
-        start = np.concatenate([_first_byte(i) for i in indexes])
-        found = np.lexsort((start, shard, source))
+def _sequence(indexes: Sequence[Index], along: Along) -> NDArray[Any]:
+    """All samples by key, in layout order, or along the Hilbert curve; ties keep the order of the index."""
+    if along == "key":
+        keys = [key for index in indexes for key in index.parts.keys(index.rows())]
+        found = pc.sort_indices(pa.array(keys, pa.large_binary())).to_numpy().astype(np.int64)
+    elif along == "layout":
+        # Catalog rows lie by shard and by position in it.
+        starts = np.cumsum([0, *map(len, indexes)])[:-1]
+        found = np.concatenate([a + np.argsort(i.held["rows"]) for a, i in zip(starts, indexes, strict=True)])
     else:
-        found = np.argsort(curve(np.concatenate([i.arrays["lonlat"] for i in indexes])), kind="stable")
+        found = np.argsort(curve(np.concatenate([i.column("lonlat") for i in indexes])), kind="stable")
     return found.astype(np.int32 if len(found) < 1 << 31 else np.int64)
-
-
-def _first_byte(index: Index) -> Ints:
-    offsets, start = index.arrays["member_offsets"], index.arrays["member_start"]
-    first = np.zeros(len(index), np.int64)
-    held = offsets[1:] > offsets[:-1]
-    first[held] = start[offsets[:-1][held]]
-    return first
 
 
 def curve(lonlat: NDArray[np.float64]) -> Ints:

@@ -51,7 +51,7 @@ class StreamSettings:
 
     select: str | None = None  # SQL condition over the samples table, e.g. n_streetview > 0; none: what the model uses
     split: str = "train"  # train, val or test; a select that names split overrides it
-    limit: int | None = None  # read so many of the selected samples, spread evenly over the keys; none: all
+    limit: int | None = None  # read so many of the selected samples, chosen by a hash of the keys; none: all
     shuffle: Shuffle = "global"  # global; block: for object stores; spread, near: by neighbours on the ground; none
     block: int = 256  # shuffle=block: samples that are fetched together
     window: int = 16  # shuffle=block: blocks whose samples are mixed
@@ -278,7 +278,7 @@ class GeoStream(IterableDataset[TileBatch]):
             parts = [self.schedule.choose(Request(self.epoch, start, part)) for part in range(self.parts)]
             source, sample = (np.concatenate([getattr(p, name) for p in parts]) for name in ("source", "sample"))
             for i, index in enumerate(self.indexes):
-                lonlat[t, source == i] = index.arrays["lonlat"][sample[source == i]]
+                lonlat[t, source == i] = index.column("lonlat", sample[source == i])
         return neighbour_rate(lonlat, km), same_block_rate(lonlat, degrees)
 
     def __iter__(self) -> Iterator[TileBatch]:

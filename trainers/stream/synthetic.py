@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from schemas.catalog import SAMPLES, SCHEMA_VERSION, SHARDS, STREETVIEW, catalog_file, shard_name
 from schemas.features import VOCABULARY, Kind
 from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.index import IndexPart, index_file
 from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.sample import (
@@ -103,7 +104,11 @@ def write_dataset(root: str | Path, settings: SyntheticSettings | None = None) -
     ):  # fmt: skip
         path = root / catalog_file(table, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(content, schema), path)
+        written = pa.Table.from_pylist(content, schema)
+        pq.write_table(written, path)
+        if table == "samples":
+            (root / index_file(0)).parent.mkdir(parents=True, exist_ok=True)
+            (root / index_file(0)).write_bytes(IndexPart.of(written).to_bytes())
     info = {
         "schema_version": SCHEMA_VERSION,
         "content_hash": content_hash((r["key"], r["sha256"]) for r in rows),
