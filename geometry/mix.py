@@ -18,3 +18,10 @@ def mix(value: Any) -> Any:
         value = (value ^ (value >> np.uint64(30))) * _MIX_1
         value = (value ^ (value >> np.uint64(27))) * _MIX_2
         return value ^ (value >> np.uint64(31))
+
+
+def mix_word(value: int) -> int:
+    """:func:`mix` of one number 0 <= value < 2^64, without an array."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return value ^ (value >> 31)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError
 from trainers.stream.order import (
+    FEW,
     Order,
     Place,
     batch_positions,
@@ -105,6 +106,11 @@ def test_neighbours_in_the_index_are_spread() -> None:
     found = places_at(np.arange(10_000), 10_000, 7, Order())
     near = np.abs(np.diff(found)) <= 10
     assert near.mean() < 0.005  # chance: 0.002
+
+
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, 9), st.integers(1, FEW))
+def test_a_few_draws_are_the_first_of_many(seed: int, use: int, size: int) -> None:
+    np.testing.assert_array_equal(draw(np.uint64(seed), use, size), draw(seed, use, FEW + 9)[:size])
 
 
 def test_draws_are_uniform_and_differ_by_slot_and_use() -> None:

@@ -240,13 +240,14 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
     for k, (_, photo) in enumerate(held):
         pixels["photos"][k] = photo.pixels
     pixels["photos"][len(held) :] = 0
-    grids = {tuple(int(v) for v in s.sample.tokens.patch_grid) for s in slots if s.sample and s.sample.tokens}
+    held_grids = {t.tobytes(): t for s in slots if s.sample and s.sample.tokens for t in (s.sample.tokens.patch_grid,)}
+    grids = [tuple(grid.tolist()) for grid in held_grids.values()]
     return TileBatch(
         key=[s.key for s in slots],
         corrupt=corrupt,
         weight=weight,
         image_size=size,
-        patch_grid=min(grids) if grids else (0, 0),  # type: ignore[arg-type]  # two integers
+        patch_grid=min(grids) if grids else (0, 0),
         **tensors,
     )
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.mix import GOLDEN, mix
+from geometry.mix import GOLDEN, mix, mix_word
 from schemas.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -24,6 +24,9 @@ Along = Literal["index", "key", "layout", "curve"]
 #: Rounds of the Feistel network. Four make a pseudo-random permutation of wide words (Luby and Rackoff 1988); small
 #: epochs have halves of a few bits, which need more.
 ROUNDS = 10
+#: Draws up to which a slot's numbers are reckoned one by one.
+FEW = 16
+_GOLDEN, _WORD = int(GOLDEN), (1 << 64) - 1
 _ALONG: dict[Shuffle, Along] = {
     "global": "index", "none": "key", "block": "layout", "spread": "curve", "near": "curve",
 }  # fmt: skip
@@ -214,8 +217,10 @@ def slot_seeds(key: int, positions: Ints) -> Keys:
 
 def draw(seed: int | np.uint64, stream: int, size: int = 1) -> NDArray[np.float64]:
     """``size`` uniform numbers f64 in [0, 1) of one slot; ``stream`` tells independent uses of one seed apart."""
+    base = mix_word((int(seed) + _GOLDEN * (stream + 1)) & _WORD)
+    if size <= FEW:  # an array of a few words takes ten times as long
+        return np.array([(mix_word((base + _GOLDEN * i) & _WORD) >> 11) * 2.0**-53 for i in range(1, size + 1)])
     with np.errstate(over="ignore"):
-        base = mix(np.uint64(seed) + GOLDEN * np.uint64(stream + 1))
-        words = mix(base + GOLDEN * np.arange(1, size + 1, dtype=np.uint64))
+        words = mix(np.uint64(base) + GOLDEN * np.arange(1, size + 1, dtype=np.uint64))
     unit: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return unit
