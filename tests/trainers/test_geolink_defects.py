@@ -224,8 +224,8 @@ def test_a_lone_node_is_seldom_hidden(dataset: Path) -> None:
 
 def test_samples_without_objects_train_the_image_alone(dataset: Path) -> None:
     """20: the release's builder returns None for them and nothing takes it."""
-    batch = geolink_batch(dataset, 16)
-    counts = torch.bincount(batch.node_sample, minlength=17)[:16]
+    batch = geolink_batch(dataset, 48)
+    counts = torch.bincount(batch.node_sample, minlength=49)[:48]
     assert (counts == 0).any()
     losses = assert_finite(model_of(GEOLINK), batch)
     some = gradients(model_of(GEOLINK), replace(batch, valid=batch.valid & (counts > 0)))[0]

@@ -14,17 +14,19 @@ from torch import nn
 
 from schemas.relations import INVERSE, Relation
 from tests.trainers.batches import geolink_batch, geolink_model
-from trainers.models.fusion import MultiHead
+from trainers.models.fusion import MultiHead, Places
 from trainers.models.location import SCALE, LocationEncoder, equal_earth
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
 from trainers.models.mae import gather_patches, mask_patches, patchify, reconstruction_loss
 from trainers.models.nili import Nili
 from trainers.models.nodes import (
+    CountRule,
     NodeInputs,
     anchor_positions,
     at_least_one,
     choose_nodes,
     mask_nodes,
+    most_masked,
     node_features,
     share_count,
 )  # fmt: skip
@@ -57,7 +59,13 @@ def test_masked_attention_equals_torch_and_survives_no_keys() -> None:
         theirs.out_proj.bias.copy_(ours.out.bias)
     q, k, v = torch.randn(3, 4, 16), torch.randn(3, 5, 16), torch.randn(3, 5, 16)
     mask = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
-    found = ours(q, k, v, mask)
+    some = mask.flatten().nonzero().flatten()  # rows of keys, packed, with one that lies nowhere
+    rows = torch.cat((some, some[:1]))
+    keys = Places(3, 5, torch.cat((some, torch.tensor([15]))))
+    packed = [t.flatten(0, 1)[rows] for t in (k, v)]
+    found = ours(q.flatten(0, 1), *packed, Places(3, 4), keys, mask).view(3, 4, 16)
+    whole = ours(*(t.flatten(0, 1) for t in (q, k, v)), Places(3, 4), Places(3, 5), mask).view(3, 4, 16)
+    torch.testing.assert_close(found, whole)
     expected = theirs(q[:2], k[:2], v[:2], key_padding_mask=~mask[:2])[0]
     torch.testing.assert_close(found[:2], expected, atol=1e-5, rtol=1e-5)
     assert not found[2].any()
@@ -387,6 +395,22 @@ def test_chosen_nodes_are_the_masked_ones_up_to_capacity(dataset: Path) -> None:
         found = dense.node[i][dense.valid[i]].tolist()
         assert len(found) == len(set(found)) == min(4, len(own))
         assert set(found) <= own
+
+
+@pytest.mark.parametrize("rule", [share_count, at_least_one])
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 0.6, 0.99])
+def test_packed_rows_are_the_chosen_nodes_and_fit(dataset: Path, rule: CountRule, ratio: float) -> None:
+    batch = geolink_batch(dataset, 16)
+    for shift in range(20):
+        batch.seed = batch.seed + 7919 * shift
+        chosen = mask_nodes(batch, ratio, rule)
+        most = most_masked(batch, ratio)
+        assert int(chosen.sum()) <= most
+        dense = choose_nodes(batch, chosen, 6, most)
+        assert len(dense.row_node) == min(16 * 6, most)
+        assert torch.equal(dense.node.flatten()[dense.valid.flatten()], dense.row_node[dense.row_valid])
+        assert torch.equal(dense.valid.flatten().nonzero().flatten(), dense.row_place[dense.row_valid])
+        assert torch.equal(batch.node_sample[dense.row_node[dense.row_valid]], dense.row_sample[dense.row_valid])
 
 
 def test_tag_features_are_a_weighted_mean(dataset: Path) -> None:

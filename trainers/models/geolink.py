@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainers.models.fusion import FusionRules, ObjectPatchFusion
+from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
     EDGE_USES,
@@ -31,11 +31,12 @@ from trainers.models.nodes import (
     NodeInputs,
     choose_nodes,
     mask_nodes,
+    most_masked,
     node_features,
 )
 from trainers.models.osm_encoder import HeteroGAT, HeteroGCN, NodeTransformer
 from trainers.models.region import Aggregation
-from trainers.models.scatter import take
+from trainers.models.scatter import segment_sizes, segment_sum, take
 from trainers.models.vit import ViT, image_norm
 from trainers.stream.batch import TileBatch, View
 
@@ -153,16 +154,18 @@ class GeoLink(nn.Module):
 
         The targets are those of the embedding table, whatever the encoder is given: learned ones would collapse.
         """
-        dense = choose_nodes(batch, masked, self.rules.fused_nodes)
+        dense = choose_nodes(batch, masked, self.rules.fused_nodes, most_masked(batch, self.settings.node_mask))
         _, objects = self.fusion(image.patches, image.mask.keep, nodes, batch, dense)
-        error = (self.tag_head(objects).float() - take(node_features(batch), dense.node)).square().mean(-1)
-        counted = dense.valid & valid[:, None]
+        error = (self.tag_head(objects).float() - take(node_features(batch), dense.row_node)).square().mean(-1)
+        sample, samples = dense.row_sample, len(valid)
+        counted = take(torch.cat((valid, valid.new_zeros(1))), sample)  # a row without a node has the sample B
         # Where ranks share their samples they are one batch here too: a mean over all of its nodes.
         mean = mean_over_ranks if self.gather else masked_mean
         if self.rules.cst_mean == "node":
             return mean(error, counted)
-        per_sample = torch.where(counted, error, torch.zeros_like(error)).sum(1) / counted.sum(1).clamp_min(1)
-        return mean(per_sample, counted.any(1))
+        total = segment_sum(torch.where(counted, error, torch.zeros_like(error)), sample, samples + 1)[:-1]
+        size = segment_sizes(sample, counted, samples + 1)[:-1]
+        return mean(total / size.clamp_min(1), size > 0)
 
     @torch.no_grad()
     def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:
@@ -196,4 +199,4 @@ class GeoLink(nn.Module):
         dense = choose_nodes(batch, batch.node_valid, nodes)
         patch = torch.arange(self.settings.vit.grid**2, device=tokens.device).expand(len(tokens), -1)
         patches, objects = self.fusion(tokens[:, 1:], patch, encoded, batch, dense)
-        return Hybrid(levels, tokens, patches, objects, dense)
+        return Hybrid(levels, tokens, patches, places_of(dense).spread(objects), dense)

@@ -6,6 +6,7 @@ specs/geolink.md sections 2.4, 2.9, 3.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -128,30 +129,56 @@ def mask_nodes(batch: TileBatch, ratio: float, rule: CountRule) -> Tensor:
 
 @dataclass
 class DenseNodes:
-    """Chosen nodes of each sample at fixed capacity K."""
+    """Chosen nodes of each sample: at fixed places K a sample, and packed in R rows, which layers work on."""
 
     node: Tensor  # i64 [B,K] node, the last (padding) node where there is none
     valid: Tensor  # bool [B,K]
     place: Tensor  # i64 [N] sample * K + column of each node, B * K where it is not chosen
+    row_node: Tensor  # i64 [R] node, the last (padding) node where there is none
+    row_place: Tensor  # i64 [R] sample * K + column of each row, B * K where there is none
+
+    @property
+    def row_sample(self) -> Tensor:
+        """i64[R]: sample of each row, B where there is none."""
+        return self.row_place // self.node.shape[1]
+
+    @property
+    def row_valid(self) -> Tensor:
+        """bool[R]."""
+        return self.row_place < self.node.numel()
 
 
-def choose_nodes(batch: TileBatch, chosen: Tensor, capacity: int) -> DenseNodes:
+def most_masked(batch: TileBatch, ratio: float) -> int:
+    """No batch of these shapes has more masked nodes: a group has at most its share and one more."""
+    return math.ceil(len(batch.node_valid) * ratio) + len(batch.valid) * KINDS
+
+
+def choose_nodes(batch: TileBatch, chosen: Tensor, capacity: int, most: int | None = None) -> DenseNodes:
     """Up to ``capacity`` of the nodes ``chosen`` bool[N] of each sample, in the order they are stored.
 
     Beyond the capacity the seeds choose a random subset; below it nothing is random, the order of sums included.
+    ``most`` is a number that ``chosen`` never exceeds in all samples together; None: N.
     """
     samples, nodes = len(batch.valid), len(chosen)
+    places, device = samples * capacity, chosen.device
     # Nodes not chosen go to one more segment, so that ranks count chosen nodes only.
     segment = torch.where(chosen & batch.node_valid, batch.node_sample, samples)
     kept = (segment < samples) & (rank_in_segment(_node_noise(batch, NODE_CHOICE), segment, samples + 1) < capacity)
     # Nodes lie sample by sample, so a running count less that of the samples before is the column.
     size = segment_sum(kept.long(), batch.node_sample, samples + 1)
-    column = torch.cumsum(kept, 0) - 1 - take(torch.cumsum(size, 0) - size, batch.node_sample)
-    place = torch.where(kept, segment * capacity + column, samples * capacity)
-    last = torch.full((samples * capacity + 1,), nodes - 1, dtype=torch.long, device=place.device)
-    node = last.scatter(0, place, torch.arange(nodes, device=place.device))[:-1].view(samples, capacity)
-    filled = torch.zeros(samples * capacity + 1, dtype=torch.bool, device=place.device)
-    return DenseNodes(node, filled.scatter(0, place, kept)[:-1].view(samples, capacity), place)
+    number = torch.cumsum(kept, 0) - 1
+    column = number - take(torch.cumsum(size, 0) - size, batch.node_sample)
+    place = torch.where(kept, segment * capacity + column, places)
+    own = torch.arange(nodes, device=device)
+    node = torch.full((places + 1,), nodes - 1, device=device).scatter(0, place, own)[:-1].view(samples, capacity)
+    filled = torch.zeros(places + 1, dtype=torch.bool, device=device).scatter(0, place, kept)[:-1]
+    rows = min(places, nodes if most is None else most)
+    row = torch.where(kept, number, rows)
+    return DenseNodes(
+        node, filled.view(samples, capacity), place,
+        torch.full((rows + 1,), nodes - 1, device=device).scatter(0, row, own)[:-1],
+        torch.full((rows + 1,), places, device=device).scatter(0, row, place)[:-1],
+    )  # fmt: skip
 
 
 def anchor_positions(anchors: Tensor, grid: int, dim: int) -> Tensor:
