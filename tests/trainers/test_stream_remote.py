@@ -53,6 +53,7 @@ class Files(ThreadingHTTPServer):
         self.requests: Counter[tuple[str, str]] = Counter()
         self.fault = ""  # error, short or slow
         self.every = 0  # n-th request of a shard
+        self.opening = False  # or of any file
         self.lock = threading.Lock()
 
     @property
@@ -60,7 +61,7 @@ class Files(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def clear(self, fault: str = "", every: int = 0) -> None:
-        self.served, self.fault, self.every = 0, fault, every
+        self.served, self.fault, self.every, self.opening = 0, fault, every, False
         self.requests.clear()
 
 
@@ -89,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
             first, last = (int(v) for v in span.removeprefix("bytes=").split("-"))
             data = data[first : last + 1]
             headers["Content-Range"] = f"bytes {first}-{min(last, total - 1)}/{total}"
-        if path.suffix == ".tar":
+        if path.suffix == ".tar" or self.server.opening:
             with self.server.lock:
                 self.server.requests[self.path, span or ""] += 1
                 self.server.served += len(data)
@@ -189,7 +190,7 @@ def test_a_flaky_or_slow_store_changes_nothing_but_the_time(
 def test_a_store_that_does_not_answer_is_named(
     root: Path, server: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.stream.remote.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("trainers.stream.retry.FIRST_PAUSE", 0.001)
     server.clear("error", every=1)
     try:
         with pytest.raises(DatasetError, match=r"part-\d+.tar: no answer after 8 attempts .*resume=auto"):
@@ -255,6 +256,36 @@ def test_reads_by_range_equal_reads_of_files(root: Path, server: Files, tmp_path
     here, there = ShardReader(index), ShardReader(far, CacheSettings(str(tmp_path)))
     samples = np.arange(48)
     assert [dict(m) for m in here.read(samples)] == [dict(m) for m in there.read(samples)]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("cached_from", [0, 1 << 23])
+def test_a_dataset_of_a_faulty_server_is_opened_whole(
+    root: Path, server: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached_from: int
+) -> None:
+    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path))
+    here = load_index(str(root), "n_polygon > 1")
+    server.clear("error", every=3)
+    server.opening = True
+    try:
+        there = load_index(server.url, "n_polygon > 1", cached_from=cached_from)
+        asked = sum(server.requests.values())
+    finally:
+        server.clear()
+    assert asked > 7
+    assert here.keys() == there.keys()
+    assert here.entries(np.arange(len(here))) == there.entries(np.arange(len(there)))
+    assert bool(list(tmp_path.rglob("part-00000.safetensors"))) == (cached_from == 0)
+
+
+def test_a_server_that_never_answers_is_given_up_by_name(server: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.stream.retry.FIRST_PAUSE", 0.001)
+    server.clear("error", every=1)
+    server.opening = True
+    try:
+        with pytest.raises(DatasetError, match=r"dataset.json: no answer after 8 attempts .*503"):
+            load_index(server.url)
+    finally:
+        server.clear()
 
 
 class Faulty:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geometry.mix import mix
@@ -16,6 +14,7 @@ from schemas.errors import DatasetError
 from schemas.index import SPLIT_CODES
 from schemas.splits import BUFFER
 from trainers.stream.parts import Ints, Parts
+from trainers.stream.retry import list_files, open_parquet
 from trainers.stream.select import evaluate, mentions_split, words
 
 Mask = NDArray[np.bool_]
@@ -58,18 +57,18 @@ def choose_rows(
 
 def _met(root: str, parts: Parts, select: str) -> Mask:
     """Which rows of the samples table meet the condition, bool[rows]."""
-    fs, path = fsspec.core.url_to_fs(root)
     where = f"{root}/catalog/samples"
     masks: list[Mask] = []
     centres: list[NDArray[np.float64]] = []
     used = {"lon", "lat"} | {w.lower() for w in words(select)}
-    for file in sorted(fs.glob(f"{path}/catalog/samples/*.parquet")):
+    for file in list_files(root, "catalog/samples", ".parquet"):
         try:
-            schema = pq.read_schema(file, filesystem=fs)
+            held = open_parquet(root, file)
+            schema = held.schema_arrow
             known = [name for name in schema.names if name not in ("geometry", "members")]
             if not masks:  # an unknown column is named with all that there are
                 evaluate(pa.schema([schema.field(c) for c in known]).empty_table(), select)
-            table = pq.read_table(file, columns=[c for c in known if c.lower() in used], filesystem=fs)
+            table = held.read([c for c in known if c.lower() in used])
             masks.append(evaluate(table, select))
             centres.append(np.stack([table["lon"].to_numpy(), table["lat"].to_numpy()], 1))
         except (pa.ArrowException, OSError) as error:

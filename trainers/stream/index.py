@@ -17,7 +17,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import ConfigError, DatasetError
@@ -25,6 +24,7 @@ from schemas.index import IndexPart
 from trainers.stream.choose import choose_rows
 from trainers.stream.flat import Arrays, Mapped, cache_folder, make_folder, open_folder, store
 from trainers.stream.parts import Entries, Ints, Parts
+from trainers.stream.retry import is_local, list_files, open_parquet, patiently
 
 #: Version of what is kept in the cache.
 _FORMAT = 2
@@ -127,9 +127,10 @@ def open_text(url: str) -> str:
     Raises:
         DatasetError: it does not exist.
     """
+    fs, path = fsspec.core.url_to_fs(url)
     try:
-        with fsspec.open(url, "rb") as file:
-            return file.read().decode()
+        data: bytes = patiently(url, lambda: fs.cat_file(path))
+        return data.decode()
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(
             f"{url} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
@@ -158,13 +159,13 @@ def dataset_info(root: str) -> dict[str, Any]:
 
 def read_table(root: str, name: str, without: frozenset[str] = frozenset()) -> pa.Table | None:
     """A catalog table, its columns ``without`` left unread, or None where the dataset has none."""
-    fs, path = fsspec.core.url_to_fs(root)
-    files = sorted(fs.glob(f"{path}/catalog/{name}/*.parquet"))
+    files = list(list_files(root, f"catalog/{name}", ".parquet"))
     if not files:
         return None
     try:
-        columns = [c for c in pq.read_schema(files[0], filesystem=fs).names if c not in without]
-        return pa.concat_tables(pq.read_table(file, columns=columns, filesystem=fs) for file in files)
+        held = [open_parquet(root, file) for file in files]
+        columns = [c for c in held[0].schema_arrow.names if c not in without]
+        return pa.concat_tables(file.read(columns) for file in held)
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise DatasetError(f"{root}/catalog/{name} cannot be read ({first}); build the dataset again") from None
@@ -188,14 +189,14 @@ def load_index(
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit} must be at least 1")
     info = dataset_info(root)
-    fs, path = fsspec.core.url_to_fs(root)
-    listing = _listing(fs, f"{path}/catalog/index")
+    fs = fsspec.core.url_to_fs(root)[0]
+    listing = _listing(root)
     if not listing:
         raise DatasetError(f"{root}/catalog/index holds no index; build the dataset again")
     large = sum(size for size, _ in listing.values()) >= cached_from
     identity = [_FORMAT, info["content_hash"], info["layout_hash"], sorted(listing.items())]
     try:
-        parts = _open_parts(root, fs, list(listing), _folder("parts", identity) if large else None)
+        parts = _open_parts(root, fs, listing, _folder("parts", identity) if large else None)
         if large:
             folder = _folder("rows", [identity, select, split, limit])
 
@@ -210,7 +211,7 @@ def load_index(
             return _index(root, info, parts, held, meta, str(folder))
     except OSError as error:
         print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
-        parts = _open_parts(root, fs, list(listing), None)
+        parts = _open_parts(root, fs, listing, None)
     rows, selection = choose_rows(root, parts, select, split, limit)
     return _index(root, info, parts, {"rows": rows}, {"selection_hash": selection, "digests": _digests(root)})
 
@@ -220,21 +221,31 @@ def _folder(kind: str, named: Any) -> Path:
     return cache_folder().absolute() / "index" / digest
 
 
-def _open_parts(root: str, fs: Any, files: list[str], folder: Path | None) -> Parts:
+def _open_parts(root: str, fs: Any, listing: Mapping[str, tuple[int, str]], folder: Path | None) -> Parts:
     """The index files: local ones mapped where they lie, those of a URL read, or fetched into ``folder`` and mapped."""
-    if fsspec.core.split_protocol(root)[0] in (None, "file", "local"):
-        return Parts.open(files)
-    if folder is None:
-        return Parts([IndexPart.from_buffer(fs.cat_file(file), file) for file in files])
-    names = [Path(file).name for file in files]
+    if is_local(root):
+        return Parts.open(list(listing))
 
-    def fetch(fresh: Path) -> dict[str, Any]:
-        for file, name in zip(files, names, strict=True):
-            (fresh / name).write_bytes(fs.cat_file(file))
+    def fetched(file: str) -> bytes:
+        data: bytes = patiently(root, lambda: _whole(fs.cat_file(file), listing[file][0]))
+        return data
+
+    if folder is None:
+        return Parts([IndexPart.from_buffer(fetched(file), file) for file in listing])
+
+    def fill(fresh: Path) -> dict[str, Any]:
+        for file in listing:
+            (fresh / Path(file).name).write_bytes(fetched(file))
         return {}
 
-    make_folder(folder, fetch)
-    return Parts.open([str(folder / name) for name in names])
+    make_folder(folder, fill)
+    return Parts.open([str(folder / Path(file).name) for file in listing])
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) < size:
+        raise EOFError(f"{len(data)} of {size} bytes came")
+    return data
 
 
 def _index(
@@ -248,16 +259,11 @@ def _index(
     )  # fmt: skip
 
 
-def _listing(fs: Any, path: str) -> dict[str, tuple[int, str]]:
-    """Index files of a folder with their size and what tells one version of a file from another."""
-    try:
-        found = fs.find(path, detail=True, maxdepth=1)
-    except FileNotFoundError:
-        return {}
+def _listing(root: str) -> dict[str, tuple[int, str]]:
+    """Index files with their size and what tells one version of a file from another."""
     return {
         name: (int(facts.get("size") or 0), str(facts.get("mtime") or facts.get("ETag") or facts.get("created") or ""))
-        for name, facts in sorted(found.items())
-        if name.endswith(".safetensors")
+        for name, facts in list_files(root, "catalog/index", ".safetensors").items()
     }
 
 

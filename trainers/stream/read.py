@@ -21,6 +21,7 @@ from schemas.errors import CorruptSampleError, DatasetError
 from trainers.stream.index import Index
 from trainers.stream.parts import Entries
 from trainers.stream.remote import CacheSettings, Range, RemoteShards, coalesce
+from trainers.stream.retry import is_local
 
 Ints = NDArray[np.int64]
 Members = dict[str, memoryview]
@@ -43,8 +44,7 @@ class ShardReader:
         self._most = _most_open()
         self._root = fsspec.core.strip_protocol(index.root)
         self._remote: RemoteShards | None = None
-        protocol = fsspec.core.split_protocol(index.root)[0]
-        self.local = protocol in (None, "file", "local")
+        self.local = is_local(index.root)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}, "_chosen": {}, "_remote": None}

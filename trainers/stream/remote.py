@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ import fsspec
 from schemas.errors import ConfigError, DatasetError
 from trainers.stream.flat import cache_folder
 from trainers.stream.index import Index
+from trainers.stream.retry import ATTEMPTS, pause
 
 #: Ranges nearer than this are always fetched as one: it costs less than a request.
 SMALL_GAP = 1 << 13
@@ -32,8 +32,6 @@ SMALL_GAP = 1 << 13
 WASTE = 0.05
 #: Most bytes of one request: larger ones are cut.
 MAX_REQUEST = 1 << 26
-#: Attempts at a range, and seconds before the second one; each further pause is twice as long, up to the most.
-ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.05, 8.0
 #: Cached ranges that a process keeps mapped.
 MAX_MAPPED = 256
 
@@ -153,9 +151,7 @@ class RemoteShards:
         left = list(range(len(requests)))
         paths = [f"{self._shards}/{self._index.shard_names[r.shard]}" for r in requests]
         for attempt in range(ATTEMPTS):
-            if attempt:
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
-                time.sleep(pause * random.uniform(0.5, 1.0))
+            pause(attempt)
             answers = self._fs.cat_ranges(
                 [paths[i] for i in left], [requests[i].start for i in left], [requests[i].end for i in left],
                 on_error="return",
