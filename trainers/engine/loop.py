@@ -231,7 +231,7 @@ class Trainer:
             last = micro == accumulate - 1
             with without_sync(self.model, last), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts = self.model(batch)
-                share = batch.weight / accumulate
+                share = self._share(batch)
                 (parts["loss"] * share).backward()
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + value.detach().float() * share
@@ -243,6 +243,15 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return result
+
+    def _share(self, batch: TileBatch) -> Tensor:
+        """What a micro-batch's losses count in its step: its samples in those of the step, times the processes.
+
+        Where the processes' samples are one batch, their losses are means over all of them already: what counts is the
+        share of them all, the same on every process.
+        """
+        share = torch.full((), batch.weight / self.settings.accumulate, device=self.device)
+        return ranks.mean_over_ranks(share) if self.plain_model.gather else share
 
     def _check(self, window: list[StepResult]) -> None:
         """Refuse values that are not finite, before anything is kept of them.
