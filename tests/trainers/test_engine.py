@@ -17,7 +17,7 @@ import torch
 
 from schemas.errors import ConfigError, DatasetError
 from tests.trainers import tail
-from trainers.engine import cli
+from trainers.engine import cli, report
 from trainers.engine.checkpoint import KEYS, LAYOUT, load_checkpoint, save_checkpoint
 from trainers.engine.cli import help_text, main, parse
 from trainers.engine.optim import CosineSchedule, make_optimizer
@@ -134,6 +134,29 @@ def test_tensorboard_gets_the_same_numbers(dataset: Path, tmp_path: Path) -> Non
     pytest.importorskip("tensorboard", reason="optional; pip install tensorboard")
     assert run(GAIR, dataset, tmp_path / "r", "steps=2", "log_every=1") == 0
     assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize("log", ["log.wandb=geoshards", "log.tensorboard=true"])
+def test_a_tracker_without_its_package_is_refused_before_anything_is_made(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, log: str
+) -> None:
+    name = log.partition("=")[0].partition(".")[2]
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    monkeypatch.setattr(report, "find_spec", lambda _: None)
+    assert run(GEOLINK, dataset, tmp_path / "r", "steps=1", log) == 1
+    assert capsys.readouterr().err == f"error: {log} needs the package {name}: pip install {name}\n"
+    assert not (tmp_path / "r").exists()
+
+
+def test_wandb_gets_the_same_numbers(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="optional; pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert run(GEOLINK, dataset, tmp_path / "r", "steps=2", "log_every=1", "log.wandb=p", "eval.every=0") == 0
+    (folder,) = (tmp_path / "r" / "wandb").glob("offline-run-*")
+    (record,) = folder.glob("run-*.wandb")
+    # Its records are protocol buffers, whose text stands as it is.
+    for word in (b"grad_norm", b"samples_per_second", b"fusion_dropout"):
+        assert word in record.read_bytes()
 
 
 def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
