@@ -148,15 +148,19 @@ def test_a_tracker_without_its_package_is_refused_before_anything_is_made(
     assert not (tmp_path / "r").exists()
 
 
-def test_wandb_gets_the_same_numbers(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_gets_the_same_numbers_in_one_run(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="optional; pip install wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert run(GEOLINK, dataset, tmp_path / "r", "steps=2", "log_every=1", "log.wandb=p", "eval.every=0") == 0
-    (folder,) = (tmp_path / "r" / "wandb").glob("offline-run-*")
-    (record,) = folder.glob("run-*.wandb")
-    # Its records are protocol buffers, whose text stands as it is.
-    for word in (b"grad_norm", b"samples_per_second", b"fusion_dropout"):
-        assert word in record.read_bytes()
+    words = ["steps=2", "log_every=1", "log.wandb=p", "eval.every=0"]
+    assert run(GEOLINK, dataset, tmp_path / "r", *words, "stop_after=1") == 0
+    assert run(GEOLINK, dataset, tmp_path / "r", *words, "resume=auto") == 0
+    folders = list((tmp_path / "r" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert {f.name.rpartition("-")[2] for f in folders} == {(tmp_path / "r" / "wandb.id").read_text()}
+    for folder in folders:
+        (record,) = folder.glob("run-*.wandb")
+        # Its records are protocol buffers, whose text stands as it is.
+        assert all(word in record.read_bytes() for word in (b"grad_norm", b"samples_per_second", b"fusion_dropout"))
 
 
 def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ class Trainer:
     def run(self, out: Path, told: list[int] | None = None) -> dict[str, Any]:
         """Train to the end, to ``stop_after`` or to a signal (:func:`stop_signal`); returns the summary."""
         settings, first = self.settings, ranks.is_first()
-        others = trackers(settings.log, out, _recorded(settings)) if first else []
+        others = trackers(settings.log, out, _recorded(settings), self.step > 0) if first else []
         metrics = Metrics(out / "metrics.jsonl" if first else None, self.step, others)
         progress = Progress(self.total, self.stream.samples_seen, self.quiet or not first)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)

@@ -46,21 +46,25 @@ class TensorBoard:
 
 
 class Wandb:
-    """The same numbers in a project of Weights & Biases.
+    """The same numbers in a project of Weights & Biases; with ``resumed`` in the run that ``folder`` began there.
 
     Raises:
         ConfigError: it cannot begin a run: nobody is logged in, or the service is out of reach.
     """
 
-    def __init__(self, project: str, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, project: str, folder: Path, config: dict[str, Any], resumed: bool) -> None:
         wandb = _wandb(project)
+        mark = folder / "wandb.id"
+        known = mark.read_text() if resumed and mark.exists() else None
+        options = {"project": project, "dir": str(folder), "name": folder.name, "config": config}
         try:
-            self._run = wandb.init(project=project, dir=str(folder), name=folder.name, config=config, resume="allow")
+            self._run = wandb.init(**options, id=known, resume="allow")
         except wandb.Error as error:
             raise ConfigError(
                 f"log.wandb={project}: {str(error).strip().splitlines()[0]}; run `wandb login`, or set "
                 "WANDB_MODE=offline to write files alone"
             ) from None
+        mark.write_text(self._run.id)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""
@@ -93,7 +97,7 @@ def check_trackers(settings: LogSettings) -> None:
         _wandb(settings.wandb)
 
 
-def trackers(settings: LogSettings, out: Path, config: dict[str, Any]) -> list[TensorBoard | Wandb]:
+def trackers(settings: LogSettings, out: Path, config: dict[str, Any], resumed: bool) -> list[TensorBoard | Wandb]:
     """What is written beside ``metrics.jsonl``; :func:`check_trackers` has said that it can be.
 
     Raises:
@@ -103,7 +107,7 @@ def trackers(settings: LogSettings, out: Path, config: dict[str, Any]) -> list[T
     if settings.tensorboard or (settings.tensorboard is None and find_spec("tensorboard")):
         found.append(TensorBoard(out / "tensorboard"))
     if settings.wandb:
-        found.append(Wandb(settings.wandb, out, config))
+        found.append(Wandb(settings.wandb, out, config, resumed))
     return found
 
 
