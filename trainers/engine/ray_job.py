@@ -182,7 +182,7 @@ def _hearing(notice: Any) -> Iterator[list[int]]:
         yield told
     finally:
         done.set()
-        thread.join()
+        thread.join(5 * _LOOK)  # a look that hangs must not keep the worker
 
 
 def _worker(job: dict[str, Any]) -> None:
