@@ -77,8 +77,9 @@ train-gair: $(VENV)/.train ## train GAIR on DATA for STEPS steps
 	$(BIN)/python trainers/gair.py data=$(DATA) steps=$(STEPS) $(SET)
 
 # A token that an earlier ray.init() left would be asked for, and `ray job submit` sends none; the head listens here alone.
+# `ray job stop` kills after 3 seconds by default: a trainer finishes its step and saves first.
 ray-up: $(VENV)/.train ## start a Ray head node on this machine
-	RAY_AUTH_MODE=disabled $(BIN)/ray start --head --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1
+	RAY_AUTH_MODE=disabled RAY_JOB_STOP_WAIT_TIME_S=60 $(BIN)/ray start --head --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1
 
 ray-down: $(VENV)/.pipeline ## stop it
 	$(BIN)/ray stop

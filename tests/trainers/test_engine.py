@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 import torch
 
 from schemas.errors import ConfigError, DatasetError
-from trainers.engine import cli
+from tests.trainers import tail
+from trainers.engine import cli, report
 from trainers.engine.checkpoint import KEYS, LAYOUT, load_checkpoint, save_checkpoint
 from trainers.engine.cli import help_text, main, parse
 from trainers.engine.optim import CosineSchedule, make_optimizer
@@ -73,26 +75,45 @@ def test_a_killed_run_goes_on_bit_for_bit(dataset: Path, tmp_path: Path) -> None
     assert steps == [10, 20, 30, 40]
 
 
-def _on_ranks(count: int, name: str, *words: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
-               str(ROOT / "trainers" / f"{name}.py"), "model=tiny", "--quiet", *words]  # fmt: skip
+def _launch(count: int, *words: str) -> None:
+    """``words`` under torchrun, on so many processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def _on_ranks(count: int, name: str, *words: str) -> None:
+    _launch(count, f"trainers/{name}.py", "model=tiny", "--quiet", *words)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["two-one", "one-two"])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_another_number_of_processes_goes_on(dataset: Path, tmp_path: Path, parallel: str) -> None:
-    """Two processes, then one: as one from the start; masks and order follow the position, not the process."""
-    words = [f"data={dataset}", "batch_size=8", "steps=4", "eval.every=0", "log.tensorboard=false"]
-    words += ["optim.lr=1e-4", "stream.augment.enabled=false"]
-    _on_ranks(2, "geolink", *words, f"out={tmp_path}/two", "stop_after=2", f"parallel={parallel}")
-    assert load_checkpoint(tmp_path / "two" / "checkpoint.pt")["step"] == 2
-    assert run(GEOLINK, dataset, tmp_path / "two", *words[1:], "resume=auto") == 0
-    assert run(GEOLINK, dataset, tmp_path / "one", *words[1:]) == 0
-    a, b = parameters(tmp_path / "one"), parameters(tmp_path / "two")
+def test_another_number_of_processes_goes_on(
+    dataset: Path, tmp_path: Path, parallel: str, first: int, then: int
+) -> None:
+    """Two processes, then one, or the reverse: as one from the start; masks and order follow the position alone."""
+    words = ["batch_size=8", "steps=4", "eval.every=0", "log.tensorboard=false", "optim.lr=1e-4"]
+    words += ["stream.augment.enabled=false"]
+    mixed = tmp_path / "mixed"
+
+    def train(count: int, *more: str) -> None:
+        if count == 1:
+            assert run(GEOLINK, dataset, mixed, *words, *more) == 0
+        else:
+            _on_ranks(count, "geolink", f"data={dataset}", f"out={mixed}", *words, *more, f"parallel={parallel}")
+
+    train(first, "stop_after=2")
+    half = load_checkpoint(mixed / "checkpoint.pt")
+    assert half["step"] == 2
+    train(then, "resume=auto")
+    assert run(GEOLINK, dataset, tmp_path / "one", *words) == 0
+    a, b = parameters(tmp_path / "one"), parameters(mixed)
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[k], b[k], atol=3e-4) for k in a)
+    # The tolerance is more than two steps move most weights: the way that they went since then is a finer measure.
+    off, way = (sum((a[k] - other[k]).square().sum() for k in a) for other in (b, half["model"]))
+    assert off < 1e-4 * way
 
 
 def test_values_that_are_not_finite_name_the_samples(
@@ -113,6 +134,33 @@ def test_tensorboard_gets_the_same_numbers(dataset: Path, tmp_path: Path) -> Non
     pytest.importorskip("tensorboard", reason="optional; pip install tensorboard")
     assert run(GAIR, dataset, tmp_path / "r", "steps=2", "log_every=1") == 0
     assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize("log", ["log.wandb=geoshards", "log.tensorboard=true"])
+def test_a_tracker_without_its_package_is_refused_before_anything_is_made(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, log: str
+) -> None:
+    name = log.partition("=")[0].partition(".")[2]
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    monkeypatch.setattr(report, "find_spec", lambda _: None)
+    assert run(GEOLINK, dataset, tmp_path / "r", "steps=1", log) == 1
+    assert capsys.readouterr().err == f"error: {log} needs the package {name}: pip install {name}\n"
+    assert not (tmp_path / "r").exists()
+
+
+def test_wandb_gets_the_same_numbers_in_one_run(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="optional; pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["steps=2", "log_every=1", "log.wandb=p", "eval.every=0"]
+    assert run(GEOLINK, dataset, tmp_path / "r", *words, "stop_after=1") == 0
+    assert run(GEOLINK, dataset, tmp_path / "r", *words, "resume=auto") == 0
+    folders = list((tmp_path / "r" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert {f.name.rpartition("-")[2] for f in folders} == {(tmp_path / "r" / "wandb.id").read_text()}
+    for folder in folders:
+        (record,) = folder.glob("run-*.wandb")
+        # Its records are protocol buffers, whose text stands as it is.
+        assert all(word in record.read_bytes() for word in (b"grad_norm", b"samples_per_second", b"fusion_dropout"))
 
 
 def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,28 +433,48 @@ def test_the_script_runs_from_anywhere(dataset: Path, tmp_path: Path) -> None:
 def test_two_ranks_train_as_one(dataset: Path, tmp_path: Path, alone: list[str], extra: list[str]) -> None:
     """Without gathering, ranks are micro-batches; with it, they are one large batch."""
     words = ["steps=4", *extra]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(ROOT / "trainers" / "gair.py"),
-        f"data={dataset}",
-        f"out={tmp_path}/two",
-        "model=tiny",
-        "batch_size=8",
-        "--quiet",
-        *words,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    _on_ranks(2, "gair", f"data={dataset}", f"out={tmp_path}/two", "batch_size=8", *words)
     assert run(GAIR, dataset, tmp_path / "one", *alone, *words) == 0
     a, b = parameters(tmp_path / "one"), parameters(tmp_path / "two")
     for state in (a, b):  # ranks push their places in another order
         state["queue.places"] = state["queue.places"].sort(0).values
     assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A trainer, its words on two processes, and on one that must give the same gradients."""
+
+    trainer: str
+    two: list[str]
+    one: list[str]
+    gap: bool = True  # whether a sample cannot be read; micro-batches count the samples that they were to have
+
+
+_PIXELS, _APART, _ODD = ["loss.cont=0", "loss.cst=0"], ["loss.gather=false"], ["stream.limit=45"]
+TAILS = {
+    "one batch": Tail("geolink", [], []),
+    "means by sample": Tail("geolink", ["arch.cst_mean=sample"], ["arch.cst_mean=sample"]),
+    "photos": Tail("gair", _ODD, _ODD),
+    "pixels of micro-batches": Tail("geolink", [*_PIXELS, "accumulate=2"], _PIXELS, gap=False),
+    "ranks as micro-batches": Tail("geolink", _APART, [*_APART, "accumulate=2"]),
+    "ranks as micro-batches of photos": Tail(
+        "gair", [*_APART, *_ODD, "loss.secl=0"], [*_APART, *_ODD, "loss.secl=0", "accumulate=2"]
+    ),
+}
+
+
+def test_the_last_batch_of_an_epoch_has_the_same_gradient_on_two_ranks(dataset: Path, tmp_path: Path) -> None:
+    """Its samples are spread unevenly, and one cannot be read: each counts the same on whichever rank it is."""
+    cases = {name: [case.trainer, case.two, case.gap] for name, case in TAILS.items()}
+    _launch(2, "-m", "tests.trainers.tail", str(dataset), str(tmp_path), json.dumps(cases))
+    for name, case in TAILS.items():
+        expected = tail.gradients(str(dataset), case.trainer, case.one, case.gap)
+        found = torch.load(tmp_path / f"{name}.pt")
+        assert {n for n, g in found.items() if g.any()} == {n for n, g in expected.items() if g.any()}
+        error = torch.cat([(found[n] - g).flatten() for n, g in expected.items()]).norm()
+        size = torch.cat([g.flatten() for g in expected.values()]).norm()
+        assert error < 1e-5 * size, f"{name}: {error / size:.2g}"
 
 
 def test_unknown_settings_are_config_errors() -> None:

@@ -11,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from schemas.errors import ConfigError
+from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import parse
 from trainers.engine.ray_job import _absolute, count_workers
 from trainers.engine.tasks import GEOLINK
@@ -42,14 +46,17 @@ def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 
     It is started as `make ray-up` does: without tokens, as it listens on this machine alone. With a token file in the
     home directory, which any earlier `ray.init()` leaves, Ray would ask for tokens that `ray job submit` does not send.
+    It need not wait for its nodes to empty when it ends.
     """
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     gcs, dashboard, agent = free_ports(3)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as folder:  # socket paths must be short
         head = subprocess.Popen(
             ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
              f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
              "--num-cpus=2", f"--temp-dir={folder}/ray"],
-            cwd=ROOT, env=environment | {"RAY_AUTH_MODE": "disabled"}, stdout=subprocess.PIPE,
+            cwd=ROOT, env=environment | settings, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
@@ -79,22 +86,67 @@ def submit(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         time.sleep(1)
 
 
-@pytest.mark.timeout(600)  # it starts many processes that import torch or Ray
-def test_the_literal_command_trains_on_the_cluster(tmp_path: Path) -> None:
+def ask(environment: dict[str, str], path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    """What the head's job server answers, as `ray job` asks it: a GET, or a POST of ``body``."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/{path}", data)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return dict(json.loads(answer.read()))
+
+
+def enter(environment: dict[str, str], name: str, command: str) -> None:
+    """Submit a job, as :func:`submit` does."""
+
+    def entered() -> bool:
+        try:
+            ask(environment, "", {"submission_id": name, "entrypoint": command})
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+        else:
+            return True
+        if "No available agent" not in text:
+            pytest.fail(text[-2000:])
+        return False
+
+    wait_for(entered)
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+
+
+def outcome(environment: dict[str, str], name: str) -> tuple[str, str]:
+    """(status, log) of a job when it has ended."""
+    wait_for(lambda: ask(environment, name)["status"] not in ("PENDING", "RUNNING"))
+    return str(ask(environment, name)["status"]), str(ask(environment, f"{name}/logs")["logs"])
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of a user of a cluster of two CPUs, with a small dataset and a token that `make shards` left."""
     pytest.importorskip("ray.train", reason="needs Ray Train; pip install 'ray[train]'")
     splits = ("train", "train", "train", "val")
-    data = write_dataset(tmp_path / "demo", SyntheticSettings(samples=40, size=48, splits=splits, photos=0))
-    home = tmp_path / "home"
+    folder = tmp_path_factory.mktemp("ray")
+    data = write_dataset(folder / "demo", SyntheticSettings(samples=40, size=48, splits=splits, photos=0))
+    home = folder / "home"
     (home / ".ray").mkdir(parents=True)
-    (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)  # as `make shards` leaves it
+    (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {
         "HOME": str(home), "GEOSHARDS_DATA": str(data), "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
-    before = set((ROOT / "runs").glob("geolink-*")) if (ROOT / "runs").exists() else set()
     with cluster(environment) as inside:
-        done = submit(inside)
+        yield inside
+
+
+@pytest.mark.timeout(600)  # it starts many processes that import torch or Ray
+def test_the_literal_command_trains_on_the_cluster(ray_cluster: dict[str, str]) -> None:
+    before = set((ROOT / "runs").glob("geolink-*")) if (ROOT / "runs").exists() else set()
+    done = submit(ray_cluster)
     made = sorted(set((ROOT / "runs").glob("geolink-*")) - before)
     try:
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
@@ -103,9 +155,34 @@ def test_the_literal_command_trains_on_the_cluster(tmp_path: Path) -> None:
         assert summary["finished"]
         assert summary["trainer"] == "geolink"
         assert "Started training worker group of size 2" in done.stdout  # TorchTrainer, on the CPUs that there are
+        assert done.stdout.count("step 10 ") == 1
     finally:
         for folder in made:
             shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(600)
+def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
+    ray_cluster: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "r"
+    words = f"trainers/geolink.py out={out} steps=100000 checkpoint_every=100000 log_every=1 eval.every=0"
+    words += " log.tensorboard=false"
+    enter(ray_cluster, "first", words)
+    metrics, checkpoint = out / "metrics.jsonl", out / "checkpoint.pt"
+    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
+    assert not checkpoint.exists()
+    ask(ray_cluster, "first/stop", {})
+    status, log = outcome(ray_cluster, "first")
+    step = load_checkpoint(checkpoint)["step"]
+    assert status == "STOPPED"
+    assert log.splitlines()[-1] == f"error: stopped by SIGTERM after step {step}; go on with out={out} resume=auto"
+    assert json.loads(metrics.read_text().splitlines()[-1])["step"] == step
+    again = f"{words} ray_workers=1 resume=auto stop_after=2"
+    enter(ray_cluster, "second", again)
+    status, log = outcome(ray_cluster, "second")
+    assert status == "SUCCEEDED", log[-3000:]
+    assert load_checkpoint(checkpoint)["step"] == step + 2
 
 
 def test_workers_divide_the_batch_and_fit_the_cluster() -> None:

@@ -35,7 +35,7 @@ from trainers.engine.checkpoint import (
 )
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
-from trainers.engine.report import Metrics, Progress, peak_memory_mb, trackers
+from trainers.engine.report import Metrics, Progress, check_trackers, peak_memory_mb, trackers
 from trainers.engine.settings import Task, TrainSettings, fit_tags
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import Datasets, parse_datasets
@@ -44,7 +44,7 @@ from trainers.stream.stream import GeoStream
 
 #: Most loader processes that a rank starts by itself.
 MAX_WORKERS = 8
-#: Steps between questions to the other ranks whether one of them was told to stop.
+#: Steps between questions to the other ranks whether one of them was told to stop, where the answer makes a GPU wait.
 ASK_EVERY = 10
 #: Keys of a batch that a message names.
 _NAMED = 8
@@ -64,12 +64,13 @@ class Stopped(GeoshardsError):
 
 
 @contextmanager
-def _stop_signal() -> Iterator[list[int]]:
+def stop_signal(told: list[int] | None = None) -> Iterator[list[int]]:
     """A list that receives the number of SIGTERM or SIGINT; a second signal acts as usual.
 
-    Python lets the main thread alone handle signals: elsewhere, as in a worker of Ray Train, none is caught.
+    Python lets the main thread alone handle signals: elsewhere, as in a worker of Ray Train, none is caught, and it is
+    ``told`` that receives what another process was sent.
     """
-    caught: list[int] = []
+    caught: list[int] = [] if told is None else told
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
@@ -173,15 +174,15 @@ class Trainer:
             save_checkpoint(out / name, state)
         ranks.wait_for_all()
 
-    def run(self, out: Path) -> dict[str, Any]:
-        """Train to the end, to ``stop_after`` or to a signal; returns the summary."""
+    def run(self, out: Path, told: list[int] | None = None) -> dict[str, Any]:
+        """Train to the end, to ``stop_after`` or to a signal (:func:`stop_signal`); returns the summary."""
         settings, first = self.settings, ranks.is_first()
-        others = trackers(settings.log, out, _recorded(settings)) if first else []
+        others = trackers(settings.log, out, _recorded(settings), self.step > 0) if first else []
         metrics = Metrics(out / "metrics.jsonl" if first else None, self.step, others)
         progress = Progress(self.total, self.stream.samples_seen, self.quiet or not first)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
         self.model.train()
-        with _stop_signal() as caught:
+        with stop_signal(told) as caught:
             steps = None if settings.steps is None else settings.steps - self.step
             batches = self.stream.batches(steps=steps, until_epoch=settings.epochs)
             window: list[StepResult] = []
@@ -192,7 +193,7 @@ class Trainer:
                 if self.step % settings.log_every == 0 or self.finished or done == settings.stop_after:
                     self._log(window, metrics, progress, begin, begun)
                     window = []
-                if ranks.world() == 1 or self.step % ASK_EVERY == 0:
+                if ranks.world() == 1 or self.device.type == "cpu" or self.step % ASK_EVERY == 0:
                     stopped = ranks.any_rank(bool(caught), self.device)
                 ending = self.finished or stopped
                 due = self.step % settings.checkpoint_every == 0
@@ -231,7 +232,7 @@ class Trainer:
             last = micro == accumulate - 1
             with without_sync(self.model, last), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts = self.model(batch)
-                share = batch.weight / accumulate
+                share = self._share(batch)
                 (parts["loss"] * share).backward()
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + value.detach().float() * share
@@ -243,6 +244,15 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return result
+
+    def _share(self, batch: TileBatch) -> Tensor:
+        """What a micro-batch's losses count in its step: its samples in those of the step, times the processes.
+
+        Where the processes' samples are one batch, their losses are means over all of them already: what counts is the
+        share of them all, the same on every process.
+        """
+        share = torch.full((), batch.weight / self.settings.accumulate, device=self.device)
+        return ranks.mean_over_ranks(share) if self.plain_model.gather else share
 
     def _check(self, window: list[StepResult]) -> None:
         """Refuse values that are not finite, before anything is kept of them.
@@ -371,12 +381,16 @@ def _recorded(settings: TrainSettings) -> dict[str, Any]:
     return {key: value for key, value in mapping.items() if key not in ("data", "out", "resume")}
 
 
-def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool) -> dict[str, Any]:
-    """Run the task; returns the summary of the run, or of the dry run.
+def train(
+    task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool, told: list[int] | None = None
+) -> dict[str, Any]:
+    """Run the task; returns the summary of the run, or of the dry run. ``told`` is as in :func:`stop_signal`.
 
     Raises:
-        GeoshardsError: see :class:`Trainer`; ``out`` holds a checkpoint and ``resume`` is never.
+        GeoshardsError: see :class:`Trainer`; ``out`` holds a checkpoint and ``resume`` is never; a package that
+            ``log`` needs is missing.
     """
+    check_trackers(settings.log)
     device = ranks.pick_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -398,7 +412,7 @@ def train(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool
             out.mkdir(parents=True, exist_ok=True)
             (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False))
         ranks.wait_for_all()
-        summary = trainer.run(out)
+        summary = trainer.run(out, told)
         if ranks.is_first():
             (out / "summary.json").write_text(json.dumps(summary, indent=1))
         return summary

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError, GeoshardsError
 from trainers.engine.checkpoint import FILE_NAME
-from trainers.engine.loop import train
+from trainers.engine.loop import Stopped, stop_signal, train
+from trainers.engine.report import check_trackers
 from trainers.engine.settings import Task, TrainSettings
 from trainers.stream.datasets import parse_datasets
 
@@ -23,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: Times that a worker which died is started again, from the last checkpoint.
 RESTARTS = 3
+#: Seconds between looks at whether the job was told to stop.
+_LOOK = 0.2
 
 
 def in_ray_job() -> bool:
@@ -63,9 +69,12 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise ConfigError(f"a Ray job needs Ray Train ({error}); pip install 'ray[train]'") from None
+    check_trackers(settings.log)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     if not ray.is_initialized():
-        ray.init(runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=not quiet)
+        # Ray forwards what workers print; Ray Train would log the same lines beside it.
+        variables = {"PYTHONPATH": path, "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+        ray.init(runtime_env={"env_vars": variables}, log_to_driver=not quiet)
     resources = ray.cluster_resources()
     gpus = 0 if settings.device == "cpu" else int(resources.get("GPU", 0))
     workers = count_workers(settings, gpus, int(resources.get("CPU", 1)))
@@ -74,7 +83,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
         raise ConfigError(f"{out / FILE_NAME} exists; go on with resume=auto, or choose another out=…")
     job = {
         "task": task, "settings": replace(settings, out=str(out)), "root": _absolute(root), "out": str(out),
-        "quiet": quiet,
+        "quiet": quiet, "notice": (notice := _notice()),
     }  # fmt: skip
     trainer = TorchTrainer(
         _worker,
@@ -85,10 +94,13 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
         ),
     )
     try:
-        trainer.fit()
+        _fit(trainer, notice)
+        stopped = ray.get(notice.ended.remote())
     except Exception as error:  # whatever class Ray wraps a worker's error in; its text holds the reason
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise GeoshardsError(lines[-1] if lines else type(error).__name__) from error
+    if stopped:
+        raise Stopped(stopped)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return {**summary, "workers": workers, "gpus": gpus}
 
@@ -102,8 +114,88 @@ def _absolute(root: str) -> str:
     return ",".join(f"{path}:{weight}" for path, weight in zip(paths, data.weights, strict=True))
 
 
+def _notice() -> Any:
+    """A small actor by which the job tells its workers that it was sent a signal, and they that they have saved.
+
+    `ray job stop` signals the job's own process alone, and kills it and with it the workers soon after.
+    """
+    import ray
+
+    class Notice:  # pickled by value: a process without torch
+        def __init__(self) -> None:
+            self.signals: list[int] = []
+            self.message = ""
+
+        def send(self, number: int) -> None:
+            self.signals.append(number)
+
+        def sent(self) -> list[int]:
+            return self.signals
+
+        def end(self, message: str) -> None:
+            self.message = message
+
+        def ended(self) -> str:
+            return self.message
+
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Notice).remote()
+
+
+def _fit(trainer: Any, notice: Any) -> None:
+    """Run Ray Train's ``trainer`` in a thread, so that this one can hear signals and pass them on."""
+    failures: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001  # raised below, in the thread that called
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    with stop_signal() as caught:
+        thread.start()
+        sent = 0
+        while thread.is_alive():
+            for number in caught[sent:]:
+                notice.send.remote(number)
+            sent = len(caught)
+            thread.join(_LOOK)
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _hearing(notice: Any) -> Iterator[list[int]]:
+    """A list that receives the signals that the job was sent, while the block runs."""
+    import ray
+
+    told: list[int] = []
+    done = threading.Event()
+
+    def listen() -> None:
+        while not done.wait(_LOOK):
+            told.extend(ray.get(notice.sent.remote())[len(told) :])
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        done.set()
+        thread.join(5 * _LOOK)  # a look that hangs must not keep the worker
+
+
 def _worker(job: dict[str, Any]) -> None:
+    import ray.train
+
     settings: TrainSettings = job["settings"]
     # A worker that is started again goes on from the last checkpoint; that there was none before has been checked.
     resume = "auto" if settings.resume == "never" else settings.resume
-    train(job["task"], replace(settings, resume=resume), job["root"], Path(job["out"]), job["quiet"])
+    settings = replace(settings, resume=resume)
+    notice, first = job["notice"], ray.train.get_context().get_world_rank() == 0
+    with _hearing(notice) if first else nullcontext() as told:
+        try:
+            train(job["task"], settings, job["root"], Path(job["out"]), job["quiet"], told)
+        except Stopped as error:  # every worker returns: as a failure it would be started again
+            if first:
+                ray.get(notice.end.remote(str(error)))

@@ -46,14 +46,25 @@ class TensorBoard:
 
 
 class Wandb:
-    """The same numbers in a project of Weights & Biases."""
+    """The same numbers in a project of Weights & Biases; with ``resumed`` in the run that ``folder`` began there.
 
-    def __init__(self, project: str, folder: Path, config: dict[str, Any]) -> None:
+    Raises:
+        ConfigError: it cannot begin a run: nobody is logged in, or the service is out of reach.
+    """
+
+    def __init__(self, project: str, folder: Path, config: dict[str, Any], resumed: bool) -> None:
+        wandb = _wandb(project)
+        mark = folder / "wandb.id"
+        known = mark.read_text() if resumed and mark.exists() else None
+        options = {"project": project, "dir": str(folder), "name": folder.name, "config": config}
         try:
-            wandb = import_module("wandb")
-        except ImportError:
-            raise ConfigError(f"log.wandb={project} needs the package wandb: pip install wandb") from None
-        self._run = wandb.init(project=project, dir=str(folder), name=folder.name, config=config, resume="allow")
+            self._run = wandb.init(**options, id=known, resume="allow")
+        except wandb.Error as error:
+            raise ConfigError(
+                f"log.wandb={project}: {str(error).strip().splitlines()[0]}; run `wandb login`, or set "
+                "WANDB_MODE=offline to write files alone"
+            ) from None
+        mark.write_text(self._run.id)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""
@@ -64,19 +75,39 @@ class Wandb:
         self._run.finish()
 
 
-def trackers(settings: LogSettings, out: Path, config: dict[str, Any]) -> list[TensorBoard | Wandb]:
-    """What is written beside ``metrics.jsonl``.
+def _wandb(project: str) -> Any:
+    try:
+        package = import_module("wandb")
+    except ImportError:
+        package = None
+    if not hasattr(package, "init"):  # a folder of that name, which its runs leave, can be imported too
+        raise ConfigError(f"log.wandb={project} needs the package wandb: pip install wandb")
+    return package
+
+
+def check_trackers(settings: LogSettings) -> None:
+    """Refuse what :func:`trackers` could not open, before anything is read or written.
 
     Raises:
         ConfigError: a package that is asked for is missing.
     """
+    if settings.tensorboard and not find_spec("tensorboard"):
+        raise ConfigError("log.tensorboard=true needs the package tensorboard: pip install tensorboard")
+    if settings.wandb:
+        _wandb(settings.wandb)
+
+
+def trackers(settings: LogSettings, out: Path, config: dict[str, Any], resumed: bool) -> list[TensorBoard | Wandb]:
+    """What is written beside ``metrics.jsonl``; :func:`check_trackers` has said that it can be.
+
+    Raises:
+        ConfigError: a service refuses.
+    """
     found: list[TensorBoard | Wandb] = []
     if settings.tensorboard or (settings.tensorboard is None and find_spec("tensorboard")):
-        if not find_spec("tensorboard"):
-            raise ConfigError("log.tensorboard=true needs the package tensorboard: pip install tensorboard")
         found.append(TensorBoard(out / "tensorboard"))
     if settings.wandb:
-        found.append(Wandb(settings.wandb, out, config))
+        found.append(Wandb(settings.wandb, out, config, resumed))
     return found
 
 

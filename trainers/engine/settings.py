@@ -134,7 +134,9 @@ class Task:
     settings: type[TrainSettings]
     presets: Mapping[str, Mapping[str, Any]]  # settings by model=
     default_select: str  # samples that the model can use
-    build: Callable[[Any], nn.Module]  # settings to a model whose forward maps a batch to {"loss": …, parts}
+    #: Settings to a model whose forward maps a batch to {"loss": …, parts}, and whose ``gather`` says whether the mean
+    #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch.
+    build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
     #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.
     evaluate: Callable[[Any, Any, Sequence[str], Any], Report | None] | None = None

@@ -104,13 +104,17 @@ class CoordinateQueue(nn.Module):
 
 
 class Gair(nn.Module):
-    """The model. ``forward`` gives ``loss`` and the unweighted ``incl``, ``secl``, each a scalar."""
+    """The model. ``forward`` gives ``loss`` and the unweighted ``incl``, ``secl``, each a scalar.
+
+    ``gather``: whether the ranks' samples are one batch; then the mean of a loss over the ranks is that batch's loss.
+    """
 
     def __init__(self, settings: GairSettings, variant: str = "ours", loss: GairLoss | None = None) -> None:
         super().__init__()
         s, v = settings, VARIANTS[variant]
         self.settings, self.weights = s, loss or GairLoss()
         given = self.weights
+        self.gather = given.gather
         self.incl_radius = v.incl_radius if given.incl_radius is None else given.incl_radius
         self.secl_radius = v.secl_radius if given.secl_radius is None else given.secl_radius
         self.rs_norm, self.sv_norm = image_norm(len(s.bands)), PixelNorm(*PHOTO)
@@ -162,10 +166,9 @@ class Gair(nn.Module):
         return {"loss": total, **parts}
 
     def _incl(self, photo: Tensor, place: Tensor, lonlat: Tensor, valid: Tensor) -> Tensor:
-        gather = self.weights.gather
-        others = gather_plain(lonlat) if gather else lonlat
+        others = gather_plain(lonlat) if self.gather else lonlat
         near = great_circle(lonlat, others) < self.incl_radius
-        return info_nce(photo, place, valid, self.settings.temperature, near, gather)
+        return info_nce(photo, place, valid, self.settings.temperature, near, self.gather)
 
     def _secl(self, photo: Tensor, place: Tensor, lonlat: Tensor, valid: Tensor) -> Tensor:
         """Photo to location and image to location, against the queue, which is encoded anew each step."""
@@ -175,5 +178,6 @@ class Gair(nn.Module):
         encoded = self.location(torch.cat((lonlat, queued)))
         own, negatives = encoded[:count], encoded[count:]
         allowed = self.queue.valid()[None] & (great_circle(lonlat, queued) >= self.secl_radius)
-        terms = [queue_nce(a, own, valid, negatives, allowed, self.settings.temperature) for a in (photo, place)]
+        temperature, gather = self.settings.temperature, self.gather
+        terms = [queue_nce(a, own, valid, negatives, allowed, temperature, gather) for a in (photo, place)]
         return (terms[0] + terms[1]) / 2

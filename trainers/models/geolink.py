@@ -71,7 +71,10 @@ def osm_encoder(settings: GeoLinkSettings, rules: Choices) -> nn.Module:
 
 
 class GeoLink(nn.Module):
-    """The model. ``forward`` gives ``loss`` and the unweighted ``rec``, ``cont``, ``cst``, each a scalar."""
+    """The model. ``forward`` gives ``loss`` and the unweighted ``rec``, ``cont``, ``cst``, each a scalar.
+
+    ``gather``: whether the ranks' samples are one batch; then the mean of a loss over the ranks is that batch's loss.
+    """
 
     def __init__(self, settings: GeoLinkSettings, variant: str = "ours", loss: GeoLinkLoss | None = None) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class GeoLink(nn.Module):
         """L_rec: the pixels of hidden patches."""
         predicted = self.decoder(image.token, image.patches, image.mask)
         hidden = gather_patches(patchify(batch.rs, self.settings.vit.patch), image.mask.hidden)
-        return reconstruction_loss(predicted, self.norm.patches(hidden), valid)
+        return reconstruction_loss(predicted, self.norm.patches(hidden), valid, self.gather)
 
     def graph_losses(self, image: ImageState, batch: TileBatch, valid: Tensor) -> dict[str, Tensor]:
         """``cont`` and ``cst``, those that have a weight: all that the objects add to a masked autoencoder."""

@@ -76,17 +76,20 @@ def info_nce(
     return (mean_over_ranks if gather else masked_mean)((forward + backward) / 2, valid)
 
 
-def queue_nce(a: Tensor, positive: Tensor, valid: Tensor, queue: Tensor, allowed: Tensor, temperature: float) -> Tensor:
+def queue_nce(
+    a: Tensor, positive: Tensor, valid: Tensor, queue: Tensor, allowed: Tensor, temperature: float, gather: bool = False
+) -> Tensor:
     """InfoNCE of rows a [N,D] to their positives [N,D] against a queue [K,D]; ``allowed`` bool[N,K] negatives.
 
-    specs/gair.md section 4, SECL. Without negatives the loss is 0.
+    specs/gair.md section 4, SECL. Without negatives the loss is 0. With ``gather`` the mean is that of
+    :func:`mean_over_ranks`.
     """
     a, positive = normalise(blank(a, valid)), normalise(blank(positive, valid))
     own = (a * positive).sum(-1, keepdim=True)
     logits = torch.cat((own, a @ normalise(queue).T), 1) / temperature
     allowed = torch.cat((torch.ones_like(allowed[:, :1]), allowed), 1)
     first = torch.zeros(len(a), dtype=torch.long, device=a.device)
-    return mean_over_ranks(_cross_entropy(logits, first, allowed, valid), valid)
+    return (mean_over_ranks if gather else masked_mean)(_cross_entropy(logits, first, allowed, valid), valid)
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:
