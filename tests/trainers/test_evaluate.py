@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.trainers.batches import GAIR as GAIR_SETTINGS
 from tests.trainers.batches import GEOLINK, PLAIN
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main
+from trainers.engine.settings import Task
+from trainers.engine.tasks import GAIR
 from trainers.engine.tasks import GEOLINK as TASK
+from trainers.evaluate.gair import _distances, _losses
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, r2, retrieval, transfer
 from trainers.evaluate.report import principal
+from trainers.models.gair import Gair, GairLoss
 from trainers.models.geolink import GeoLink
+from trainers.models.losses import great_circle
 from trainers.stream.stream import GeoStream
 from trainers.stream.synthetic import CLASSES, SyntheticSettings, write_dataset
 
@@ -27,6 +33,12 @@ def with_val(tmp_path_factory: pytest.TempPathFactory) -> Path:
     splits = ("train", "train", "train", "val")
     settings = SyntheticSettings(samples=96, size=48, splits=splits, photos=0)
     return write_dataset(tmp_path_factory.mktemp("val") / "d", settings)
+
+
+@pytest.fixture(scope="module")
+def with_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = SyntheticSettings(samples=96, size=48, splits=("train", "train", "train", "val"), photos=2)
+    return write_dataset(tmp_path_factory.mktemp("photos") / "d", settings)
 
 
 def test_labels_equal_those_read_object_by_object(with_val: Path) -> None:
@@ -114,9 +126,59 @@ def test_a_run_reports_on_the_validation_split_and_keeps_the_best(with_val: Path
     assert [m["step"] for m in metrics if "val/loss" in m] == [3, 6]
 
 
-def test_evaluation_leaves_training_as_it_was(with_val: Path, tmp_path: Path) -> None:
-    words = [f"data={with_val}", "model=tiny", "batch_size=16", "steps=4", "log.tensorboard=false", "--quiet"]
-    assert main(TASK, [*words, f"out={tmp_path}/with", "eval.every=1"]) == 0
-    assert main(TASK, [*words, f"out={tmp_path}/without", "eval.every=0"]) == 0
+def test_gair_reports_on_the_validation_split_and_keeps_the_best(with_photos: Path, tmp_path: Path) -> None:
+    words = [f"data={with_photos}", f"out={tmp_path}/r", "model=tiny", "batch_size=16", "steps=4", "eval.every=2"]
+    assert main(GAIR, [*words, "log.tensorboard=false", "--quiet"]) == 0
+    rows = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert [row["step"] for row in rows] == [2, 4]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["incl"] + row["secl"])
+        assert row["chance_r@5"] == row["location_chance_r@5"] == pytest.approx(5 * row["chance_r@1"])
+        assert row["median_km"] >= 0
+        assert 0 < row["chance_median_km"] < 20_000
+    assert load_checkpoint(tmp_path / "r" / "best.pt")["evaluation"]["best"] == min(row["loss"] for row in rows)
+    shown = (tmp_path / "r" / "evaluation.html").read_text().count("<circle")
+    assert shown == round(1 / rows[0]["chance_r@1"]) > 16
+
+
+def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    photo, place, location = (torch.randn(11, 8, generator=generator) for _ in range(3))
+    lonlat = torch.rand(11, 2, generator=generator).double() * 0.01  # a square of some 1.1 km
+    model = Gair(GAIR_SETTINGS, "ours", GairLoss(2.0, 3.0))
+    model.incl_radius, model.secl_radius = 150.0, 400.0
+    found = _losses(model, photo, place, location, lonlat, batch=4)
+    apart = great_circle(lonlat, lonlat)
+
+    def loss(a: torch.Tensor, b: torch.Tensor, i: int, others: list[int], radius: float) -> float:
+        kept = [i, *(j for j in others if j != i and apart[i, j] >= radius)]
+        logits = torch.cosine_similarity(a[i][None], b[kept]) / model.settings.temperature
+        return float(-torch.log_softmax(logits, 0)[0])
+
+    def batch(i: int) -> list[int]:
+        return list(range(i // 4 * 4, min(11, i // 4 * 4 + 4)))
+
+    incl = [(loss(photo, place, i, batch(i), 150) + loss(place, photo, i, batch(i), 150)) / 2 for i in range(11)]
+    every = list(range(11))
+    secl = [(loss(photo, location, i, every, 400) + loss(place, location, i, every, 400)) / 2 for i in range(11)]
+    assert found["incl"] == pytest.approx(sum(incl) / 11, rel=1e-5)
+    assert found["secl"] == pytest.approx(sum(secl) / 11, rel=1e-5)
+    assert found["loss"] == pytest.approx(2 * found["incl"] + 3 * found["secl"], rel=1e-6)
+
+
+def test_the_distance_of_a_photo_is_to_the_place_that_it_names() -> None:
+    lonlat = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]]).double()
+    east = 111.195  # kilometres a degree of the equator
+    right = _distances(torch.eye(3), torch.eye(3), lonlat)
+    assert right == {"median_km": 0.0, "chance_median_km": pytest.approx(3 * east, rel=1e-3)}
+    wrong = _distances(torch.eye(3), torch.eye(3)[[1, 0, 2]], lonlat)  # the first two are taken for each other
+    assert wrong["median_km"] == pytest.approx(east, rel=1e-3)
+
+
+@pytest.mark.parametrize("task", [TASK, GAIR], ids=["geolink", "gair"])
+def test_evaluation_leaves_training_as_it_was(task: Task, with_photos: Path, tmp_path: Path) -> None:
+    words = [f"data={with_photos}", "model=tiny", "batch_size=16", "steps=4", "log.tensorboard=false", "--quiet"]
+    assert main(task, [*words, f"out={tmp_path}/with", "eval.every=1"]) == 0
+    assert main(task, [*words, f"out={tmp_path}/without", "eval.every=0"]) == 0
     a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("with", "without"))
     assert all(torch.equal(a[k], b[k]) for k in a)

@@ -293,13 +293,12 @@ class Trainer:
 
     def _evaluation_due(self, checkpoint: bool) -> bool:
         every = self.settings.eval.every
-        if self.task.evaluate is None or every == 0:
+        if every == 0:
             return False
         return checkpoint if every is None else self.step % every == 0 or self.finished
 
     def _evaluate(self, out: Path, metrics: Metrics) -> None:
         """Measure the model on the validation split; the best by its loss is kept beside the last."""
-        assert self.task.evaluate is not None
         with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
         if report is None:

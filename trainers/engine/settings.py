@@ -55,7 +55,7 @@ class EvalSettings:
     """Evaluation on the geographic validation split while training."""
 
     every: int | None = None  # steps between evaluations; none: at checkpoints and at the end; 0: never
-    samples: int = 512  # most samples of the split, spread evenly over it
+    samples: int = 512  # most samples of the split, a fixed choice
     batch_size: int = 64  # samples a forward pass
     split: str = "val"  # samples on which is measured
     train_samples: int = 1024  # most training samples that the neighbours and the linear probe learn from
@@ -139,7 +139,7 @@ class Task:
     build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
     #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.
-    evaluate: Callable[[Any, Any, Sequence[str], Any], Report | None] | None = None
+    evaluate: Callable[[Any, Any, Sequence[str], Any], Report | None]
 
 
 def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic: str) -> TrainSettings:

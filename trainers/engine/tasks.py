@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from trainers.engine.settings import Task, TrainSettings
+from trainers.evaluate.gair import evaluate_gair
 from trainers.evaluate.geolink import evaluate_geolink
 from trainers.models.gair import Gair, GairLoss, GairSettings
 from trainers.models.geolink import GeoLink, GeoLinkLoss, GeoLinkSettings
@@ -98,4 +99,5 @@ GEOLINK = Task(
 GAIR = Task(
     "gair", "Train GAIR: images, the street-view photos taken in them, and where.",
     GairTraining, GAIR_PRESETS, "n_rs > 0 AND n_streetview > 0", _build_gair, _view_gair,
+    evaluate_gair,
 )  # fmt: skip

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from schemas.errors import DatasetError
 from trainers.evaluate.labels import TASKS, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
 from trainers.evaluate.report import EvaluationReport
+from trainers.evaluate.split import open_split
 from trainers.models.geolink import GeoLink
-from trainers.stream.augment import AugmentSettings
-from trainers.stream.order import Place
-from trainers.stream.stream import GeoStream, StreamSettings
+from trainers.stream.stream import GeoStream
 
 if TYPE_CHECKING:
     from trainers.engine.tasks import GeoLinkTraining
 
 #: Fewest labelled samples, on each side, for which a probe says something.
 LEAST = 8
+_NOTE = (
+    "cst beside cst_zero and cst_mean: what predicting 0, or the mean, would give. r@k: image and objects, beside "
+    "chance. Probes of the frozen image encoder beside the majority class."
+)
 
 
 def evaluate_geolink(
@@ -32,35 +34,20 @@ def evaluate_geolink(
     The losses are those of training, masks by the slots' seeds included, so that two evaluations compare. Everything
     else sees whole images and whole graphs. Every process computes the same.
     """
-    held = _stream(settings, roots, settings.eval.split, settings.eval.samples)
+    view = GeoLink.view(settings.arch, settings.fidelity)
+    held = open_split(settings, roots, view, "n_rs > 0", settings.eval.split, settings.eval.samples)
     if held is None:
         return None
     gather, model.gather = model.gather, False
     legend = Legend.of(roots)
     try:
         losses, test = _losses(model, held, device), _features(model, held, legend, device)
-        seen = _stream(settings, roots, "train", settings.eval.train_samples)
+        seen = open_split(settings, roots, view, "n_rs > 0", "train", settings.eval.train_samples)
         train = _features(model, seen, legend, device) if seen is not None else None
     finally:
         model.gather = gather
     scores = losses | _retrieve(test) | (_probes(train, test) if train is not None else {})
-    return EvaluationReport(scores, test["image"], test["land_use"], TASKS["land_use"])
-
-
-def _stream(settings: GeoLinkTraining, roots: Sequence[str], split: str, limit: int) -> GeoStream | None:
-    reading = StreamSettings(
-        select=settings.stream.select, split=split, limit=limit, shuffle="none", workers=0, tags=settings.stream.tags,
-        tag_weight=settings.stream.tag_weight, key_counts=settings.stream.key_counts,
-        augment=AugmentSettings(enabled=False),
-    )  # fmt: skip
-    try:
-        return GeoStream(
-            list(roots), GeoLink.view(settings.arch, settings.fidelity), batch_size=settings.eval.batch_size,
-            settings=reading, default_select="n_rs > 0", place=Place(rank=0, world=1, workers=0),
-            tag_weight=settings.fidelity,
-        )  # fmt: skip
-    except DatasetError:  # the training split of the same data has been opened: what fails here is an empty split
-        return None
+    return EvaluationReport(scores, test["image"], test["land_use"], TASKS["land_use"], _NOTE)
 
 
 @torch.no_grad()

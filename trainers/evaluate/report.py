@@ -16,6 +16,11 @@ JSON_NAME, HTML_NAME = "evaluation.json", "evaluation.html"
 #: Colours of classes, unlabelled last (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#999999")
 _SIDE = 480
+#: Scores of the one line.
+_SHOWN = (
+    "loss", "rec", "cont", "cst", "cst_zero", "cst_mean", "incl", "secl", "r@1", "chance_r@1", "location_r@1",
+    "median_km", "chance_median_km", "land_use_linear",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class EvaluationReport:
     features: Tensor  # f32 [N,D]
     classes: Tensor  # i64 [N], -1: unlabelled
     names: tuple[str, ...]  # of the classes
+    note: str  # what the scores mean
 
     def scalars(self) -> dict[str, float]:
         """All scores by name."""
@@ -33,8 +39,7 @@ class EvaluationReport:
 
     def line(self, step: int) -> str:
         """The scores that matter, in one line."""
-        wanted = ("loss", "rec", "cont", "cst", "cst_zero", "cst_mean", "r@1", "chance_r@1", "land_use_linear")
-        parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in wanted if name in self.scores)
+        parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in _SHOWN if name in self.scores)
         return f"validation at step {step}  {parts}"
 
     def write(self, out: Path, step: int) -> None:
@@ -64,9 +69,8 @@ class EvaluationReport:
             "td,th{border:1px solid #ccc;padding:.2em .5em;text-align:right;white-space:nowrap}</style>"
             "<h1>Evaluation on the validation split</h1>"
             f"<table><tr>{head}</tr>{body}</table>"
-            "<p>cst beside cst_zero and cst_mean: what predicting 0, or the mean, would give. r@k beside chance. "
-            "Probes of the frozen image encoder beside the majority class.</p>"
-            f"<h2>Image features, two principal axes</h2><p>{keys}</p>{self._plot()}"
+            f"<p>{html.escape(self.note)}</p>"
+            f"<h2>Features, two principal axes</h2><p>{keys}</p>{self._plot()}"
         )
 
     def _plot(self) -> str:
