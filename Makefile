@@ -47,7 +47,7 @@ demo: $(VENV)/.pipeline ## write the demo town's own files into data/town
 	$(BIN)/geoshards demo data/town
 
 test: $(VENV)/.dev ## run all tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

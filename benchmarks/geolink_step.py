@@ -43,7 +43,9 @@ from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: 
 OBJECTS, TAGS, DISTINCT = 29, 3, 2_750
 #: By name: `tiny` is the preset for a CPU, the others are the named ViTs with the release's widths.
 MODELS: dict[str, GeoLinkSettings] = {
-    "tiny": GeoLinkSettings(vit=ViTSettings(96, 16, 96, 3, 3), tag_width=64, osm_dim=32, fusion_dim=64, fusion_heads=4),
+    "tiny": GeoLinkSettings(
+        vit=ViTSettings(96, 16, 96, 3, 3), tag_width=64, osm_dim=32, fusion_dim=64, fusion_heads=4, fusion_dropout=0.0
+    ),
     "small": GeoLinkSettings(vit=SIZES["small"]),
     "large": GeoLinkSettings(vit=SIZES["large"]),
 }
