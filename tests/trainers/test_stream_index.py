@@ -158,14 +158,14 @@ def test_samples_and_index_of_different_builds_are_refused(dataset: Path, tmp_pa
             load_index(str(other), "n_polygon > 2")
 
 
-@pytest.mark.parametrize("harm", ["cut", "empty", "header", "length"])
+@pytest.mark.parametrize("harm", ["cut", "empty", "zeros", "header", "length"])
 def test_a_damaged_index_is_named(dataset: Path, tmp_path: Path, harm: str) -> None:
     other = tmp_path / "other"
     shutil.copytree(dataset, other)
     file = other / index_file(0)
     data = file.read_bytes()
     changed = {
-        "cut": data[: len(data) // 2], "empty": b"\0" * 8, "header": data[:8] + b"[" + data[9:],
+        "cut": data[: len(data) // 2], "empty": b"", "zeros": b"\0" * 8, "header": data[:8] + b"[" + data[9:],
         "length": data.replace(b'"lonlat":{"dtype":"F64"', b'"lonlat":{"dtype":"F32"'),
     }  # fmt: skip
     assert changed[harm] != data

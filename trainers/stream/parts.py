@@ -6,6 +6,7 @@ In: files of ``catalog/index``. Out: columns and entries of chosen rows. Rows ar
 from __future__ import annotations
 
 import mmap
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geometry.packed import ranges
+from schemas.errors import DatasetError
 from schemas.index import IndexPart
 
 Ints = NDArray[np.int64]
@@ -78,6 +80,8 @@ class Parts:
         parts = state.get("parts") or []
         for name in self.files:
             with open(name, "rb") as file:
+                if not os.fstat(file.fileno()).st_size:
+                    raise DatasetError(f"{name} is empty; build the dataset again")
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             parts.append(IndexPart.from_buffer(self._maps[-1], name))
         self._number(parts)

@@ -1,0 +1,92 @@
+"""Promises of the flat index of a catalog file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.catalog import SAMPLES
+from schemas.errors import DatasetError
+from schemas.index import SPLIT_CODES, IndexPart, index_file, key_hashes
+
+MEMBERS = ("json", "osm.png", "osm.safetensors", "rs.jpg", "rs.npy", "sv.0.jpg", "sv.12.jpg")
+NUMBERS = st.integers(0, 1 << 40)
+DEGREES = st.floats(-180, 180)
+
+
+@st.composite
+def rows(draw: Any) -> list[dict[str, Any]]:
+    """Rows of the samples table, by shard, of any number, with any members."""
+    keys = draw(st.lists(st.text("abcXYZ019_-", min_size=1, max_size=80), max_size=12, unique=True))
+    shards = sorted(draw(st.lists(st.integers(0, 9), min_size=len(keys), max_size=len(keys))))
+    return [
+        {
+            "key": key, "shard": f"part-{shard:07d}.tar", "split": draw(st.sampled_from(SPLIT_CODES)),
+            "members": [
+                {"name": n, "offset": draw(NUMBERS), "size": draw(NUMBERS)}
+                for n in draw(st.lists(st.sampled_from(MEMBERS), unique=True))
+            ],
+            "lon": draw(DEGREES), "lat": draw(DEGREES), "gsd_x": draw(DEGREES), "gsd_y": draw(DEGREES),
+            "bbox": {side: draw(DEGREES) for side in ("xmin", "ymin", "xmax", "ymax")},
+        }
+        for key, shard in zip(keys, shards, strict=True)
+    ]  # fmt: skip
+
+
+def table(held: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(held, SAMPLES)
+
+
+@given(rows(), st.integers(0, 5))
+def test_an_index_holds_what_the_samples_table_holds(held: list[dict[str, Any]], cut: int) -> None:
+    samples = table(held)
+    # A table of several chunks, the first of which begins in the middle of a buffer, is the same table.
+    samples = pa.concat_tables([samples.slice(0, cut), samples.slice(cut)])
+    part = IndexPart.from_buffer(IndexPart.of(samples).to_bytes(), "here")
+    assert len(part) == len(held)
+    a = part.arrays
+    np.testing.assert_array_equal(a["key_hash"], key_hashes(r["key"] for r in held))
+    for i, row in enumerate(held):
+        key = a["key_bytes"][a["key_offsets"][i] : a["key_offsets"][i + 1]].tobytes().decode()
+        own = slice(a["member_offsets"][i], a["member_offsets"][i + 1])
+        members = zip(part.layouts[a["layout"][i]], a["member_start"][own], a["member_size"][own], strict=True)
+        assert (key, part.shards[a["shard"][i]], SPLIT_CODES[a["split"][i]]) == (row["key"], row["shard"], row["split"])
+        assert [{"name": n, "offset": s, "size": z} for n, s, z in members] == row["members"]
+        assert a["lonlat"][i].tolist() == [row["lon"], row["lat"]]
+        assert a["gsd"][i].tolist() == [row["gsd_x"], row["gsd_y"]]
+        assert a["bbox"][i].tolist() == list(row["bbox"].values())
+
+
+@given(rows())
+def test_equal_rows_give_equal_bytes_and_stock_safetensors_reads_them(held: list[dict[str, Any]]) -> None:
+    data = IndexPart.of(table(held)).to_bytes()
+    assert all(IndexPart.of(table(held)).to_bytes() == data for _ in range(3))
+    stock = safetensors.numpy.load(data)
+    mine = IndexPart.from_buffer(data, "here").arrays
+    assert stock.keys() == mine.keys()
+    assert all(np.array_equal(stock[name], mine[name]) and stock[name].dtype == mine[name].dtype for name in stock)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("shard", "../part-0000000.tar", "names the shard"), ("split", "hidden", "'hidden' is none of train"),
+        ("members", [{"name": "rs.exe", "offset": 0, "size": 0}], "names the member 'rs.exe'"),
+    ],
+)  # fmt: skip
+def test_names_that_no_dataset_has_are_refused(column: str, value: object, message: str) -> None:
+    row = {"key": "a", "shard": "part-0000000.tar", "split": "train", "members": [], "lon": 0, "lat": 0, "gsd_x": 1,
+           "gsd_y": 1, "bbox": dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 0)}  # fmt: skip
+    IndexPart.of(table([row]))
+    with pytest.raises(DatasetError, match=message):
+        IndexPart.of(table([row | {column: value}]))
+
+
+def test_the_file_stands_beside_its_samples() -> None:
+    assert index_file(3) == "catalog/index/part-00003.safetensors"
