@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,31 +84,45 @@ def _launch(count: int, *words: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def _on_ranks(count: int, name: str, *words: str) -> None:
-    _launch(count, f"trainers/{name}.py", "model=tiny", "--quiet", *words)
+_FOUR_STEPS = ["batch_size=8", "steps=4", "eval.every=0", "log.tensorboard=false", "optim.lr=1e-4"]
+_FOUR_STEPS += ["stream.augment.enabled=false"]
+#: Words of GAIR on two processes that are like those on one beside them.
+_ALIKE = {
+    "apart": (["loss.gather=false", "loss.secl=0", "optim.clip=0"], ["accumulate=2"]),
+    "together": (["loss.gather=true"], []),
+}
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)], ids=["two-one", "one-two"])
+@pytest.fixture(scope="module")
+def on_two_ranks(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made: `two-one-ddp`, the first half of a run; `one-two-ddp`, the second half of one that a
+    process alone began; the same of fsdp; and GAIR's runs."""
+    folder = tmp_path_factory.mktemp("two")
+    assert run(GEOLINK, dataset, folder / "one-two", *_FOUR_STEPS, "stop_after=2") == 0
+    runs: list[tuple[str, list[str]]] = []
+    for parallel in ("ddp", "fsdp"):
+        shutil.copytree(folder / "one-two", folder / f"one-two-{parallel}")
+        for name, more in (("two-one", "stop_after=2"), ("one-two", "resume=auto")):
+            runs.append(("geolink", [f"out={folder}/{name}-{parallel}", f"parallel={parallel}", *_FOUR_STEPS, more]))
+    runs += [("gair", [f"out={folder}/{name}", "steps=4", "batch_size=8", *two]) for name, (two, _) in _ALIKE.items()]
+    common = [f"data={dataset}", "model=tiny", "--quiet"]
+    _launch(2, "-m", "tests.trainers.several", json.dumps([(name, common + words) for name, words in runs]))
+    return folder
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["two-one", "one-two"])
 def test_another_number_of_processes_goes_on(
-    dataset: Path, tmp_path: Path, parallel: str, first: int, then: int
+    dataset: Path, on_two_ranks: Path, tmp_path: Path, name: str, parallel: str
 ) -> None:
     """Two processes, then one, or the reverse: as one from the start; masks and order follow the position alone."""
-    words = ["batch_size=8", "steps=4", "eval.every=0", "log.tensorboard=false", "optim.lr=1e-4"]
-    words += ["stream.augment.enabled=false"]
-    mixed = tmp_path / "mixed"
-
-    def train(count: int, *more: str) -> None:
-        if count == 1:
-            assert run(GEOLINK, dataset, mixed, *words, *more) == 0
-        else:
-            _on_ranks(count, "geolink", f"data={dataset}", f"out={mixed}", *words, *more, f"parallel={parallel}")
-
-    train(first, "stop_after=2")
-    half = load_checkpoint(mixed / "checkpoint.pt")
+    mixed = on_two_ranks / f"{name}-{parallel}"
+    half = load_checkpoint((mixed if name == "two-one" else on_two_ranks / "one-two") / "checkpoint.pt")
     assert half["step"] == 2
-    train(then, "resume=auto")
-    assert run(GEOLINK, dataset, tmp_path / "one", *words) == 0
+    if name == "two-one":
+        assert run(GEOLINK, dataset, mixed, *_FOUR_STEPS, "resume=auto") == 0
+    assert load_checkpoint(mixed / "checkpoint.pt")["step"] == 4
+    assert run(GEOLINK, dataset, tmp_path / "one", *_FOUR_STEPS) == 0
     a, b = parameters(tmp_path / "one"), parameters(mixed)
     assert a.keys() == b.keys()
     assert all(torch.allclose(a[k], b[k], atol=3e-4) for k in a)
@@ -426,16 +441,12 @@ def test_the_script_runs_from_anywhere(dataset: Path, tmp_path: Path) -> None:
     assert {row["stage"] for row in summary["stages"]} == {"load", "wait", "train", "steps"}
 
 
-@pytest.mark.parametrize(
-    ("alone", "extra"),
-    [(["accumulate=2"], ["loss.gather=false", "loss.secl=0", "optim.clip=0"]), ([], ["loss.gather=true"])],
-)
-def test_two_ranks_train_as_one(dataset: Path, tmp_path: Path, alone: list[str], extra: list[str]) -> None:
+@pytest.mark.parametrize("name", _ALIKE)
+def test_two_ranks_train_as_one(dataset: Path, on_two_ranks: Path, tmp_path: Path, name: str) -> None:
     """Without gathering, ranks are micro-batches; with it, they are one large batch."""
-    words = ["steps=4", *extra]
-    _on_ranks(2, "gair", f"data={dataset}", f"out={tmp_path}/two", "batch_size=8", *words)
-    assert run(GAIR, dataset, tmp_path / "one", *alone, *words) == 0
-    a, b = parameters(tmp_path / "one"), parameters(tmp_path / "two")
+    two, alone = _ALIKE[name]
+    assert run(GAIR, dataset, tmp_path / "one", "steps=4", *two, *alone) == 0
+    a, b = parameters(tmp_path / "one"), parameters(on_two_ranks / name)
     for state in (a, b):  # ranks push their places in another order
         state["queue.places"] = state["queue.places"].sort(0).values
     assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
