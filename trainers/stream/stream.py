@@ -6,6 +6,7 @@ only what was handed out counts as consumed.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -104,6 +105,7 @@ GRACE = 15
 
 
 def _start_worker(_worker: int, environment: Mapping[str, str]) -> None:
+    gc.freeze()  # a collection would write to, and so copy, all pages that are shared with the fork server: 33 MB
     os.environ.update(environment)  # a fork server has that of its own start, perhaps without a store's credentials
     torch.set_num_threads(1)  # a loader process decodes; it must not compete with the training threads
     # Signals go to the whole group: the trainer finishes its step and saves while its loader processes live on.
