@@ -1,0 +1,28 @@
+"""Runs of the trainers one after another in one group of processes: starting a process takes longer than they do.
+
+``python -m tests.trainers.several RUNS``; RUNS is a JSON list of [trainer, words of its command line].
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from trainers.engine import ranks
+from trainers.engine.cli import main as train
+from trainers.engine.tasks import GAIR, GEOLINK
+
+
+def main(runs: str) -> int:
+    """Exit status: that of the first run that failed."""
+    with ranks.process_group(torch.device("cpu")):
+        for trainer, words in json.loads(runs):
+            if status := train({"geolink": GEOLINK, "gair": GAIR}[trainer], words):
+                return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
