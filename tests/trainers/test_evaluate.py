@@ -141,12 +141,13 @@ def test_gair_reports_on_the_validation_split_and_keeps_the_best(with_photos: Pa
     assert shown == round(1 / rows[0]["chance_r@1"]) > 16
 
 
-def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes() -> None:
+@pytest.mark.parametrize(("near", "far"), [(150.0, 400.0), (0.0, 0.0)])
+def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes(near: float, far: float) -> None:
     generator = torch.Generator().manual_seed(0)
     photo, place, location = (torch.randn(11, 8, generator=generator) for _ in range(3))
     lonlat = torch.rand(11, 2, generator=generator).double() * 0.01  # a square of some 1.1 km
     model = Gair(GAIR_SETTINGS, "ours", GairLoss(2.0, 3.0))
-    model.incl_radius, model.secl_radius = 150.0, 400.0
+    model.incl_radius, model.secl_radius = near, far
     found = _losses(model, photo, place, location, lonlat, batch=4)
     apart = great_circle(lonlat, lonlat)
 
@@ -158,9 +159,9 @@ def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes() -> None:
     def batch(i: int) -> list[int]:
         return list(range(i // 4 * 4, min(11, i // 4 * 4 + 4)))
 
-    incl = [(loss(photo, place, i, batch(i), 150) + loss(place, photo, i, batch(i), 150)) / 2 for i in range(11)]
+    incl = [(loss(photo, place, i, batch(i), near) + loss(place, photo, i, batch(i), near)) / 2 for i in range(11)]
     every = list(range(11))
-    secl = [(loss(photo, location, i, every, 400) + loss(place, location, i, every, 400)) / 2 for i in range(11)]
+    secl = [(loss(photo, location, i, every, far) + loss(place, location, i, every, far)) / 2 for i in range(11)]
     assert found["incl"] == pytest.approx(sum(incl) / 11, rel=1e-5)
     assert found["secl"] == pytest.approx(sum(secl) / 11, rel=1e-5)
     assert found["loss"] == pytest.approx(2 * found["incl"] + 3 * found["secl"], rel=1e-6)

@@ -90,6 +90,8 @@ def test_a_catalog_of_several_files_is_one_index(dataset: Path, tmp_path: Path, 
     for name in ("keys", "rows"):
         np.testing.assert_array_equal(getattr(whole, name)(), getattr(parted, name)())
     some = np.random.default_rng(0).permutation(len(whole))[:20]
+    rows = parted.rows(some)
+    assert parted.parts.key_column(rows).to_pylist() == parted.parts.keys(rows)
     for name in ("shard", "lonlat", "bbox", "gsd"):
         np.testing.assert_array_equal(whole.column(name, some), parted.column(name, some))
     a, b = whole.entries(some), parted.entries(some)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import ranges
@@ -134,6 +135,14 @@ class Parts:
             for i, key in zip(own.tolist(), held, strict=True):
                 found[i] = key
         return found
+
+    def key_column(self, rows: Ints) -> pa.ChunkedArray:
+        """Keys of the rows as Arrow has them: for millions, which a list of them would not suit."""
+        held = []
+        for part in self._parts:
+            buffers = (pa.py_buffer(part.arrays[name]) for name in ("key_offsets", "key_bytes"))
+            held.append(pa.Array.from_buffers(pa.large_binary(), len(part), [None, *buffers]))
+        return pa.chunked_array(held, pa.large_binary()).take(pa.array(rows))
 
     def entries(self, rows: Ints) -> Entries:
         """Where the members of the rows lie."""

@@ -136,8 +136,8 @@ class Pool:
 def _sequence(indexes: Sequence[Index], along: Along) -> NDArray[Any]:
     """All samples by key, in layout order, or along the Hilbert curve; ties keep the order of the index."""
     if along == "key":
-        keys = [key for index in indexes for key in index.parts.keys(index.rows())]
-        found = pc.sort_indices(pa.array(keys, pa.large_binary())).to_numpy().astype(np.int64)
+        keys = [chunk for index in indexes for chunk in index.parts.key_column(index.rows()).chunks]
+        found = pc.sort_indices(pa.chunked_array(keys, pa.large_binary())).to_numpy().astype(np.int64)
     elif along == "layout":
         # Catalog rows lie by shard and by position in it.
         starts = np.cumsum([0, *map(len, indexes)])[:-1]
