@@ -408,9 +408,11 @@ def test_packed_rows_are_the_chosen_nodes_and_fit(dataset: Path, rule: CountRule
         assert int(chosen.sum()) <= most
         dense = choose_nodes(batch, chosen, 6, most)
         assert len(dense.row_node) == min(16 * 6, most)
-        assert torch.equal(dense.node.flatten()[dense.valid.flatten()], dense.row_node[dense.row_valid])
-        assert torch.equal(dense.valid.flatten().nonzero().flatten(), dense.row_place[dense.row_valid])
-        assert torch.equal(batch.node_sample[dense.row_node[dense.row_valid]], dense.row_sample[dense.row_valid])
+        filled = dense.row_place < dense.node.numel()
+        assert torch.equal(dense.node.flatten()[dense.valid.flatten()], dense.row_node[filled])
+        assert torch.equal(dense.valid.flatten().nonzero().flatten(), dense.row_place[filled])
+        assert torch.equal(batch.node_sample[dense.row_node[filled]], dense.row_sample[filled])
+        assert (dense.row_sample[~filled] == len(batch)).all()
 
 
 def test_tag_features_are_a_weighted_mean(dataset: Path) -> None:

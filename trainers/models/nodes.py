@@ -142,11 +142,6 @@ class DenseNodes:
         """i64[R]: sample of each row, B where there is none."""
         return self.row_place // self.node.shape[1]
 
-    @property
-    def row_valid(self) -> Tensor:
-        """bool[R]."""
-        return self.row_place < self.node.numel()
-
 
 def most_masked(batch: TileBatch, ratio: float) -> int:
     """No batch of these shapes has more masked nodes: a group has at most its share and one more."""
