@@ -32,14 +32,14 @@ import pyarrow as pa
 import shapely
 
 from pipeline.alignment import Placement
-from pipeline.chips.config import ChipsConfig, TokensConfig
-from pipeline.chips.objects import ChipObjects, read_objects
-from pipeline.chips.plan import DescribeJob, describe_chips, footprint_of
-from pipeline.chips.scan import find_chips
-from pipeline.chips.tokens import TokenMaker, place_chips, vector_tokens
+from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
+from pipeline.footprints.chips.scan import find_chips
+from pipeline.osm.features import FeatureBatch
+from pipeline.osm.vectors.objects import ChipObjects, read_objects
 from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import load_rules
-from pipeline.tokens.build import FeatureBatch
+from pipeline.samples.chips_config import ChipsConfig, TokensConfig
+from pipeline.tokens.sheet import TokenMaker, place_chips, vector_tokens
 from schemas.features import FEATURES
 from schemas.footprint import Footprint
 

@@ -36,7 +36,7 @@ _DEFAULT = _DATA / "osm/liechtenstein/liechtenstein_2022-07-24.osm.pbf"
 _OURS = """
 import sys, time
 from pathlib import Path
-from pipeline.osm.read import read_extract
+from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from rasterio.shutil import copy
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
+from pipeline.footprints.plan import order_tiles, tile_boxes
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import open_scene
@@ -41,7 +42,6 @@ from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import Scene, covered
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.config import NetConfig
-from pipeline.shards.plan import order_tiles, tile_boxes
 from schemas.footprint import Footprint, xyz_footprint
 from schemas.keys import XyzKey
 

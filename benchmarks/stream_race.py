@@ -75,7 +75,7 @@ class Collate:
         from schemas.tokens import OsmTokens
         from trainers.stream.augment import TileSample, augment, draw_window
         from trainers.stream.batch import Slot, pack
-        from trainers.stream.decode import decode_rgb, resize
+        from trainers.stream.members.decode import decode_rgb, resize
         from trainers.stream.sample import Cut, cut_each
 
         how, slots = settings(self.race), []
@@ -108,9 +108,9 @@ def geoshards(data: Path, race: str, _work: Path) -> Iterator[Any]:
     if race == "raw":
         import numpy as np
 
-        from trainers.stream.index import load_index
+        from trainers.stream.catalog.index import load_index
+        from trainers.stream.members.read import ShardReader
         from trainers.stream.order import Order, places_at
-        from trainers.stream.read import ShardReader
 
         index = load_index(str(data))
         reader = ShardReader(index)
@@ -164,8 +164,8 @@ def unchanged(batch: Any) -> Any:
 
 def samples_of(data: Path) -> Iterator[tuple[bytes, bytes]]:
     """(rs, osm) of every sample, in the order of the shards."""
-    from trainers.stream.index import load_index
-    from trainers.stream.read import ShardReader
+    from trainers.stream.catalog.index import load_index
+    from trainers.stream.members.read import ShardReader
 
     index = load_index(str(data))
     reader = ShardReader(index)

@@ -36,13 +36,14 @@ import numpy as np
 import rasterio.features
 import shapely
 
-from dags.shards import make_plan
 from pipeline.alignment import place, project
-from pipeline.config import ShardsConfig
+from pipeline.driver.shards import make_plan
+from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
-from pipeline.tokens.build import FeatureBatch, build_tokens
+from pipeline.samples.config import ShardsConfig
+from pipeline.tokens.build import build_tokens
 from pipeline.tokens.clip import clip
 from pipeline.tokens.pack import pack
 from pipeline.tokens.raster import class_rasters

@@ -24,12 +24,12 @@ import numpy as np
 import rasterio.features
 import shapely
 
-from dags.shards import make_plan, make_shards
 from pipeline.alignment import project
-from pipeline.config import ShardsConfig
+from pipeline.driver.shards import make_plan, make_shards
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
+from pipeline.samples.config import ShardsConfig
 from schemas.footprint import xyz_footprint
 from schemas.keys import XyzKey
 

@@ -18,8 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from pipeline.osm.pbf import Blob, blobs, unpack
-from pipeline.osm.wire import fields, varint, zigzag
+from pipeline.formats.pbf import Blob, blobs, unpack
+from pipeline.formats.wire import fields, varint, zigzag
 
 _ID_STEP = 20_000_000_000  # above every id in use
 _DEGREES = 0.2

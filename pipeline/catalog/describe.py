@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.catalog.croissant import croissant
-from pipeline.catalog.store import Store
 from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import DatasetError
 from schemas.sample import content_hash, layout_hash
+from storage.store import Store
 
 _CREDIT = {
     "osm": "© OpenStreetMap contributors, https://www.openstreetmap.org/copyright. Tokens and class rasters are "

@@ -6,10 +6,10 @@ import re
 
 import pyarrow as pa
 
-from pipeline.catalog.store import Store
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file
 from schemas.features import geoparquet_metadata
 from schemas.index import IndexPart, index_file
+from storage.store import Store
 
 #: Tables that every shard adds to; ``shards`` last, as it marks a group as folded.
 _TABLES = ("samples", "streetview", "drops", "shards")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.store import Store
 from schemas.errors import DatasetError
 from schemas.sample import is_member
+from storage.store import Store
 
 
 def sample_rows(store: Store) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ from typing import Any
 
 from pipeline.catalog.describe import load_dataset, read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
 from schemas.command import Command
 from schemas.errors import DatasetError
 from schemas.features import Kind
 from schemas.relations import Relation
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from storage.store import Store
 
 
 def describe(root: str, key: str) -> dict[str, Any]:

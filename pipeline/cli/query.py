@@ -9,10 +9,10 @@ from typing import Any
 
 import duckdb
 
-from pipeline.catalog.store import Store
 from schemas.catalog import TABLES
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
+from storage.store import Store
 
 
 def connect(root: str) -> duckdb.DuckDBPyConnection:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from pipeline.catalog.describe import load_dataset, read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
 from pipeline.run.ray_map import Progress
 from schemas.catalog import catalog_file
 from schemas.command import Command
@@ -22,6 +21,7 @@ from schemas.errors import DatasetError, GeoshardsError
 from schemas.index import IndexPart, index_file
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta, content_hash, layout_hash, sample_hash
 from schemas.tokens import OsmTokens
+from storage.store import Store
 
 
 def find_problems(root: str, quiet: bool = True) -> list[str]:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .build import GENERATOR_VERSION, build_files
-from .geo import Region
-from .oddities import INVALID_OBJECTS
-from .plan import Plan
-from .pose import PhotoPose, photo_poses, project_to_photo
+from pipeline.demo.build import GENERATOR_VERSION, build_files
+from pipeline.demo.geo import Region
+from pipeline.demo.pictures.pose import PhotoPose, photo_poses, project_to_photo
+from pipeline.demo.town.oddities import INVALID_OBJECTS
+from pipeline.demo.town.plan import Plan
 
 __all__ = [
     "GENERATOR_VERSION",

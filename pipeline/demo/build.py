@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.demo.pictures.aerial import aerial_windows, render_window, write_aerial
+from pipeline.demo.pictures.pose import PhotoPose, default_photo_count, exif_bytes, photo_poses
+from pipeline.demo.pictures.streetview import render_photo
+from pipeline.demo.town.osm_writer import write_osm
+from pipeline.demo.town.plan import Plan
+from pipeline.demo.town.world import World
 from schemas.errors import InputError
-
-from .aerial import aerial_windows, render_window, write_aerial
-from .osm_writer import write_osm
-from .plan import Plan
-from .pose import PhotoPose, default_photo_count, exif_bytes, photo_poses
-from .streetview import render_photo
-from .world import World
 
 GENERATOR_VERSION = 2  # raise it when the same parameters give other bytes
 RECORD = "demo.json"

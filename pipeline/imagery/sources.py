@@ -13,13 +13,13 @@ import rasterio
 import shapely
 
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.items import find_scenes
 from pipeline.imagery.local import find_rasters, open_scene
-from pipeline.imagery.presets import PRESETS, Preset
 from pipeline.imagery.raster import GDAL
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Scene, Tiles, same_channels
-from pipeline.imagery.stac import Box, Search, server_root
+from pipeline.imagery.stac.items import find_scenes
+from pipeline.imagery.stac.presets import PRESETS, Preset
+from pipeline.imagery.stac.search import Box, Search, server_root
 from pipeline.imagery.tiles import check_template
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.client import Client, is_web, shown

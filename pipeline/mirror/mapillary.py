@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pipeline.formats.mvt import TilePoint, encode_points
 from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.photos import Row, inside, number_of, parse_box, picture, stock
-from pipeline.streetview.mvt import TilePoint, encode_points
 from pipeline.streetview.times import day_seconds
 from schemas.footprint import lonlat_to_tile
 

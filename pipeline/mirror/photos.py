@@ -1,7 +1,7 @@
 """Photos that the mirror's street-view services serve: what a table in their folder lists, or JPEGs with EXIF GPS.
 
-A table is anything that `pipeline.streetview.table` reads; ``photos.csv`` with ``file, id, lon, lat, computed_lon,
-computed_lat, heading, captured_at, projection, sequence, sequence_index, author, licence``, say.
+A table is anything that `pipeline.streetview.files.table` reads; ``photos.csv`` with ``file, id, lon, lat,
+computed_lon, computed_lat, heading, captured_at, projection, sequence, sequence_index, author, licence``, say.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from PIL import Image
 
 from pipeline.mirror.messages import Response
-from pipeline.streetview.folder import FolderSource
-from pipeline.streetview.image import open_photo
+from pipeline.streetview.files.folder import FolderSource
+from pipeline.streetview.files.table import TableSource
+from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.record import Drops
-from pipeline.streetview.table import TableSource
 from schemas.errors import InputError
 
 Row = Mapping[str, Any]  # of pipeline.streetview.record.PLACED

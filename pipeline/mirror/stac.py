@@ -25,7 +25,7 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from pipeline.imagery.local import outline
-from pipeline.imagery.stac import within
+from pipeline.imagery.stac.search import within
 from pipeline.mirror.messages import Request, Response
 from schemas.errors import InputError
 

@@ -19,11 +19,9 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.catalog.store import Store
-from pipeline.osm.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
-from pipeline.osm.passes import GEOMETRY_TYPES
-from pipeline.osm.read import read_extract
-from pipeline.osm.slabs import (
+from pipeline.footprints.plan import Box
+from pipeline.osm.cells.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
+from pipeline.osm.cells.slabs import (
     RunResult,
     SlabFiles,
     SlabJob,
@@ -33,13 +31,15 @@ from pipeline.osm.slabs import (
     merge_run,
     plan_runs,
 )
+from pipeline.osm.extracts.passes import GEOMETRY_TYPES
+from pipeline.osm.extracts.read import read_extract
+from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
-from pipeline.shards.plan import Box
-from pipeline.tokens.build import FeatureBatch
 from schemas.errors import InputError
 from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
+from storage.store import Store
 
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
@@ -104,7 +104,7 @@ def features_stage(
         if not path.is_file():
             raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
     hashes = [file_sha256(p) for p in extracts]
-    code = code_fingerprint("schemas", "geometry", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("schemas", "geometry", "storage", "pipeline/formats", "pipeline/osm", "pipeline/rules")
     folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
     missing = {f: p for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()}
     for folder, path in missing.items():
@@ -173,7 +173,7 @@ def vocabulary_stage(
 ) -> tuple[Cells, StageRow]:
     """Tag ids, vocabulary and cells of the merged features."""
     start = time.monotonic()
-    code = code_fingerprint("schemas", "geometry", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("schemas", "geometry", "storage", "pipeline/formats", "pipeline/osm", "pipeline/rules")
     names = [f.name for f in features.folders]
     asked = json.dumps(asdict(cleaning), sort_keys=True)
     cells = Cells(cache / f"cells-{_digest(*names, code, asked, str(zoom))}", zoom)

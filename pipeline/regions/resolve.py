@@ -12,16 +12,16 @@ from urllib.parse import unquote, urlsplit
 
 import shapely
 
-from pipeline.config import ShardsConfig
+from pipeline.formats.wire import fields
 from pipeline.imagery.sources import absolute
 from pipeline.net.client import is_web, parse_json, shown
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version
-from pipeline.osm.wire import fields
 from pipeline.regions.area import parse_bbox, read_polygons
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.index import Index, parse_index
 from pipeline.run.ray_map import Progress
+from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
 

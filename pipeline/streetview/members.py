@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.alignment import lonlat_to_normalised
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import encode_photos
+from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.record import Drops, Photo
 from pipeline.streetview.times import gap_days
 from schemas.footprint import Footprint

@@ -11,15 +11,15 @@ import pyarrow as pa
 from pipeline.net.client import Client
 from pipeline.net.config import DEFAULT_BASES, NetConfig, base_url
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import pixels_needed
-from pipeline.streetview.folder import FolderSource
-from pipeline.streetview.kartaview import KartaviewSource
-from pipeline.streetview.mapillary import TILES, MapillarySource, hide_token, token
-from pipeline.streetview.panoramax import PanoramaxSource
+from pipeline.streetview.files.folder import FolderSource
+from pipeline.streetview.files.table import SUFFIXES, TableSource
+from pipeline.streetview.pictures.encode import pixels_needed
 from pipeline.streetview.position import Area
 from pipeline.streetview.record import Drops
+from pipeline.streetview.services.kartaview import KartaviewSource
+from pipeline.streetview.services.mapillary import TILES, MapillarySource, hide_token, token
+from pipeline.streetview.services.panoramax import PanoramaxSource
 from pipeline.streetview.store import PhotoStore
-from pipeline.streetview.table import SUFFIXES, TableSource
 from schemas.errors import InputError
 
 #: Services by the names that stand in place of a path.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.net.client import Client, Refused, Unavailable, looks_like_html, shown
-from pipeline.streetview.image import open_photo
+from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.record import PhotoError
 from schemas.errors import InputError
 

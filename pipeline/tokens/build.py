@@ -6,7 +6,6 @@ Everything is done for all footprints together (one tree, one projection, one in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -19,6 +18,7 @@ from geometry.anchors import anchors, object_seed
 from geometry.cover import patch_cover
 from geometry.packed import PackedGeometry, expand, ranges
 from pipeline.alignment import project
+from pipeline.osm.features import FeatureBatch
 from pipeline.rules import PaintRules
 from pipeline.tokens.clip import Objects, clip
 from pipeline.tokens.pack import pack
@@ -28,41 +28,6 @@ from schemas.errors import InputError
 from schemas.features import Kind, ObjectType
 from schemas.footprint import Footprint
 from schemas.tokens import OsmTokens, snap
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureBatch:
-    """F features near the footprints, sorted by kind, type, id."""
-
-    osm_type: NDArray[np.uint8]  # [F]
-    osm_id: NDArray[np.int64]  # [F]
-    kind: NDArray[np.uint8]  # [F]
-    tag_offsets: NDArray[np.int64]  # [F+1]
-    tag_ids: NDArray[np.int64]
-    paint: NDArray[np.uint8]  # [F]
-    geometry: NDArray[Any]  # [F] shapely, valid, lon/lat degrees, densified
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def take(self, rows: NDArray[np.int64]) -> FeatureBatch:
-        """The chosen features, in that order."""
-        at, offsets = ranges(self.tag_offsets, rows)
-        return FeatureBatch(
-            self.osm_type[rows], self.osm_id[rows], self.kind[rows], offsets, self.tag_ids[at],
-            self.paint[rows], self.geometry[rows],
-        )  # fmt: skip
-
-    def near(self, west: float, south: float, east: float, north: float) -> FeatureBatch:
-        """The features whose bounds meet a box in degrees, in their order.
-
-        The first call builds an index that later ones share: what a box costs does not grow with the batch.
-        """
-        return self.take(np.sort(self._index.query(shapely.box(west, south, east, north))))
-
-    @cached_property
-    def _index(self) -> shapely.STRtree:
-        return shapely.STRtree(self.geometry)
 
 
 @dataclass(frozen=True, eq=False)

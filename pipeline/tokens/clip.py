@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geometry.packed import Floats, Ints, ranges
 from geometry.thin import Thinned, outer_sides, thin
-from pipeline.osm.cells import keep_dimension
+from pipeline.osm.cells.cut import keep_dimension
 from pipeline.tokens.pack import assemble, outlines
 from schemas.features import Kind
 from schemas.footprint import Footprint, inside

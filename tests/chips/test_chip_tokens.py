@@ -14,18 +14,19 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.chips.config import ChipsConfig
-from pipeline.chips.extracts import cells_of, features_near
-from pipeline.chips.objects import read_objects
-from pipeline.chips.plan import DescribeJob, describe_chips, footprint_of
-from pipeline.chips.scan import find_chips
-from pipeline.chips.tokens import TokenMaker, extract_tokens, place_chips, vector_tokens
-from pipeline.config import TokensConfig
+from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
+from pipeline.footprints.chips.scan import find_chips
+from pipeline.osm.cells.near import cells_of, features_near
+from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import features_stage, read_cell, vocabulary_stage
+from pipeline.osm.vectors.objects import read_objects
 from pipeline.osm.vocabulary import CleaningConfig, tag_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
-from pipeline.tokens.build import FeatureBatch, build_tokens
+from pipeline.samples.chips_config import ChipsConfig
+from pipeline.samples.config import TokensConfig
+from pipeline.tokens.build import build_tokens
+from pipeline.tokens.sheet import TokenMaker, extract_tokens, place_chips, vector_tokens
 from schemas.features import FEATURES, Kind
 from schemas.footprint import Footprint, tile_to_lonlat
 from tests.pipeline.conftest import write_opl
@@ -191,7 +192,7 @@ def test_a_chip_across_cells_has_the_objects_of_the_uncut_extract(
     for name in ("kind", "osm_type", "osm_id", "tag_ids", "edges", "relation", "patch_cell", "patch_object"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
     for name in ("extent", "patch_cover", "region_area", "region_length"):
-        # A segment that was cut ends where it bends by up to 1 cm otherwise (pipeline.osm.cells.MAX_SEGMENT).
+        # A segment that was cut ends where it bends by up to 1 cm otherwise (pipeline.osm.cells.cut.MAX_SEGMENT).
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4, err_msg=name)
 
 

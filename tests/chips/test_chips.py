@@ -20,18 +20,18 @@ import rasterio
 import webdataset
 from PIL import Image
 
-from dags.chips import ChipsOutcome, make_chips
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Lock, Store
-from pipeline.chips.config import ChipImagery, ChipRules, ChipsConfig
-from pipeline.chips.scan import find_chips
 from pipeline.cli.verify import find_problems
+from pipeline.driver.chips import ChipsOutcome, make_chips
+from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.samples.chips_config import ChipImagery, ChipRules, ChipsConfig
 from schemas.errors import ConfigError, DatasetError, InputError, LockError
 from schemas.keys import chip_key
 from schemas.sample import OSM_TOKENS, SampleMeta, is_member, sample_hash
 from schemas.tokens import OsmTokens
+from storage.store import Lock, Store
 from tests.chips.conftest import GROUND, geojson, geotiff, picture, point, ring
 from tests.pipeline.conftest import write_opl
 
@@ -99,7 +99,7 @@ def test_every_chip_is_a_sample_that_verify_and_stock_readers_accept(built: tupl
 
 
 def test_the_stream_reads_them(built: tuple[ChipsOutcome, Path]) -> None:
-    from trainers.stream.decode import decode_rgb
+    from trainers.stream.members.decode import decode_rgb
 
     for meta, tokens, members in samples_of(built[1]).values():
         name = meta.rs[0].member

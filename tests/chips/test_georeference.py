@@ -15,11 +15,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.alignment import lonlat_to_normalised
-from pipeline.chips.config import ChipsConfig
-from pipeline.chips.georeference import COLLECTIONS, Georeference, GeoreferenceError, georeference, skyscript_name
-from pipeline.chips.metadata import Metadata, iso_time, read_metadata
-from pipeline.chips.plan import DescribeJob, describe_chips, footprint_of
-from pipeline.chips.scan import find_chips
+from pipeline.footprints.chips.georeference import (
+    COLLECTIONS,
+    Georeference,
+    GeoreferenceError,
+    georeference,
+    skyscript_name,
+)
+from pipeline.footprints.chips.metadata import Metadata, iso_time, read_metadata
+from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
+from pipeline.footprints.chips.scan import find_chips
+from pipeline.samples.chips_config import ChipsConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from tests.chips.conftest import geotiff, picture, skyscript_size

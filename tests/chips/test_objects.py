@@ -18,9 +18,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chips.features import PartJob, load_part, name_parts, read_part
-from pipeline.chips.noding import share_vertices
-from pipeline.chips.objects import ChipObjects, read_objects
+from pipeline.osm.vectors.features import PartJob, load_part, name_parts, read_part
+from pipeline.osm.vectors.noding import share_vertices
+from pipeline.osm.vectors.objects import ChipObjects, read_objects
 from pipeline.rules import load_rules
 from schemas.errors import InputError
 from schemas.features import Kind

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.chips.literal import read_literal
-from pipeline.chips.metadata import read_metadata
-from pipeline.chips.tags import feature_id, feature_tags
+from pipeline.footprints.chips.literal import read_literal
+from pipeline.footprints.chips.metadata import read_metadata
+from pipeline.osm.vectors.tags import feature_id, feature_tags
 from pipeline.rules import load_rules
 from schemas.errors import InputError
 from schemas.features import ObjectType

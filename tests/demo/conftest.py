@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.demo import DemoFiles, Plan, build_demo
-from pipeline.demo.world import World
+from pipeline.demo.town.world import World
 
 SIDE_TILES = 4.0
 PHOTOS = 6

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.demo import DemoFiles, Plan, build_demo
-from pipeline.demo.aerial import aerial_grid, aerial_windows
 from pipeline.demo.geo import tile_xy
-from pipeline.demo.pose import default_photo_count
-from pipeline.demo.world import World
+from pipeline.demo.pictures.aerial import aerial_grid, aerial_windows
+from pipeline.demo.pictures.pose import default_photo_count
+from pipeline.demo.town.world import World
 from schemas.errors import InputError
 
 from .conftest import PHOTOS, SIDE_TILES

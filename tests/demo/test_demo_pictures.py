@@ -11,14 +11,14 @@ from PIL import Image
 from pyproj import Geod
 
 from pipeline.demo import DemoFiles, Plan, photo_poses, project_to_photo
-from pipeline.demo.aerial import PIXEL_M
 from pipeline.demo.geo import CENTRE_LAT, CENTRE_LON, grid_convergence, to_lonlat, to_utm
-from pipeline.demo.ground import make_ground, rasterise
-from pipeline.demo.plan import Plan as PlanType
-from pipeline.demo.pose import CAMERA, DRIVEN, FOCAL_35MM
-from pipeline.demo.streets import edge_line
-from pipeline.demo.streetview import render_photo
-from pipeline.demo.world import Block, Builder, Building, Surface, World
+from pipeline.demo.pictures.aerial import PIXEL_M
+from pipeline.demo.pictures.ground import make_ground, rasterise
+from pipeline.demo.pictures.pose import CAMERA, DRIVEN, FOCAL_35MM
+from pipeline.demo.pictures.streetview import render_photo
+from pipeline.demo.town.plan import Plan as PlanType
+from pipeline.demo.town.streets import edge_line
+from pipeline.demo.town.world import Block, Builder, Building, Surface, World
 
 from .conftest import PHOTOS
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.shutil import copy
 
-from pipeline.imagery.presets import PRESETS
+from pipeline.imagery.stac.presets import PRESETS
 from schemas.footprint import Footprint, lonlat_to_tile, xyz_footprint
 from schemas.keys import XyzKey
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dags.shards import make_shards
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
 from pipeline.cli.verify import find_problems
-from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.mirror.server import Mirror
+from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.store import Store
 from tests.imagery.scenes import LAT, LON
-from trainers.stream.decode import decode_npy
+from trainers.stream.members.decode import decode_npy
 
 
 def test_two_days_of_a_tile_are_two_members_with_their_times(

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.presets import PRESETS
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import absolute, find_imagery, source_rows
-from pipeline.imagery.stac import within
+from pipeline.imagery.stac.presets import PRESETS
+from pipeline.imagery.stac.search import within
 from pipeline.mirror.messages import Response
 from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.presets import SENTINEL_ZOOM
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import natural_zoom_of
+from pipeline.imagery.stac.presets import SENTINEL_ZOOM
 from pipeline.imagery.zoom import MAX_ZOOM, SLACK, natural_zoom, pixel_metres
 from schemas.errors import ConfigError
 from schemas.footprint import lonlat_to_tile, xyz_footprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.osm.read import Extract, read_extract
+from pipeline.osm.extracts.read import Extract, read_extract
 from pipeline.rules import load_rules
 
 RULES = load_rules()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 
-from pipeline.osm.assemble import assemble
+from pipeline.osm.extracts.assemble import assemble
 
 Ring = list[int]
 

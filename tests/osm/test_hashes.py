@@ -10,7 +10,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm.hashes import combine, exact_hash, list_hash, shape_hash
+from pipeline.osm.cells.hashes import combine, exact_hash, list_hash, shape_hash
 from schemas.features import Kind
 
 POINTS = st.tuples(st.integers(0, 6), st.integers(0, 6))

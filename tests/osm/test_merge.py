@@ -16,7 +16,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm.merge import describe_parts, load_slab, newest, plan_slabs, repeated_rows
+from pipeline.osm.cells.merge import describe_parts, load_slab, newest, plan_slabs, repeated_rows
 from schemas.features import DROPS, FEATURES
 from tests.osm.opl import read
 from tests.osm.tables import feature_table

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from pipeline.osm import areas
-from pipeline.osm.merge import newest
-from pipeline.osm.read import Extract, read_extract
+from pipeline.osm.cells.merge import newest
+from pipeline.osm.extracts import areas
+from pipeline.osm.extracts.read import Extract, read_extract
 from tests.osm.opl import GRID, RULES, encoded, opl, read
 from tests.osm.test_read import INNER, SQUARE, accounted, counted, dropped, features
 

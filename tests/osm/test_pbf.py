@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.osm.pbf import blobs, decode_block, read_block
-from pipeline.osm.read import read_extract
-from pipeline.osm.wire import Stream, signed, varints
+from pipeline.formats.pbf import blobs, decode_block, read_block
+from pipeline.formats.wire import Stream, signed, varints
+from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.errors import InputError
 

@@ -10,7 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.osm.read import Extract, read_extract
+from pipeline.osm.extracts.read import Extract, read_extract
 from schemas.errors import InputError
 from schemas.features import DROPS, FEATURES
 from tests.osm.opl import GRID, RULES, encoded, opl, read

@@ -10,8 +10,8 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm.pbf import UNITS
-from pipeline.osm.rings import Shapes, turn_of_rings
+from pipeline.formats.pbf import UNITS
+from pipeline.osm.extracts.rings import Shapes, turn_of_rings
 
 #: Far apart or on a small grid, where vertices and sides meet often.
 PLACE = st.tuples(st.integers(-1_800_000_000, 1_800_000_000), st.integers(-900_000_000, 900_000_000))

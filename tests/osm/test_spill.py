@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm import spill
-from pipeline.osm.spill import Part, column, join, sort, sort_values, starts
+from pipeline.osm.extracts import spill
+from pipeline.osm.extracts.spill import Part, column, join, sort, sort_values, starts
 
 IDS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(0, 20)
 

@@ -10,9 +10,9 @@ import pytest
 import rasterio
 
 from pipeline.catalog.reader import sample_rows
-from pipeline.catalog.store import Store
 from pipeline.cli.main import main
 from schemas.command import GROUP
+from storage.store import Store
 from tests.pipeline.conftest import EAST, NORTH, SOUTH, WEST, Village, write_photo
 
 

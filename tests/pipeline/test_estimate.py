@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import shapely
 
-from pipeline.shards.estimate import RATES, estimate, tiles_of_area
-from pipeline.shards.plan import area_tiles
+from pipeline.footprints.estimate import RATES, estimate, tiles_of_area
+from pipeline.footprints.plan import area_tiles
 
 
 @pytest.mark.parametrize(

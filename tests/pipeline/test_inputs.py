@@ -13,17 +13,17 @@ import pytest
 import rasterio
 from PIL import Image
 
-from dags.shards import make_shards
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
 from pipeline.cli.main import main
 from pipeline.cli.verify import find_problems
-from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.driver.shards import make_shards
+from pipeline.footprints.sampling import SamplingConfig
 from pipeline.imagery.local import open_scene
 from pipeline.rules import RulesConfig
-from pipeline.shards.sampling import SamplingConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.errors import ConfigError, InputError
+from storage.store import Store
 from tests.pipeline.conftest import SOUTH, WEST, Village, write_opl
 from tests.pipeline.test_shards import bytes_of, config_of
 from tests.streetview.makers import read_photos
@@ -207,7 +207,7 @@ def test_a_lost_shard_is_built_again(village: Village, tmp_path: Path, harm: str
 
 
 def test_a_run_that_failed_on_a_setting_claims_nothing(village: Village, tmp_path: Path) -> None:
-    from pipeline.config import ImageryConfig
+    from pipeline.samples.config import ImageryConfig
 
     image = aligned(tmp_path / "a.tif", noise("uint16"))
     with pytest.raises(InputError, match=r"rs\.format=npy"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from pipeline.shards.plan import area_tiles, cut_extents, cut_shards, extent_tiles, order_tiles, tile_boxes
+from pipeline.footprints.plan import area_tiles, cut_extents, cut_shards, extent_tiles, order_tiles, tile_boxes
 from schemas.errors import ConfigError, InputError
 
 

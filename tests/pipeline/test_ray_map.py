@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.osm import read as reader
+from pipeline.osm.extracts import read as reader
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError
 from tests.osm.opl import GRID, RULES, opl

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shards.sampling import SamplingConfig, blocks, by_share, choose, density_stratum, lots, per_group
+from pipeline.footprints.sampling import SamplingConfig, blocks, by_share, choose, density_stratum, lots, per_group
 from schemas.errors import ConfigError
 
 GRID = np.stack(np.meshgrid(np.arange(8600, 8640), np.arange(5700, 5740)), axis=-1).reshape(-1, 2)

@@ -16,19 +16,19 @@ import duckdb
 import pytest
 import webdataset
 
-from dags.shards import Outcome, make_shards
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Lock, Store
 from pipeline.cli.query import connect
 from pipeline.cli.verify import find_problems
-from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.driver.shards import Outcome, make_shards
 from pipeline.imagery.config import ImageryConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.catalog import TABLES
 from schemas.errors import DatasetError, LockError
 from schemas.index import index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.tokens import OsmTokens
+from storage.store import Lock, Store
 from tests.pipeline.conftest import Village
 
 

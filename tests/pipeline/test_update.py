@@ -13,13 +13,13 @@ from typing import Any
 import osmium
 import pytest
 
-from dags.shards import make_shards
-from dags.update import finish_exchange, update
 from pipeline.catalog.reader import sample_rows
-from pipeline.catalog.store import Store
 from pipeline.cli.verify import find_problems
-from pipeline.osm.changes import apply_changes
+from pipeline.driver.shards import make_shards
+from pipeline.driver.update import finish_exchange, update
+from pipeline.osm.extracts.changes import apply_changes
 from schemas.errors import ConfigError, DatasetError, GeoshardsError, InputError
+from storage.store import Store
 from tests.osm.opl import opl
 from tests.pipeline.conftest import Village
 from tests.pipeline.test_shards import bytes_of, config_of
@@ -97,9 +97,9 @@ def test_a_newer_extract_replaces_the_old_one(village: Village, tmp_path: Path) 
 _RUN = """
 import sys
 from pathlib import Path
-import dags.update
+import pipeline.driver.update
 kill = sys.argv[3]
-real = getattr(dags.update, kill, None)
+real = getattr(pipeline.driver.update, kill, None)
 import os, signal
 def dies(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -114,8 +114,8 @@ if kill == "rename":
         return move(self, target)
     Path.rename = rename
 else:
-    setattr(dags.update, kill, dies)
-dags.update.update(sys.argv[1], [Path(sys.argv[2])], workers=1, quiet=True)
+    setattr(pipeline.driver.update, kill, dies)
+pipeline.driver.update.update(sys.argv[1], [Path(sys.argv[2])], workers=1, quiet=True)
 """
 
 

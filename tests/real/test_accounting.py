@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import shapely
 
-from pipeline.osm.read import read_extract
+from pipeline.osm.extracts.read import read_extract
 from tests.osm.opl import RULES
 
 EXTRACTS = [

@@ -22,18 +22,18 @@ import pytest
 import shapely
 from PIL import Image
 
-from dags.chips import make_chips
 from pipeline.alignment import lonlat_to_normalised
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
-from pipeline.chips.config import ChipImagery, ChipsConfig
 from pipeline.cli.verify import find_problems
+from pipeline.driver.chips import make_chips
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 from schemas.footprint import Footprint
 from schemas.relations import INVERSE, Relation
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tags import tag_id
 from schemas.tokens import OsmTokens
+from storage.store import Store
 from tests.real.conftest import absent
 
 POINT, LINE, POLYGON = 0, 1, 2

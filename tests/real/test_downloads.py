@@ -57,7 +57,7 @@ def test_countries_are_found_by_name_and_by_place(mirror: Mirror, tmp_path: Path
 SCRIPT = """
 import sys
 from pathlib import Path
-from pipeline.config import ShardsConfig
+from pipeline.samples.config import ShardsConfig
 from pipeline.regions.resolve import resolve
 print(*resolve(ShardsConfig(region="europe"), Path(sys.argv[1]), quiet=True).extracts)
 """

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.catalog.reader import sample_rows
-from pipeline.catalog.store import Store
 from pipeline.cli.verify import find_problems
 from pipeline.mirror.server import Mirror
-from pipeline.osm.read import read_extract
+from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.keys import XyzKey
+from storage.store import Store
 from tests.pipeline.test_shards import bytes_of
 from tests.real.test_downloads import COUNTRIES, ROOT
 

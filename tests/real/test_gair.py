@@ -10,15 +10,15 @@ import pytest
 import rasterio
 from PIL import Image
 
-from dags.chips import make_chips
-from dags.shards import make_shards
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
-from pipeline.chips.config import ChipImagery, ChipsConfig
 from pipeline.cli.verify import find_problems
-from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.driver.chips import make_chips
+from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
+from pipeline.samples.chips_config import ChipImagery, ChipsConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.store import Store
 
 #: Tile, photo (lon, lat), normalised position (specs/gair.md).
 CASES = {

@@ -12,11 +12,9 @@ import pytest
 import rasterio
 from rasterio.shutil import copy
 
-from dags.shards import make_shards
 from pipeline.alignment import lonlat_to_normalised, place
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
-from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import open_scene, own_footprint
@@ -26,7 +24,9 @@ from pipeline.imagery.zoom import natural_zoom
 from pipeline.mirror import stac
 from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.store import Store
 from tests.imagery.scenes import tiles
 from tests.pipeline.conftest import write_opl, write_photo
 

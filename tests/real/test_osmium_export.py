@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import shapely
 
-from pipeline.osm.read import read_extract
+from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from tests.osm.opl import GRID, opl
 from tests.real.test_osmium_parity import EXTRACTS

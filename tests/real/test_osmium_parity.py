@@ -11,7 +11,7 @@ import osmium
 import pytest
 import shapely
 
-from pipeline.osm.read import read_extract
+from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 
 RULES = load_rules()

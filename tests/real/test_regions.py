@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dags.shards import make_shards
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
 from pipeline.cli.verify import find_problems
-from pipeline.config import PlanConfig, ShardsConfig
+from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
 from pipeline.streetview.config import StreetviewConfig
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from storage.store import Store
 
 
 @pytest.fixture(autouse=True, scope="session")

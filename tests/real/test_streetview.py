@@ -20,15 +20,15 @@ from pipeline.mirror.photos import number_of
 from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import encode_photos
+from pipeline.streetview.files.folder import FolderSource
+from pipeline.streetview.files.table import TableSource
 from pipeline.streetview.filters import filter_photos
-from pipeline.streetview.folder import FolderSource
-from pipeline.streetview.mapillary import TOKEN
 from pipeline.streetview.pairing import pair
+from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.plan import photos_of_footprints, photos_of_tiles
 from pipeline.streetview.record import Drops, Photo
+from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
-from pipeline.streetview.table import TableSource
 from schemas.footprint import Footprint
 from tests.streetview.makers import placed
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import osmium
 import pytest
 
-from dags.shards import make_shards
-from dags.update import update
-from pipeline.config import PlanConfig, ShardsConfig, TokensConfig
-from pipeline.osm.changes import apply_changes
+from pipeline.driver.shards import make_shards
+from pipeline.driver.update import update
+from pipeline.osm.extracts.changes import apply_changes
+from pipeline.samples.config import PlanConfig, ShardsConfig, TokensConfig
 from tests.pipeline.test_shards import bytes_of
 from tests.pipeline.test_update import write_change
 

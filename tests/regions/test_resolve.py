@@ -11,13 +11,13 @@ import pytest
 import shapely
 
 from pipeline.cli.main import main
-from pipeline.config import ShardsConfig
 from pipeline.mirror import faults
 from pipeline.mirror.messages import Response
 from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.resolve import Region, Selection, check_pbf, resolve, select
+from pipeline.samples.config import ShardsConfig
 from schemas.errors import ConfigError, InputError
 from tests.net.sources import FAST
 from tests.regions.indexes import write_extract

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.net.config import NetConfig
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import encode_photos
 from pipeline.streetview.filters import in_order
+from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.position import place
 from pipeline.streetview.record import Drops, Photo, to_photo, to_table
 from pipeline.streetview.sources import open_source

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import difference_hash, encode_photos, pixels_needed
-from pipeline.streetview.gpano import read_gpano, visible_part
+from pipeline.streetview.pictures.encode import difference_hash, encode_photos, pixels_needed
+from pipeline.streetview.pictures.gpano import read_gpano, visible_part
 from pipeline.streetview.record import Drops, Photo
 from schemas.errors import InputError
 from tests.streetview.makers import encode_photo, picture, reasons
@@ -214,7 +214,7 @@ def png_bomb(path: Path, side: int) -> Path:
 MEASURE = """
 import resource, sys
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import encode_photos
+from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.record import Drops, Photo
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 drops = Drops()

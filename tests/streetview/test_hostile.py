@@ -17,7 +17,7 @@ from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.encode import encode_photos
+from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.plan import ChosenPhotos, photos_of_tiles
 from pipeline.streetview.position import TileArea
 from pipeline.streetview.record import Drops

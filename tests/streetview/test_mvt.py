@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from pipeline.streetview.mvt import EXTENT, TilePoint, decode_points, encode_points
+from pipeline.formats.mvt import EXTENT, TilePoint, decode_points, encode_points
 from schemas.errors import InputError
 from schemas.footprint import tile_to_lonlat
 

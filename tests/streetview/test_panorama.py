@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.streetview.panorama import View, cut_view, rays, reduction, views_around
+from pipeline.streetview.pictures.panorama import View, cut_view, rays, reduction, views_around
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 Floats = NDArray[np.float64]

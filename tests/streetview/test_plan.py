@@ -19,7 +19,7 @@ from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.folder import FolderSource
+from pipeline.streetview.files.folder import FolderSource
 from pipeline.streetview.plan import ChosenPhotos, photos_of_footprints, photos_of_tiles
 from pipeline.streetview.position import TileArea
 from pipeline.streetview.sources import open_source

@@ -14,12 +14,12 @@ from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
-from pipeline.streetview import kartaview, panoramax
-from pipeline.streetview import mapillary as mapillary_module
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.mapillary import TOKEN
 from pipeline.streetview.position import TileArea
 from pipeline.streetview.record import PLACED, Drops
+from pipeline.streetview.services import kartaview, panoramax
+from pipeline.streetview.services import mapillary as mapillary_module
+from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import lonlat_to_tile

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute
 import shapely
 
-from pipeline.osm.cells import cut_to_cells, whole_features
-from pipeline.osm.read import read_extract
+from pipeline.osm.cells.cut import cut_to_cells, whole_features
+from pipeline.osm.extracts.read import read_extract
+from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import Rules, load_rules
-from pipeline.tokens.build import FeatureBatch, build_tokens
+from pipeline.tokens.build import build_tokens
 from schemas.features import CELL_ZOOM, Kind, ObjectType
 from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
 from schemas.keys import XyzKey

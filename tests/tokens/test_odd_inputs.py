@@ -10,8 +10,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.osm.features import FeatureBatch
 from pipeline.rules import load_rules
-from pipeline.tokens.build import FeatureBatch, build_tokens
+from pipeline.tokens.build import build_tokens
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from schemas.keys import XyzKey

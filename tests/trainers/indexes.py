@@ -7,9 +7,9 @@ from hashlib import blake2b
 import numpy as np
 
 from schemas.index import IndexPart, key_hashes
-from trainers.stream.choose import choose_rows
-from trainers.stream.index import Index, ShardDigests
-from trainers.stream.parts import Parts
+from trainers.stream.catalog.choose import choose_rows
+from trainers.stream.catalog.index import Index, ShardDigests
+from trainers.stream.catalog.parts import Parts
 
 
 def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0, block: float = 1.0) -> Index:

@@ -36,7 +36,7 @@ from trainers.stream.augment import (
     recolour,
     turned,
 )
-from trainers.stream.decode import resize
+from trainers.stream.members.decode import resize
 from trainers.stream.order import slot_seeds
 from trainers.stream.pixels import LOOK, look_row, show
 from trainers.stream.sample import Cut, cut_each

@@ -20,10 +20,10 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from dags.shards import make_shards
-from pipeline.config import ShardsConfig, SplitConfig
 from pipeline.demo import build_demo
+from pipeline.driver.shards import make_shards
 from pipeline.regions.resolve import Region
+from pipeline.samples.config import ShardsConfig, SplitConfig
 from tests.trainers.batches import PLAIN
 from trainers.engine.cli import main
 from trainers.engine.tasks import GEOLINK

@@ -9,9 +9,9 @@ import pytest
 
 from geometry.keypoints import with_key_points
 from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.catalog.store import Store
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
+from storage.store import Store
 from trainers.models.geolink import GeoLink
 from trainers.models.geolink_settings import GeoLinkSettings
 from trainers.stream.augment import AugmentSettings

@@ -26,7 +26,7 @@ from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
-from trainers.stream.index import Index, load_index
+from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream

@@ -23,10 +23,10 @@ from schemas.index import IndexPart, index_file
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TileBatch, View, bucket
-from trainers.stream.decode import decode_npy, decode_rgb, resize, to_uint8
-from trainers.stream.index import load_index
+from trainers.stream.catalog.index import load_index
+from trainers.stream.members.decode import decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place, slot_seeds
-from trainers.stream.read import ShardReader
 from trainers.stream.stream import GeoStream, StreamSettings
 
 VIEW = View(image_size=32, osm=True, tag_width=16, photos=2, photo_size=16)
@@ -233,8 +233,8 @@ def test_an_empty_selection_says_what_to_do(split_dataset: Path, dataset: Path) 
 )
 def test_duckdb_and_pyarrow_select_the_same(split_dataset: Path, select: str) -> None:
     pytest.importorskip("duckdb")
-    from trainers.stream.index import read_table
-    from trainers.stream.select import _duckdb, _simple
+    from trainers.stream.catalog.index import read_table
+    from trainers.stream.catalog.select import _duckdb, _simple
 
     table = read_table(str(split_dataset), "samples")
     assert table is not None

@@ -25,16 +25,16 @@ from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
+from trainers.stream.catalog.flat import Mapped
+from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.datasets import Datasets, parse_datasets
-from trainers.stream.decode import decode_rgb, resize
-from trainers.stream.flat import Mapped
-from trainers.stream.index import Index, load_index
+from trainers.stream.members.decode import decode_rgb, resize
+from trainers.stream.members.read import ShardReader
+from trainers.stream.members.tokens import parse_tokens
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order
-from trainers.stream.read import ShardReader
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream, StreamSettings
-from trainers.stream.tokens import parse_tokens
 from trainers.stream.wds import wds_pipeline
 
 from .indexes import make_index
@@ -178,7 +178,7 @@ def test_a_damaged_index_is_named(dataset: Path, tmp_path: Path, harm: str) -> N
 
 def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; sys.path[0] = sys.argv[1]\nfrom trainers.stream.index import load_index\n"
+        "import sys; sys.path[0] = sys.argv[1]\nfrom trainers.stream.catalog.index import load_index\n"
         "i = load_index(sys.argv[2], cached_from=0)\nprint(i.selection_hash)"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[2]), str(dataset)]

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 from schemas.errors import DatasetError
 from trainers.stream.batch import TileBatch, View
-from trainers.stream.index import load_index
+from trainers.stream.catalog.index import load_index
+from trainers.stream.members.read import ShardReader
+from trainers.stream.members.remote import CacheSettings, Range, RangeCache, coalesce
 from trainers.stream.order import Place
-from trainers.stream.read import ShardReader
-from trainers.stream.remote import CacheSettings, Range, RangeCache, coalesce
 from trainers.stream.stream import GeoStream
 from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
@@ -190,7 +190,7 @@ def test_a_flaky_or_slow_store_changes_nothing_but_the_time(
 def test_a_store_that_does_not_answer_is_named(
     root: Path, server: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.stream.retry.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.001)
     server.clear("error", every=1)
     try:
         with pytest.raises(DatasetError, match=r"part-\d+.tar: no answer after 8 attempts .*resume=auto"):
@@ -278,7 +278,7 @@ def test_a_dataset_of_a_faulty_server_is_opened_whole(
 
 
 def test_a_server_that_never_answers_is_given_up_by_name(server: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainers.stream.retry.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.001)
     server.clear("error", every=1)
     server.opening = True
     try:

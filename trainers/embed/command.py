@@ -18,7 +18,7 @@ from schemas.errors import DatasetError, InputError
 from trainers.embed.encoders import ENCODERS, Encoder, make_encoder
 from trainers.embed.table import TagVectors, open_table, table_path, write_table
 from trainers.embed.vocabulary import Vocabulary, read_vocabulary
-from trainers.stream.index import dataset_info
+from trainers.stream.catalog.index import dataset_info
 
 #: Rows whose vectors are in memory at a time: 100 MB at 768 features.
 CHUNK = 1 << 16

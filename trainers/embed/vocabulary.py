@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.tags import format_key, tag_id
-from trainers.stream.index import read_table
+from trainers.stream.catalog.index import read_table
 
 _COLUMNS = ("tag_id", "text", "key", "key_count")
 #: Keys that a note names before it says "…".

@@ -13,13 +13,13 @@ from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
-from trainers.stream.index import Index
-from trainers.stream.read import Members, ShardReader
-from trainers.stream.remote import CacheSettings, Range
+from trainers.stream.catalog.index import Index
+from trainers.stream.members.read import Members, ShardReader
+from trainers.stream.members.remote import CacheSettings, Range
+from trainers.stream.members.tokens import parse_tokens
 from trainers.stream.sample import Decoder, Encoded
 from trainers.stream.schedule import Chosen, Request, Schedule
 from trainers.stream.tagtable import TagTable
-from trainers.stream.tokens import parse_tokens
 
 #: Blocks whose ranges a process remembers.
 _BLOCKS = 256

@@ -27,9 +27,9 @@ from trainers.stream.augment import (
     draw_window,
 )  # fmt: skip
 from trainers.stream.batch import View
-from trainers.stream.decode import Buffer, Pixels, decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.members.decode import Buffer, Pixels, decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.members.read import Members
 from trainers.stream.order import draw
-from trainers.stream.read import Members
 
 More = Callable[[list[str]], Members]
 

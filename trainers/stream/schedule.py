@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
 from schemas.errors import ConfigError
-from trainers.stream.flat import Mapped, cache_folder, make_folder, open_folder, store
-from trainers.stream.index import Index
+from trainers.stream.catalog.flat import Mapped, cache_folder, make_folder, open_folder, store
+from trainers.stream.catalog.index import Index
 from trainers.stream.mixture import Mixture
 from trainers.stream.order import Along, Keys, Order, batch_positions, epoch_key, places_at, slot_seeds
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.errors import DatasetError
-from trainers.stream.index import Index, ShardDigests
+from trainers.stream.catalog.index import Index, ShardDigests
 
 #: What must be equal, whatever the order: and what the user calls it.
 _SAME = ("order", "seed", "weights", "tags")

@@ -17,8 +17,8 @@ from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
+from trainers.stream.members.read import Members
 from trainers.stream.order import slot_seeds
-from trainers.stream.read import Members
 from trainers.stream.sample import Decoder, Encoded
 from trainers.stream.tagtable import TagTable
 

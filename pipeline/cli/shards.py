@@ -1,0 +1,153 @@
+"""``geoshards shards``, ``plan`` and ``features``: the command line of the shards job."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from pipeline.driver.forecast import confirm, exact_forecast, forecast
+from pipeline.driver.shards import make_shards
+from pipeline.osm.stage import cache_folder, export_features, features_stage
+from pipeline.rules import load_rules
+from pipeline.run.ray_map import Runner, StageRow, format_table
+from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
+from schemas.command import Command
+from schemas.config import build, merge, overlay, parse_yaml
+from schemas.errors import InputError
+
+_FLAGS = {
+    "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
+    "paths or URLs of OSM extracts (default demo)",
+    "imagery": "paths or patterns of rasters, earth-search, planetary-computer, stac, xyz, none; auto: Sentinel-2 of "
+    "earth-search for a region by name or area, the demo's own, none for files (default auto)",
+    "streetview": "panoramax, mapillary, kartaview, a folder of photos with EXIF GPS, a CSV or Parquet table, none; "
+    "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",
+    "zoom": "zoom of the XYZ tiles (default: the imagery's own, 16 without)",
+    "size": "pixels a side of an image (default 256)",
+    "out": "dataset directory or fsspec URL (default data/REGION)",
+    "workers": "processes (default: one a core)",
+}
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    for name, text in _FLAGS.items():
+        parser.add_argument(f"--{name}", help=text)
+    parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
+    parser.epilog = "settings:\n" + "\n".join(settings_help(ShardsConfig))
+
+
+def settings_help(cls: type, where: str = "") -> list[str]:
+    """One line a setting: its full name and default."""
+    lines: list[str] = []
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        kind = hints[f.name]
+        if dataclasses.is_dataclass(kind):
+            lines += settings_help(typing.cast(type, kind), f"{where}{f.name}.")
+        else:
+            lines.append(f"  {where}{f.name}={json.dumps(f.default) if f.default is not None else ''}")
+    return lines
+
+
+def read_config(args: argparse.Namespace) -> ShardsConfig:
+    """Settings from --config, then flags, then key=value."""
+    given: dict[str, Any] = {}
+    if args.config is not None:
+        try:
+            given = parse_yaml(args.config.read_text(encoding="utf-8"), str(args.config))
+        except OSError as error:
+            raise InputError(f"settings file {args.config} cannot be read: {error.strerror}") from None
+    for name in _FLAGS:
+        value = getattr(args, name)
+        if value is not None:
+            given[name] = int(value) if name in ("zoom", "size", "workers") and value.lstrip("-").isdigit() else value
+    given = merge(given, args.settings)
+    return build(ShardsConfig, overlay(REGION_DEFAULTS.get(str(given.get("region", "demo")), {}), given))
+
+
+def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, Any], last: str) -> None:
+    if args.json:
+        print(json.dumps(result | {"stages": [s.as_dict() for s in stages]}))
+    elif not args.quiet:
+        print(format_table(stages), file=sys.stderr)
+        print(last)
+
+
+def _configure_shards(parser: argparse.ArgumentParser) -> None:
+    _configure(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask before a build over plan.ask_gb")
+
+
+def _configure_plan(parser: argparse.ArgumentParser) -> None:
+    _configure(parser)
+    parser.add_argument(
+        "--exact", action="store_true", help="fetch and read the extracts, and list images and photos, to be exact"
+    )
+
+
+def _run_shards(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    quiet = args.quiet or args.json
+    if (found := forecast(config, quiet)) is not None:
+        if not quiet:
+            print("\n".join(found.lines()), file=sys.stderr)
+        confirm(found, config.plan.ask_gb, args.yes)
+    outcome = make_shards(config, quiet)
+    d = outcome.document
+    result = {"out": outcome.out, "built": outcome.built} | {
+        k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")
+    }
+    done = "nothing left to do: " if not outcome.built else ""
+    size = f"{d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB"
+    last = f"{done}{outcome.out}: {size}, content {d['content_hash'][:12]}"
+    _report(args, outcome.stages, result, last)
+    return 0
+
+
+def _run_plan(args: argparse.Namespace) -> int:
+    config = read_config(args)
+    quiet = args.quiet or args.json
+    stages: list[StageRow] = []
+    found = None if args.exact else forecast(config, quiet)
+    if found is None:
+        found, stages = exact_forecast(config, quiet)
+    if args.json:
+        print(json.dumps(found.as_dict() | {"stages": [s.as_dict() for s in stages]}))
+        return 0
+    if stages and not args.quiet:
+        print(format_table(stages), file=sys.stderr)
+    print("\n".join(found.lines()))
+    if found.gigabytes > config.plan.ask_gb:
+        print(f"`geoshards shards` asks before it begins, as this is over plan.ask_gb={config.plan.ask_gb:g} (--yes)")
+    return 0
+
+
+def _configure_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, help="OSM extracts")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for features.parquet (GeoParquet) and drops.parquet"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
+
+
+def _run_features(args: argparse.Namespace) -> int:
+    rules = load_rules()
+    with Runner(args.workers) as runner:
+        features, row = features_stage(args.files, rules, cache_folder(""), runner, args.quiet or args.json)
+    rows, drops = export_features(features, args.out)
+    result = {"out": str(args.out), "features": rows, "drops": int(sum(drops["count"].to_pylist()))}
+    _report(args, [row], result, f"{args.out}: {rows:,} features, {drops.num_rows:,} rows of drops")
+    return 0
+
+
+SHARDS = Command("Build a dataset from a region, imagery and street view", _configure_shards, _run_shards)
+PLAN = Command("Show what `shards` would fetch, build and store, and what licences ask", _configure_plan, _run_plan)
+FEATURES = Command(
+    "Read OSM extracts into a GeoParquet table of features and a table of drops", _configure_features, _run_features
+)

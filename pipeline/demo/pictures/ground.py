@@ -1,0 +1,325 @@
+"""The ground as rasters: which surface lies where, its colour, and what is in shadow.
+
+Both the aerial image and the street views look the ground up here, so they show the same.
+Rasters are row 0 = north; a pixel belongs to the surface that covers its centre.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+
+from pipeline.demo.geo import FloatArray
+from pipeline.demo.town.world import Block, Building, Surface, World
+
+Bounds = tuple[float, float, float, float]
+
+# One sun for all pictures: late August, late morning.
+SUN_AZIMUTH_DEG = 148.0  # clockwise from grid north
+SUN_ELEVATION_DEG = 46.0
+_AZ, _EL = math.radians(SUN_AZIMUTH_DEG), math.radians(SUN_ELEVATION_DEG)
+TO_SUN = np.array([math.sin(_AZ) * math.cos(_EL), math.cos(_AZ) * math.cos(_EL), math.sin(_EL)])
+# Shadow displacement in metres for each metre of height.
+SHADOW_PER_M = -TO_SUN[:2] / TO_SUN[2]
+
+
+@dataclass(frozen=True)
+class Style:
+    """Look of a surface: RGB 0-255, texture strength (share of brightness), rows.
+
+    row_m is the distance between rows in metres (0: none), row_depth their contrast.
+    """
+
+    rgb: tuple[int, int, int]
+    texture: float = 0.06
+    row_m: float = 0.0
+    row_depth: float = 0.0
+
+
+STYLES: dict[str, Style] = {
+    "ground": Style((128, 132, 96), 0.10),
+    "garden": Style((104, 122, 74), 0.22),
+    "lawn": Style((112, 138, 76), 0.10),
+    "lawn2": Style((126, 144, 86), 0.10),
+    "bed": Style((112, 104, 72), 0.30),
+    "meadow": Style((124, 146, 82), 0.12),
+    "meadow2": Style((146, 156, 96), 0.14),
+    "scrub": Style((118, 118, 90), 0.26),
+    "forest_floor": Style((46, 62, 40), 0.20),
+    "wheat": Style((206, 182, 122), 0.06, 14.0, 0.05),
+    "barley": Style((192, 174, 116), 0.07, 12.0, 0.07),
+    "maize": Style((92, 128, 62), 0.10, 3.2, 0.10),
+    "rape": Style((168, 168, 98), 0.08, 15.0, 0.05),
+    "potato": Style((116, 128, 76), 0.10, 2.8, 0.16),
+    "beet": Style((84, 132, 70), 0.08, 4.0, 0.08),
+    "bare": Style((156, 130, 102), 0.10, 6.0, 0.09),
+    "vine": Style((118, 130, 80), 0.10, 3.4, 0.30),
+    "court": Style((158, 150, 138), 0.08),
+    "yard": Style((150, 148, 142), 0.08),
+    "gravel": Style((176, 166, 146), 0.10),
+    "sand": Style((206, 190, 150), 0.07),
+    "grave": Style((168, 164, 158), 0.10),
+    "paving": Style((182, 172, 158), 0.05),
+    "path": Style((194, 180, 150), 0.06),
+    "track": Style((178, 164, 132), 0.12),
+    "cycleway": Style((142, 134, 128), 0.05),
+    "asphalt": Style((124, 124, 126), 0.05),
+    "asphalt2": Style((134, 132, 132), 0.06),
+    "sidewalk": Style((168, 164, 158), 0.05),
+    "marking": Style((222, 222, 218), 0.02),
+    "zebra": Style((230, 230, 222), 0.02),
+    "ballast": Style((132, 120, 110), 0.14),
+    "rail": Style((92, 80, 74), 0.08),
+    "platform": Style((188, 184, 178), 0.04),
+    "pitch": Style((98, 148, 72), 0.05, 11.0, 0.06),
+    "river": Style((72, 94, 88), 0.05),
+    "lake": Style((52, 80, 92), 0.04),
+    "pond": Style((66, 82, 66), 0.06),
+    "pool": Style((92, 178, 200), 0.03),
+}
+WATER_STYLES = ("river", "lake", "pond", "pool")
+
+CAR_RGB: tuple[tuple[int, int, int], ...] = (
+    (236, 236, 236), (40, 42, 46), (128, 130, 134), (176, 180, 184), (150, 34, 34), (38, 60, 120),
+    (92, 96, 84), (70, 72, 76),
+)  # fmt: skip
+CAR_SIZE_M = (4.3, 1.8, 1.45)  # length, width, height
+
+_NAMES = tuple(STYLES)
+_INDEX = {name: n for n, name in enumerate(_NAMES)}
+STYLE_RGB = np.array([STYLES[n].rgb for n in _NAMES], dtype=np.float32)
+STYLE_TEXTURE = np.array([STYLES[n].texture for n in _NAMES], dtype=np.float32)
+STYLE_ROW_M = np.array([STYLES[n].row_m for n in _NAMES], dtype=np.float32)
+STYLE_ROW_DEPTH = np.array([STYLES[n].row_depth for n in _NAMES], dtype=np.float32)
+STYLE_IS_WATER = np.array([n in WATER_STYLES for n in _NAMES])
+
+
+def _mapping(*rings: FloatArray) -> dict[str, Any]:
+    closed = [np.concatenate([r, r[:1]]).tolist() for r in rings]
+    return {"type": "Polygon", "coordinates": closed}
+
+
+def _surface_shapes(block: Block) -> list[tuple[Surface, dict[str, Any], Bounds]]:
+    """A block's surfaces, ready to be rasterised, made once."""
+    if "surfaces" not in block.cache:
+        block.cache["surfaces"] = [(s, _mapping(*s.rings), _bounds(s.rings[0])) for s in block.surfaces]
+    return block.cache["surfaces"]
+
+
+def _bounds(ring: FloatArray) -> Bounds:
+    lo, hi = ring.min(axis=0), ring.max(axis=0)
+    return float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1])
+
+
+def overlaps(a: Bounds, b: Bounds) -> bool:
+    return a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
+
+
+def building_shapes(block: Block) -> list[tuple[Building, dict[str, Any], Bounds]]:
+    """A block's buildings, ready to be rasterised, with their bounds."""
+    if "buildings" not in block.cache:
+        block.cache["buildings"] = [
+            (k, _mapping(k.ring) if k.hole is None else _mapping(k.ring, k.hole), _bounds(k.ring))
+            for k in block.buildings
+        ]
+    return block.cache["buildings"]
+
+
+def shadow_shapes(block: Block) -> list[tuple[dict[str, Any], Bounds]]:
+    """Cast shadows of a block's buildings and cars: the hull of footprint and moved footprint."""
+    if "shadows" not in block.cache:
+        found = []
+        for k in block.buildings:
+            top = k.eaves_m + 0.6 * k.rise_m
+            moved = SHADOW_PER_M * top
+            # Wall by wall, since the hull of an L or a courtyard would be too large.
+            if len(k.ring) == 4 and k.hole is None:
+                found.append(_hull(k.ring, moved))
+            else:
+                for ring in (k.ring,) if k.hole is None else (k.ring, k.hole):
+                    for a, c in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+                        found.append(_hull(np.array([a, c]), moved))
+        moved = SHADOW_PER_M * CAR_SIZE_M[2]
+        found += [_hull(car_ring(car), moved) for car in block.cars]
+        block.cache["shadows"] = [(_mapping(r), _bounds(r)) for r in found if len(r) >= 3]
+    return block.cache["shadows"]
+
+
+def _hull(ring: FloatArray, moved: FloatArray) -> FloatArray:
+    hull = shapely.convex_hull(shapely.multipoints(np.concatenate([ring, ring + moved])))
+    return np.asarray(shapely.get_coordinates(hull)[:-1])
+
+
+def car_ring(car: FloatArray) -> FloatArray:
+    """Footprint of a car row (x, y, direction, colour): (4, 2) metres, counter-clockwise."""
+    h, w = CAR_SIZE_M[0] / 2, CAR_SIZE_M[1] / 2
+    c, s = math.cos(car[2]), math.sin(car[2])
+    corners = np.array([(-h, -w), (h, -w), (h, w), (-h, w)])
+    return np.asarray(corners @ np.array([[c, s], [-s, c]]) + car[:2])
+
+
+@dataclass
+class Ground:
+    """Rasters of one box: surface ids (row 0 north), their attributes by id, shadow 0-1.
+
+    ids indexes style, rgb (float32, tone applied) and angle. shadow is the share of
+    sunlight that is missing because of buildings and trees.
+    """
+
+    bounds: Bounds
+    resolution: float
+    ids: NDArray[np.uint16]
+    style: NDArray[np.uint8]
+    rgb: NDArray[np.float32]
+    angle: NDArray[np.float32]
+    shadow: NDArray[np.uint8]
+
+
+def window_transform(bounds: Bounds, resolution: float) -> Affine:
+    return Affine(resolution, 0.0, bounds[0], 0.0, -resolution, bounds[3])
+
+
+def raster_shape(bounds: Bounds, resolution: float) -> tuple[int, int]:
+    return round((bounds[3] - bounds[1]) / resolution), round((bounds[2] - bounds[0]) / resolution)
+
+
+def rasterise(shapes: list[tuple[Any, int]], bounds: Bounds, resolution: float, dtype: str) -> NDArray[Any]:
+    """Burn (geometry, value) pairs in order; pixels by their centres."""
+    shape = raster_shape(bounds, resolution)
+    if not shapes:
+        return np.zeros(shape, dtype=dtype)
+    burned = rasterize(shapes, out_shape=shape, transform=window_transform(bounds, resolution), dtype=dtype)
+    return np.asarray(burned)
+
+
+def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, *, min_size: float = 0.0) -> Ground:
+    """Rasterise the ground of a box; surfaces smaller than min_size metres are left out."""
+    found: list[tuple[int, int, Surface, dict[str, Any]]] = []
+    for block in blocks:
+        if overlaps(block.bounds, bounds):
+            for surface, mapping, box in _surface_shapes(block):
+                if overlaps(box, bounds) and max(box[2] - box[0], box[3] - box[1]) >= min_size:
+                    found.append((surface.layer, len(found), surface, mapping))
+    found.sort(key=lambda f: f[:2])
+    shapes = [(mapping, n) for n, (_, _, _, mapping) in enumerate(found, start=1)]
+    ids = rasterise(shapes, bounds, resolution, "uint16")
+    surfaces = [f[2] for f in found]
+    style = np.array([_INDEX["ground"]] + [_INDEX[s.style] for s in surfaces], dtype=np.uint8)
+    tone = np.array([1.0] + [s.tone for s in surfaces], dtype=np.float32)
+    angle = np.array([0.0] + [s.angle for s in surfaces], dtype=np.float32)
+    dark = [(m, 1) for block in blocks for m, box in shadow_shapes(block) if overlaps(box, bounds)]
+    shadow = rasterise(dark, bounds, resolution, "uint8")
+    return Ground(bounds, resolution, ids, style, STYLE_RGB[style] * tone[:, None], angle, shadow)
+
+
+def rows(style: NDArray[Any], angle: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
+    """Brightness factor of crop rows at places (metres) with the given styles and directions."""
+    period = np.maximum(STYLE_ROW_M[style], 1.0)
+    across = (-np.sin(angle) * x + np.cos(angle) * y) / period
+    return (1.0 + STYLE_ROW_DEPTH[style] * np.sin(2 * np.pi * across)).astype(np.float32)
+
+
+def sampled_rows(ground: Ground, ids: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
+    """Row factor for pixels of surface ids at places x, y (same shape); 1 where there are none."""
+    style = ground.style[ids]
+    out = np.ones(ids.shape, dtype=np.float32)
+    striped = STYLE_ROW_DEPTH[style] > 0
+    if striped.any():
+        out[striped] = rows(style[striped], ground.angle[ids[striped]], x[striped], y[striped])
+    return out
+
+
+@lru_cache(maxsize=8)
+def noise_texture(seed: int, size: int, slope: float) -> NDArray[np.float32]:
+    """A periodic (size, size) noise of mean 0 and deviation 1, amplitude ~ 1 / frequency**slope."""
+    rng = np.random.default_rng([seed, 301, size])
+    white = np.fft.rfft2(rng.standard_normal((size, size)))
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
+    f = np.hypot(fx, fy)
+    f[0, 0] = 1.0
+    white /= f**slope
+    white[0, 0] = 0.0
+    out = np.fft.irfft2(white, s=(size, size))
+    return (out / out.std()).astype(np.float32)
+
+
+def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Brightness (h, w) of an RGB image; written out, since BLAS threads would fight for the cores."""
+    grey = image[..., 0] * np.float32(0.3)
+    grey += image[..., 1] * np.float32(0.59)
+    grey += image[..., 2] * np.float32(0.11)
+    return grey
+
+
+def collect(world: World, bounds: Bounds, reach: float) -> list[Block]:
+    """Blocks whose things may show or cast shadows within bounds, reach metres around."""
+    return world.blocks_in((bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach))
+
+
+# -- trees -----------------------------------------------------------------------------
+
+
+def trees_in(blocks: list[Block], bounds: Bounds) -> FloatArray:
+    """Trees (n, 5) that touch a box or cast their shadow into it, low ones first."""
+    every = np.concatenate([b.trees for b in blocks] or [np.empty((0, 5))])
+    reach = 16.0
+    keep = (every[:, 0] > bounds[0] - reach) & (every[:, 0] < bounds[2] + reach)
+    keep &= (every[:, 1] > bounds[1] - reach) & (every[:, 1] < bounds[3] + reach)
+    every = every[keep]
+    return every[np.argsort(every[:, 3], kind="stable")]
+
+
+@lru_cache(maxsize=4096)
+def _disc(radius_q: int, fx: int, fy: int) -> NDArray[np.float32]:
+    """Coverage 0-1 of a disc of radius_q / 4 pixels, moved by quarters of a pixel."""
+    radius = radius_q / 4.0
+    half = math.ceil(radius + 1)
+    grid = np.arange(-half, half + 1, dtype=np.float32)
+    d = np.hypot(grid[None, :] - fx / 4.0, grid[:, None] - fy / 4.0)
+    return np.clip(radius + 0.5 - d, 0, 1).astype(np.float32)
+
+
+def tree_rgb(hue: FloatArray) -> FloatArray:
+    """Crown colours (n, 3) for hues in 0-1: yellow-green broadleaf to dark conifer."""
+    t = np.asarray(hue)[..., None]
+    light, mid, dark = np.array([106, 126, 62]), np.array([76, 104, 54]), np.array([50, 78, 52])
+    return np.where(t < 0.5, light + (mid - light) * t * 2, mid + (dark - mid) * (t - 0.5) * 2)
+
+
+def pixel_of(value: float) -> tuple[int, int]:
+    """Nearest pixel index and the rest in quarters."""
+    q = round(value * 4)
+    n = (q + 2) // 4
+    return n, q - 4 * n
+
+
+def stamp_slices(column: int, line: int, half: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice, slice] | None:
+    """Where a stamp lies in the image and which part of it does."""
+    c0, l0 = max(0, column - half), max(0, line - half)
+    c1, l1 = min(shape[1], column + half + 1), min(shape[0], line + half + 1)
+    if c0 >= c1 or l0 >= l1:
+        return None
+    at = column - half, line - half
+    return slice(l0, l1), slice(c0, c1), slice(l0 - at[1], l1 - at[1]), slice(c0 - at[0], c1 - at[0])
+
+
+def tree_shadows(shadow: NDArray[np.float32], trees: FloatArray, bounds: Bounds, resolution: float) -> None:
+    """Stamp the shadows of tree crowns into a shadow raster (row 0 north)."""
+    for x, y, radius, height, _ in trees.tolist():
+        reach = height - radius
+        px = (x + SHADOW_PER_M[0] * reach - bounds[0]) / resolution - 0.5
+        py = (bounds[3] - y - SHADOW_PER_M[1] * reach) / resolution - 0.5
+        (column, fx), (line, fy) = pixel_of(px), pixel_of(py)
+        stamp = _disc(round(radius / resolution * 4), fx, fy)
+        part = stamp_slices(column, line, stamp.shape[0] // 2, shadow.shape)
+        if part is not None:
+            view = shadow[part[0], part[1]]
+            np.maximum(view, stamp[part[2], part[3]] * 0.9, out=view)

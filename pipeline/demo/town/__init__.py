@@ -1,0 +1,1 @@
+"""The demo town as a plan and a map."""

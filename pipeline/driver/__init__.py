@@ -1,0 +1,1 @@
+"""From settings to a dataset directory: the stages, one after another."""

@@ -1,0 +1,97 @@
+"""What a dataset was made from, remembered in the cache for `geoshards update`.
+
+The dataset itself holds no path of the machine that made it: `dataset.json` has a fingerprint, under which the cache
+has the settings and files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import shapely
+
+from pipeline.osm.stage import Features, cache_folder, file_sha256
+from pipeline.regions.resolve import Region
+from pipeline.samples.config import ShardsConfig
+from schemas.config import build
+from schemas.errors import DatasetError, InputError
+from storage.store import Store
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Settings, files and extracts of the run that made a dataset."""
+
+    config: ShardsConfig
+    region: Region
+    extracts: list[dict[str, str]]  # name, sha256
+
+    def base(self, number: int) -> Path:
+        """An extract as it was read: where it lay, or as kept in the cache.
+
+        Raises:
+            InputError: neither holds the same bytes any more.
+        """
+        name, digest = self.extracts[number]["name"], self.extracts[number]["sha256"]
+        kept = _kept(self.config, digest, name)
+        for path in (kept, self.region.extracts[number]):
+            if path.is_file() and file_sha256(path) == digest:
+                return path
+        raise InputError(
+            f"extract {name} that the dataset was made from is gone: {self.region.extracts[number]} has changed, and "
+            f"{kept} is not there; give a newer extract instead of a change file"
+        )
+
+
+def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features: Features) -> None:
+    """Remember what the dataset of a fingerprint is made from; extracts are kept as hard links, which cost no space."""
+    extracts = [{"name": n, "sha256": h} for n, h in zip(features.names, features.hashes, strict=True)]
+    for path, entry in zip(region.extracts, extracts, strict=True):
+        kept = _kept(config, entry["sha256"], entry["name"])
+        with contextlib.suppress(OSError):  # another file system: the extract is looked for where it lay
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path.resolve(), kept)
+    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "cache")}
+    files = asdict(region) | {
+        "extracts": [str(p.resolve()) for p in region.extracts],
+        "clip": None if region.clip is None else shapely.to_wkt(region.clip, rounding_precision=-1),
+    }
+    document = {"config": settings, "region": files, "extracts": extracts}
+    store = Store(cache_folder(config.cache))
+    store.write(_name(fingerprint), json.dumps(document, indent=1, sort_keys=True).encode())
+
+
+def read_inputs(fingerprint: str, cache: str) -> Inputs:
+    """What ``keep_inputs`` remembered.
+
+    Raises:
+        DatasetError: nothing is remembered in that cache, or it cannot be read.
+    """
+    store = Store(cache_folder(cache))
+    name = _name(fingerprint)
+    if not store.exists(name):
+        raise DatasetError(
+            f"the cache {store.root} does not know what this dataset was made from; run where it was built, give that "
+            "run's cache with --cache, or build the dataset again with `geoshards shards`"
+        )
+    try:
+        document = json.loads(store.read(name))
+        region = document["region"]
+        region["extracts"] = [Path(p) for p in region["extracts"]]
+        region["clip"] = shapely.from_wkt(region["clip"]) if region["clip"] else None
+        config = build(ShardsConfig, document["config"] | {"cache": cache})
+        return Inputs(config, Region(**region), document["extracts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{store.path(name)} cannot be read ({error!r}); build the dataset again") from None
+
+
+def _name(fingerprint: str) -> str:
+    return f"inputs/{fingerprint[:20]}.json"
+
+
+def _kept(config: ShardsConfig, digest: str, name: str) -> Path:
+    return cache_folder(config.cache) / "bases" / digest / name

@@ -1,0 +1,158 @@
+"""A dataset's shards driven to their end: what is missing is built, whole groups are folded, documents come last."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
+from pipeline.catalog.fold import finished, fold, groups, purge
+from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.versions import encoder_versions
+from pipeline.samples.write import ShardResult
+from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
+from schemas.errors import ConfigError, DatasetError
+from schemas.features import DROPS
+from storage.store import Lock, Store, is_remote
+
+#: Says which run began a dataset, until dataset.json does.
+_BEGUN = "catalog/.pending/run.json"
+#: Samples that one process builds in about the time that Ray takes to start.
+_SMALL = 500
+
+
+class Job(Protocol):
+    """What one task needs; the work itself is a function of it."""
+
+    @property
+    def planned(self) -> int:
+        """Footprints to try."""
+
+
+J = TypeVar("J", bound=Job)
+
+
+def open_out(out: str, name: str, runner: Runner) -> Store:
+    """The dataset directory of a run: ``out``, or data/NAME."""
+    if not is_remote(out):
+        return Store(Path(out or f"data/{name}").expanduser())
+    if out.startswith("memory://") and runner.workers > 1:
+        raise ConfigError("out=memory://… is seen by one process alone; give workers=1")
+    return Store(out)
+
+
+@dataclass
+class Run:
+    """One run into one dataset directory."""
+
+    store: Store
+    name: str
+    settings: dict[str, Any]  # what decides the bytes, for dataset.json
+    sources: list[dict[str, Any]]  # every input with its hash, licence and date
+    fingerprint: str  # SHA-256 of settings, inputs, code and libraries
+    began: float  # time.monotonic()
+    stages: list[StageRow] = field(default_factory=list)
+    built: int = 0  # shards written by this run, those taken over among them
+    adopted: int = 0  # shards taken over from an earlier version
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the directory; what killed runs left is swept before and after.
+
+        Raises:
+            LockError: another process writes there.
+            DatasetError: it holds another dataset.
+        """
+        with Lock(self.store):
+            self.store.sweep()
+            self._claim()
+            yield
+            self.store.remove(_BEGUN)
+            self.store.sweep()
+
+    def _claim(self) -> None:
+        """Make sure that the directory is empty, or was begun or finished by the same run."""
+        found = None
+        if self.store.exists("dataset.json"):
+            found = load_dataset(self.store).get("fingerprint")
+        elif self.store.names("shards"):  # a run that wrote nothing claims nothing
+            begun = self.store.exists(_BEGUN)
+            found = json.loads(self.store.read(_BEGUN)).get("fingerprint") if begun else "unknown"
+        if found not in (None, self.fingerprint):
+            raise DatasetError(
+                f"{self.store.root} holds a dataset of other inputs, settings or versions; choose another out, or "
+                "delete that folder"
+            )
+        if found is None:
+            self.store.write(_BEGUN, json.dumps({"fingerprint": self.fingerprint}).encode())
+
+    def build(
+        self,
+        runner: Runner,
+        shards: int,
+        job: Callable[[int], J],
+        work: Callable[[J], ShardResult],
+        unit: str,
+        quiet: bool,
+    ) -> None:
+        """Build the shards that are missing; fold each group of them as soon as it is whole."""
+        start = time.monotonic()
+        done, folded = finished(self.store)
+        members = groups(shards)
+        jobs = [job(i) for i in range(shards) if i not in done]
+        planned = sum(j.planned for j in jobs)
+        counts = {"samples": 0, "drops": 0}
+        memory, write_seconds = 0.0, 0.0
+        with Progress("samples", planned, unit, quiet) as progress:
+            for _, result, worker_memory in runner.map(work, jobs, small=planned < _SMALL):
+                done.add(result.index)
+                memory = max(memory, worker_memory)
+                write_seconds += result.write_seconds
+                self.adopted += result.adopted
+                for name in counts:
+                    counts[name] += getattr(result, name)
+                progress.advance(result.planned)
+                number = result.index // SHARDS_PER_FILE
+                if done.issuperset(members[number]):
+                    fold(self.store, number, members[number])
+                    folded.add(number)
+        for number, group in enumerate(members):  # what an interrupted run left
+            if number in folded:
+                purge(self.store, group)
+            else:
+                fold(self.store, number, group)
+        self.built = len(jobs)
+        seconds, cached = time.monotonic() - start, not jobs
+        self.stages += [
+            StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached),
+            StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, cached),
+        ]
+
+    def finish(self, vocabulary: pa.Table, drops: pa.Table) -> dict[str, Any]:
+        """Write what belongs to no shard: the vocabulary, drops before there were samples, stages and documents.
+
+        Returns:
+            The content of dataset.json.
+        """
+        start = time.monotonic()
+        self.store.write_table(catalog_file("vocabulary", 0), vocabulary.replace_schema_metadata(None))
+        self.store.write_table("catalog/drops/before-tiles.parquet", drops.cast(DROPS))
+        document = dataset_document(
+            self.store, self.name, self.settings, self.sources, encoder_versions(), self.fingerprint
+        )
+        count, now = document["samples"], time.monotonic()
+        self.stages.append(StageRow("catalog", count, "samples", now - start, peak_memory_mb()))
+        most = max(s.peak_memory_mb for s in self.stages)
+        self.stages.append(StageRow("total", count, "samples", now - self.began, most))
+        if self.built or not self.store.exists("dataset.json"):
+            rows = pa.Table.from_pylist([s.as_dict() for s in self.stages], schema=STAGES)
+            self.store.write_table(catalog_file("stages", 0), rows)
+            write_documents(self.store, document)
+        return document

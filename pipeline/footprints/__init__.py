@@ -1,0 +1,1 @@
+"""Where samples lie: producers of footprints, which of them are built, and in which shard."""

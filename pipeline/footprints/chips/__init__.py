@@ -1,0 +1,1 @@
+"""Image chips that lie in a folder, as footprints."""

@@ -1,0 +1,206 @@
+"""A chip's image: its size, bands and georeference for the plan; its bytes for the sample.
+
+JPEG and PNG chips of three 8-bit bands keep their bytes. Everything else is decoded and written anew.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.footprints.chips.georeference import Affine
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.encode import encode
+from pipeline.imagery.local import band_names
+from pipeline.imagery.raster import GDAL
+from pipeline.imagery.scene import DTYPES
+from pipeline.samples.chips_config import ChipImagery
+from schemas.errors import InputError
+
+#: Pixels of the largest chip, which is what the trainers decode at most.
+MAX_PIXELS = 1 << 26
+_ENDINGS = {"JPEG": "jpg", "PNG": "png"}
+#: What Pillow raises on damaged files.
+_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
+           Image.DecompressionBombWarning, struct.error)  # fmt: skip
+#: No listing of a folder with a million chips at every open.
+_GDAL = GDAL | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+#: First bytes of a format, and its driver: by itself GDAL might take the file for any format, and follow its links.
+_MAGIC = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a chip's image says before it is decoded."""
+
+    width: int
+    height: int
+    bands: tuple[str, ...]  # as the sample will hold them
+    dtype: str
+    crs: str | None
+    transform: Affine | None
+
+
+@dataclass(frozen=True, eq=False)
+class ChipImage:
+    """What a sample holds of it."""
+
+    member: str  # rs.jpg | rs.png | rs.npy
+    data: bytes
+    nodata_share: float  # 0..1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file in rasterio; an InputError where it cannot be opened or read."""
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**_GDAL):
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path, driver=_driver(path)) as source:
+                yield source
+    except (rasterio.errors.RasterioError, OSError, ValueError) as error:
+        raise InputError(f"it cannot be read: {error}") from None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(26)
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}") from None
+
+
+def _driver(path: Path) -> str:
+    head = _head(path)
+    driver = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    if driver is None:
+        raise InputError("it is no TIFF, JPEG or PNG")
+    return driver
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether Pillow reads it as it is: a JPEG, or a PNG of at most 8 bits a sample."""
+    head = _head(path)
+    return head.startswith(b"\xff\xd8\xff") or (head.startswith(b"\x89PNG") and len(head) == 26 and head[24] <= 8)
+
+
+def read_header(path: Path, sidecars: bool) -> ImageHeader:
+    """Size, bands and georeference of one image; ``sidecars`` says that files beside it may hold a georeference.
+
+    Raises:
+        InputError: it is no image, too large, or of a type that no sample holds.
+    """
+    if not _is_picture(path):
+        with _opened(path) as source:
+            header = _raster_header(source)
+    else:
+        header = _picture_header(path)
+        if sidecars:
+            with _opened(path) as source:
+                crs, transform = _place(source)
+            header = ImageHeader(header.width, header.height, header.bands, header.dtype, crs, transform)
+    if header.width * header.height > MAX_PIXELS:
+        raise InputError(
+            f"{header.width} × {header.height} px are no chip, {MAX_PIXELS:,} pixels are the most; cut it, or build "
+            "tiles of it with `geoshards shards`"
+        )
+    return header
+
+
+def _picture_header(path: Path) -> ImageHeader:
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=tuple(_ENDINGS)) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return ImageHeader(image.width, image.height, ("red", "green", "blue"), "uint8", None, None)
+    except _ERRORS as error:
+        raise InputError(f"it cannot be read: {error}") from None
+
+
+def _raster_header(source: Any) -> ImageHeader:
+    names = band_names(source)
+    dtypes = {source.dtypes[b - 1] for b in names}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES):
+        found = ", ".join(sorted(dtypes)) or "alpha alone"
+        raise InputError(
+            f"its bands are {found}; samples hold one of {', '.join(DTYPES)}. Convert it with gdal_translate"
+        )
+    return ImageHeader(source.width, source.height, tuple(names.values()), dtypes.pop(), *_place(source))
+
+
+def _place(source: Any) -> tuple[str | None, Affine | None]:
+    """CRS and transform of an opened raster; the identity is no georeference."""
+    a, b, c, d, e, f = (float(v) for v in source.transform[:6])
+    transform = None if source.transform.is_identity else (a, b, c, d, e, f)
+    if source.crs is None:
+        return None, transform
+    code = source.crs.to_epsg(confidence_threshold=100)
+    return (f"EPSG:{code}" if code else str(source.crs.to_wkt())), transform
+
+
+def read_image(path: Path, config: ChipImagery) -> ChipImage:
+    """The image as a member: its own bytes where they need no change.
+
+    Raises:
+        InputError: it cannot be decoded to its end.
+    """
+    if not _is_picture(path):
+        with _opened(path) as source:
+            pixels, mask = source.read(list(band_names(source))), source.dataset_mask()
+    else:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"it cannot be read: {error.strerror}") from None
+        image = _decode(data)
+        ending = _ENDINGS[str(image.format)]
+        if _unchanged(data, image) and config.format in ("auto", ending):
+            return ChipImage(f"rs.{ending}", data, 0.0)
+        rgba = np.asarray(image.convert("RGBA"))
+        pixels, mask = rgba[..., :3].transpose(2, 0, 1), rgba[..., 3]
+        if config.format == "auto":  # what was decoded is kept to the bit
+            config = ChipImagery(format="png")
+    if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
+        mask = np.where(np.isfinite(pixels).all(axis=0), mask, 0)
+    member, encoded = encode(pixels, ImageryConfig(format=config.format, quality=config.quality))
+    return ChipImage(member, encoded, _share(mask))
+
+
+def _decode(data: bytes) -> Image.Image:
+    """A picture decoded to its last pixel."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=tuple(_ENDINGS))
+            image.load()
+    except _ERRORS as error:
+        raise InputError(f"it cannot be read: {error}") from None
+    return image
+
+
+def _unchanged(data: bytes, image: Image.Image) -> bool:
+    """Whether a picture is what ``rs.jpg`` or ``rs.png`` should be: three 8-bit bands, nothing transparent."""
+    if image.mode != "RGB" or "transparency" in image.info:
+        return False
+    return image.format == "JPEG" or data[24] == 8
+
+
+def _share(mask: NDArray[np.uint8]) -> float:
+    return float((mask == 0).mean())

@@ -1,0 +1,227 @@
+"""Which chips become samples, in which order, in which shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+from geometry.hilbert import hilbert
+from pipeline.footprints.chips.georeference import GeoreferenceError, georeference, skyscript_name
+from pipeline.footprints.chips.image import read_header
+from pipeline.footprints.chips.metadata import Metadata, read_metadata
+from pipeline.footprints.chips.scan import ChipFiles
+from pipeline.footprints.plan import cut_shards
+from pipeline.samples.chips_config import ChipsConfig
+from pipeline.tokens.sheet import place_chips
+from schemas.errors import InputError
+from schemas.features import drop_row
+from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, Footprint, lonlat_to_tile
+
+#: One row a chip; a million of them are a few hundred MB, in this form.
+CHIPS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("stem", pa.string()),
+        ("image", pa.string()),  # path relative to the folder
+        ("vectors", pa.list_(pa.string())),
+        ("crs", pa.string()),
+        ("transform", pa.list_(pa.float64(), 6)),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bands", pa.list_(pa.string())),
+        ("dtype", pa.string()),
+        ("how", pa.string()),  # where the footprint comes from
+        ("source", pa.string()),  # collection; empty where none is named
+        ("acquired", pa.string()),
+        ("lon", pa.float64()),  # centre
+        ("lat", pa.float64()),
+        ("corners", pa.list_(pa.float64(), 8)),  # lon, lat of upper left, upper right, lower right, lower left
+        ("image_hash", pa.string()),  # SHA-256 of the image, its sidecars and its metadata
+        ("vectors_hash", pa.string()),  # of its vector files
+    ]
+)
+#: Zoom of the Hilbert curve along which chips are ordered: cells of 2.4 m at the equator.
+_ORDER = 24
+#: Share of a footprint by which neighbours along one side overlap through rounding.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class DescribeJob:
+    """Some chips to describe."""
+
+    folder: Path
+    chips: list[ChipFiles]
+    config: ChipsConfig
+
+
+def describe_chips(job: DescribeJob) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """CHIPS rows of the chips whose place is known, and DROPS rows of the others."""
+    rows: list[dict[str, Any]] = []
+    drops: list[dict[str, Any]] = []
+    for chip in job.chips:
+        try:
+            rows.append(_describe(job.folder, chip, job.config))
+        except GeoreferenceError as error:
+            drops.append(drop_row("chips", chip.image, error.reason, key=chip.key, detail=str(error)[:200]))
+        except _UnreadableError as error:
+            drops.append(drop_row("chips", error.path, error.reason, key=chip.key, detail=str(error)[:200]))
+    placed = _place(rows, drops)
+    return pa.Table.from_pylist(placed, schema=CHIPS), drops
+
+
+class _UnreadableError(InputError):
+    """A file of a chip cannot be read."""
+
+    def __init__(self, path: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.path, self.reason = path, reason
+
+
+def _describe(folder: Path, chip: ChipFiles, config: ChipsConfig) -> dict[str, Any]:
+    """One row of CHIPS without what depends on its place."""
+    metadata = _metadata(folder, chip)
+    try:
+        header = read_header(folder / chip.image, bool(chip.sidecars))
+        digests = [
+            _hash(folder, [chip.image, *chip.sidecars, *([chip.metadata] if chip.metadata else [])]),
+            _hash(folder, [] if config.extracts else [*chip.vectors, *chip.parts]),
+        ]
+    except InputError as error:
+        raise _UnreadableError(chip.image, "unreadable_image", str(error)) from None
+    size = header.width, header.height
+    found = georeference(chip.stem, size, (header.crs, header.transform), metadata, config.chips.crs)
+    known, name = metadata or Metadata(), skyscript_name(chip.stem)
+    try:
+        Footprint(chip.key, found.crs, found.transform, *size)
+    except InputError as error:
+        raise GeoreferenceError("bad_transform", str(error)) from None
+    return {
+        "key": chip.key, "stem": chip.stem, "image": chip.image,
+        "vectors": [] if config.extracts else list(chip.vectors),
+        "crs": found.crs, "transform": found.transform, "width": size[0], "height": size[1],
+        "bands": list(header.bands), "dtype": header.dtype, "how": found.how,
+        "source": known.source or (name[0] if name else ""),
+        "acquired": known.time or (name[1] if name else None) or config.rs.acquired,
+        "image_hash": digests[0], "vectors_hash": digests[1],
+    }  # fmt: skip
+
+
+def _metadata(folder: Path, chip: ChipFiles) -> Metadata | None:
+    if chip.metadata is None:
+        return None
+    try:
+        return read_metadata((folder / chip.metadata).read_bytes(), chip.metadata)
+    except (OSError, InputError) as error:
+        raise _UnreadableError(chip.metadata, "bad_metadata", str(error)) from None
+
+
+def _hash(folder: Path, paths: list[str]) -> str:
+    """SHA-256 (hex) over names and contents of some files."""
+    digest = sha256()
+    for path in paths:
+        try:
+            data = (folder / path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        digest.update(f"{path.rsplit('/', 1)[-1]} {sha256(data).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def footprint_of(row: dict[str, Any]) -> Footprint:
+    """The footprint of a CHIPS row."""
+    return Footprint(row["key"], row["crs"], tuple(row["transform"]), row["width"], row["height"])
+
+
+def _place(rows: list[dict[str, Any]], drops: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with centre and corners; footprints that are no place on Earth are dropped."""
+    if not rows:
+        return []
+    placement = place_chips([footprint_of(row) for row in rows])
+    kept = []
+    for i, row in enumerate(rows):
+        west, south, east, north = placement.bbox[i].tolist()
+        numbers = [*placement.bbox[i], *placement.gsd[i]]
+        if not np.isfinite(numbers).all() or south < -90 or north > 90 or min(placement.gsd[i]) <= 0:
+            reason, detail = "outside_crs", f"its corners are no places on Earth in {row['crs'][:40]}"
+        elif east - west > 180:
+            reason, detail = "antimeridian", "it crosses the 180th meridian; such chips are not built"
+        else:
+            lon, lat = placement.centre[i].tolist()
+            kept.append(row | {"lon": lon, "lat": lat, "corners": placement.corners[i].ravel().tolist()})
+            continue
+        drops.append(drop_row("chips", row["image"], reason, key=row["key"], detail=detail))
+    return kept
+
+
+def same_bands(chips: pa.Table, image_format: str) -> None:
+    """Check that all chips hold the same kind of image.
+
+    Raises:
+        InputError: they differ in bands or dtype, or cannot be written as ``image_format``.
+    """
+    rows = zip(chips["bands"].to_pylist(), chips["dtype"].to_pylist(), strict=True)
+    kinds = Counter(f"{', '.join(bands)}; {dtype}" for bands, dtype in rows)
+    if len(kinds) > 1:
+        found = "; ".join(f"{count} of ({kind})" for kind, count in kinds.most_common(3))
+        raise InputError(f"the chips differ in bands: {found}. Build a dataset of each")
+    if image_format in ("jpg", "png"):
+        bands, dtype = chips["bands"][0].as_py(), chips["dtype"][0].as_py()
+        if (len(bands), dtype) != (3, "uint8"):
+            raise InputError(
+                f"rs.format={image_format} needs three 8-bit bands, the chips have {len(bands)} of {dtype}; "
+                "use rs.format=npy"
+            )
+
+
+def drop_overlapping(chips: pa.Table, max_overlap: float) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Without chips that share more than ``max_overlap`` of the smaller footprint with another of their source.
+
+    Chips are looked at in the order of their keys, and each is kept unless it overlaps one that is kept already. 1
+    keeps all. GeoLink drops pairs with overlapping coverage (specs/geolink.md section 2.2), which is 0.
+    """
+    if max_overlap >= 1 or not chips.num_rows:
+        return chips, []
+    corners = np.stack(chips["corners"].to_numpy(zero_copy_only=False)).reshape(-1, 4, 2)
+    outline = shapely.polygons(corners)
+    area = shapely.area(outline)
+    i, j = shapely.STRtree(outline).query(outline, predicate="intersects")
+    source = chips["source"].to_numpy(zero_copy_only=False)
+    pair = (i < j) & (source[i] == source[j])
+    i, j = i[pair], j[pair]
+    share = shapely.area(shapely.intersection(outline[i], outline[j])) / np.minimum(area[i], area[j])
+    over = share > max_overlap + _ROUNDING
+    rivals: dict[int, list[tuple[int, float]]] = {}
+    for a, b, s in zip(i[over].tolist(), j[over].tolist(), share[over].tolist(), strict=True):
+        rivals.setdefault(b, []).append((a, s))
+    keep = np.ones(chips.num_rows, bool)
+    drops = []
+    keys, images = chips["key"].to_pylist(), chips["image"].to_pylist()
+    for b in sorted(rivals):  # rows are sorted by key
+        kept = [(a, s) for a, s in sorted(rivals[b]) if keep[a]]
+        if kept:
+            keep[b] = False
+            other, share_ = kept[0]
+            detail = f"{share_:.1%} of the smaller footprint is shared with {keys[other]}, over {max_overlap=:g}"
+            drops.append(drop_row("chips", images[b], "overlaps", key=keys[b], detail=detail))
+    return chips.filter(pa.array(keep)), drops
+
+
+def cut_chips(chips: pa.Table, per_shard: int) -> list[pa.Table]:
+    """Chips along the Hilbert curve, cut into shards."""
+    lonlat = np.stack((chips["lon"].to_numpy(), chips["lat"].to_numpy()), axis=1)
+    lonlat[:, 1] = np.clip(lonlat[:, 1], -WEB_MERCATOR_MAX_LATITUDE, WEB_MERCATOR_MAX_LATITUDE)
+    tiles = np.clip(np.floor(lonlat_to_tile(lonlat, _ORDER)), 0, (1 << _ORDER) - 1).astype(np.int64)
+    order = np.argsort(hilbert(tiles[:, 0], tiles[:, 1], _ORDER), kind="stable")
+    runs = cut_shards(tiles[order], _ORDER, per_shard)
+    edges = [0, *accumulate(len(run) for run in runs)]
+    ordered = chips.take(pa.array(order))
+    return [ordered.slice(a, b - a) for a, b in pairwise(edges)]

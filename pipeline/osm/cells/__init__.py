@@ -1,0 +1,1 @@
+"""Features cut to cells, merged, and read back near a footprint."""

@@ -1,0 +1,213 @@
+"""Features cut to web-mercator cells, so that a lake or a country boundary costs each cell only its share.
+
+Long segments are densified first: a straight line in lon/lat is bent in every map projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from geometry.packed import expand, ranges
+from pipeline.osm.cells.hashes import exact_hash, shape_hash
+from pipeline.osm.cells.merge import KINDS, TYPES
+from schemas.features import CELL_ZOOM, CELLS, DROPS, Kind, ObjectType, drop_row
+from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_to_lonlat
+
+#: Longest segment in degrees: 0.005° (560 m) bends by less than 1 cm in web-mercator and UTM below 70° latitude.
+MAX_SEGMENT = 0.005
+#: Margin of a cell as a share of its side: one tile of zoom 17, so that what cutting adds lies outside every tile.
+MARGIN = 1 / 128
+
+Geometries = NDArray[Any]  # object array of shapely geometries
+
+#: CELLS before its merge: tags are still indices of a table's own texts, and duplicates are still there.
+CUT = pa.schema([*CELLS, pa.field("twin", pa.uint64())])  # equal for whole objects of the same shape
+
+
+@dataclass(frozen=True, eq=False)
+class WholeFeatures:
+    """F features of one table, before they are cut."""
+
+    osm_type: NDArray[np.uint8]  # [F]
+    osm_id: NDArray[np.int64]  # [F]
+    kind: NDArray[np.uint8]  # [F]
+    timestamp: NDArray[np.int64]  # [F] seconds since 1970, 0 unknown
+    geometry: Geometries  # [F] shapely, lon/lat degrees
+
+
+def whole_features(table: pa.Table) -> WholeFeatures:
+    """The columns of a FEATURES table that cutting needs."""
+    return WholeFeatures(
+        pc.index_in(table["osm_type"], TYPES).to_numpy().astype(np.uint8),
+        table["osm_id"].to_numpy(),
+        pc.index_in(table["kind"], KINDS).to_numpy().astype(np.uint8),
+        pc.divide(table["timestamp"].cast(pa.int64()), 1000).fill_null(0).to_numpy(),
+        shapely.from_wkb(table["geometry"].to_numpy()),
+    )
+
+
+def densify(geometry: Geometries) -> Geometries:
+    """Split segments longer than MAX_SEGMENT into equal parts.
+
+    New vertices are computed from the lexicographically smaller end, so that two objects which share a segment get
+    the same vertices whichever way they run along it: otherwise a rounding error would turn touches into overlaps.
+    """
+    bounds = shapely.bounds(geometry)
+    long = np.flatnonzero(np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]) > MAX_SEGMENT)
+    if not len(long):
+        return geometry
+    result = geometry.copy()
+    result[long] = [_densify_one(g) for g in geometry[long]]
+    return result
+
+
+def _densify_one(geometry: Any) -> Any:
+    if isinstance(geometry, shapely.Polygon):
+        rings = [_densify_coordinates(np.asarray(r.coords)) for r in (geometry.exterior, *geometry.interiors)]
+        return shapely.Polygon(rings[0], rings[1:])
+    if isinstance(geometry, shapely.LineString):
+        return shapely.LineString(_densify_coordinates(np.asarray(geometry.coords)))
+    if isinstance(geometry, (shapely.MultiPolygon, shapely.MultiLineString)):
+        return type(geometry)([_densify_one(part) for part in geometry.geoms])
+    return geometry
+
+
+def _densify_coordinates(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    a, b = xy[:-1], xy[1:]
+    pieces = np.ceil(np.abs(b - a).max(axis=1) / MAX_SEGMENT).astype(np.int64)
+    pieces = np.maximum(pieces, 1)
+    if pieces.max(initial=1) == 1:
+        return xy
+    forward = (a[:, 0] < b[:, 0]) | ((a[:, 0] == b[:, 0]) & (a[:, 1] <= b[:, 1]))
+    low, high = np.where(forward[:, None], a, b), np.where(forward[:, None], b, a)
+    segment, k = expand(pieces)
+    n = pieces[segment]
+    step = np.where(forward[segment], k, n - k)
+    points = low[segment] + (high - low)[segment] * (step / n)[:, None]
+    points[k == 0] = a
+    return np.concatenate((points, xy[-1:]))
+
+
+def cut_to_cells(
+    features: WholeFeatures,
+    offsets: NDArray[np.int64],
+    tags: NDArray[np.int64],
+    paint: NDArray[np.uint8],
+    zoom: int = CELL_ZOOM,
+) -> tuple[pa.Table, pa.Table]:
+    """CUT table sorted by cell, kind, type and id, and DROPS rows of what was refused or repaired.
+
+    Args:
+        features: F of them.
+        offsets, tags: their tag lists, i64[F+1] and i64[T].
+        paint: their pixel values in the class raster, u8[F].
+        zoom: of the cells.
+    """
+    osm_type, osm_id, kind = features.osm_type, features.osm_id, features.kind
+    geometry, repaired = _repair(densify(features.geometry), kind)
+    bounds = shapely.bounds(geometry)
+    usable, drops = _refuse(bounds, features, geometry)
+    drops += [_drop(features, i, "geometry_repaired") for i in repaired if usable[i]]
+    rows = np.flatnonzero(usable)
+    feature, column, line = _cells_of(bounds[rows], zoom)
+    feature = rows[feature]
+    whole = np.bincount(feature, minlength=len(geometry))[feature] == 1
+    cut = np.flatnonzero(~whole)
+    pieces = geometry[feature]
+    if len(cut):
+        boxes = _cell_boxes(column[cut], line[cut], zoom)
+        pieces[cut] = keep_dimension(shapely.intersection(pieces[cut], boxes), kind[feature[cut]])
+    there = np.array([p is not None for p in pieces], bool) & ~shapely.is_empty(pieces)
+    feature, column, line, pieces = feature[there], column[there], line[there], pieces[there]
+    cell = line * (1 << zoom) + column
+    order = np.lexsort((osm_id[feature], osm_type[feature], kind[feature], cell))
+    feature, cell, pieces = feature[order], cell[order], pieces[order]
+    at, starts = ranges(offsets, feature)
+    lists = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(tags[at], pa.int64()))
+    columns = [
+        pa.array(cell), pa.array(osm_type[feature]), pa.array(osm_id[feature]), pa.array(kind[feature]), lists,
+        pa.array(shapely.to_wkb(pieces), pa.binary()), pa.array(paint[feature]), pa.array(features.timestamp[feature]),
+        pa.array(exact_hash(pieces)), pa.array(shape_hash(features.geometry, kind)[feature]),
+    ]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=CUT), pa.Table.from_pylist(drops, schema=DROPS)
+
+
+def keep_dimension(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
+    """What an intersection left of each object, in its own dimension only; None where nothing is left.
+
+    A polygon that merely touches a box leaves a line or a point, which is no part of it.
+    """
+    wanted = np.array([[0, 4, -1], [1, 5, 2], [3, 6, -1]])[kind]  # GEOS type ids: single, multi, ring
+    found = shapely.get_type_id(geometry)
+    result = geometry.copy()
+    result[shapely.is_empty(geometry)] = None
+    for i in np.flatnonzero((found[:, None] != wanted).all(axis=1)):
+        parts = (
+            [p for p in shapely.get_parts(geometry[i]) if shapely.get_type_id(p) in wanted[i]] if found[i] == 7 else []
+        )
+        result[i] = shapely.union_all(parts) if parts else None
+    return result
+
+
+def _repair(geometry: Geometries, kind: NDArray[np.uint8]) -> tuple[Geometries, NDArray[np.int64]]:
+    """Polygons that cross themselves, made valid; which they are."""
+    bad = np.flatnonzero((kind == Kind.POLYGON) & ~shapely.is_valid(geometry))
+    if not len(bad):
+        return geometry, bad
+    result = geometry.copy()
+    result[bad] = keep_dimension(shapely.make_valid(geometry[bad], method="structure", keep_collapsed=False), kind[bad])
+    return result, bad
+
+
+def _drop(features: WholeFeatures, i: Any, reason: str) -> dict[str, object]:
+    name = ObjectType(features.osm_type[i]).name.lower()
+    detail = "kept, made valid" if reason == "geometry_repaired" else ""
+    return drop_row("cells", "features", reason, osm_type=name, osm_id=int(features.osm_id[i]), detail=detail)
+
+
+def _refuse(
+    bounds: NDArray[np.float64], features: WholeFeatures, geometry: Geometries
+) -> tuple[NDArray[np.bool_], list[dict[str, object]]]:
+    """Which features have a place in a cell, and DROPS rows of the others."""
+    kind = features.kind
+    empty = np.asarray(np.isnan(bounds).any(axis=1))
+    wide = bounds[:, 2] - bounds[:, 0] > 180
+    beyond = (bounds[:, 1] > WEB_MERCATOR_MAX_LATITUDE) | (bounds[:, 3] < -WEB_MERCATOR_MAX_LATITUDE)
+    length, area = shapely.length(geometry), shapely.area(geometry)
+    flat = ((kind == Kind.LINE) & (length == 0)) | ((kind == Kind.POLYGON) & (area == 0))
+    reasons: dict[str, NDArray[np.bool_]] = {
+        "invalid_geometry": empty, "antimeridian": wide, "beyond_mercator": beyond, "no_extent": flat,
+    }  # fmt: skip
+    bad = np.zeros(len(bounds), bool)
+    drops: list[dict[str, object]] = []
+    for reason, mask in reasons.items():
+        drops += [_drop(features, i, reason) for i in np.flatnonzero(mask & ~bad)]
+        bad |= mask
+    return ~bad, drops
+
+
+def _cells_of(bounds: NDArray[np.float64], zoom: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Feature, column and row of every cell that a feature's bounds meet, margins included."""
+    side = 1 << zoom
+    upper_left = lonlat_to_tile(bounds[:, [0, 3]], zoom) - MARGIN
+    lower_right = lonlat_to_tile(bounds[:, [2, 1]], zoom) + MARGIN
+    first = np.clip(np.floor(upper_left), 0, side - 1).astype(np.int64)
+    last = np.clip(np.floor(lower_right), 0, side - 1).astype(np.int64)
+    width, height = (last - first + 1).T
+    feature, k = expand(width * height)
+    return feature, first[feature, 0] + k % width[feature], first[feature, 1] + k // width[feature]
+
+
+def _cell_boxes(column: NDArray[np.int64], row: NDArray[np.int64], zoom: int) -> Geometries:
+    """Cells with margin as lon/lat boxes; the outermost rows reach over the poles."""
+    corner = np.stack((column, row), axis=1).astype(np.float64)
+    west, north = tile_to_lonlat(corner - MARGIN, zoom).T
+    east, south = tile_to_lonlat(corner + 1 + MARGIN, zoom).T
+    return shapely.box(west, south, east, north)

@@ -1,0 +1,272 @@
+"""Features to cells in two steps that never hold an extract: slabs are cut, then merged cell by cell.
+
+1. Each slab of features is cut to cells, its tags as indices of its own texts, and written sorted by cell.
+2. Once all slabs are counted and the vocabulary is known, runs of cells are gathered from the slabs' files, tags get
+   their ids, duplicates go, and each run becomes one Parquet file with a row group a cell.
+
+A step's files are written whole or not at all, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.osm.cells.cut import CUT, cut_to_cells, whole_features
+from pipeline.osm.cells.hashes import combine, list_hash
+from pipeline.osm.cells.merge import Slab, load_slab
+from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, name_tags, read_tags
+from pipeline.rules import Rules
+from schemas.features import CELLS, DROPS, ObjectType, drop_row
+from storage.store import Store
+
+Ints = NDArray[np.int64]
+
+#: Rows of a run of cells, about: 50 MB of Arrow and as much again while they are sorted. A single cell may have more.
+RUN = 150_000
+
+
+@dataclass(frozen=True)
+class SlabJob:
+    """One slab to cut."""
+
+    slab: Slab
+    index: int
+    folder: Path  # of the slabs' files
+    rules: Rules
+    zoom: int  # of the cells
+
+
+@dataclass(frozen=True)
+class SlabFiles:
+    """Where a slab's results lie."""
+
+    folder: Path
+    index: int
+
+    @property
+    def rows(self) -> Path:
+        """CUT rows sorted by cell, Arrow IPC, to be mapped."""
+        return self.folder / f"slab-{self.index:06d}.arrow"
+
+    @property
+    def tags(self) -> Path:
+        """LocalTags' offsets and index, NumPy archive."""
+        return self.folder / f"slab-{self.index:06d}.npz"
+
+    @property
+    def drops(self) -> Path:
+        """DROPS rows."""
+        return self.folder / f"slab-{self.index:06d}.drops.parquet"
+
+    @property
+    def summary(self) -> Path:
+        """Texts, cells and counts, JSON; written last."""
+        return self.folder / f"slab-{self.index:06d}.json"
+
+    def load_tags(self, texts: list[str]) -> LocalTags:
+        """What ``read_tags`` gave, but the paint."""
+        with np.load(self.tags, allow_pickle=False) as arrays:
+            return LocalTags(arrays["offsets"], arrays["index"], texts, np.zeros(0, np.uint8), Counter())
+
+
+def cut_slab(job: SlabJob) -> int:
+    """Cut one slab and write its files; a slab that is there already is left alone. Returns its index."""
+    files = SlabFiles(job.folder, job.index)
+    if files.summary.exists():
+        return job.index
+    table, repeated = load_slab(job.slab)
+    local = read_tags(table["tags"], job.rules)
+    cut, drops = cut_to_cells(whole_features(table), local.offsets, local.index, local.paint, job.zoom)
+    store = Store(job.folder)
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, CUT) as writer:
+        writer.write_table(cut)
+    store.write(files.rows.name, sink.getvalue())
+    sink = io.BytesIO()
+    np.savez(sink, offsets=local.offsets, index=local.index)
+    store.write(files.tags.name, sink.getvalue())
+    store.write_table(files.drops.name, drops)
+    cells, starts = np.unique(cut["cell"].to_numpy(), return_index=True)
+    summary = {
+        "texts": local.texts, "cleaned": [[*what, n] for what, n in sorted(local.cleaned.items())],
+        "cells": cells.tolist(), "starts": [*starts.tolist(), cut.num_rows], "features": table.num_rows,
+        "repeated": sorted(repeated.items()),
+    }  # fmt: skip
+    store.write(files.summary.name, json.dumps(summary, ensure_ascii=False).encode())
+    return job.index
+
+
+@dataclass(frozen=True, eq=False)
+class CountedSlabs:
+    """All slabs: their vocabulary, and the P pieces that their files hold of cells."""
+
+    vocabulary: Vocabulary
+    cell: Ints  # [P] rising
+    slab: Ints  # [P]
+    start: Ints  # [P] first row in the slab's file
+    stop: Ints  # [P] row after the last
+    repeated: dict[int, int]  # rows left out, by extract
+    features: int
+
+
+def count_slabs(folder: Path, slabs: int, min_tag_count: int, min_key_count: int) -> CountedSlabs:
+    """The vocabulary of all slabs and the index of their cells; each slab's table of tag ids is written beside it."""
+    counted, repeated, features = Counted(), Counter[int](), 0
+    pieces: list[Ints] = [np.zeros((0, 4), np.int64)]
+    for index in range(slabs):
+        files = SlabFiles(folder, index)
+        summary = json.loads(files.summary.read_bytes())
+        counted.add(files.load_tags(summary["texts"]))
+        counted.cleaned.update({(rule, detail): n for rule, detail, n in summary["cleaned"]})
+        repeated.update(dict(summary["repeated"]))
+        features += summary["features"]
+        starts, cells = np.array(summary["starts"], np.int64), np.array(summary["cells"], np.int64)
+        pieces.append(np.stack((cells, np.full(len(cells), index), starts[:-1], starts[1:]), axis=1))
+    vocabulary = Vocabulary(counted, min_tag_count, min_key_count)
+    store = Store(folder)
+    for index in range(slabs):
+        files = SlabFiles(folder, index)
+        texts = json.loads(files.summary.read_bytes())["texts"]
+        local = files.load_tags(texts)
+        vocabulary.add(local.offsets, local.index, texts)
+        sink = io.BytesIO()
+        np.save(sink, id_pairs(vocabulary, texts))
+        store.write(f"ids-{index:06d}.npy", sink.getvalue())
+    table = np.concatenate(pieces)
+    cell, slab, start, stop = table[np.lexsort((table[:, 1], table[:, 0]))].T
+    return CountedSlabs(vocabulary, cell, slab, start, stop, dict(repeated), features)
+
+
+@dataclass(frozen=True, eq=False)
+class RunJob:
+    """A run of cells to merge."""
+
+    index: int
+    folder: Path  # of the slabs' files
+    out: Path
+    slab: Ints  # [P] of each piece
+    start: Ints  # [P]
+    stop: Ints  # [P]
+
+    @property
+    def name(self) -> str:
+        """File of the run."""
+        return f"cells-{self.index:05d}.parquet"
+
+
+def plan_runs(slabs: CountedSlabs, folder: Path, out: Path, size: int = RUN) -> list[RunJob]:
+    """Runs of whole cells with about ``size`` rows."""
+    cells, first = np.unique(slabs.cell, return_index=True)
+    rows = np.add.reduceat(slabs.stop - slabs.start, first) if len(first) else np.zeros(0, np.int64)
+    runs: list[RunJob] = []
+    begin, held = 0, 0
+    edges = np.append(first, len(slabs.cell))
+    for i in range(len(cells)):
+        held += int(rows[i])
+        if held >= size or i == len(cells) - 1:
+            p = slice(edges[begin], edges[i + 1])
+            runs.append(RunJob(len(runs), folder, out, slabs.slab[p], slabs.start[p], slabs.stop[p]))
+            begin, held = i + 1, 0
+    return runs
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run holds, and what merging it left out."""
+
+    index: int
+    cells: list[int]  # in order of the file's row groups
+    duplicates: list[tuple[int, int, int, int]]  # osm type and id, and those of the one that is kept
+    bare: list[tuple[int, int]]  # osm type and id of objects whose every tag was cleaned away
+
+
+def merge_run(job: RunJob) -> RunResult:
+    """Gather, name, clean and sort the rows of a run of cells, and write them with one row group a cell."""
+    tables = [CELLS.empty_table()]
+    twins: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+    for slab in np.unique(job.slab).tolist():
+        files = SlabFiles(job.folder, slab)
+        ids = np.load(job.folder / f"ids-{slab:06d}.npy", allow_pickle=False)
+        with pa.memory_map(str(files.rows)) as source:
+            whole = pa.ipc.open_file(source).read_all()
+            for k in np.flatnonzero(job.slab == slab).tolist():
+                named, twin = _name(whole.slice(job.start[k], job.stop[k] - job.start[k]), ids)
+                tables.append(named)
+                twins.append(twin)
+    table, twin = pa.concat_tables(tables), np.concatenate(twins)
+    order = np.lexsort([table[c].to_numpy() for c in ("osm_id", "osm_type", "kind", "cell")])
+    table, twin = table.take(pa.array(order)).combine_chunks(), twin[order]
+    keep, duplicates, bare = _clean(table, twin)
+    table = table.filter(pa.array(keep))
+    column = table["cell"].to_numpy()
+    starts = np.flatnonzero(np.diff(column, prepend=-1))
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, CELLS, compression="zstd") as writer:
+        for first, last in zip(starts, np.append(starts[1:], len(column))[: len(starts)], strict=True):
+            writer.write_table(table.slice(first, last - first), row_group_size=max(1, int(last - first)))
+    Store(job.out).write(job.name, sink.getvalue())
+    return RunResult(job.index, column[starts].tolist(), duplicates, bare)
+
+
+def _name(table: pa.Table, ids: Ints) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """CELLS rows of a piece, its tags named and its rows hashed, and the hash that duplicates share."""
+    lists = table["tag_ids"].combine_chunks()
+    local = lists.offsets.to_numpy().astype(np.int64)
+    offsets, named = name_tags(local - local[0], lists.flatten().to_numpy(), ids)
+    tags = list_hash(offsets, named)
+    hashed = ("hash", "osm_type", "osm_id", "kind", "paint", "timestamp")
+    columns = {c: table[c].to_numpy() for c in (*hashed, "twin")}
+    values = {
+        "tag_ids": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(named, pa.int64())),
+        "hash": pa.array(combine(*(columns[c] for c in hashed), tags)),
+    }
+    arrays = [values.get(name, table[name]) for name in CELLS.names]
+    return pa.Table.from_arrays(arrays, schema=CELLS), combine(columns["twin"], tags)
+
+
+def _clean(
+    table: pa.Table, twin: NDArray[np.uint64]
+) -> tuple[NDArray[np.bool_], list[tuple[int, int, int, int]], list[tuple[int, int]]]:
+    """Rows to keep, and what goes: all but the first of equal shape and tags in a cell, and objects without a tag."""
+    cell, osm_type, osm_id = (table[c].to_numpy() for c in ("cell", "osm_type", "osm_id"))
+    lists = table["tag_ids"].combine_chunks()
+    bare = np.diff(lists.offsets.to_numpy()) == 0 if len(table) else np.zeros(0, bool)
+    order = np.lexsort((np.arange(len(twin)), twin, cell))
+    new = np.ones(len(order), bool)
+    new[1:] = (twin[order[1:]] != twin[order[:-1]]) | (cell[order[1:]] != cell[order[:-1]])
+    first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    keeper = np.empty(len(order), np.int64)
+    keeper[order] = order[first]
+    repeat = (keeper != np.arange(len(order))) & ~bare
+    duplicates = sorted({
+        (int(osm_type[i]), int(osm_id[i]), int(osm_type[keeper[i]]), int(osm_id[keeper[i]]))
+        for i in np.flatnonzero(repeat)
+    })  # fmt: skip
+    return ~bare & ~repeat, duplicates, sorted({(int(osm_type[i]), int(osm_id[i])) for i in np.flatnonzero(bare)})
+
+
+def cleaned_rows(results: list[RunResult]) -> pa.Table:
+    """DROPS rows of what the runs left out, each object once though it lay in several cells."""
+    duplicates = sorted({d for r in results for d in r.duplicates})
+    bare = sorted({b for r in results for b in r.bare})
+    rows = [_row("duplicate", t, i, f"same shape and tags as {_type(kt)} {ki}") for t, i, kt, ki in duplicates]
+    rows += [_row("no_tags_left", t, i, "every tag was malformed, or of a rare key") for t, i in bare]
+    return pa.Table.from_pylist(rows, schema=DROPS)
+
+
+def _type(code: int) -> str:
+    return ObjectType(code).name.lower()
+
+
+def _row(reason: str, osm_type: int, osm_id: int, detail: str) -> dict[str, Any]:
+    return drop_row("cells", "features", reason, osm_type=_type(osm_type), osm_id=osm_id, detail=detail)

@@ -1,0 +1,1 @@
+"""OSM extracts to feature tables: each object whole and once."""

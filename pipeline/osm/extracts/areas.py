@@ -1,0 +1,111 @@
+"""Pass 3: areas of relations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geometry.packed import expand, ranges
+from pipeline.formats.pbf import UNITS, Block
+from pipeline.formats.wire import Ints
+from pipeline.osm.extracts.assemble import assemble
+from pipeline.osm.extracts.passes import (
+    Counts,
+    RangeJob,
+    RangeResult,
+    area_relations,
+    blocks_of,
+    feature_rows,
+    segments,
+    write_part,
+)
+from pipeline.osm.extracts.rings import Shapes
+from pipeline.osm.extracts.select import BlockTags
+from pipeline.osm.extracts.spill import column
+from schemas.features import ObjectType
+
+#: Vertices that are assembled at a time, about: a million take some 300 MB.
+_VERTICES = 500_000
+
+
+def read_areas(job: RangeJob) -> RangeResult:
+    """Areas of the relations of a range."""
+    counts = Counts(job.source)
+    tables: list[pa.Table] = []
+    members = _Members.load(job.spill)
+    share, shares = job.share
+    for _, block, tags in blocks_of(job, ObjectType.RELATION):
+        rows = area_relations(Counts(job.source), block, tags, job.rules)
+        rows = rows[len(rows) * share // shares : len(rows) * (share + 1) // shares]
+        for few in _in_batches(block, rows, members):
+            tables += _relation_features(counts, block, tags, few, members)
+    return RangeResult(job.index, counts, write_part(job, "3-relations", tables), np.full(4, np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class _Members:
+    """The ways that area relations need, mapped; sorted by id."""
+
+    ids: Ints  # [W]
+    start: Ints  # [W] of its nodes
+    count: Ints  # [W]
+    whole: NDArray[np.bool_]  # [W] every node is in the extract
+    refs: Ints  # [R] node ids
+    xy: NDArray[np.int32]  # [R,2] units
+
+    @classmethod
+    def load(cls, folder: Path) -> _Members:
+        ids, start, count, whole = (column(folder, "members", name) for name in ("id", "start", "count", "whole"))
+        return cls(ids, start, count, whole, column(folder, "refs", "id"), column(folder, "refs", "lonlat"))
+
+    def find(self, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Rows of way ids, and which of them are there and whole. The last of several versions of a way counts."""
+        if not len(self.ids):
+            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        place = np.maximum(np.searchsorted(self.ids, wanted, "right") - 1, 0)
+        return place, (self.ids[place] == wanted) & self.whole[place]
+
+
+def _in_batches(block: Block, rows: Ints, members: _Members) -> list[Ints]:
+    """The relations in runs of about as many vertices, so that the borders of a continent fit into memory too."""
+    relations = block.relations
+    at, offsets = ranges(relations.offsets, rows)
+    place, usable = members.find(relations.members[at])
+    usable &= relations.types[at] == ObjectType.WAY
+    vertices = np.zeros(len(at), np.int64)
+    vertices[usable] = members.count[place[usable]]
+    before = np.concatenate(([0], np.cumsum(vertices)))[offsets[:-1]]
+    return np.split(rows, np.flatnonzero(np.diff(before // _VERTICES)) + 1) if len(rows) else []
+
+
+def _relation_features(counts: Counts, block: Block, tags: BlockTags, rows: Ints, members: _Members) -> list[pa.Table]:
+    relations = block.relations
+    at, offsets = ranges(relations.offsets, rows)
+    relation, _ = expand(np.diff(offsets))
+    ways = relations.types[at] == ObjectType.WAY
+    relation, wanted = relation[ways], relations.members[at][ways]
+    place, usable = members.find(wanted)
+    lost = np.bincount(relation[~usable], minlength=len(rows))
+    asked = np.bincount(relation, minlength=len(rows))
+    size = members.count[place[usable]]
+    way, nth = expand(size)
+    vertex = members.start[place[usable]][way] + nth
+    refs, lonlat = members.refs[vertex], members.xy[vertex] / UNITS
+    segment, ends = segments(np.arange(len(vertex)), np.concatenate(([0], np.cumsum(size))))
+    built = assemble(len(rows), relation[usable][segment], refs[ends[:, 0]], refs[ends[:, 1]], lonlat[ends])
+    good = np.array([g is not None for g in built], bool) & (lost == 0)
+    for i in np.flatnonzero(~good).tolist():
+        detail = (
+            f"{lost[i]} of {asked[i]} member ways missing or cut"
+            if lost[i]
+            else f"rings cross or do not close ({asked[i]} ways)"
+        )
+        counts.drop("relation", int(relations.objects.ids[rows[i]]), "invalid_area", detail)
+    if not good.any():
+        return []
+    kinds = pa.repeat("polygon", int(good.sum()))
+    return [feature_rows("relation", kinds, relations.objects, tags, rows[good], Shapes.of(built[good]))]

@@ -1,0 +1,160 @@
+"""What the three passes over an extract share: jobs over ranges of blobs, counts, feature rows, node positions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geometry.packed import expand
+from pipeline.formats.pbf import Blob, Block, Objects, read_block
+from pipeline.formats.wire import Ints
+from pipeline.osm.extracts.rings import Shapes
+from pipeline.osm.extracts.select import BlockTags
+from pipeline.osm.extracts.spill import Run
+from pipeline.rules import Rules
+from schemas.features import DROPS, FEATURES, ObjectType, drop_row, geoparquet_metadata
+from storage.store import Store
+
+#: GeoParquet geometry types of feature parts.
+GEOMETRY_TYPES = ["LineString", "MultiPolygon", "Point", "Polygon"]
+_BBOX = FEATURES.field("bbox").type
+
+
+@dataclass
+class Counts:
+    """What was not turned into features."""
+
+    source: str
+    drops: list[dict[str, object]] = field(default_factory=list)
+    uncounted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    objects: int = 0
+    newest: int = 0  # seconds since 1970
+    added: list[pa.Table] = field(default_factory=list)  # drops of other ranges
+
+    def drop(self, osm_type: str, osm_id: int, reason: str, detail: str = "") -> None:
+        """One object that cannot be built."""
+        self.drops.append(drop_row("features", self.source, reason, osm_type=osm_type, osm_id=osm_id, detail=detail))
+
+    def add(self, other: Counts) -> None:
+        """Sum with another range's."""
+        if other.drops:
+            self.added.append(pa.Table.from_pylist(other.drops, schema=DROPS))
+        self.uncounted += other.uncounted
+        self.objects += other.objects
+        self.newest = max(self.newest, other.newest)
+
+    def table(self) -> pa.Table:
+        """As DROPS rows: named ones by type and id, then counts. Ranges may have been added in any order."""
+        named = pa.concat_tables([*self.added, pa.Table.from_pylist(self.drops, schema=DROPS)])
+        types = named["osm_type"].to_numpy(zero_copy_only=False).astype(str)
+        rank = np.select([types == t.name.lower() for t in ObjectType], list(ObjectType))
+        texts = (named[name].to_numpy(zero_copy_only=False).astype(str) for name in ("detail", "reason"))
+        order = np.lexsort((*texts, named["osm_id"].to_numpy(), rank))
+        counted = [
+            drop_row("features", self.source, reason, osm_type=osm_type, detail=detail, count=count)
+            for (osm_type, reason, detail), count in sorted(self.uncounted.items())
+        ]
+        return pa.concat_tables(
+            [named.take(pa.array(order)), pa.Table.from_pylist(counted, schema=DROPS)]
+        ).combine_chunks()
+
+
+@dataclass(frozen=True)
+class RangeJob:
+    """A run of blobs for one task of one pass."""
+
+    path: Path
+    blobs: list[Blob]
+    folder: Path  # of results: feature parts
+    index: int
+    rules: Rules
+    source: str  # file name in drops
+    spill: Path  # folder of what one pass leaves for the next
+    share: tuple[int, int] = (0, 1)  # n, of: this task takes the n-th of so many equal parts of each block's objects
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """What a task reports; its rows and arrays lie in the folder."""
+
+    index: int
+    counts: Counts
+    part: Path | None
+    bounds: NDArray[np.float64]  # west, south, east, north in units; infinite without nodes
+    run: Run | None = None  # ids of what the range leaves for the next pass
+    ways: list[Blob] = field(default_factory=list)  # blobs of the range that hold ways
+    relations: list[tuple[Blob, int]] = field(default_factory=list)  # blobs that hold relations, and how many
+
+
+def blocks_of(job: RangeJob, *wanted: ObjectType) -> Iterator[tuple[Blob, Block, BlockTags]]:
+    with job.path.open("rb") as file:
+        for blob in job.blobs:
+            block = read_block(file, blob, job.path, wanted)
+            yield blob, block, BlockTags(block.strings, job.rules)
+
+
+def kept_objects(counts: Counts, objects: Objects, tags: BlockTags, osm_type: str) -> NDArray[np.bool_]:
+    """Objects with a kept key; the others are counted."""
+    kept = tags.kept(objects.tags)
+    untagged = int((np.diff(objects.tags.offsets) == 0).sum())
+    counts.objects += len(kept)
+    for reason, number in (("no_tags", untagged), ("no_kept_key", len(kept) - untagged - int(kept.sum()))):
+        if number:
+            counts.uncounted[osm_type, reason, ""] += number
+    counts.newest = max(counts.newest, int(objects.timestamps[kept].max(initial=0)))
+    return kept
+
+
+def area_relations(counts: Counts, block: Block, tags: BlockTags, rules: Rules) -> Ints:
+    objects = block.relations.objects
+    kept = kept_objects(counts, objects, tags, "relation")
+    rows = []
+    for row, kind in zip(
+        np.flatnonzero(kept).tolist(), np.array(tags.values_of("type", objects.tags), object)[kept], strict=True
+    ):
+        if kind in rules.areas.relation_types:
+            rows.append(row)
+        else:
+            counts.uncounted["relation", "type_out_of_scope", str(kind)] += 1
+    return np.array(rows, np.int64)
+
+
+def segments(at: Ints, offsets: Ints) -> tuple[Ints, Ints]:
+    """Run of each segment i64[S], and the indices of its ends i64[S,2], from runs of vertex indices."""
+    owner, _ = expand(np.diff(offsets))
+    same = owner[1:] == owner[:-1]
+    return owner[:-1][same], np.stack((at[:-1][same], at[1:][same]), axis=1)
+
+
+def feature_rows(
+    osm_type: str, kinds: pa.Array, objects: Objects, tags: BlockTags, rows: Ints, shapes: Shapes
+) -> pa.Table:
+    """FEATURES rows of the chosen objects of a block."""
+    bbox = pa.StructArray.from_arrays([pa.array(side) for side in shapes.bounds.T], fields=list(_BBOX))
+    stamps = objects.timestamps[rows]
+    columns = [
+        pa.repeat(osm_type, len(rows)),
+        pa.array(objects.ids[rows]),
+        kinds,
+        tags.column(objects.tags, rows),
+        shapes.wkb,
+        bbox,
+        pa.array(objects.versions[rows]),
+        pa.array(stamps * 1000, pa.timestamp("ms", tz="UTC"), mask=stamps == 0),
+    ]
+    return pa.Table.from_arrays(columns, schema=FEATURES)
+
+
+def write_part(job: RangeJob, name: str, tables: list[pa.Table]) -> Path | None:
+    if not tables:
+        return None
+    table = pa.concat_tables(tables).combine_chunks()
+    target = f"features/{name}-{job.index:06d}.parquet"
+    Store(job.folder).write_table(target, table, geoparquet_metadata(None, GEOMETRY_TYPES))
+    return job.folder / target

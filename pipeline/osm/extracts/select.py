@@ -1,0 +1,86 @@
+"""Which objects of a block carry a kept tag, which of them are areas, and their tags as an Arrow column."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geometry.packed import ranges
+from pipeline.formats.pbf import Tags
+from pipeline.formats.wire import Ints
+from pipeline.rules import Rules
+from schemas.features import FEATURES
+
+Bools = NDArray[np.bool_]
+
+_YES, _NO, _AREA, _NOTHING = 3, 2, 1, 0
+
+
+class BlockTags:
+    """The tags of one block's string table, judged once a string or pair instead of once an object."""
+
+    def __init__(self, strings: list[bytes], rules: Rules) -> None:
+        self.strings = [s.decode("utf-8", "replace") for s in strings]
+        self.rules = rules
+
+    @cached_property
+    def _kept(self) -> Bools:
+        return np.array([self.rules.tags.keeps(s) for s in self.strings] or [False], bool)
+
+    @cached_property
+    def _judged(self) -> Bools:
+        """Keys that the area rule knows."""
+        known = {"area", *self.rules.areas.keys}
+        return np.array([s in known for s in self.strings] or [False], bool)
+
+    @cached_property
+    def _array(self) -> pa.Array:
+        return pa.array(self.strings, pa.string())
+
+    def kept(self, tags: Tags) -> Bools:
+        """Objects with at least one kept key."""
+        return any_of(self._kept[tags.keys], tags.offsets)
+
+    def areas(self, tags: Tags) -> Bools:
+        """Objects that are areas if they are closed (AreaRules.is_area)."""
+        width = max(1, len(self.strings))
+        at = np.flatnonzero(self._judged[tags.keys])
+        pairs, where = np.unique(tags.keys[at] * width + tags.values[at], return_inverse=True)
+        found = np.full(len(tags.keys), _NOTHING, np.int8)
+        verdicts = [self._verdict(*divmod(p, width)) for p in pairs.tolist()]
+        found[at] = np.array(verdicts, np.int8)[where.reshape(-1)]
+        says_yes, says_no = any_of(found == _YES, tags.offsets), any_of(found == _NO, tags.offsets)
+        return says_yes | (any_of(found == _AREA, tags.offsets) & ~says_no)
+
+    def _verdict(self, key: int, value: int) -> int:
+        name, text = self.strings[key], self.strings[value]
+        if name == "area":
+            return {"yes": _YES, "no": _NO}.get(text, _AREA if self.rules.areas.is_area({name: text}) else _NOTHING)
+        return _AREA if self.rules.areas.is_area({name: text}) else _NOTHING
+
+    def values_of(self, key: str, tags: Tags) -> list[str]:
+        """Each object's value of one key; empty where it has none."""
+        result = [""] * (len(tags.offsets) - 1)
+        try:
+            wanted = self.strings.index(key)
+        except ValueError:
+            return result
+        owner = np.repeat(np.arange(len(result)), np.diff(tags.offsets))
+        for i in np.flatnonzero(tags.keys == wanted).tolist():
+            result[owner[i]] = self.strings[tags.values[i]]
+        return result
+
+    def column(self, tags: Tags, chosen: Ints) -> pa.Array:
+        """Tags of the chosen objects as a FEATURES ``tags`` column."""
+        at, offsets = ranges(tags.offsets, chosen)
+        keys, values = self._array.take(pa.array(tags.keys[at])), self._array.take(pa.array(tags.values[at]))
+        return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), keys, values, FEATURES.field("tags").type)
+
+
+def any_of(flags: Bools, offsets: Ints) -> Bools:
+    """Whether any flag of each run is set, bool[N]; an empty run has none."""
+    total = np.concatenate(([0], np.cumsum(flags)))
+    return np.asarray(total[offsets[1:]] > total[offsets[:-1]])

@@ -1,0 +1,143 @@
+"""Pass 2: lines and closed areas; segments of the ways that area relations need."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geometry.packed import expand, ranges
+from pipeline.formats.pbf import UNITS, Ways
+from pipeline.formats.wire import Ints
+from pipeline.osm.extracts.assemble import assemble
+from pipeline.osm.extracts.passes import (
+    Counts,
+    RangeJob,
+    RangeResult,
+    blocks_of,
+    feature_rows,
+    kept_objects,
+    segments,
+    write_part,
+)
+from pipeline.osm.extracts.rings import Shapes, turn_of_rings
+from pipeline.osm.extracts.select import BlockTags
+from pipeline.osm.extracts.spill import Part, column
+from schemas.features import ObjectType
+
+
+def read_ways(job: RangeJob) -> RangeResult:
+    """Lines and closed areas; nodes and positions of the ways that relations need."""
+    counts = Counts(job.source)
+    tables: list[pa.Table] = []
+    ids, lonlat = column(job.spill, "nodes", "id"), column(job.spill, "nodes", "lonlat")
+    wanted = column(job.spill, "wanted", "id")
+    with Part(job.spill, "members", job.index) as members, Part(job.spill, "refs", job.index) as refs:
+        for _, block, tags in blocks_of(job, ObjectType.WAY):
+            ways = block.ways
+            xy, there = _locate(ways.refs, ids, lonlat)
+            missing = np.diff(np.concatenate(([0], np.cumsum(~there)))[ways.offsets])
+            tables += _way_features(counts, ways, tags, xy, missing)
+            rows = np.flatnonzero(_among(ways.objects.ids, wanted))
+            at, offsets = ranges(ways.offsets, rows)
+            members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
+            refs.append(id=ways.refs[at], lonlat=xy[at])
+    return RangeResult(job.index, counts, write_part(job, "2-ways", tables), np.full(4, np.nan), members.run)
+
+
+def _among(ids: Ints, wanted: Ints) -> NDArray[np.bool_]:
+    """Which ids are in a sorted list, bool[N]."""
+    if not len(wanted):
+        return np.zeros(len(ids), bool)
+    return np.asarray(wanted[np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)] == ids)
+
+
+def _locate(refs: Ints, ids: Ints, lonlat: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Positions i64[R,2] of node ids, and which are in the extract. The last of several positions of a node counts."""
+    if not len(ids):
+        return np.zeros((len(refs), 2), np.int64), np.zeros(len(refs), bool)
+    distinct, where = np.unique(refs, return_inverse=True)
+    place = np.maximum(np.searchsorted(ids, distinct, "right") - 1, 0)
+    there = ids[place] == distinct
+    return lonlat[place].astype(np.int64)[where.reshape(-1)], there[where.reshape(-1)]
+
+
+def _way_features(counts: Counts, ways: Ways, tags: BlockTags, xy: Ints, missing: Ints) -> list[pa.Table]:
+    objects = ways.objects
+    kept = kept_objects(counts, objects, tags, "way")
+    size = np.diff(ways.offsets)
+    first, last = ways.offsets[:-1], np.maximum(ways.offsets[1:] - 1, 0)
+    closed = np.zeros(len(size), bool)
+    closed[size >= 4] = ways.refs[first[size >= 4]] == ways.refs[last[size >= 4]]
+    area = kept & closed & tags.areas(objects.tags)
+    line = kept & ~area
+    for row in np.flatnonzero(area & (missing > 0)).tolist():
+        counts.drop("way", int(objects.ids[row]), "invalid_area", f"{missing[row]} of {size[row]} nodes missing")
+    for row in np.flatnonzero(line & (missing > 0)).tolist():
+        counts.drop("way", int(objects.ids[row]), "missing_nodes", f"{missing[row]} of {size[row]} nodes missing")
+    rows = np.flatnonzero((area | line) & (missing == 0))
+    at, offsets = ranges(ways.offsets, rows)
+    at, offsets = _without_repeats(at, offsets, xy)
+    short = np.diff(offsets) < np.where(area[rows], 4, 2)
+    for row in rows[short & line[rows]].tolist():
+        counts.drop("way", int(objects.ids[row]), "too_few_nodes", f"{size[row]} nodes")
+    for row in rows[short & area[rows]].tolist():
+        counts.drop("way", int(objects.ids[row]), "invalid_area", "no area")
+    if short.any():
+        vertex, offsets = ranges(offsets, np.flatnonzero(~short))
+        at, rows = at[vertex], rows[~short]
+    if not len(rows):
+        return []
+    shapes, good = _shapes(ways, rows, xy, at, offsets, area[rows])
+    for row in rows[~good].tolist():
+        counts.drop("way", int(objects.ids[row]), "invalid_area", "its ring crosses itself")
+    rows = rows[good]
+    kinds = pa.array(["line", "polygon"]).take(pa.array(area[rows].astype(np.int8)))
+    return [feature_rows("way", kinds, objects, tags, rows, shapes)] if len(rows) else []
+
+
+def _without_repeats(at: Ints, offsets: Ints, xy: Ints) -> tuple[Ints, Ints]:
+    """Vertices of each way without those that repeat the place before them."""
+    keep = np.ones(len(at), bool)
+    keep[1:] = (xy[at[1:]] != xy[at[:-1]]).any(axis=1)
+    starts = offsets[:-1]
+    keep[starts[starts < len(at)]] = True
+    total = np.concatenate(([0], np.cumsum(keep)))
+    return at[keep], total[offsets]
+
+
+def _shapes(
+    ways: Ways, rows: Ints, xy: Ints, at: Ints, offsets: Ints, area: NDArray[np.bool_]
+) -> tuple[Shapes, NDArray[np.bool_]]:
+    """Geometry of the ways that have one, and which of the ``rows`` they are, bool[N].
+
+    Rings that are no simple polygon (they touch themselves, or run along themselves) go through the assembler.
+
+    Args:
+        rows: i64[N] ways.
+        xy: i64[R,2] position of every ref of the block.
+        at: i64[V] refs of the rows without repeats; ``offsets`` into it.
+        area: bool[N].
+    """
+    vertices = xy[at]
+    lonlat = vertices / UNITS
+    turn = np.ones(len(rows), np.int8)
+    rings = np.flatnonzero(area)
+    if len(rings):
+        vertex, starts = ranges(offsets, rings)
+        turn[rings] = turn_of_rings(vertices[vertex], lonlat[vertex], starts)
+    owner, _ = expand(np.diff(offsets))
+    order = np.arange(len(at))
+    order = np.where((turn < 0)[owner], (offsets[:-1] + offsets[1:] - 1)[owner] - order, order)
+    shapes = Shapes.lines_and_polygons(lonlat[order], offsets, area)
+    doubtful = np.flatnonzero(turn == 0)
+    good = np.ones(len(rows), bool)
+    if len(doubtful):
+        vertex, starts = ranges(ways.offsets, rows[doubtful])
+        segment, ends = segments(vertex, starts)
+        built = assemble(len(doubtful), segment, ways.refs[ends[:, 0]], ways.refs[ends[:, 1]], xy[ends] / UNITS)
+        there = np.array([g is not None for g in built], bool)
+        shapes = shapes.replaced(doubtful[there], Shapes.of(built[there]))
+        good[doubtful[~there]] = False
+        shapes = shapes.take(np.flatnonzero(good))
+    return shapes, good

@@ -1,0 +1,1 @@
+"""OSM objects from vector files beside image chips."""

@@ -1,0 +1,1 @@
+"""Planned footprints in, one tar and its index rows out."""

@@ -1,0 +1,142 @@
+"""Shards taken over from an earlier version of a dataset: those whose inputs are the same, byte for byte the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from functools import lru_cache
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+
+from pipeline.footprints.plan import tile_boxes
+from pipeline.osm.stage import read_cell, read_cell_column
+from pipeline.samples.job import Previous, ShardJob, Tile
+from pipeline.samples.write import ShardResult
+from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file, shard_name
+from storage.store import Store
+
+
+def shard_inputs(job: ShardJob) -> str:
+    """SHA-256 (hex) of all that decides a shard's bytes: its tiles, the features, images and photos of them, and the
+    salt.
+
+    Features count as their cell rows, by the rows' own hashes, where their box meets a tile of the shard.
+    """
+    fixed = [job.salt, job.imagery, job.min_objects, job.source, json.dumps(job.licences, sort_keys=True)]
+    digest = sha256(" ".join(map(str, fixed)).encode())
+    digest.update(np.ascontiguousarray(job.tiles).tobytes())
+    shift = job.zoom - job.cell_zoom
+    cells: dict[int, list[Tile]] = {}
+    for x, y in job.tiles.tolist():
+        cells.setdefault((y >> shift) * (1 << job.cell_zoom) + (x >> shift), []).append((x, y))
+    for snapshot in job.snapshots:
+        digest.update((snapshot.time or "" if len(job.snapshots) > 1 else "").encode())
+        for cell, tiles in sorted(cells.items()):
+            digest.update(_rows_near(snapshot.cells, cell, np.array(tiles, np.int64), job.zoom).tobytes())
+    for tile in job.tiles.tolist():
+        for photo in job.photos.get((tile[0], tile[1]), []):
+            digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + _content(photo.path))
+    return digest.hexdigest()
+
+
+def _rows_near(cells: str, cell: int, tiles: np.ndarray, zoom: int) -> np.ndarray:
+    """Hashes u64 of the cell's features whose box meets one of the tiles, in the cell's order."""
+    bounds = shapely.bounds(read_cell(cells, cell).geometry).reshape(-1, 4)
+    boxes = tile_boxes(tiles, zoom)
+    west, south, east, north = shapely.total_bounds(boxes)
+    near = np.flatnonzero(
+        (bounds[:, 0] <= east) & (bounds[:, 2] >= west) & (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
+    )
+    if not len(near):
+        return np.zeros(0, np.uint64)
+    hit, _ = shapely.STRtree(boxes).query(shapely.box(*bounds[near].T))
+    return np.asarray(read_cell_column(cells, cell, "hash")[near[np.unique(hit)]])
+
+
+def _content(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file_digest(file, "sha256").digest()
+
+
+def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
+    """Take the shard with these inputs over from ``previous``; None if that has none.
+
+    The tar is linked, or copied where the file system cannot; its rows are written as the new version has them.
+    """
+    number = _by_inputs(previous).get(inputs)
+    if number is None:
+        return None
+    old, new = Store(previous.root), Store(job.out)
+    before, after = f"{shard_name(number)}.tar", f"{shard_name(job.index)}.tar"
+    _link(old, f"shards/{before}", new, f"shards/{after}")
+    rows = _rows(previous, number)
+    for table in ("samples", "streetview", "drops", "shards"):
+        new.write_table(pending_file(table, job.index), _moved(rows[table], job, after).cast(TABLES[table]))
+    row = rows["shards"].to_pylist()[0]
+    return ShardResult(
+        job.index, len(job.tiles), row["samples"], row["n_streetview"], row["bytes"], row["n_drops"], 0.0, adopted=True
+    )
+
+
+def _moved(rows: pa.Table, job: ShardJob, shard: str) -> pa.Table:
+    """Rows of one shard as the new version has them: its name, its index, and the time of the new snapshot."""
+    values = {"shard": shard, "index": job.index, "osm_time": job.snapshots[-1].time}
+    for name, value in values.items():
+        if name in rows.column_names:
+            at = rows.column_names.index(name)
+            column = pa.array([value] * rows.num_rows, rows.schema.field(name).type)
+            rows = rows.set_column(at, rows.schema.field(name), column)
+    return rows
+
+
+def _link(old: Store, before: str, new: Store, after: str) -> None:
+    if old.remote or new.remote:
+        new.write(after, old.read(before))
+        return
+    source, target = Path(old.path(before)), Path(new.path(after))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        new.write(after, old.read(before))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=2)
+def _by_inputs(previous: Previous) -> dict[str, int]:
+    """Index of each shard of a dataset by its inputs; those that are there in full."""
+    store = Store(previous.root)
+    sizes = store.sizes("shards")
+    found: dict[str, int] = {}
+    for name in store.names("catalog/shards"):
+        rows = store.read_table(f"catalog/shards/{name}").select(["inputs", "index", "shard", "bytes"]).to_pylist()
+        found |= {r["inputs"]: r["index"] for r in rows if r["inputs"] and sizes.get(r["shard"]) == r["bytes"]}
+    return found
+
+
+@lru_cache(maxsize=2)
+def _group(previous: Previous, number: int) -> dict[str, pa.Table]:
+    store = Store(previous.root)
+    tables = ("samples", "streetview", "drops", "shards")
+    return {t: store.read_table(catalog_file(t, number)).replace_schema_metadata(None) for t in tables}
+
+
+def _rows(previous: Previous, index: int) -> dict[str, Any]:
+    """Catalog rows of one shard. Drops lie in the order of the shards, as many as each one's row says."""
+    tables = _group(previous, index // SHARDS_PER_FILE)
+    shard = f"{shard_name(index)}.tar"
+    rows = {t: tables[t].filter(pc.equal(tables[t]["shard"], shard)) for t in ("samples", "streetview", "shards")}
+    at = index % SHARDS_PER_FILE
+    counts = tables["shards"]["n_drops"].to_pylist()
+    return rows | {"drops": tables["drops"].slice(sum(counts[:at]), counts[at])}

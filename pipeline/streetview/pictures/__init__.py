@@ -1,0 +1,1 @@
+"""Pixels of photos: opened, turned, cut from panoramas, encoded."""

@@ -1,0 +1,1 @@
+"""Photo services of the web."""

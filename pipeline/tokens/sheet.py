@@ -1,0 +1,200 @@
+"""Tokens of chips, each of which may have a CRS, a place and a size of its own.
+
+``build_tokens`` takes footprints of one CRS and size at a time. Objects from vector files belong to their own chip, so
+they are brought to its pixels first, CRS by CRS; then all chips of one size whose objects lie inside them are built
+together, side by side on one sheet of pixels. Coordinates are whole multiples of 2^-28 px, so that moving a chip along
+the sheet rounds nothing: its tokens are the same wherever it stands and whichever others stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from pipeline.alignment import Placement, place, project
+from pipeline.osm.cells.cut import keep_dimension
+from pipeline.osm.cells.near import cells_of, features_near, newest_edit
+from pipeline.osm.features import FeatureBatch
+from pipeline.rules import PaintRules
+from pipeline.samples.config import TokensConfig
+from pipeline.tokens.build import BuiltTokens, build_tokens
+from schemas.footprint import Footprint
+from schemas.tokens import OsmTokens
+
+Ints = NDArray[np.int64]
+
+#: Steps a pixel on the sheet, which is less than 2^24 px wide: together 52 of the 53 bits that float64 has.
+_STEPS = 2.0**28
+#: The sheet's CRS: onto itself, EPSG:4326 is PROJ's no-operation, whatever the numbers are.
+_SHEET = "EPSG:4326"
+#: Degrees beyond a chip's bounds to which its objects may reach.
+_REACH = 1.0
+#: Pixels of class raster painted at once, and chips on a sheet.
+_PIXELS = 1 << 24
+_CHIPS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class ChipTokens:
+    """Of one chip."""
+
+    tokens: OsmTokens
+    raster: NDArray[np.uint8] | None  # [height,width]
+    edited: str | None = None  # newest edit of its objects, ISO 8601
+
+
+@dataclass(frozen=True)
+class TokenMaker:
+    """How tokens are made in this run."""
+
+    config: TokensConfig
+    paint: PaintRules
+
+    def build(
+        self, features: FeatureBatch, footprints: list[Footprint], gsd: NDArray[np.float64]
+    ) -> Iterator[ChipTokens]:
+        """Tokens of footprints of one CRS and size; ``gsd`` f64[T] metres a pixel."""
+        settings = self.config
+        built: BuiltTokens = build_tokens(
+            features, footprints, settings.grid,
+            paint=self.paint if settings.raster else None, gsd=gsd, seed=settings.seed, explode=settings.explode,
+        )  # fmt: skip
+        for i, tokens in enumerate(built.tokens):
+            own = footprints[i]
+            yield ChipTokens(tokens, None if built.rasters is None else built.rasters[i, : own.height, : own.width])
+
+
+def place_chips(footprints: Sequence[Footprint]) -> Placement:
+    """Positions of footprints that may differ in CRS and size, in their order."""
+    count = len(footprints)
+    whole = Placement(np.empty((count, 2)), np.empty((count, 4)), np.empty((count, 4, 2)), np.empty((count, 2)))
+    for rows in _groups([(f.crs, f.width, f.height) for f in footprints]):
+        part = place([footprints[i] for i in rows.tolist()])
+        for name in ("centre", "bbox", "corners", "gsd"):
+            getattr(whole, name)[rows] = getattr(part, name)
+    return whole
+
+
+def vector_tokens(
+    maker: TokenMaker, footprints: Sequence[Footprint], placement: Placement, chip: Ints, features: FeatureBatch
+) -> list[ChipTokens]:
+    """Tokens of chips whose objects are their own.
+
+    Args:
+        footprints, placement: C chips.
+        chip: i64[F] chip of each feature; rises.
+        features: F features, within a chip sorted by kind, type and id.
+    """
+    gsd = placement.gsd.mean(axis=1)
+    chip, features = _within_reach(placement.bbox, chip, features)
+    pixels = _to_pixels(footprints, chip, features.geometry)
+    bounds = shapely.bounds(pixels).reshape(-1, 4)
+    size = np.array([(f.width, f.height) for f in footprints], np.float64).reshape(-1, 2)
+    within = (bounds[:, :2] >= 0).all(axis=1) & (bounds[:, 2:] <= size[chip]).all(axis=1)
+    alone = np.zeros(len(footprints), bool)
+    alone[chip[~within]] = True  # an object that sticks out would reach into the chip beside it
+    sheets: list[Hashable] = [i if alone[i] else -1 for i in range(len(footprints))]
+    result: dict[int, ChipTokens] = {}
+    for rows in _groups(sheets):
+        most = min(_CHIPS, max(1, _PIXELS // int(size[rows].max(axis=0).prod())))
+        for start in range(0, len(rows), most):
+            batch = rows[start : start + most]
+            built = _sheet(maker, footprints, gsd, batch, chip, features, pixels)
+            result |= zip(batch.tolist(), built, strict=True)
+    return [result[i] for i in range(len(footprints))]
+
+
+def _groups(keys: Sequence[Hashable]) -> Iterator[Ints]:
+    """Indices of equal keys, in order of their first."""
+    found: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        found.setdefault(key, []).append(i)
+    for rows in found.values():
+        yield np.array(rows, np.int64)
+
+
+def _within_reach(bbox: NDArray[np.float64], chip: Ints, features: FeatureBatch) -> tuple[Ints, FeatureBatch]:
+    """Objects that reach far beyond their chip cut short: what lies far away has no place in the chip's CRS."""
+    geometry, near = features.geometry, bbox[chip]
+    b = shapely.bounds(geometry).reshape(-1, 4)
+    far = np.flatnonzero((b[:, :2] < near[:, :2] - _REACH).any(axis=1) | (b[:, 2:] > near[:, 2:] + _REACH).any(axis=1))
+    if not len(far):
+        return chip, features
+    boxes = shapely.box(*(near[far] + np.array([-1, -1, 1, 1]) * _REACH / 2).T)
+    geometry = geometry.copy()
+    geometry[far] = keep_dimension(shapely.intersection(geometry[far], boxes), features.kind[far])
+    left = np.flatnonzero(~shapely.is_missing(geometry))
+    return chip[left], replace(features, geometry=geometry).take(left)
+
+
+def _to_pixels(footprints: Sequence[Footprint], chip: Ints, geometry: NDArray[Any]) -> NDArray[Any]:
+    """Lon/lat geometries to pixels of their own chip, in whole steps."""
+    pixels = np.empty(len(geometry), object)
+    for rows in _groups([footprints[c].crs for c in chip.tolist()]):
+        pixels[rows] = project(geometry[rows], footprints[chip[rows[0]]].crs)
+    xy, owner = shapely.get_coordinates(pixels, return_index=True)
+    a, b, c, d, e, f = np.array([p.transform for p in footprints], np.float64).reshape(-1, 6).T
+    own = chip[owner]
+    dx, dy = xy[:, 0] - c[own], xy[:, 1] - f[own]
+    det = (a * e - b * d)[own]
+    x, y = (e[own] * dx - b[own] * dy) / det, (a[own] * dy - d[own] * dx) / det
+    return shapely.set_coordinates(pixels, np.rint(np.stack((x, y), axis=1) * _STEPS) / _STEPS)
+
+
+def _sheet(
+    maker: TokenMaker,
+    footprints: Sequence[Footprint],
+    gsd: NDArray[np.float64],
+    batch: Ints,
+    chip: Ints,
+    features: FeatureBatch,
+    pixels: NDArray[Any],
+) -> Iterator[ChipTokens]:
+    """Tokens of chips of one size, side by side."""
+    step = max(footprints[i].width for i in batch.tolist()) + 2
+    first, last = np.searchsorted(chip, batch), np.searchsorted(chip, batch, side="right")
+    rows = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+    place_of = np.repeat(np.arange(len(batch)) * step, last - first)
+    xy, owner = shapely.get_coordinates(pixels[rows], return_index=True)
+    xy[:, 0] += place_of[owner]
+    moved = replace(features.take(rows), geometry=shapely.set_coordinates(pixels[rows], xy))
+    sheet = []
+    for k, chip_at in enumerate(batch.tolist()):
+        own = footprints[chip_at]
+        transform = (1.0, 0.0, float(k * step), 0.0, 1.0, 0.0)
+        sheet.append(Footprint(own.key, _SHEET, transform, own.width, own.height))
+    return maker.build(moved, sheet, gsd[batch])
+
+
+def extract_tokens(
+    maker: TokenMaker, footprints: Sequence[Footprint], placement: Placement, cells: str, zoom: int
+) -> list[ChipTokens]:
+    """Tokens of chips from an extract: those that share a cell, a CRS and a size are built together.
+
+    Args:
+        footprints, placement: C chips.
+        cells, zoom: pipeline.osm.stage.Cells.path and .zoom.
+    """
+    own = [cells_of(bbox, zoom) for bbox in placement.bbox]
+    keys: list[Hashable] = [
+        (c, f.crs, f.width, f.height, -1 if len(c) == 1 else i)
+        for i, (c, f) in enumerate(zip(own, footprints, strict=True))
+    ]
+    result: dict[int, ChipTokens] = {}
+    for rows in _groups(keys):
+        first = footprints[rows[0]]
+        most = min(_CHIPS, max(1, _PIXELS // (first.width * first.height)))
+        for start in range(0, len(rows), most):
+            batch = rows[start : start + most]
+            b = placement.bbox[batch]
+            bbox = (*b[:, :2].min(axis=0).tolist(), *b[:, 2:].max(axis=0).tolist())
+            features = features_near(cells, zoom, own[batch[0]], bbox)
+            built = maker.build(features, [footprints[i] for i in batch.tolist()], placement.gsd[batch].mean(axis=1))
+            for i, made in zip(batch.tolist(), built, strict=True):
+                result[i] = replace(made, edited=newest_edit(cells, zoom, own[i], made.tokens))
+    return [result[i] for i in range(len(footprints))]

@@ -1,0 +1,1 @@
+"""The index of a dataset: opened, selected, put in order."""

@@ -1,0 +1,282 @@
+"""The index of a dataset: the selected samples in an order that no layout changes, over its mapped index files.
+
+In: a dataset directory (local path or fsspec URL) and a selection. Out: an :class:`Index`. Opens ``dataset.json`` and
+``catalog/``; never a shard. Which rows of a large dataset are selected is found once and mapped from the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from schemas.catalog import SCHEMA_VERSION
+from schemas.errors import ConfigError, DatasetError
+from schemas.index import IndexPart
+from storage.retry import is_local, list_files, open_parquet, patiently
+from trainers.stream.catalog.choose import choose_rows
+from trainers.stream.catalog.flat import Arrays, Mapped, cache_folder, make_folder, open_folder, store
+from trainers.stream.catalog.parts import Entries, Ints, Parts
+
+#: Version of what is kept in the cache.
+_FORMAT = 2
+#: Bytes of index files from which the cache is used: some 50,000 samples.
+CACHED_FROM = 1 << 23
+#: Groups of shards whose digests a state keeps, so that a shard that changed can be named.
+GROUPS = 64
+
+
+@dataclass(frozen=True)
+class ShardDigests:
+    """Digests of groups of consecutive shards of the whole dataset, selected or not."""
+
+    shards: int  # of the dataset
+    digest: tuple[str, ...]  # one a group, 8 hexadecimal digits
+    names: tuple[tuple[str, str], ...]  # first and last shard of each group
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Selected samples of one dataset, by the hash of their keys. Safe to pickle: what is mapped is mapped again."""
+
+    root: str  # path or URL of the dataset directory, no trailing slash
+    content_hash: str  # of dataset.json
+    layout_hash: str  # of dataset.json
+    selection_hash: str  # of the selected keys: two texts that select the same samples are one selection
+    parts: Parts  # the index files of the whole dataset
+    held: Arrays  # ``rows``, i32 or i64 [n]: the catalog row of each selected sample
+    digests: ShardDigests
+    folder: str = ""  # where ``rows`` is mapped from; empty: memory
+
+    def __len__(self) -> int:
+        return len(self.held["rows"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "held": {} if self.folder else self.held}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.folder:
+            self.__dict__["held"] = open_folder(Path(self.folder))[0]
+
+    @property
+    def shard_names(self) -> list[str]:
+        """All shard files of the dataset, sorted."""
+        return self.parts.shard_names
+
+    @property
+    def layouts(self) -> list[tuple[str, ...]]:
+        """Distinct sequences of member names, e.g. (json, osm.safetensors, rs.jpg)."""
+        return self.parts.layouts
+
+    def rows(self, samples: Ints | None = None) -> Ints:
+        """Catalog rows i64[K] of ``samples`` i64[K], or of all: they lie by shard and by position in it."""
+        held = self.held["rows"]
+        return (held if samples is None else held[samples]).astype(np.int64)
+
+    def column(self, name: str, samples: Ints | None = None) -> np.ndarray:
+        """Values [K,...] of ``lonlat``, ``bbox``, ``gsd`` or ``shard`` (its number), see schemas.index; of all samples
+        where ``samples`` is None."""
+        if samples is None:
+            return self.parts.column(name)[self.held["rows"]]
+        return self.parts.column(name, self.rows(samples))
+
+    def entries(self, samples: Ints) -> Entries:
+        """Where the members of ``samples`` i64[K] lie."""
+        return self.parts.entries(self.rows(samples))
+
+    def key(self, sample: int) -> str:
+        """Key of one sample."""
+        return self.parts.keys(self.rows(np.array([sample])))[0].decode()
+
+    def keys(self) -> list[str]:
+        """Keys of all samples, in the order of the index."""
+        return [key.decode() for key in self.parts.keys(self.rows())]
+
+    def shard_of(self, sample: int) -> str:
+        """File name of the shard that holds one sample."""
+        return self.shard_names[self.column("shard", np.array([sample]))[0]]
+
+    def names(self, sample: int) -> tuple[str, ...]:
+        """Member names of one sample, in the order of the tar."""
+        return self.layouts[self.parts.layout_of(int(self.held["rows"][sample]))]
+
+    def members(self, sample: int) -> dict[str, tuple[int, int]]:
+        """Member name to (offset, size) of one sample."""
+        entries = self.entries(np.array([sample]))
+        return dict(zip(self.names(sample), zip(entries.start, entries.size, strict=True), strict=True))
+
+    def release(self) -> None:
+        """Give back mapped pages that were touched."""
+        self.parts.release()
+        if isinstance(self.held, Mapped):
+            self.held.release()
+
+
+def open_text(url: str) -> str:
+    """Contents of a small text file of a dataset.
+
+    Raises:
+        DatasetError: it does not exist.
+    """
+    fs, path = fsspec.core.url_to_fs(url)
+    try:
+        data: bytes = patiently(url, lambda: fs.cat_file(path))
+        return data.decode()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetError(
+            f"{url} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
+        ) from None
+
+
+def dataset_info(root: str) -> dict[str, Any]:
+    """``dataset.json`` as a mapping.
+
+    Raises:
+        DatasetError: missing, no JSON, without its hashes, or of a newer version.
+    """
+    url = f"{root}/dataset.json"
+    try:
+        info = json.loads(open_text(url))
+        version = int(info["schema_version"])
+        missing = [name for name in ("content_hash", "layout_hash") if not isinstance(info.get(name), str)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{url} cannot be read ({error!r}); build the dataset again") from None
+    if missing:
+        raise DatasetError(f"{url} lacks {' and '.join(missing)}: the run that made it did not finish; run it again")
+    if version > SCHEMA_VERSION:
+        raise DatasetError(f"{url} has schema version {version}, this reader knows {SCHEMA_VERSION}; update geoshards")
+    return dict(info)
+
+
+def read_table(root: str, name: str, without: frozenset[str] = frozenset()) -> pa.Table | None:
+    """A catalog table, its columns ``without`` left unread, or None where the dataset has none."""
+    files = list(list_files(root, f"catalog/{name}", ".parquet"))
+    if not files:
+        return None
+    try:
+        held = [open_parquet(root, file) for file in files]
+        columns = [c for c in held[0].schema_arrow.names if c not in without]
+        return pa.concat_tables(file.read(columns) for file in held)
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DatasetError(f"{root}/catalog/{name} cannot be read ({first}); build the dataset again") from None
+
+
+def load_index(
+    root: str, select: str = "", split: str = "train", limit: int | None = None, cached_from: int = CACHED_FROM
+) -> Index:
+    """The index of ``root`` restricted to ``select`` (an SQL condition over the samples table) and to ``split``.
+
+    A condition that names the column ``split`` itself overrides ``split``. Samples of the buffer are never selected.
+    ``limit`` keeps so many of the selected samples, the same ones for every layout, and those of a smaller limit are
+    among those of a larger one. For index files of ``cached_from`` bytes or more the rows that are selected, and the
+    files of a remote dataset, are kept in the cache (``GEOSHARDS_CACHE``) and mapped from there.
+
+    Raises:
+        DatasetError: the dataset is incomplete, holds a key twice, or nothing is selected.
+        ConfigError: the condition cannot be read, or would not select the same samples every time.
+    """
+    root = root.rstrip("/")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit={limit} must be at least 1")
+    info = dataset_info(root)
+    fs = fsspec.core.url_to_fs(root)[0]
+    listing = _listing(root)
+    if not listing:
+        raise DatasetError(f"{root}/catalog/index holds no index; build the dataset again")
+    large = sum(size for size, _ in listing.values()) >= cached_from
+    identity = [_FORMAT, info["content_hash"], info["layout_hash"], sorted(listing.items())]
+    try:
+        parts = _open_parts(root, fs, listing, _folder("parts", identity) if large else None)
+        if large:
+            folder = _folder("rows", [identity, select, split, limit])
+
+            def build(fresh: Path) -> dict[str, Any]:
+                rows, selection = choose_rows(root, parts, select, split, limit)
+                store(fresh, "rows", len(rows), rows[:0].astype("i4" if len(parts) < 1 << 31 else "i8"))[:] = rows
+                return {"selection_hash": selection, "digests": _digests(root)}
+
+            make_folder(folder, build)
+            parts.release()
+            held, meta = open_folder(folder)
+            return _index(root, info, parts, held, meta, str(folder))
+    except OSError as error:
+        print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
+        parts = _open_parts(root, fs, listing, None)
+    rows, selection = choose_rows(root, parts, select, split, limit)
+    return _index(root, info, parts, {"rows": rows}, {"selection_hash": selection, "digests": _digests(root)})
+
+
+def _folder(kind: str, named: Any) -> Path:
+    digest = blake2b(json.dumps([kind, named]).encode(), digest_size=16).hexdigest()
+    return cache_folder().absolute() / "index" / digest
+
+
+def _open_parts(root: str, fs: Any, listing: Mapping[str, tuple[int, str]], folder: Path | None) -> Parts:
+    """The index files: local ones mapped where they lie, those of a URL read, or fetched into ``folder`` and mapped."""
+    if is_local(root):
+        return Parts.open(list(listing))
+
+    def fetched(file: str) -> bytes:
+        data: bytes = patiently(root, lambda: _whole(fs.cat_file(file), listing[file][0]))
+        return data
+
+    if folder is None:
+        return Parts([IndexPart.from_buffer(fetched(file), file) for file in listing])
+
+    def fill(fresh: Path) -> dict[str, Any]:
+        for file in listing:
+            (fresh / Path(file).name).write_bytes(fetched(file))
+        return {}
+
+    make_folder(folder, fill)
+    return Parts.open([str(folder / Path(file).name) for file in listing])
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) < size:
+        raise EOFError(f"{len(data)} of {size} bytes came")
+    return data
+
+
+def _index(
+    root: str, info: Mapping[str, Any], parts: Parts, held: Arrays, meta: Mapping[str, Any], folder: str = ""
+) -> Index:
+    digests = meta["digests"]
+    return Index(
+        root=root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
+        selection_hash=meta["selection_hash"], parts=parts, held=held, folder=folder,
+        digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
+    )  # fmt: skip
+
+
+def _listing(root: str) -> dict[str, tuple[int, str]]:
+    """Index files with their size and what tells one version of a file from another."""
+    return {
+        name: (int(facts.get("size") or 0), str(facts.get("mtime") or facts.get("ETag") or facts.get("created") or ""))
+        for name, facts in list_files(root, "catalog/index", ".safetensors").items()
+    }
+
+
+def _digests(root: str) -> dict[str, Any]:
+    """ShardDigests of the dataset as plain values; empty where it has no table of shards."""
+    table = read_table(root, "shards", frozenset({"bbox"}))
+    if table is None:
+        return {"shards": 0, "digest": [], "names": []}
+    rows = sorted(zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    groups = min(GROUPS, len(rows))
+    parts = [rows[g * len(rows) // groups : (g + 1) * len(rows) // groups] for g in range(groups)]
+    return {
+        "shards": len(rows),
+        "digest": [blake2b(json.dumps(part).encode(), digest_size=4).hexdigest() for part in parts],
+        "names": [(part[0][0], part[-1][0]) for part in parts],
+    }

@@ -1,0 +1,1 @@
+"""Members of samples: read by offset, decoded."""
