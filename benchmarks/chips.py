@@ -38,7 +38,8 @@ from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
 from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import load_rules
-from pipeline.samples.chips_config import ChipsConfig, TokensConfig
+from pipeline.samples.chips_config import ChipsConfig
+from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import TokenMaker, place_chips, vector_tokens
 from schemas.features import FEATURES
 from schemas.footprint import Footprint

@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from pipeline.driver.shards import make_plan, own_zoom, with_cap
+from pipeline.driver.sources import chosen_sources, defaults
 from pipeline.footprints.estimate import RATES, Estimate, estimate, tiles_of_area
 from pipeline.footprints.plan import area_tiles
 from pipeline.imagery.scene import Scene
@@ -18,7 +19,7 @@ from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, 
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.download import remote_bytes
 from pipeline.osm.stage import cache_folder
-from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
+from pipeline.regions.resolve import Selection, select
 from pipeline.run.ray_map import Runner, StageRow
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from pipeline.driver.inputs import keep_inputs
 from pipeline.driver.run import Run, open_out
 from pipeline.driver.snapshots import snapshots_stage
+from pipeline.driver.sources import Region, resolve
 from pipeline.footprints.plan import Ints, Mask, cut_extents, cut_shards, order_tiles, tile_boxes
 from pipeline.footprints.sampling import WEB_TILES
 from pipeline.footprints.tiles import choose_tiles
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of, of_the_web, scene_digest, source_rows
 from pipeline.osm.stage import Cells, Features, cache_folder, code_fingerprint, features_stage
-from pipeline.regions.resolve import Region, resolve
 from pipeline.rules import Rules, load_rules
 from pipeline.run.ray_map import Runner, StageRow, peak_memory_mb
 from pipeline.run.versions import encoder_versions

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.footprints.plan import Box
 from pipeline.osm.cells.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
 from pipeline.osm.cells.slabs import (
     RunResult,
@@ -32,7 +31,7 @@ from pipeline.osm.cells.slabs import (
     plan_runs,
 )
 from pipeline.osm.extracts.passes import GEOMETRY_TYPES
-from pipeline.osm.extracts.read import read_extract
+from pipeline.osm.extracts.read import Box, read_extract
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules

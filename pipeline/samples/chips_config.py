@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pipeline.net.config import NetConfig
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import RulesConfig
-from pipeline.samples.config import TokensConfig
 from pipeline.streetview.config import StreetviewConfig
+from pipeline.tokens.config import TokensConfig
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pipeline.demo.config import DemoConfig
 from pipeline.footprints.sampling import SamplingConfig
 from pipeline.imagery.config import ImageryConfig
 from pipeline.net.config import NetConfig
@@ -12,6 +13,7 @@ from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.regions.config import SourcesConfig
 from pipeline.rules import RulesConfig
 from pipeline.streetview.config import StreetviewConfig
+from pipeline.tokens.config import TokensConfig
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
 
@@ -26,24 +28,6 @@ class PlanConfig:
     snapshots: Literal["newest", "image"] = "newest"  # image: each extract is a time; the last before the image is used
     ask_gb: float = 20.0  # a build that fetches and writes more asks a person at the terminal first
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-
-
-@dataclass(frozen=True)
-class TokensConfig:
-    """OSM tokens of a sample."""
-
-    grid: tuple[int, int] = (14, 14)  # rows, columns of the ViT patch grid
-    raster: bool = True  # write osm.png
-    seed: int = 0  # of the polygon anchors
-    explode: bool = False  # what clipping cuts apart becomes objects of their own, as in GeoLink
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """The generated region."""
-
-    seed: int = 7
-    scale: int = 1  # times the area of about 300 tiles at zoom 17
 
 
 #: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of

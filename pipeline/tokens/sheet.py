@@ -21,8 +21,8 @@ from pipeline.osm.cells.cut import keep_dimension
 from pipeline.osm.cells.near import cells_of, features_near, newest_edit
 from pipeline.osm.features import FeatureBatch
 from pipeline.rules import PaintRules
-from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import BuiltTokens, build_tokens
+from pipeline.tokens.config import TokensConfig
 from schemas.footprint import Footprint
 from schemas.tokens import OsmTokens
 

@@ -58,7 +58,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from pipeline.samples.config import ShardsConfig
-from pipeline.regions.resolve import resolve
+from pipeline.driver.sources import resolve
 print(*resolve(ShardsConfig(region="europe"), Path(sys.argv[1]), quiet=True).extracts)
 """
 

@@ -11,12 +11,13 @@ import pytest
 import shapely
 
 from pipeline.cli.main import main
+from pipeline.driver.sources import Region, resolve
 from pipeline.mirror import faults
 from pipeline.mirror.messages import Response
 from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.regions.config import SourcesConfig
-from pipeline.regions.resolve import Region, Selection, check_pbf, resolve, select
+from pipeline.regions.resolve import Selection, check_pbf, select
 from pipeline.samples.config import ShardsConfig
 from schemas.errors import ConfigError, InputError
 from tests.net.sources import FAST

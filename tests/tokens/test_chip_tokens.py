@@ -24,8 +24,8 @@ from pipeline.osm.vocabulary import CleaningConfig, tag_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.chips_config import ChipsConfig
-from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import build_tokens
+from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import TokenMaker, extract_tokens, place_chips, vector_tokens
 from schemas.features import FEATURES, Kind
 from schemas.footprint import Footprint, tile_to_lonlat

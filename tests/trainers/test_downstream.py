@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.demo import build_demo
 from pipeline.driver.shards import make_shards
-from pipeline.regions.resolve import Region
+from pipeline.driver.sources import Region
 from pipeline.samples.config import ShardsConfig, SplitConfig
 from tests.trainers.batches import PLAIN
 from trainers.engine.cli import main
