@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from pipeline.alignment import Placement
+from pipeline.alignment import Placement, place
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.features import FeatureBatch
@@ -40,7 +40,7 @@ from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import load_rules
 from pipeline.samples.chips_config import ChipsConfig
 from pipeline.tokens.config import TokensConfig
-from pipeline.tokens.sheet import TokenMaker, place_chips, vector_tokens
+from pipeline.tokens.sheet import TokenMaker, vector_tokens
 from schemas.features import FEATURES
 from schemas.footprint import Footprint
 
@@ -182,8 +182,8 @@ def race(folder: Path, runs: int, copies: int) -> dict[str, Any]:
     sheet = [
         replace(c, footprint=replace(c.footprint, key=f"{c.footprint.key}-{k}")) for k in range(copies) for c in chips
     ]
-    three = place_chips([c.footprint for c in chips])
-    whole = place_chips([c.footprint for c in sheet])
+    three = place([c.footprint for c in chips])
+    whole = place([c.footprint for c in sheet])
     draw = random.Random(0)
     found: dict[str, list[float]] = {"geoshards": [], "geoshards_sheet": [], "loop": []}
     for _ in range(runs + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,16 +37,9 @@ def lonlat_to_normalised(footprint: Footprint, lonlat: Floats) -> Floats:
     return footprint.pixel_to_normalised(footprint.crs_to_pixel(xy))
 
 
-def pixel_to_lonlat(footprint: Footprint, xy: Floats) -> Floats:
-    """Pixel coordinates f64[N,2] of one footprint to lon/lat degrees f64[N,2]."""
-    crs = footprint.pixel_to_crs(np.asarray(xy, np.float64).reshape(-1, 2))
-    back = _from_lonlat(footprint.crs).transform(crs[:, 0], crs[:, 1], direction="INVERSE")
-    return np.stack(back, axis=1)
-
-
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where T footprints of one CRS and size lie."""
+    """Where T footprints lie."""
 
     centre: Floats  # [T,2] lon, lat in degrees
     bbox: Floats  # [T,4] west, south, east, north in degrees
@@ -53,8 +47,28 @@ class Placement:
     gsd: Floats  # [T,2] true metres a pixel along x and along y at the centre
 
 
-def place(footprints: list[Footprint]) -> Placement:
-    """Positions and true ground sampling distances, by the geodesic between the middles of neighbouring pixels."""
+def groups(keys: Iterable[Hashable]) -> Iterator[NDArray[np.int64]]:
+    """Indices of equal keys, in order of their first."""
+    found: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        found.setdefault(key, []).append(i)
+    for rows in found.values():
+        yield np.array(rows, np.int64)
+
+
+def place(footprints: Sequence[Footprint]) -> Placement:
+    """Positions of footprints of any CRSs and sizes, and their true ground sampling distances: by the geodesic between
+    the middles of neighbouring pixels."""
+    count = len(footprints)
+    whole = Placement(np.empty((count, 2)), np.empty((count, 4)), np.empty((count, 4, 2)), np.empty((count, 2)))
+    for rows in groups((f.crs, f.width, f.height) for f in footprints):
+        part = _place_alike([footprints[i] for i in rows.tolist()])
+        whole.centre[rows], whole.bbox[rows], whole.corners[rows], whole.gsd[rows] = part
+    return whole
+
+
+def _place_alike(footprints: list[Footprint]) -> tuple[Floats, Floats, Floats, Floats]:
+    """The fields of a placement of footprints of one CRS and size."""
     first = footprints[0]
     w, h = first.width, first.height
     x, y = w / 2, h / 2
@@ -82,4 +96,4 @@ def place(footprints: list[Footprint]) -> Placement:
     edge = lonlat[:, :8]
     bbox = np.concatenate((edge.min(axis=1), edge.max(axis=1)), axis=1)
     step = [_GEOD.inv(*lonlat[:, i].T, *lonlat[:, i + 1].T)[2] for i in (9, 11)]
-    return Placement(lonlat[:, 8], bbox, lonlat[:, :4], np.stack(step, axis=1))
+    return lonlat[:, 8], bbox, lonlat[:, :4], np.stack(step, axis=1)

@@ -138,7 +138,7 @@ def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
     rows, repeated = 0, Counter[int]()
     out.mkdir(parents=True, exist_ok=True)
     target, temporary = out / "features.parquet", out / f".features.parquet.{os.getpid()}.tmp"
-    schema = FEATURES.with_metadata(geoparquet_metadata(None, GEOMETRY_TYPES))
+    schema = FEATURES.with_metadata(geoparquet_metadata(GEOMETRY_TYPES))
     try:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for slab in feature_slabs(features):

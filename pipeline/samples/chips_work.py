@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.alignment import Placement
+from pipeline.alignment import Placement, place
 from pipeline.footprints.chips.image import ChipImage, read_image
 from pipeline.footprints.chips.plan import footprint_of
 from pipeline.osm.vectors.features import PartFeatures, PartJob, load_part
@@ -20,7 +20,7 @@ from pipeline.samples.write import ShardResult, ShardWriter, sample_meta
 from pipeline.streetview.members import add_photos
 from pipeline.streetview.record import Photo
 from pipeline.tokens.raster import encode_png
-from pipeline.tokens.sheet import ChipTokens, TokenMaker, extract_tokens, place_chips, vector_tokens
+from pipeline.tokens.sheet import ChipTokens, TokenMaker, extract_tokens, vector_tokens
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
@@ -59,7 +59,7 @@ def build_chip_shard(job: ChipShardJob) -> ShardResult:
     images = _images(job, rows, part, writer.drops)
     chosen = [i for i in range(len(rows)) if i in images]
     footprints = [footprint_of(rows[i]) for i in chosen]
-    placement = place_chips(footprints)
+    placement = place(footprints)
     built, given = _tokens(job, part, np.array(chosen, np.int64), footprints, placement)
     for position, i in enumerate(chosen):
         osm, row = built[position], rows[i]

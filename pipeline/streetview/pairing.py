@@ -9,7 +9,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.alignment import lonlat_to_normalised
+from pipeline.alignment import groups, lonlat_to_normalised
 from pipeline.alignment import place as place_footprints
 from pipeline.streetview.position import TileArea, split_antimeridian, tiles_of, widened
 from pipeline.streetview.record import doubles
@@ -45,11 +45,8 @@ def pair(
     """
     lonlat = np.stack((doubles(photos, "lon"), doubles(photos, "lat")), axis=1)
     found: list[tuple[Ints, Ints, Floats]] = []
-    groups: dict[tuple[str, int, int], list[int]] = {}
-    for number, footprint in enumerate(footprints):
-        groups.setdefault((footprint.crs, footprint.width, footprint.height), []).append(number)
-    for members in groups.values():
-        found += _pair_group(lonlat, [footprints[i] for i in members], np.array(members), margin_m)
+    for members in groups((f.crs, f.width, f.height) for f in footprints):
+        found += _pair_group(lonlat, [footprints[i] for i in members.tolist()], members, margin_m)
     return _table(photos, found, times)
 
 

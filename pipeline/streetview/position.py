@@ -93,11 +93,7 @@ class BoxArea:
     @classmethod
     def of_footprints(cls, footprints: list[Footprint], margin_m: float = 0.0) -> BoxArea:
         """The boxes around footprints, with a margin; one across the 180th meridian gives two."""
-        groups: dict[tuple[str, int, int], list[Footprint]] = {}
-        for f in footprints:
-            groups.setdefault((f.crs, f.width, f.height), []).append(f)
-        bounds = [place_footprints(members).bbox for members in groups.values()]
-        boxes = split_antimeridian(np.concatenate(bounds)) if bounds else np.zeros((0, 4))
+        boxes = split_antimeridian(place_footprints(footprints).bbox)
         return cls(widened(boxes, max(margin_m, 0.01)))  # a photo on an edge is judged in the footprint's own CRS
 
     @cached_property

@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.alignment import Placement, place, project
+from pipeline.alignment import Placement, groups, project
 from pipeline.osm.cells.cut import keep_dimension
 from pipeline.osm.cells.near import cells_of, features_near, newest_edit
 from pipeline.osm.features import FeatureBatch
@@ -69,17 +69,6 @@ class TokenMaker:
             yield ChipTokens(tokens, None if built.rasters is None else built.rasters[i, : own.height, : own.width])
 
 
-def place_chips(footprints: Sequence[Footprint]) -> Placement:
-    """Positions of footprints that may differ in CRS and size, in their order."""
-    count = len(footprints)
-    whole = Placement(np.empty((count, 2)), np.empty((count, 4)), np.empty((count, 4, 2)), np.empty((count, 2)))
-    for rows in _groups([(f.crs, f.width, f.height) for f in footprints]):
-        part = place([footprints[i] for i in rows.tolist()])
-        for name in ("centre", "bbox", "corners", "gsd"):
-            getattr(whole, name)[rows] = getattr(part, name)
-    return whole
-
-
 def vector_tokens(
     maker: TokenMaker, footprints: Sequence[Footprint], placement: Placement, chip: Ints, features: FeatureBatch
 ) -> list[ChipTokens]:
@@ -100,22 +89,13 @@ def vector_tokens(
     alone[chip[~within]] = True  # an object that sticks out would reach into the chip beside it
     sheets: list[Hashable] = [i if alone[i] else -1 for i in range(len(footprints))]
     result: dict[int, ChipTokens] = {}
-    for rows in _groups(sheets):
+    for rows in groups(sheets):
         most = min(_CHIPS, max(1, _PIXELS // int(size[rows].max(axis=0).prod())))
         for start in range(0, len(rows), most):
             batch = rows[start : start + most]
             built = _sheet(maker, footprints, gsd, batch, chip, features, pixels)
             result |= zip(batch.tolist(), built, strict=True)
     return [result[i] for i in range(len(footprints))]
-
-
-def _groups(keys: Sequence[Hashable]) -> Iterator[Ints]:
-    """Indices of equal keys, in order of their first."""
-    found: dict[Hashable, list[int]] = {}
-    for i, key in enumerate(keys):
-        found.setdefault(key, []).append(i)
-    for rows in found.values():
-        yield np.array(rows, np.int64)
 
 
 def _within_reach(bbox: NDArray[np.float64], chip: Ints, features: FeatureBatch) -> tuple[Ints, FeatureBatch]:
@@ -135,7 +115,7 @@ def _within_reach(bbox: NDArray[np.float64], chip: Ints, features: FeatureBatch)
 def _to_pixels(footprints: Sequence[Footprint], chip: Ints, geometry: NDArray[Any]) -> NDArray[Any]:
     """Lon/lat geometries to pixels of their own chip, in whole steps."""
     pixels = np.empty(len(geometry), object)
-    for rows in _groups([footprints[c].crs for c in chip.tolist()]):
+    for rows in groups([footprints[c].crs for c in chip.tolist()]):
         pixels[rows] = project(geometry[rows], footprints[chip[rows[0]]].crs)
     xy, owner = shapely.get_coordinates(pixels, return_index=True)
     a, b, c, d, e, f = np.array([p.transform for p in footprints], np.float64).reshape(-1, 6).T
@@ -186,7 +166,7 @@ def extract_tokens(
         for i, (c, f) in enumerate(zip(own, footprints, strict=True))
     ]
     result: dict[int, ChipTokens] = {}
-    for rows in _groups(keys):
+    for rows in groups(keys):
         first = footprints[rows[0]]
         most = min(_CHIPS, max(1, _PIXELS // (first.width * first.height)))
         for start in range(0, len(rows), most):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from pipeline.demo import DemoFiles, Plan, build_demo
-from pipeline.demo.geo import tile_xy
+from pipeline.demo.geo import TILE_ZOOM
 from pipeline.demo.pictures.aerial import aerial_grid, aerial_windows
 from pipeline.demo.pictures.pose import default_photo_count
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
-
-from .conftest import PHOTOS, SIDE_TILES
+from schemas.footprint import lonlat_to_tile
+from tests.demo.conftest import PHOTOS, SIDE_TILES
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -65,8 +65,7 @@ def test_record_lists_every_file_with_its_digest(small_demo: DemoFiles) -> None:
 def test_scale_multiplies_the_tiles_covered(scale: int, tiles: int) -> None:
     plan = Plan(scale=scale)
     r = plan.region
-    x0, y1 = tile_xy(r.west, r.south)
-    x1, y0 = tile_xy(r.east, r.north)
+    (x0, y1), (x1, y0) = lonlat_to_tile(np.array([[r.west, r.south], [r.east, r.north]]), TILE_ZOOM)
     assert (x1 - x0) * (y1 - y0) == pytest.approx(tiles, rel=0.01)
     assert default_photo_count(plan) == pytest.approx(tiles / 2, rel=0.01)
     # The blocks and the image cover the whole box.

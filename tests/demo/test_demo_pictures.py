@@ -20,8 +20,7 @@ from pipeline.demo.town.block import Block, Builder, Building, Surface
 from pipeline.demo.town.plan import Plan as PlanType
 from pipeline.demo.town.streets import edge_line
 from pipeline.demo.town.world import World
-
-from .conftest import PHOTOS
+from tests.demo.conftest import PHOTOS
 
 
 def _degrees(parts: tuple[float, float, float]) -> float:

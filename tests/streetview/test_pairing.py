@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from pipeline.alignment import lonlat_to_normalised, pixel_to_lonlat
+from pipeline.alignment import lonlat_to_normalised
 from pipeline.streetview.pairing import PAIRS, pair, pair_tiles
 from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
 from schemas.keys import XyzKey
+from tests.footprints.places import pixel_to_lonlat
 from tests.streetview.makers import placed
 
 GEOD = Geod(ellps="WGS84")

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
+from tests.trainers.indexes import make_index
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import Index, load_index
@@ -31,8 +32,6 @@ from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
 from trainers.stream.synthetic import SyntheticSettings, write_dataset
-
-from .indexes import make_index
 
 VIEW = View(image_size=16, osm=True, tag_width=8, photos=1, photo_size=8)
 ORDERS = st.builds(

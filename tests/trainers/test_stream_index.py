@@ -23,6 +23,7 @@ from PIL import Image
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import OsmTokens
+from tests.trainers.indexes import make_index
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.flat import Mapped
@@ -36,8 +37,6 @@ from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream, StreamSettings
 from trainers.stream.wds import wds_pipeline
-
-from .indexes import make_index
 
 VIEW = View(image_size=32, osm=True, tag_width=8, photos=2, photo_size=16)
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import shapely
 
 from geometry.hilbert import hilbert
+from pipeline.alignment import place
 from pipeline.footprints.chips.georeference import GeoreferenceError, georeference, skyscript_name
 from pipeline.footprints.chips.image import read_header
 from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.scan import ChipFiles
 from pipeline.footprints.plan import cut_shards
 from pipeline.samples.chips_config import ChipsConfig
-from pipeline.tokens.sheet import place_chips
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, Footprint, lonlat_to_tile
@@ -145,7 +145,7 @@ def _place(rows: list[dict[str, Any]], drops: list[dict[str, Any]]) -> list[dict
     """Rows with centre and corners; footprints that are no place on Earth are dropped."""
     if not rows:
         return []
-    placement = place_chips([footprint_of(row) for row in rows])
+    placement = place([footprint_of(row) for row in rows])
     kept = []
     for i, row in enumerate(rows):
         west, south, east, north = placement.bbox[i].tolist()
