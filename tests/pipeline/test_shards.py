@@ -35,7 +35,7 @@ from tests.pipeline.conftest import Village
 def config_of(village: Village, out: Path, **changes: object) -> ShardsConfig:
     base = ShardsConfig(
         region=str(village.osm), imagery=str(village.imagery), streetview=str(village.photos), zoom=18, size=128,
-        out=str(out), workers=1, plan=PlanConfig(tiles_per_shard=10),
+        out=str(out), workers=1, plan=PlanConfig(per_shard=10),
     )  # fmt: skip
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def test_two_workers_write_the_bytes_of_one(
 def test_another_shard_size_keeps_the_content_hash_and_changes_the_layout_hash(
     built: tuple[Outcome, Path], village: Village, tmp_path: Path
 ) -> None:
-    other = make_shards(config_of(village, tmp_path / "other", plan=PlanConfig(tiles_per_shard=7)), quiet=True)
+    other = make_shards(config_of(village, tmp_path / "other", plan=PlanConfig(per_shard=7)), quiet=True)
     assert other.document["content_hash"] == built[0].document["content_hash"]
     assert other.document["layout_hash"] != built[0].document["layout_hash"]
 
@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         sys.executable, "-m", "pipeline.cli.main", "shards", "--region", str(village.osm),
         "--imagery", str(village.imagery),
         "--streetview", str(village.photos), "--zoom", "18", "--size", "128", "--out", str(out), "--workers", "1",
-        "plan.tiles_per_shard=10",
+        "plan.per_shard=10",
     ]  # fmt: skip
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -107,7 +107,7 @@ def test_a_killed_default_build_ends_with_the_same_bytes(mirror: Mirror, tmp_pat
     def build(cache: str, out: str, limit: float | None) -> None:
         words, env = command(tmp_path / cache, tmp_path / out, "monaco")
         kept = [w for w in words if not w.startswith(("--imagery", "--streetview", "--zoom"))]
-        sampled = [*kept, "plan.sampling.max_tiles=6", "plan.tiles_per_shard=2"]
+        sampled = [*kept, "plan.sampling.max_tiles=6", "plan.per_shard=2"]
         try:
             done = subprocess.run(sampled, env=env, timeout=limit or 240, check=False)
             assert done.returncode == 0
