@@ -22,9 +22,8 @@ from pipeline.mirror.server import Mirror
 from pipeline.net.config import base_url
 from schemas.sample import SampleMeta
 from storage.store import Store
-from tests.imagery.scenes import write_granule, write_manifest
-from tests.pipeline.conftest import write_utm
-from tests.pipeline.test_shards import bytes_of
+from tests.driver.test_shards import bytes_of
+from tests.imagery.scenes import write_granule, write_manifest, write_utm
 from tests.real.test_downloads import COUNTRIES, ROOT
 from tests.real.test_europe import command
 from tests.streetview.makers import picture, write_table

@@ -22,7 +22,7 @@ from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.keys import XyzKey
 from storage.store import Store
-from tests.pipeline.test_shards import bytes_of
+from tests.driver.test_shards import bytes_of
 from tests.real.test_downloads import COUNTRIES, ROOT
 
 

@@ -15,8 +15,8 @@ from pipeline.driver.shards import make_shards
 from pipeline.driver.update import update
 from pipeline.osm.extracts.changes import apply_changes
 from pipeline.samples.config import PlanConfig, ShardsConfig, TokensConfig
-from tests.pipeline.test_shards import bytes_of
-from tests.pipeline.test_update import write_change
+from tests.driver.test_shards import bytes_of
+from tests.driver.test_update import write_change
 
 DATES = ["2012-07-06", "2021-04-21", "2023-12-25"]
 

@@ -29,7 +29,7 @@ from schemas.index import index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.tokens import OsmTokens
 from storage.store import Lock, Store
-from tests.pipeline.conftest import Village
+from tests.driver.village import Village
 
 
 def config_of(village: Village, out: Path, **changes: object) -> ShardsConfig:
@@ -258,7 +258,8 @@ def test_a_changed_index_is_found_by_verify_and_a_lost_one_is_made_again(village
 
 
 def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Path) -> None:
-    from tests.pipeline.conftest import SOUTH, WEST, write_utm
+    from tests.driver.village import SOUTH, WEST
+    from tests.imagery.scenes import write_utm
 
     image = write_utm(tmp_path / "part.tif", (WEST, SOUTH, WEST + 0.006, SOUTH + 0.004), 1.0, "EPSG:32632")
     holes = tmp_path / "holes.tif"

@@ -28,7 +28,7 @@ from pipeline.footprints.chips.scan import find_chips
 from pipeline.samples.chips_config import ChipsConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
-from tests.chips.conftest import geotiff, picture, skyscript_size
+from tests.footprints.chips import geotiff, picture, skyscript_size
 
 OWN = (None, None)
 PATCHES = 14
