@@ -53,7 +53,7 @@ class ChipShardJob:
 
 def build_chip_shard(job: ChipShardJob) -> ShardResult:
     """Build and write one shard."""
-    writer = ShardWriter(job.out, job.index)
+    writer = ShardWriter(job.out, job.index, job.config.split)
     rows = job.chips.to_pylist()
     part = load_part(job.part, job.ids) if job.part is not None and job.ids is not None else None
     images = _images(job, rows, part, writer.drops)
@@ -144,7 +144,7 @@ def _members(
     photos = job.photos.get(row["key"], [])
     streetview = add_photos(footprint, photos, job.config.sv, row["acquired"], members, drops)
     meta = sample_meta(
-        footprint, placement, position, job.config.split, osm_edited=osm.edited, rs=[rs], streetview=streetview,
+        footprint, placement, position, osm_edited=osm.edited, rs=[rs], streetview=streetview,
         provenance={"chips": job.source, "stem": row["stem"], "footprint": row["how"]},
     )  # fmt: skip
     members[JSON] = meta.to_bytes()

@@ -47,7 +47,7 @@ def build_shard(job: ShardJob) -> ShardResult:
     inputs = shard_inputs(job)
     if job.previous is not None and (kept := adopt(job, job.previous, inputs)) is not None:
         return kept
-    writer = ShardWriter(job.out, job.index, inputs)
+    writer = ShardWriter(job.out, job.index, job.config.split, inputs)
     footprints = {
         (int(x), int(y)): xyz_footprint(XyzKey(job.zoom, int(x), int(y), job.config.size)) for x, y in job.tiles
     }
@@ -158,7 +158,7 @@ def _members(
     taken = rs[0].acquired if rs else None
     streetview = add_photos(footprint, job.photos.get(tile, []), job.config.sv, taken, members, drops)
     meta = sample_meta(
-        footprint, placement, position, job.config.split,
+        footprint, placement, position,
         osm_edited=osm.edited, rs=rs, streetview=streetview, provenance={"region": job.source},
     )  # fmt: skip
     members[JSON] = meta.to_bytes()
