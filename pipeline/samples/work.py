@@ -63,7 +63,7 @@ def build_shard(job: ShardJob) -> ShardResult:
     inputs = shard_inputs(job)
     if job.previous is not None and (kept := adopt(job, job.previous, inputs)) is not None:
         return kept
-    writer = ShardWriter(job.out, job.index, inputs)
+    writer = ShardWriter(job.out, job.index, job.config.split, inputs)
     part = None if isinstance(job.objects, ExtractObjects) else load_part(job.objects.part, job.objects.ids)
     lost = frozenset[int]() if part is None else part.unreadable  # named where their vector files were read
     images = _images(job, [i for i in range(job.planned) if i not in lost], writer.drops)
@@ -192,7 +192,7 @@ def _members(
     photos = job.photos.get(footprint.key, [])
     streetview = add_photos(photos, job.config.sv, rs[0].acquired if rs else None, members, drops)
     meta = sample_meta(
-        footprint, placement, position, job.config.split, osm_edited=osm.edited, rs=rs, streetview=streetview,
+        footprint, placement, position, osm_edited=osm.edited, rs=rs, streetview=streetview,
         provenance=_provenance(job, footprint.key),
     )  # fmt: skip
     members[JSON] = meta.to_bytes()
