@@ -20,7 +20,7 @@ from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
 from storage.store import Store
 
-#: Tile, photo (lon, lat), normalised position (specs/gair.md).
+#: Tile, photo (lon, lat), normalised position (docs/papers/gair.md#data).
 CASES = {
     "sacramento": ((-121.474012, 38.570138), (0.583, 0.720)),
     "tokyo": ((139.75009, 35.657349), (0.183, 0.996)),
