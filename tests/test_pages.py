@@ -1,17 +1,24 @@
-"""What pages and comments name exists: sections of the pages on papers, files, functions."""
+"""What pages, comments and metadata say of the project is so: sections, files, functions, versions."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import yaml
+
+from pipeline.cli.main import main as geoshards
+from trainers.engine.cli import main as trainer
+from trainers.engine.tasks import GAIR, GEOLINK
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "tests", "benchmarks")
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
+TASKS = (GEOLINK, GAIR)
 CODE = sorted(p for room in ROOMS for end in ("py", "yaml") for p in (ROOT / room).rglob(f"*.{end}"))
 #: ``docs/papers/NAME.md`` and the sections that follow it: ``#tags``, ``#tags, #losses``, ``#tags to #losses``.
 _REFERENCE = re.compile(r"docs/papers/(\w+)\.md((?:(?:, | and | to )?#[\w-]+)*)")
@@ -83,3 +90,36 @@ def test_links_between_pages_lead_to_headings() -> None:
         for target, anchor in re.findall(r"\]\(([^)#:]*)#([\w-]+)\)", page.read_text()):
             other = (page.parent / target) if target else page
             assert anchor in slugs(other), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_version_has_one_home(capsys: pytest.CaptureFixture[str]) -> None:
+    """pyproject.toml says it; the commands print it and the changelog has its heading."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert geoshards(["--version"]) == 0
+    assert capsys.readouterr().out == f"geoshards {version}\n"
+    for task in TASKS:
+        assert trainer(task, ["--version"]) == 0
+        assert capsys.readouterr().out.startswith(f"geoshards {version}")
+    assert re.search(rf"^## .*\b{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_the_python_versions_that_are_claimed_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    claimed = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r"Python :: 3\.\d+$", c)]
+    low, high = claimed[0], claimed[-1]
+    assert project["requires-python"] == f">={low},<3.{int(high.partition('.')[2]) + 1}"
+    for name in ("README.md", "Makefile"):
+        assert re.findall(r"Python (3\.\d+)(?: to (3\.\d+))?", (ROOT / name).read_text())[0] == (low, high), name
+
+
+def test_the_citation_file_has_what_its_format_asks_for() -> None:
+    """Citation File Format 1.2.0, its required fields and the kinds of those that are used."""
+    given = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert given["cff-version"] == "1.2.0"
+    assert given["type"] in ("software", "dataset")
+    assert all(isinstance(given[name], str) and given[name] for name in ("message", "title", "abstract", "license"))
+    assert given["authors"]
+    assert all(author.keys() <= {"name", "website", "email"} for author in given["authors"])
+    assert len(set(given["keywords"])) == len(given["keywords"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (given["title"], given["license"]) == (project["name"], project["license"])

@@ -63,7 +63,7 @@ class ShardsConfig:
 
     region: str = "demo"  # demo, names, ISO codes, paths or URLs of OSM extracts, a bbox, or a GeoJSON file
     name: str = ""  # of the region in samples and documents; empty: from the region
-    imagery: str = "auto"  # none | paths and patterns of rasters | earth-search | planetary-computer | stac | xyz
+    imagery: str = "auto"  # none | paths and patterns of rasters | a service of docs/imagery.md | stac | xyz
     streetview: str = "auto"  # none | a folder of photos, a CSV or Parquet table | panoramax | mapillary | kartaview
     zoom: int | None = None  # of the XYZ tiles, 0..22; unset: the imagery's own, 16 without imagery
     size: int = 256  # pixels a side
