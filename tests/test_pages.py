@@ -76,7 +76,7 @@ def test_nothing_cites_a_page_that_the_repository_lacks() -> None:
 def test_files_and_functions_that_a_page_names_exist(page: Path) -> None:
     """``room/file.py`` is a file and ``room/file.py::name`` a name in it; but for what a worked example makes."""
     text = page.read_text()
-    made = set(re.findall(r"^# new: (\S+)$", text, re.MULTILINE))
+    made = set(re.findall(r"^# new (\S+)$", text, re.MULTILINE))
     for match in _PATH.finditer(text):
         name, _, member = match[0].partition("::")
         if name in made:
