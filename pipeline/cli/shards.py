@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.driver.forecast import confirm, exact_forecast, forecast
 from pipeline.driver.shards import Outcome, make_shards
+from pipeline.imagery.stac.presets import PRESETS
 from pipeline.osm.stage import cache_folder, export_features, features_stage
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner, StageRow, format_table
@@ -24,7 +25,7 @@ from schemas.errors import InputError
 _FLAGS = {
     "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
     "paths or URLs of OSM extracts (default demo)",
-    "imagery": "paths or patterns of rasters, earth-search, planetary-computer, stac, xyz, none; auto: Sentinel-2 of "
+    "imagery": f"paths or patterns of rasters, {', '.join(PRESETS)}, stac, xyz, none; auto: Sentinel-2 of "
     "earth-search for a region by name or area, the demo's own, none for files (default auto)",
     "streetview": "panoramax, mapillary, kartaview, a folder of photos with EXIF GPS, a CSV or Parquet table, none; "
     "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",

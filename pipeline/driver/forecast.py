@@ -30,9 +30,7 @@ _WORLD = (-180.0, -90.0, 180.0, 90.0)
 #: What each source asks of those who use it.
 _DEMANDS = {
     "osm": "ODbL 1.0: credit © OpenStreetMap contributors; share adapted data alike",
-    "earth-search": "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel data”",
-    "planetary-computer": "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel "
-    "data”",
+    **{name: service.demand for name, service in PRESETS.items()},
     "panoramax": "each photo's own: CC BY-SA 4.0 or Licence Ouverte 2.0; credit the author",
     "mapillary": "CC BY-SA 4.0, and the terms of the API; credit Mapillary and the author",
     "kartaview": "CC BY-SA 4.0; credit the author",

@@ -19,14 +19,14 @@ import pytest
 import rasterio
 import webdataset
 from PIL import Image
+from pipeline.driver.chips import ChipsOutcome, make_chips
+from pipeline.samples.chips_config import ChipImagery, ChipRules, ChipsConfig
 
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.driver.chips import ChipsOutcome, make_chips
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.vocabulary import CleaningConfig
-from pipeline.samples.chips_config import ChipImagery, ChipRules, ChipsConfig
 from schemas.errors import ConfigError, DatasetError, InputError, LockError
 from schemas.keys import chip_key
 from schemas.sample import OSM_TOKENS, SampleMeta, is_member, sample_hash

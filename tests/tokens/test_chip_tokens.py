@@ -13,6 +13,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.samples.chips_config import ChipsConfig
 
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
 from pipeline.footprints.chips.scan import find_chips
@@ -23,7 +24,6 @@ from pipeline.osm.vectors.objects import read_objects
 from pipeline.osm.vocabulary import CleaningConfig, tag_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
-from pipeline.samples.chips_config import ChipsConfig
 from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import build_tokens
 from pipeline.tokens.sheet import TokenMaker, extract_tokens, place_chips, vector_tokens

@@ -187,7 +187,7 @@ def drop_overlapping(chips: pa.Table, max_overlap: float) -> tuple[pa.Table, lis
     """Without chips that share more than ``max_overlap`` of the smaller footprint with another of their source.
 
     Chips are looked at in the order of their keys, and each is kept unless it overlaps one that is kept already. 1
-    keeps all. GeoLink drops pairs with overlapping coverage (specs/geolink.md section 2.2), which is 0.
+    keeps all. GeoLink drops pairs with overlapping coverage (docs/papers/geolink.md#objects), which is 0.
     """
     if max_overlap >= 1 or not chips.num_rows:
         return chips, []
