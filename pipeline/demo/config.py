@@ -9,5 +9,5 @@ from dataclasses import dataclass
 class DemoConfig:
     """The generated region."""
 
-    seed: int = 7
-    scale: int = 1  # times the area of about 300 tiles at zoom 17
+    seed: int = 7  # another town for each
+    scale: int = 1  # times the area of about 300 tiles at zoom 17, 1..100
