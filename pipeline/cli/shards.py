@@ -12,13 +12,15 @@ from typing import Any
 
 from pipeline.driver.forecast import confirm, exact_forecast, forecast
 from pipeline.driver.shards import make_shards
-from pipeline.osm.stage import cache_folder, export_features, features_stage
+from pipeline.osm.stage import export_features, features_stage
 from pipeline.rules import load_rules
-from pipeline.run.ray_map import Runner, StageRow, format_table
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml
 from schemas.errors import InputError
+from storage.progress import StageRow, format_table
+from storage.urls import cache_folder
 
 _FLAGS = {
     "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "

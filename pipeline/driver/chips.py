@@ -33,10 +33,10 @@ from pipeline.footprints.chips.plan import (
     same_bands,
 )
 from pipeline.footprints.chips.scan import find_chips
-from pipeline.osm.stage import Cells, Features, cache_folder, code_fingerprint, features_stage, vocabulary_stage
+from pipeline.osm.stage import Cells, Features, code_fingerprint, features_stage, vocabulary_stage
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
 from pipeline.rules import Rules, load_rules
-from pipeline.run.ray_map import Progress, Runner, StageRow, format_table, peak_memory_mb
+from pipeline.run.ray_map import Runner
 from pipeline.run.versions import encoder_versions
 from pipeline.samples.chips_config import ChipsConfig
 from pipeline.samples.chips_work import ChipShardJob, build_chip_shard
@@ -47,7 +47,9 @@ from schemas.command import Command
 from schemas.config import build, merge, parse_yaml
 from schemas.errors import ConfigError, InputError
 from schemas.features import CELL_ZOOM, DROPS, drop_row
+from storage.progress import Progress, StageRow, format_table, peak_memory_mb
 from storage.store import Store
+from storage.urls import cache_folder
 
 #: Rooms whose code decides what a chip's objects are, and what decides a dataset's bytes.
 _OBJECTS = (

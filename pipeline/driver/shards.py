@@ -29,10 +29,10 @@ from pipeline.footprints.sampling import WEB_TILES
 from pipeline.footprints.tiles import choose_tiles
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of, of_the_web, scene_digest, source_rows
-from pipeline.osm.stage import Cells, Features, cache_folder, code_fingerprint, features_stage
+from pipeline.osm.stage import Cells, Features, code_fingerprint, features_stage
 from pipeline.regions.resolve import Region, resolve
 from pipeline.rules import Rules, load_rules
-from pipeline.run.ray_map import Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner
 from pipeline.run.versions import encoder_versions
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous, ShardJob, Snapshot, Tile
@@ -41,7 +41,9 @@ from pipeline.streetview.plan import photos_of_tiles, photos_row
 from pipeline.streetview.record import Photo
 from pipeline.streetview.sources import Source, open_source
 from schemas.features import CELL_ZOOM, DROPS
+from storage.progress import StageRow, peak_memory_mb
 from storage.store import Store
+from storage.urls import cache_folder
 
 #: Rooms whose code decides a dataset's bytes.
 _ROOMS = tuple(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.run.ray_map import Progress
 from pipeline.streetview.choice import choose
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.filters import filter_photos
@@ -24,6 +23,8 @@ from pipeline.streetview.record import Drops, Photo, PhotoError, to_photo
 from pipeline.streetview.sources import Source
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import Footprint
+from storage.files import file_sha256
+from storage.progress import Progress
 
 #: As many failures, and no success, mean that something else is wrong than the photos.
 _HOPELESS = 3
@@ -100,12 +101,10 @@ def _chosen(
 
 def photos_row(photos: Sequence[Photo]) -> dict[str, Any]:
     """Row of ``dataset.json`` for the photos of a run, which have files: their hash, and every licence."""
-    digests = []
-    for photo in photos:
-        with open(photo.path, "rb") as file:
-            digests.append(
-                f"{file_digest(file, 'sha256').hexdigest()} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
-            )
+    digests = [
+        f"{file_sha256(Path(photo.path))} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
+        for photo in photos
+    ]
     digest = sha256("\n".join(sorted(digests)).encode()).hexdigest()
     licences = ", ".join(sorted({p.licence for p in photos if p.licence}))
     return {"kind": "streetview", "name": photos[0].source, "sha256": digest, "licence": licences, "date": None}

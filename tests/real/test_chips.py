@@ -23,7 +23,6 @@ import shapely
 from PIL import Image
 
 from pipeline.alignment import lonlat_to_normalised
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.chips import make_chips
 from pipeline.osm.vocabulary import CleaningConfig
@@ -33,6 +32,7 @@ from schemas.relations import INVERSE, Relation
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tags import tag_id
 from schemas.tokens import OsmTokens
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from tests.real.conftest import absent
 

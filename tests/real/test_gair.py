@@ -10,7 +10,6 @@ import pytest
 import rasterio
 from PIL import Image
 
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.chips import make_chips
 from pipeline.driver.shards import make_shards
@@ -18,6 +17,7 @@ from pipeline.imagery.config import ImageryConfig
 from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 
 #: Tile, photo (lon, lat), normalised position (specs/gair.md).

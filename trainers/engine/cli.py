@@ -13,9 +13,9 @@ import torch
 
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, GeoshardsError
+from storage.progress import format_table
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
-from trainers.engine.report import table
 from trainers.engine.settings import PRESETS, Task, TrainSettings, documented, is_override, resolve
 from trainers.stream.datasets import parse_datasets
 
@@ -114,7 +114,7 @@ def _show(summary: dict[str, Any], quiet: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
     elif not quiet:
-        print(table(summary["stages"]) if "stages" in summary else _lines(summary))
+        print(format_table(summary["stages"]) if "stages" in summary else _lines(summary))
         for message in summary.get("corrupt", []):
             print(f"unreadable: {message}", file=sys.stderr)
         if "out" in summary:
