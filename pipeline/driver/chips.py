@@ -8,6 +8,7 @@ written last, do.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import sys
@@ -21,7 +22,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.cli.shards import settings_help
 from pipeline.driver.run import Run, open_out
 from pipeline.footprints.chips.plan import (
     CHIPS,
@@ -44,7 +44,7 @@ from pipeline.streetview.plan import photos_of_footprints, photos_row
 from pipeline.streetview.record import Photo
 from pipeline.streetview.sources import open_source
 from schemas.command import Command
-from schemas.config import build, merge, parse_yaml
+from schemas.config import build, merge, parse_yaml, settings_help
 from schemas.errors import ConfigError, InputError
 from schemas.features import CELL_ZOOM, DROPS, drop_row
 from storage.progress import Progress, StageRow, format_table, peak_memory_mb
@@ -315,7 +315,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", help=text)
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    parser.epilog = _HELP + "\n".join(settings_help(ChipsConfig))
+    parser.epilog = _HELP + settings_help(ChipsConfig(), inspect.getsource)
 
 
 def read_chips_config(args: argparse.Namespace) -> ChipsConfig:

@@ -21,7 +21,7 @@ class ChipRules:
     crs: str = "auto"  # of the axes of chips whose files name none; auto: by SkyScript's name, else the chip is dropped
     max_overlap: float = 1.0  # of two chips of one source that share more of the smaller one, one goes; 0: as GeoLink
     min_objects: int = 0  # chips with fewer OSM objects are dropped
-    per_shard: int = 256
+    per_shard: int = 256  # planned chips of one shard file
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ChipImagery:
 class VectorConfig:
     """Vector files beside the chips."""
 
-    licence: str = "ODbL-1.0"
+    licence: str = "ODbL-1.0"  # of the objects, for ATTRIBUTION.md
     time: str | None = None  # ISO 8601, when the objects were as they are
 
 
@@ -52,7 +52,7 @@ class ChipsConfig:
     streetview: str = "none"  # none | a folder of photos, a CSV or Parquet table | panoramax | mapillary | kartaview
     out: str = ""  # dataset directory or fsspec URL; empty: data/NAME of the folder
     workers: int = 0  # processes; 0: one a core
-    cache: str = ""  # empty: $GEOSHARDS_CACHE, else data/cache
+    cache: str = ""  # folder of what is fetched and made again; empty: $GEOSHARDS_CACHE, else data/cache
     chips: ChipRules = field(default_factory=ChipRules)
     rs: ChipImagery = field(default_factory=ChipImagery)
     sv: StreetviewConfig = field(default_factory=StreetviewConfig)

@@ -20,11 +20,11 @@ from schemas.splits import SplitConfig
 class PlanConfig:
     """Which tiles become samples, and how they are cut into shards."""
 
-    tiles_per_shard: int = 256
+    tiles_per_shard: int = 256  # planned tiles of one shard file
     min_objects: int | None = None  # OSM features that meet a tile; unset: 0 with imagery, 1 without
-    max_tiles: int = 20_000_000  # more is refused: it is most often a wrong zoom
+    max_tiles: int = 20_000_000  # a region of more tiles is refused: it is most often a wrong zoom
     snapshots: Literal["newest", "image"] = "newest"  # image: each extract is a time; the last before the image is used
-    ask_gb: float = 20.0  # a build that fetches and writes more asks a person at the terminal first
+    ask_gb: float = 20.0  # gigabytes; a build that fetches and writes more asks a person at the terminal first
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
@@ -33,16 +33,16 @@ class TokensConfig:
     """OSM tokens of a sample."""
 
     grid: tuple[int, int] = (14, 14)  # rows, columns of the ViT patch grid
-    raster: bool = True  # write osm.png
-    seed: int = 0  # of the polygon anchors
-    explode: bool = False  # what clipping cuts apart becomes objects of their own, as in GeoLink
+    raster: bool = True  # whether osm.png, the class raster, is written
+    seed: int = 0  # of the random anchors inside polygons
+    explode: bool = False  # whether what clipping cuts apart becomes objects of their own, as in GeoLink
 
 
 @dataclass(frozen=True)
 class DemoConfig:
     """The generated region."""
 
-    seed: int = 7
+    seed: int = 7  # another one gives another town
     scale: int = 1  # times the area of about 300 tiles at zoom 17
 
 
@@ -62,14 +62,14 @@ class ShardsConfig:
     """Everything that ``geoshards shards`` can be told."""
 
     region: str = "demo"  # demo, names, ISO codes, paths or URLs of OSM extracts, a bbox, or a GeoJSON file
-    name: str = ""  # of the region in samples and documents; empty: from the region
+    name: str = ""  # name of the region in samples and documents; empty: from the region
     imagery: str = "auto"  # none | paths and patterns of rasters | earth-search | planetary-computer | stac | xyz
     streetview: str = "auto"  # none | a folder of photos, a CSV or Parquet table | panoramax | mapillary | kartaview
-    zoom: int | None = None  # of the XYZ tiles, 0..22; unset: the imagery's own, 16 without imagery
-    size: int = 256  # pixels a side
+    zoom: int | None = None  # zoom of the XYZ tiles, 0..22; unset: the imagery's own, 16 without imagery
+    size: int = 256  # pixels a side of an image
     out: str = ""  # dataset directory or fsspec URL; empty: data/REGION
     workers: int = 0  # processes; 0: one a core
-    cache: str = ""  # empty: $GEOSHARDS_CACHE, else data/cache
+    cache: str = ""  # folder of what is fetched and made again; empty: $GEOSHARDS_CACHE, else data/cache
     osm: CleaningConfig = field(default_factory=CleaningConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
