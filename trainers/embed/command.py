@@ -39,7 +39,7 @@ class Work:
     cut: int = 0
 
     def __post_init__(self) -> None:
-        self._progress = Progress("embed", self.total, "rows", self.quiet)
+        self.progress = Progress("embed", self.total, "rows", self.quiet)
 
     def vectors(self, texts: Sequence[str]) -> Iterator[NDArray[np.float16]]:
         """f16[k,D] chunk by chunk, row by row; every text is encoded once.
@@ -62,7 +62,7 @@ class Work:
                 with np.errstate(over="ignore"):
                     result[some] = self.encoder.encode(np.array([tokens[row] for row in some], np.int64))
                 self.encoded += len(some)
-                self._progress.advance(len(some))
+                self.progress.advance(len(some))
         bad = ~np.isfinite(result).all(1)
         if bad.any():
             text = texts[int(np.flatnonzero(bad)[0])]
@@ -100,7 +100,8 @@ def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet
         # The samples may change while the tags do not: then only the name of the dataset in the file is renewed.
         chunks = held.chunks(CHUNK) if same and held is not None else work.vectors(vocabulary.texts.to_pylist())
         facts = {"vocabulary": vocabulary.digest, "content_hash": content_hash}
-        write_table(path, vocabulary.tag_ids, encoder.info, facts, chunks)
+        with work.progress:
+            write_table(path, vocabulary.tag_ids, encoder.info, facts, chunks)
     table = open_table(path)
     assert table is not None  # it was there, or was written
     seconds = time.perf_counter() - begin
