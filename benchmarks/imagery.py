@@ -27,6 +27,7 @@ from typing import Any
 import mercantile
 import numpy as np
 import rasterio
+import shapely
 from affine import Affine
 from PIL import Image
 from rasterio.enums import Resampling
@@ -34,7 +35,8 @@ from rasterio.shutil import copy
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
-from pipeline.footprints.plan import order_tiles, tile_boxes
+from geometry.tiles import tile_bounds, xyz_footprint
+from pipeline.footprints.plan import order_tiles
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import open_scene
@@ -42,7 +44,7 @@ from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import Scene, covered
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.config import NetConfig
-from schemas.footprint import Footprint, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 
 _SIZE, _SHARD, _QUALITY = 256, 256, 90
@@ -75,7 +77,7 @@ def plan(scene: Scene) -> list[dict[Any, Footprint]]:
     west, south, east, north = scene.area.bounds
     zoom = natural_zoom(scene.gsd or 0, (south + north) / 2)
     tiles = np.array([(t.x, t.y) for t in mercantile.tiles(west, south, east, north, zoom)])
-    tiles = order_tiles(tiles[covered(tile_boxes(tiles, zoom), [scene], ImageryConfig())], zoom)
+    tiles = order_tiles(tiles[covered(shapely.box(*tile_bounds(tiles, zoom).T), [scene], ImageryConfig())], zoom)
     every = [((int(x), int(y)), xyz_footprint(XyzKey(zoom, int(x), int(y), _SIZE))) for x, y in tiles]
     return [dict(every[i : i + _SHARD]) for i in range(0, len(every), _SHARD)]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from pipeline.footprints.plan import area_tiles, cut_extents, cut_shards, extent_tiles, order_tiles, tile_boxes
+from pipeline.footprints.plan import area_tiles, cut_extents, cut_shards, extent_tiles, order_tiles
 from schemas.errors import ConfigError, InputError
 
 
@@ -36,12 +36,6 @@ def test_extent_tiles_are_those_of_mercantile(west: float, south: float, size: f
 def test_overlapping_extents_own_each_tile_once() -> None:
     tiles = extent_tiles([(9.0, 47.0, 9.2, 47.1), (9.1, 47.0, 9.3, 47.1)], 14, 10**6)
     assert len(np.unique(tiles, axis=0)) == len(tiles)
-
-
-def test_tile_boxes_are_those_of_mercantile() -> None:
-    tiles = np.array([[0, 0], [69001, 45840], [131071, 131071]])
-    for (x, y), box in zip(tiles.tolist(), tile_boxes(tiles, 17), strict=True):
-        np.testing.assert_allclose(box.bounds, tuple(mercantile.bounds(x, y, 17)), atol=1e-9)
 
 
 def test_too_many_tiles_are_refused_with_the_setting_to_change() -> None:

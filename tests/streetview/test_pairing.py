@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
+from geometry.tiles import tile_to_lonlat, xyz_footprint
 from pipeline.alignment import lonlat_to_normalised, pixel_to_lonlat
 from pipeline.streetview.pairing import PAIRS, pair, pair_tiles
-from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from tests.streetview.makers import placed
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline.samples.chips_config import ChipsConfig
 
+from geometry.tiles import tile_to_lonlat
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.cells.near import cells_of, features_near
@@ -28,7 +29,7 @@ from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import build_tokens
 from pipeline.tokens.sheet import TokenMaker, extract_tokens, place_chips, vector_tokens
 from schemas.features import FEATURES, Kind
-from schemas.footprint import Footprint, tile_to_lonlat
+from schemas.footprint import Footprint
 from tests.footprints.chips import write_chips
 from tests.osm.opl import write_opl
 from tests.tokens.building import differences
