@@ -10,7 +10,7 @@ from PIL import Image
 from pyproj import Geod, Transformer
 
 from geometry.tiles import lonlat_to_tile, tile_to_lonlat, xyz_footprint
-from pipeline.alignment import lonlat_to_normalised, pixel_to_lonlat, place
+from pipeline.alignment import place
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.driver.shards import make_shards
 from pipeline.samples.config import PlanConfig, ShardsConfig
@@ -19,6 +19,7 @@ from schemas.keys import XyzKey
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens, unsnap
 from storage.store import Store
+from tests.grounds import lonlat_to_normalised, pixel_to_lonlat
 from tests.imagery.scenes import write_utm
 from tests.osm.opl import write_opl
 
