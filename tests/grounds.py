@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyproj import Transformer
 
 from pipeline import alignment
 from pipeline.footprints.candidates import Tiles
@@ -37,6 +38,13 @@ def lonlat_to_normalised(footprint: Footprint, lonlat: np.ndarray) -> np.ndarray
     """Lon/lat degrees f64[N,2] to normalised image coordinates f64[N,2] of one footprint."""
     lonlat = np.asarray(lonlat, np.float64).reshape(-1, 2)
     return alignment.lonlat_to_normalised(Footprints.of([footprint]), np.zeros(len(lonlat), np.int64), lonlat)
+
+
+def pixel_to_lonlat(footprint: Footprint, xy: np.ndarray) -> np.ndarray:
+    """Pixel coordinates f64[N,2] of one footprint to lon/lat degrees f64[N,2], by pyproj alone."""
+    crs = footprint.pixel_to_crs(np.asarray(xy, np.float64).reshape(-1, 2))
+    back = Transformer.from_crs(footprint.crs, "EPSG:4326", always_xy=True)
+    return np.stack(back.transform(crs[:, 0], crs[:, 1]), axis=1)
 
 
 def pair(photos: pa.Table, footprints: Sequence[Footprint], margin_m: float = 0.0, times: Any = None) -> pa.Table:

@@ -172,7 +172,7 @@ def test_a_finished_run_is_not_repeated_and_another_one_refused(
     again = make_shards(config_of(folder, built[1]), quiet=True)
     assert again.built == 0
     assert [s.cached for s in again.stages if s.stage in ("objects", "samples")] == [True, True]
-    with pytest.raises(DatasetError, match="differs in plan.min_objects"):
+    with pytest.raises(DatasetError, match=r"differs in plan\.min_objects"):
         make_shards(config_of(folder, built[1], plan=PlanConfig(min_objects=1)), quiet=True)
     with Lock(Store(tmp_path / "locked")), pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "getpid", lambda: os.getppid())

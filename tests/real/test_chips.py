@@ -137,7 +137,7 @@ def test_equal_geometries_are_equal_and_nothing_else_becomes_so(chips: Path, tmp
             out=str(tmp_path / "out"),
             cache=str(tmp_path / "c"),
             rs=RS,
-        ),  # fmt: skip
+        ),
         quiet=True,
     )
     store = Store(tmp_path / "out")

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from pipeline.alignment import pixel_to_lonlat
 from pipeline.footprints.candidates import Tiles
 from pipeline.streetview.pairing import PAIRS
 from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
 from schemas.keys import XyzKey
-from tests.grounds import lonlat_to_normalised, pair
+from tests.grounds import lonlat_to_normalised, pair, pixel_to_lonlat
 from tests.streetview.makers import placed
 
 GEOD = Geod(ellps="WGS84")
