@@ -12,7 +12,7 @@ import torch
 
 from trainers.engine import ranks
 from trainers.engine.cli import main as train
-from trainers.engine.tasks import GAIR, GEOLINK
+from trainers.tasks import GAIR, GEOLINK
 
 
 def main(runs: str) -> int:

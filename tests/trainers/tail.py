@@ -17,9 +17,9 @@ from torch import Tensor
 from trainers.engine import ranks
 from trainers.engine.cli import parse
 from trainers.engine.loop import Trainer
-from trainers.engine.tasks import GAIR, GEOLINK
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import parse_datasets
+from trainers.tasks import GAIR, GEOLINK
 
 BATCH = 8
 COMMON = ["model=tiny", f"batch_size={BATCH}", "epochs=1", "optim.clip=0", "stream.augment.enabled=false"]

@@ -31,16 +31,15 @@ from schemas.tags import split_text, tag_id
 from trainers.embed import command, minilm
 from trainers.embed.command import embed
 from trainers.embed.encoders import Encoder, HashEncoder, make_encoder
+from trainers.embed.features import TagTable, open_tag_table
 from trainers.embed.table import TagVectors, open_table, write_table
 from trainers.embed.vocabulary import compare_keys, read_key_counts, read_vocabulary
-from trainers.embed.wordpiece import WordPiece
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main, parse
-from trainers.engine.tasks import GAIR, GEOLINK
 from trainers.stream.batch import View
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream, StreamSettings
-from trainers.stream.tagtable import TagTable, open_tag_table
+from trainers.tasks import GAIR, GEOLINK
 
 TEXTS = [
     "building:building", "building:house", "building:residential", "waterway:river", "highway:residential",
@@ -382,9 +381,7 @@ _CHARACTERS = st.characters(max_codepoint=0x24F) | st.sampled_from(
 
 @needs_transformers
 @given(st.text(_CHARACTERS, max_size=40), st.integers(3, 30))
-def test_wordpiece_equals_the_tokenizers_library(text: str, most: int) -> None:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
+def test_word_pieces_are_those_of_transformers_bert(text: str, most: int) -> None:
     pieces = [
         *"abcdefghijklmnopqrstuvwxyz0123456789:.!-'日本жσß",
         "the",
@@ -397,13 +394,10 @@ def test_wordpiece_equals_the_tokenizers_library(text: str, most: int) -> None:
     ]
     pieces += [f"##{c}" for c in "abcdeghijklmnorst012"]
     vocabulary = {p: i for i, p in enumerate(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *pieces]))}
-    other = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    other.normalizer = normalizers.BertNormalizer(lowercase=True)
-    other.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    other.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    whole = other.encode(text).ids
-    other.enable_truncation(most)
-    assert WordPiece(vocabulary, most).tokens(text) == (other.encode(text).ids, len(whole) > most)
+    other = transformers.BertTokenizer(vocab=vocabulary)
+    found = minilm.word_pieces(vocabulary, most).encode(text)
+    assert found.ids == other(text, truncation=True, max_length=most)["input_ids"]
+    assert bool(found.overflowing) == (len(other(text)["input_ids"]) > most)
 
 
 @needs_transformers
@@ -476,6 +470,9 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path: Path, monkeyp
             make_encoder("hf:/no/such/folder/here")
         with pytest.raises(InputError, match=r"config\.json"):
             make_encoder(f"hf:{tmp_path}")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(DependencyError, match=r"minilm needs tokenizers; .*geoshards\[text\]"):
+        make_encoder("minilm")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(DependencyError, match=r"geoshards\[text\]"):
         make_encoder("hf:x")

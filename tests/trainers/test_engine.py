@@ -24,7 +24,7 @@ from trainers.engine.cli import help_text, main, parse
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.report import Metrics
 from trainers.engine.settings import PRESETS, OptimSettings, Task, documented
-from trainers.engine.tasks import GAIR, GEOLINK
+from trainers.tasks import GAIR, GEOLINK
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = {"geolink": GEOLINK, "gair": GAIR}

@@ -15,12 +15,12 @@ import numpy as np
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError, DependencyError
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.members.read import Members
 from trainers.stream.order import slot_seeds
 from trainers.stream.sample import Decoder, Encoded
-from trainers.stream.tagtable import TagTable
 
 
 def wds_pipeline(
