@@ -411,7 +411,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.column:
         column(options.column, options.keep, options.race, options.work, options.samples, options.rounds)
-    from trainers.stream.synthetic import SyntheticSettings, write_dataset
+    from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
     cache, load = Path(os.environ.get("GEOSHARDS_CACHE", "data/cache")).absolute(), round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:

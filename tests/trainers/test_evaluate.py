@@ -10,6 +10,7 @@ import torch
 
 from tests.trainers.batches import GAIR as GAIR_SETTINGS
 from tests.trainers.batches import GEOLINK, PLAIN
+from tests.trainers.synthetic import CLASSES, SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main
 from trainers.engine.settings import Task
@@ -21,7 +22,6 @@ from trainers.models.gair import Gair, GairLoss
 from trainers.models.geolink import GeoLink
 from trainers.models.losses import great_circle
 from trainers.stream.stream import GeoStream
-from trainers.stream.synthetic import CLASSES, SyntheticSettings, write_dataset
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK as TASK
 
