@@ -1,4 +1,4 @@
-"""Protocols on frozen features (specs/geolink.md section 5): nearest neighbours, linear probe, retrieval."""
+"""Protocols on frozen features (docs/papers/geolink.md#downstream): nearest neighbours, linear probe, retrieval."""
 
 from __future__ import annotations
 
