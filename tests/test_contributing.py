@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trainers.tasks import GAIR, GEOLINK
 
 from pipeline.cli.main import main as geoshards
 from trainers.engine.cli import main as trainer
+from trainers.tasks import GAIR, GEOLINK
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "tests", "benchmarks")

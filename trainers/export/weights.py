@@ -110,5 +110,5 @@ def _write_onnx(features: nn.Module, example: Tensor, path: Path) -> None:
     batch = torch.export.Dim("batch")
     torch.onnx.export(
         features, (example,), str(path), input_names=["image"], output_names=["tokens"], dynamo=True,
-        dynamic_shapes={"image": {0: batch}}, external_data=False, verbose=False,
+        dynamic_shapes=({0: batch},), external_data=False, verbose=False,
     )  # fmt: skip
