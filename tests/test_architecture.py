@@ -61,7 +61,9 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("models",),
         ("engine",),
         ("evaluate", "export"),
-        ("tasks", "geolink", "gair"),
+        ("tasks",),
+        ("start",),
+        ("geolink", "gair"),
     ),
 }
 #: (who, whom) on one floor.

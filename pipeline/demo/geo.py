@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Proj, Transformer
 
-from schemas.footprint import lonlat_to_tile, tile_to_lonlat
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 
 UTM_CRS = "EPSG:32632"
 CENTRE_LON = 9.5037
@@ -80,9 +80,9 @@ class Region:
 
 def region_for(side_tiles: float) -> Region:
     """The square region of side_tiles x side_tiles tiles at zoom 17 around the centre."""
-    half = side_tiles / 2
-    corners = lonlat_to_tile(np.array([CENTRE_LON, CENTRE_LAT]), TILE_ZOOM) + np.array([[-half, -half], [half, half]])
-    (west, north), (east, south) = tile_to_lonlat(corners, TILE_ZOOM).round(7).tolist()
+    corner = lonlat_to_tile(np.array([[CENTRE_LON, CENTRE_LAT]]), TILE_ZOOM) - side_tiles / 2
+    corners = tile_to_lonlat(corner + np.array([[0.0], [side_tiles]]), TILE_ZOOM)
+    west, north, east, south = (round(v, 7) for v in corners.ravel().tolist())
     lon = np.linspace(west, east, 33)
     lat = np.linspace(south, north, 33)
     ring = np.concatenate(

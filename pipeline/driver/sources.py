@@ -9,10 +9,11 @@ from typing import Any
 from pipeline.demo import build_demo
 from pipeline.imagery.sources import absolute
 from pipeline.regions.resolve import Selection, fetch, select
-from pipeline.run.ray_map import Progress
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
+from storage.progress import Progress
+from storage.urls import absolute as absolute_path
 
 #: What ``auto`` stands for where a region is asked for by name or area.
 IMAGERY, STREETVIEW = "earth-search", "panoramax"
@@ -69,7 +70,7 @@ def chosen_sources(config: ShardsConfig, imagery: str, streetview: str) -> tuple
     if config.streetview != "auto":
         streetview = "" if config.streetview == "none" else config.streetview
         if streetview and not is_service(streetview):
-            streetview = str(Path(streetview).expanduser().absolute())
+            streetview = absolute_path(streetview)
     return imagery, streetview
 
 

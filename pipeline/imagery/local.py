@@ -21,6 +21,7 @@ from pipeline.imagery.raster import GDAL, check_blocks
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
 from schemas.errors import InputError
 from schemas.footprint import Footprint
+from storage.urls import expand
 
 _COLOURS = ("red", "green", "blue", "gray")
 
@@ -33,7 +34,7 @@ def find_rasters(parts: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for part in parts:
-        path = Path(part).expanduser()
+        path = Path(expand(part))
         own = [path]
         if not path.is_file():
             own = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())

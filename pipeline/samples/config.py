@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.demo.config import DemoConfig
 from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.footprints.config import GridConfig, PlanConfig
+from pipeline.footprints.producers import PRODUCERS
 from pipeline.imagery.config import ImageryConfig
 from pipeline.net.config import NetConfig
 from pipeline.osm.vectors.config import VectorConfig
@@ -19,10 +20,6 @@ from pipeline.tokens.config import TokensConfig
 from schemas.config import execution
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
-
-#: Producers of footprints.
-PRODUCERS = ("tiles", "grid", "chips")
-
 
 #: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of
 #: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep workers busy.

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
 from tests.trainers.indexes import make_index
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.choose import split_digest
@@ -32,7 +33,6 @@ from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.wds import wds_pipeline
 
 VIEW = View(image_size=16, osm=True, tag_width=8, photos=1, photo_size=8)
