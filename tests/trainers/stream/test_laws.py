@@ -391,7 +391,7 @@ def launch(folder: Path, data: Path, world: int, workers: int, port: int) -> lis
     words = [
         sys.executable,
         str(script),
-        str(Path(__file__).resolve().parents[2]),
+        str(Path(__file__).resolve().parents[3]),
         str(data),
         str(folder),
         str(workers),
