@@ -9,14 +9,13 @@ from typing import Any, Literal
 import pytest
 
 from pipeline.cli.main import main as geoshards
-from pipeline.samples.chips_config import ChipsConfig
 from pipeline.samples.config import ShardsConfig
 from schemas.config import build, documented, field_comments, key_paths, merge, settings_help, to_mapping
 from trainers.engine.cli import main as train
 from trainers.engine.tasks import GAIR, GEOLINK
 
 CONFIGS: dict[str, Any] = {
-    "shards": ShardsConfig(), "chips": ChipsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
+    "shards": ShardsConfig(), "chips": ShardsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.streetview.times import day_seconds
+from schemas.config import execution
 from schemas.errors import ConfigError
 
 
@@ -33,10 +34,12 @@ class StreetviewConfig:
     hash_distance: int | None = None  # bits of 64; photos of one footprint that differ in no more are dropped but one
     max_megapixels: float = 80.0  # millions of pixels; larger photos are dropped
     max_mb: float = 64.0  # megabytes; photos that are longer downloads are dropped
-    panoramax_url: str = ""  # base URL; empty: $GEOSHARDS_MIRROR/panoramax, else https://api.panoramax.xyz
-    kartaview_url: str = ""  # base URL; empty: $GEOSHARDS_MIRROR/kartaview, else https://api.openstreetcam.org
-    mapillary_url: str = ""  # base URL; empty: $GEOSHARDS_MIRROR/mapillary, else https://graph.mapillary.com
-    mapillary_tiles_url: str = ""  # base URL; empty: https://tiles.mapillary.com, or mapillary_url where that is set
+    panoramax_url: str = execution("")  # base URL; empty: $GEOSHARDS_MIRROR/panoramax, else https://api.panoramax.xyz
+    kartaview_url: str = execution(
+        ""
+    )  # base URL; empty: $GEOSHARDS_MIRROR/kartaview, else https://api.openstreetcam.org
+    mapillary_url: str = execution("")  # base URL; empty: $GEOSHARDS_MIRROR/mapillary, else https://graph.mapillary.com
+    mapillary_tiles_url: str = execution("")  # base URL; empty: https://tiles.mapillary.com, or mapillary_url
 
     def __post_init__(self) -> None:
         urls = (self.panoramax_url, self.kartaview_url, self.mapillary_url, self.mapillary_tiles_url)

@@ -15,6 +15,7 @@ import torch
 from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError
 from storage.progress import format_table
+from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
 from trainers.engine.settings import PRESETS, Task, TrainSettings, is_override, resolve
@@ -32,6 +33,9 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
     try:
         if "--help" in arguments or "-h" in arguments:
             print(help_text(task))
+            return 0
+        if arguments == ["--version"]:
+            print(f"geoshards {code_version()}")
             return 0
         settings, quiet, as_json = parse(task, arguments)
         root = data_root(settings.data)
@@ -133,6 +137,7 @@ def help_text(task: Task) -> str:
         "",
         f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [preset=tiny|one_gpu|paper]",
         "       [model=tiny|small|base|large] [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json]",
+        f"       python trainers/{task.name}.py --version",
         "",
         "settings and their defaults (model= and preset= change some of them):",
         settings_help(task.settings(), inspect.getsource),

@@ -23,8 +23,9 @@ from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.errors import ConfigError, InputError
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
-from tests.pipeline.conftest import SOUTH, WEST, Village, write_opl
-from tests.pipeline.test_shards import bytes_of, config_of
+from tests.driver.test_shards import bytes_of, config_of
+from tests.driver.village import SOUTH, WEST, Village
+from tests.osm.opl import write_opl
 from tests.streetview.makers import read_photos
 
 PARENT = mercantile.tile(WEST + 0.006, SOUTH + 0.004, 16)  # 16 tiles of zoom 18
