@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +131,3 @@ def objects(
     ]
     wood = ring(at(0, 5), at(6, 5), at(6.5, 9), at(0.2, 8))
     geojson(base / f"{stem}_polygon.geojson", [*houses, (wood, tags(natural="wood"))])
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    cache = tmp_path_factory.mktemp("cache")
-    patch.setenv("GEOSHARDS_CACHE", str(cache))
-    yield cache
-    patch.undo()

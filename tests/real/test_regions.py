@@ -22,13 +22,6 @@ from schemas.tokens import OsmTokens
 from storage.store import Store
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GEOSHARDS_CACHE", str(tmp_path_factory.mktemp("real-cache")))
-
-
 def test_both_oakland_extracts_meet_the_landsat_scene_that_contains_them(real_data: Path, tmp_path: Path) -> None:
     extracts = [
         real_data / "osm/sfbay/oakland_west_2016.osm.pbf",
