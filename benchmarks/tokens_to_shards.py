@@ -79,7 +79,7 @@ def race(extract: Path, zoom: int, runs: int, sample: int) -> dict[str, Any]:
     )
     with Runner(1) as runner:
         plan = make_plan(config, runner, quiet=True)
-    tiles = np.concatenate(plan.shards)
+    tiles, cells = np.concatenate(plan.shards), plan.cells[-1]
     chosen = tiles[np.random.default_rng(0).permutation(len(tiles))[:sample]]
     widths = load_rules().paint.widths
     ours, loop, objects = [], [], 0
@@ -91,8 +91,8 @@ def race(extract: Path, zoom: int, runs: int, sample: int) -> dict[str, Any]:
         projected: dict[int, Any] = {}
         seconds, objects = 0.0, 0
         for x, y in chosen.tolist():
-            cell = (y >> (zoom - plan.cells.zoom)) * (1 << plan.cells.zoom) + (x >> (zoom - plan.cells.zoom))
-            features = read_cell(plan.cells.path, cell)
+            cell = (y >> (zoom - cells.zoom)) * (1 << cells.zoom) + (x >> (zoom - cells.zoom))
+            features = read_cell(cells.path, cell)
             if cell not in projected:
                 geometry = project(features.geometry, "EPSG:3857")
                 projected[cell] = geometry, shapely.STRtree(geometry)
