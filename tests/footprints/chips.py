@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyproj
-import pytest
 import rasterio
 from PIL import Image
 
@@ -77,10 +76,8 @@ def skyscript_size(box: tuple[float, float, float, float], crs: str, gsd: float)
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_chips(base: Path) -> Path:
     """Twelve good chips of four kinds of georeference and three sizes."""
-    base = tmp_path_factory.mktemp("town")
     west, south = GROUND[:2]
     rng = np.random.default_rng(4)
     for k in range(4):  # SkyScript names: Sentinel-2, each of a size of its own
