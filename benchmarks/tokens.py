@@ -38,7 +38,7 @@ import rasterio.features
 import shapely
 
 from pipeline.alignment import place, project
-from pipeline.driver.shards import make_plan
+from pipeline.driver.plan import make_plan
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
@@ -110,7 +110,8 @@ def read_region(name: str, work: Path) -> Region:
     )
     with Runner(1) as runner:
         plan = make_plan(config, runner, quiet=True)
-    tiles, cells = np.concatenate(plan.shards), plan.cells[-1]
+    keys = [XyzKey.parse(key) for key in plan.footprints.footprints().keys]
+    tiles, cells = np.array([(key.x, key.y) for key in keys]), plan.cells[-1]
     shift = zoom - cells.zoom
     cell = (tiles[:, 1] >> shift) * (1 << cells.zoom) + (tiles[:, 0] >> shift)
     return Region(zoom, [(read_cell(cells.path, int(c)), tiles[cell == c]) for c in np.unique(cell)])

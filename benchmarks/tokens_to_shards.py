@@ -25,7 +25,8 @@ import rasterio.features
 import shapely
 
 from pipeline.alignment import project
-from pipeline.driver.shards import make_plan, make_shards
+from pipeline.driver.plan import make_plan
+from pipeline.driver.shards import make_shards
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
@@ -79,7 +80,8 @@ def race(extract: Path, zoom: int, runs: int, sample: int) -> dict[str, Any]:
     )
     with Runner(1) as runner:
         plan = make_plan(config, runner, quiet=True)
-    tiles, cells = np.concatenate(plan.shards), plan.cells[-1]
+    keys = [XyzKey.parse(key) for key in plan.footprints.footprints().keys]
+    tiles, cells = np.array([(key.x, key.y) for key in keys]), plan.cells[-1]
     chosen = tiles[np.random.default_rng(0).permutation(len(tiles))[:sample]]
     widths = load_rules().paint.widths
     ours, loop, objects = [], [], 0

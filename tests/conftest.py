@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [n for n in os.environ if n.startswith(_FOREIGN) and n not in _KEPT]:
         patch.delenv(name)
     _move(patch, folder)
+    patch.setenv("OMP_NUM_THREADS", "1")  # tests run side by side: threads of each would wait for those of the others
     config.stash[_PLACES] = folder
     config.add_cleanup(patch.undo)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
