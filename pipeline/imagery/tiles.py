@@ -20,9 +20,10 @@ from rasterio.warp import transform as warp_transform
 from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.scene import Tiles
 from pipeline.imagery.zoom import SLACK
-from pipeline.net.client import Client, Refused, is_web, looks_like_html, shown
+from pipeline.net.client import Client, Refused, looks_like_html
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import WEB_MERCATOR_HALF, Footprint
+from storage.urls import is_web, shown
 
 K = TypeVar("K", bound=Hashable)
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 of tiles, the last two excluded

@@ -28,6 +28,7 @@ from pipeline.cli.verify import find_problems
 from schemas.errors import ConfigError, DatasetError, DependencyError, GeoshardsError, InputError
 from schemas.features import VOCABULARY
 from schemas.tags import split_text, tag_id
+from storage import progress
 from trainers.embed import command, minilm
 from trainers.embed.command import embed
 from trainers.embed.encoders import Encoder, HashEncoder, make_encoder
@@ -282,14 +283,14 @@ def test_the_table_is_no_part_of_the_dataset(own: Path) -> None:
 def test_the_command_says_what_it_did(
     tagged: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     root = str(tagged())
     assert geoshards(["embed", root, "--encoder", "hash", "--width", "16"]) == 0
     said = capsys.readouterr()
     assert "10 tags × 16 features" in said.out
     assert "rows/s" in said.out
-    assert "10 of 10 rows" in said.err
-    assert " s left" in said.err
+    assert "embed: 10/10 rows (100 %), " in said.err
+    assert "ETA 0:00:00" in said.err
     assert geoshards(["embed", root, "--encoder", "hash", "--width", "16"]) == 0
     assert "up to date" in capsys.readouterr().out
     assert geoshards(["embed", root, "--encoder", "hash", "--width", "16", "--force", "--quiet"]) == 0

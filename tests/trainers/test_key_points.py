@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from geometry.keypoints import with_key_points
-from pipeline.catalog.reader import read_samples, sample_rows
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from trainers.models.geolink import GeoLink
 from trainers.models.geolink_settings import GeoLinkSettings

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.tags import format_key, tag_id
-from trainers.stream.catalog.index import read_table
+from storage.dataset import find_catalog
+from storage.store import Store
 
 _COLUMNS = ("tag_id", "text", "key", "key_count")
 #: Keys that a note names before it says "…".
@@ -64,7 +65,7 @@ def read_vocabulary(root: str) -> Vocabulary | None:
         DatasetError: a column is missing or holds nulls.
     """
     root = root.rstrip("/")
-    table = read_table(root, "vocabulary", frozenset({"value"}))
+    table = find_catalog(Store(root), "vocabulary", {"value"})
     if table is None:
         return None
     bad = [c for c in _COLUMNS if c not in table.column_names or table[c].null_count]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError, GeoshardsError
+from storage.urls import absolute
 from trainers.engine.checkpoint import FILE_NAME
 from trainers.engine.loop import Stopped, stop_signal, train
 from trainers.engine.report import check_trackers
@@ -108,7 +109,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
 def _absolute(root: str) -> str:
     """``root`` with local paths made absolute; URLs and weights stay."""
     data = parse_datasets(root)
-    paths = [r if "://" in r else str(Path(r).resolve()) for r in data.roots]
+    paths = [absolute(root) for root in data.roots]
     if data.weights is None:
         return ",".join(paths)
     return ",".join(f"{path}:{weight}" for path, weight in zip(paths, data.weights, strict=True))

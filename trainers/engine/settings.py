@@ -5,12 +5,9 @@ Order of precedence, weakest first: defaults, size (model=), recipe (preset=), -
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -204,29 +201,3 @@ def is_override(text: str) -> bool:
         return False
     parse_override(text)
     return True
-
-
-def documented(defaults: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """(full name, default, comment) of every setting of a dataclass value, nested too; the comment is its line's."""
-    comments: dict[str, str] = {}
-    for base in reversed([c for c in type(defaults).__mro__ if dataclasses.is_dataclass(c)]):
-        comments |= _comments(base)
-    for f in dataclasses.fields(defaults):
-        value = getattr(defaults, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from documented(value, f"{where}{f.name}.")
-        else:
-            items = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
-            yield f"{where}{f.name}", "none" if value is None else items, comments.get(f.name, "")
-
-
-def _comments(cls: type) -> dict[str, str]:
-    source = textwrap.dedent(inspect.getsource(cls))
-    lines = source.splitlines()
-    found = {}
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # the class statement
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            _, mark, comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
-            if mark:
-                found[node.target.id] = comment.strip()
-    return found

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from schemas.config import build
 from schemas.errors import ConfigError, DatasetError
+from storage.files import atomic_file
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.tasks import GeoLinkTraining
 from trainers.models.geolink import GeoLink
@@ -118,13 +119,8 @@ def export(path: Path, form: str, out: Path) -> Path:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
     model, settings = load_geolink(path)
     facts = description(settings, model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.tmp")
-    try:
+    with atomic_file(out) as fresh:
         _write(form, model, settings, facts, fresh)
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
     return out
 
 
@@ -135,17 +131,19 @@ def _write(form: str, model: GeoLink, settings: GeoLinkTraining, facts: dict[str
     elif form == "safetensors":
         save_file(_contiguous(model.state_dict()), path, {"config": json.dumps(facts | {"training": training})})
     elif form == "multimodal":
-        torch.save({"model_config": facts | {"training": training}, "model_state_dict": multimodal_state(model)}, path)
+        state = {"model_config": facts | {"training": training}, "model_state_dict": multimodal_state(model)}
+        with path.open("wb") as file:  # of a path torch would store the name
+            torch.save(state, file)
     else:
         features = ImageFeatures(model.norm, model.vit).eval()
         side = settings.arch.vit.image_size
         example = torch.zeros(2, len(settings.arch.bands), side, side)
         if form == "torchscript":
-            with warnings.catch_warnings():
+            with path.open("wb") as file, warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore"
                 )  # torch would rather have torch.export; TorchScript is what is asked for
-                torch.jit.save(torch.jit.trace(features, example), str(path))
+                torch.jit.save(torch.jit.trace(features, example), file)
         else:
             _write_onnx(features, example, path)
 

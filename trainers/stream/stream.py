@@ -26,12 +26,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from schemas.config import unknown_key
 from schemas.errors import ConfigError, DatasetError, GeoshardsError
+from storage.ranges import CacheSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.load import BatchLoader
-from trainers.stream.members.remote import CacheSettings
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.schedule import Request, Schedule
