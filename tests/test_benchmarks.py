@@ -14,11 +14,12 @@ from tests.forks import in_forks
 from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+_TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
 #: Words, and a figure that must be above zero: its names from the outside in, with dots.
 SMALLEST = {
     "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
-    "geolink_learns.py": ("synthetic --seeds 0 --steps 1", "samples_per_second"),
+    "geolink_learns.py": (f"synthetic --seeds 0 --steps 1 --set {_TINY}", "samples_per_second"),
     "geolink_step.py": ("--sizes tiny --batch 8 --rounds 1 --threads 1", "tiny.nodes"),
     "gpu_geolink.py": ("--device cpu --model tiny --batch 4 --steps 1", "samples_per_second"),
     "imagery.py": ("--side 640 --runs 1", "tiles_per_second.ours"),
