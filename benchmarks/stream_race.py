@@ -412,7 +412,7 @@ def main() -> None:
     if options.column:
         column(options.column, options.keep, options.race, options.work, options.samples, options.rounds)
     from storage.urls import cache_folder
-    from trainers.stream.synthetic import SyntheticSettings, write_dataset
+    from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
     cache, load = cache_folder().absolute(), round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:

@@ -24,6 +24,7 @@ import numpy as np
 import rasterio.features
 import shapely
 
+from geometry.tiles import xyz_footprint
 from pipeline.alignment import project
 from pipeline.driver.plan import make_plan
 from pipeline.driver.shards import make_shards
@@ -31,7 +32,6 @@ from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
-from schemas.footprint import xyz_footprint
 from schemas.keys import XyzKey
 
 _ROOT = Path(__file__).resolve().parents[1]

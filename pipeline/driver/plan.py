@@ -20,6 +20,7 @@ from pipeline.driver.stages import (
     ChipsFound,
     Stages,
     boxes_around,
+    candidates_of,
     chips_stage,
     count_drops,
     imagery_stage,
@@ -29,8 +30,8 @@ from pipeline.driver.stages import (
     own_zoom,
     photos_stage,
     pictured,
-    producers,
     vectors_stage,
+    wish_of,
 )
 from pipeline.footprints.candidates import Candidates, Listed, Mixture
 from pipeline.footprints.choose import Choosing
@@ -117,7 +118,7 @@ def make_plan(
     scenes, drops = imagery_stage(config, region, boxes, cache, quiet, stages)
     zoom, gsd = own_zoom(config, region.imagery, scenes), own_gsd(config, scenes)
     config = replace(with_cap(config, region.imagery), zoom=zoom, grid=replace(config.grid, gsd=gsd))
-    candidates, beyond = producers(config, zoom, gsd, extents, region.clip, chips)
+    candidates, beyond = candidates_of(config, wish_of(config, extents, region.clip, chips))
     drops += [*(chips.drops if chips is not None else ()), *beyond]
     cells, objects, vocabulary = list[Cells](), None, pa.table({})
     if features is not None:

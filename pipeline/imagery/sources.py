@@ -12,6 +12,7 @@ from typing import Any
 import rasterio
 import shapely
 
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import find_rasters, open_scene
 from pipeline.imagery.raster import GDAL
@@ -25,7 +26,6 @@ from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.client import Client
 from pipeline.net.config import NetConfig, base_url
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE
 from storage.files import file_sha256
 from storage.urls import absolute as absolute_path
 from storage.urls import expand, is_local, is_web, shown

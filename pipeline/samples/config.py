@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.footprints.config import GridConfig, PlanConfig
+from pipeline.footprints.producers import PRODUCERS
 from pipeline.imagery.config import ImageryConfig
 from pipeline.net.config import NetConfig
 from pipeline.osm.vectors.config import VectorConfig
@@ -18,9 +19,6 @@ from pipeline.tokens.config import TokensConfig
 from schemas.config import execution
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
-
-#: Producers of footprints.
-PRODUCERS = ("tiles", "grid", "chips")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from schemas.errors import DatasetError
 from storage.dataset import find_catalog, load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import torch
 from tests.trainers.tail import write_gradients
 from trainers.engine import ranks
 from trainers.engine.cli import main as train
-from trainers.engine.tasks import GAIR, GEOLINK
+from trainers.tasks import TASKS
 
 
 def main(runs: str, data: str, out: str, cases: str) -> int:
     """Exit status: that of the first run that failed."""
     with ranks.process_group(torch.device("cpu")):
         for trainer, words in json.loads(runs):
-            if status := train({"geolink": GEOLINK, "gair": GAIR}[trainer], words):
+            if status := train(TASKS[trainer], words):
                 return status
         write_gradients(data, Path(out), json.loads(cases))
     return 0

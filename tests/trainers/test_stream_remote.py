@@ -21,12 +21,12 @@ import torch
 
 from schemas.errors import DatasetError
 from storage.ranges import CacheSettings
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
 VIEW = View(image_size=32, osm=True, tag_width=8)
 

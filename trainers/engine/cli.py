@@ -15,14 +15,13 @@ import torch
 from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError
 from storage.progress import format_table
+from trainers import ROOT
 from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
-from trainers.engine.settings import PRESETS, Task, TrainSettings, is_override, resolve
+from trainers.engine.settings import Task, TrainSettings, is_override, resolve
 from trainers.stream.datasets import parse_datasets
 
-#: Repository root: ``data/demo`` is looked for here when the working directory has none.
-ROOT = Path(__file__).resolve().parents[2]
 #: Least GPU memory in GiB of each preset at its own batch size; the first that fits is taken.
 GPU_PRESETS = (("large", 70.0), ("base", 30.0), ("small", 0.0))
 
@@ -142,5 +141,6 @@ def help_text(task: Task) -> str:
         "settings and their defaults (model= and preset= change some of them):",
         settings_help(task.settings(), inspect.getsource),
         "",
-        f"sizes: {', '.join(task.presets)}; recipes: {', '.join(PRESETS)}; reads samples with: {task.default_select}",
+        f"sizes: {', '.join(task.presets.sizes)}; recipes: {', '.join(task.presets.recipes)}; "
+        f"reads samples with: {task.select}",
     ])  # fmt: skip

@@ -109,8 +109,7 @@ class Trainer:
         self.stream = GeoStream(
             data, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
             settings=replace(settings.stream, workers=_workers(settings, device)),
-            default_select=task.default_select, accumulate=settings.accumulate,
-            pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
+            accumulate=settings.accumulate, pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
         unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
         self.model = replicate(model, settings, device, unused)
@@ -307,9 +306,9 @@ class Trainer:
             report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
         if report is None:
             return
-        self.evaluation = {"step": self.step, **report.scalars()}
-        loss = report.scalars()["loss"]
-        metrics.write({"step": self.step, **{f"val/{name}": value for name, value in report.scalars().items()}})
+        self.evaluation = {"step": self.step, **report.scores}
+        loss = report.scores["loss"]
+        metrics.write({"step": self.step, **{f"val/{name}": value for name, value in report.scores.items()}})
         if ranks.is_first():
             report.write(out, self.step)
             if not self.quiet:

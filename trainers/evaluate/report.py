@@ -35,10 +35,6 @@ class EvaluationReport:
     names: tuple[str, ...]  # of the classes
     note: str  # what the scores mean
 
-    def scalars(self) -> dict[str, float]:
-        """All scores by name."""
-        return self.scores
-
     def line(self, step: int) -> str:
         """The scores that matter, in one line."""
         parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in _SHOWN if name in self.scores)

@@ -18,13 +18,13 @@ from schemas.index import key_hashes
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 from storage.urls import expand, is_local
+from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.read import Members
 from trainers.stream.order import slot_seeds
 from trainers.stream.sample import Decoder, Encoded
-from trainers.stream.tagtable import TagTable
 
 
 def wds_pipeline(
