@@ -83,7 +83,7 @@ def main() -> None:
     for command in entry_points(group="geoshards.commands"):
         command.load()
     import trainers.engine.cli
-    import trainers.engine.tasks  # noqa: F401
+    import trainers.tasks  # noqa: F401
 
     assert threading.active_count() == 1, "a fork would lose a thread"
     left, running = list(json.load(sys.stdin).items()), 0

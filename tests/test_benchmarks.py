@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.forks import in_forks
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 _TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
