@@ -1,6 +1,6 @@
 """Runs of the trainers one after another in one group of processes: starting a process takes longer than they do.
 
-``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of a command line],
+``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of its call],
 CASES a JSON mapping of names to [trainer, words, gap], of which OUT/NAME.pt gets the gradients.
 """
 
