@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from schemas.errors import ConfigError, DatasetError
-from tests.trainers import tail
+from tests.trainers.engine import tail
 from trainers.engine import cli, report
 from trainers.engine.checkpoint import KEYS, LAYOUT, load_checkpoint, save_checkpoint
 from trainers.engine.cli import help_text, main, parse
@@ -26,7 +26,7 @@ from trainers.engine.report import Metrics
 from trainers.engine.settings import OptimSettings, Task
 from trainers.tasks import GAIR, GEOLINK, TASKS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(task: Task, data: Path, out: Path, *words: str) -> int:
@@ -107,7 +107,7 @@ def on_two_ranks(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     common = [f"data={dataset}", "model=tiny", "--quiet"]
     cases = {name: [case.trainer, case.two, case.gap] for name, case in TAILS.items()}
     words = [json.dumps([(name, common + words) for name, words in runs]), str(dataset), str(folder), json.dumps(cases)]
-    _launch(2, "-m", "tests.trainers.several", *words)
+    _launch(2, "-m", "tests.trainers.engine.several", *words)
     return folder
 
 

@@ -1,6 +1,6 @@
 """Runs of the trainers one after another in one group of processes: starting a process takes longer than they do.
 
-``python -m tests.trainers.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of its command line],
+``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of a command line],
 CASES a JSON mapping of names to [trainer, words, gap], of which OUT/NAME.pt gets the gradients.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tests.trainers.tail import write_gradients
+from tests.trainers.engine.tail import write_gradients
 from trainers.engine import ranks
 from trainers.engine.cli import main as train
 from trainers.tasks import TASKS

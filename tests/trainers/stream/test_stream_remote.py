@@ -168,7 +168,7 @@ def test_processes_of_a_machine_share_the_cache(root: Path, server: Files, tmp_p
         "              cache=sys.argv[3])\nprint(sum(b.samples for b in s), flush=True)\n"
         "if child: os.waitpid(child, 0)\n"
     )
-    words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[2]), server.url, str(tmp_path)]
+    words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[3]), server.url, str(tmp_path)]
     assert subprocess.check_output(words, text=True, timeout=200).split() == ["48"] * 2
     assert sum(server.requests.values()) <= 6
     assert server.served <= 1.1 * used(root)

@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.trainers.indexes import make_index
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
@@ -32,8 +33,6 @@ from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
 from trainers.stream.wds import wds_pipeline
-
-from .indexes import make_index
 
 VIEW = View(image_size=16, osm=True, tag_width=8, photos=1, photo_size=8)
 ORDERS = st.builds(
@@ -417,7 +416,7 @@ def test_four_ranks_killed_and_three_others_read_every_sample_once(tmp_path: Pat
     """Some of them with loader processes, some without."""
     small = SyntheticSettings(samples=301, size=16, photos=0, objects=2, samples_per_shard=64)
     data = write_dataset(tmp_path / "data", small)
-    script, state, root = tmp_path / "ranks.py", tmp_path / "state.json", Path(__file__).resolve().parents[2]
+    script, state, root = tmp_path / "ranks.py", tmp_path / "state.json", Path(__file__).resolve().parents[3]
     script.write_text(_RANKS)
     words = [sys.executable, str(script), str(root), str(data), str(tmp_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ranks:
