@@ -19,13 +19,13 @@ from schemas.errors import ConfigError, DatasetError
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.tasks import GeoLinkTraining
 from trainers.models.geolink import GeoLink
-from trainers.models.vit import IMAGENET, SIZES, ViT, ViTSettings
+from trainers.models.vit import SIZES, ViT, ViTSettings
 
 FORMATS: Mapping[str, tuple[str, str]] = {
     "timm": (".safetensors", "the ViT under timm's names; load strictly into vit_*_patch16_224 with num_classes=0"),
     "multimodal": (".pt", "ViT, OSM encoder and fusion, with their settings; trainers.export.weights.load_multimodal"),
     "safetensors": (".safetensors", "all weights, decoder included, with the settings as metadata"),
-    "torchscript": (".ts", "the ViT: f32[B,3,S,S] pixels in 0..255 to tokens f32[B,1+P,D]"),
+    "torchscript": (".ts", "the ViT: f32[B,C,S,S] pixels in 0..255 to tokens f32[B,1+P,D]"),
     "onnx": (".onnx", "the same; needs the packages onnx and onnxscript"),
 }
 #: What only pretraining needs.
@@ -60,7 +60,7 @@ def description(settings: GeoLinkTraining, model: GeoLink) -> dict[str, Any]:
     return {
         "architecture": architecture(settings.arch.vit), "num_classes": 0, "global_pool": "",
         "pos_embed_requires_grad": False, "norm_eps": model.vit.norm.eps, "bands": list(settings.arch.bands),
-        "mean": [m / 255 for m in IMAGENET[0]], "std": [d / 255 for d in IMAGENET[1]],
+        "mean": (model.norm.mean.flatten() / 255).tolist(), "std": (model.norm.deviation.flatten() / 255).tolist(),
         **asdict(settings.arch.vit),
     }  # fmt: skip
 
@@ -97,7 +97,7 @@ def hybrid_blocks(vit: ViTSettings) -> tuple[int, int, int]:
 
 
 class ImageFeatures(nn.Module):
-    """The ViT with its pixel norm: f32[B,3,S,S] in 0..255 to tokens f32[B,1+P,D]."""
+    """The ViT with its pixel norm: f32[B,C,S,S] in 0..255 to tokens f32[B,1+P,D]."""
 
     def __init__(self, norm: nn.Module, vit: ViT) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def _write(form: str, model: GeoLink, settings: GeoLinkTraining, facts: dict[str
     else:
         features = ImageFeatures(model.norm, model.vit).eval()
         side = settings.arch.vit.image_size
-        example = torch.zeros(2, len(settings.arch.bands), side, side)
+        example = torch.zeros(2, model.vit.patch_embed.proj.in_channels, side, side)
         if form == "torchscript":
             with warnings.catch_warnings():
                 warnings.simplefilter(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from schemas.bands import named
 from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
@@ -81,8 +82,9 @@ class GeoLink(nn.Module):
         s, v = settings, choices(settings, variant)
         self.settings, self.rules, self.weights = s, v, loss or GeoLinkLoss()
         self.gather = v.gather if self.weights.gather is None else self.weights.gather
-        channels = len(s.bands)
-        self.norm = image_norm(channels)
+        bands = named(s.bands)
+        channels = len(bands)
+        self.norm = image_norm(bands)
         self.vit = ViT(s.vit, channels, eps=v.image_eps, recompute=s.checkpoint)
         self.decoder = MaeDecoder(s.vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads, s.checkpoint)
         self.tags = LearnedTags(s.tag_rows, s.tag_width) if s.tags == "learned" else FrozenTags()
@@ -101,7 +103,8 @@ class GeoLink(nn.Module):
     def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         anchors = choices(settings, fidelity).anchors
-        return View(settings.vit.image_size, settings.bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
+        bands = named(settings.bands)
+        return View(settings.vit.image_size, bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
 
     def encode_image(self, batch: TileBatch) -> ImageState:
         """Visible patches of the masked images."""
