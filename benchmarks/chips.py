@@ -5,8 +5,8 @@ Usage: python benchmarks/chips.py [FOLDER] [--runs 7] [--copies 20]
 
 The default folder holds GeoLink's released examples (tests/real/README.md says where to get them): three chips, each
 of its own CRS and size. The loop does chip by chip and pair by pair what the released graph builder does
-(specs/geolink.md sections 2.4 to 2.6), with its text encoder stubbed: linear lon/lat map, key points, DE-9IM of every
-pair in Python, Delaunay among points. geoshards also clips, snaps and covers the 14 × 14 patches. Three sides:
+(docs/papers/geolink.md#tags to #relations), with its text encoder stubbed: linear lon/lat map, key points, DE-9IM of
+every pair in Python, Delaunay among points. geoshards also clips, snaps and covers the 14 × 14 patches. Three sides:
 ``geoshards`` the chips of the folder in one call, ``geoshards_sheet`` ``--copies`` of every chip in one call (a folder
 of chips of few sizes), ``loop``. Prints one JSON line of median CPU milliseconds a chip, so that what
 else runs on the machine weighs less.
@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import shapely
+from pipeline.samples.chips_config import ChipsConfig, TokensConfig
 
 from pipeline.alignment import Placement
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
@@ -38,7 +39,6 @@ from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
 from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import load_rules
-from pipeline.samples.chips_config import ChipsConfig, TokensConfig
 from pipeline.tokens.sheet import TokenMaker, place_chips, vector_tokens
 from schemas.features import FEATURES
 from schemas.footprint import Footprint

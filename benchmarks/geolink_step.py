@@ -38,8 +38,8 @@ from trainers.stream.batch import TileBatch  # noqa: E402
 from trainers.stream.stream import GeoStream, StreamSettings  # noqa: E402
 from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
-#: Mean objects a sample (specs/geolink.md section 2.2), tags an object, distinct tags of the batch of 256: 7,500 random
-#: objects of Liechtenstein carry 23,734 tags, 2,751 of them distinct.
+#: Mean objects a sample (docs/papers/geolink.md#objects), tags an object, distinct tags of the batch of 256: 7,500
+#: random objects of Liechtenstein carry 23,734 tags, 2,751 of them distinct.
 OBJECTS, TAGS, DISTINCT = 29, 3, 2_750
 #: By name: `tiny` is the preset for a CPU, the others are the named ViTs with the release's widths.
 MODELS: dict[str, GeoLinkSettings] = {

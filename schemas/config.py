@@ -20,6 +20,23 @@ from schemas.errors import ConfigError
 T = TypeVar("T")
 
 
+def execution(default: Any) -> Any:
+    """A setting that decides how and from where a run works, and nothing of what it makes: `content` leaves it out."""
+    if dataclasses.is_dataclass(default):
+        return dataclasses.field(default_factory=lambda: default, metadata={"execution": True})
+    return dataclasses.field(default=default, metadata={"execution": True})
+
+
+def content(config: Any) -> dict[str, Any]:
+    """The settings that decide what is made, as plain values, group by group."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if not f.metadata.get("execution"):
+            values[f.name] = content(value) if dataclasses.is_dataclass(value) else value
+    return values
+
+
 def parse_override(text: str) -> tuple[list[str], Any]:
     """``a.b=value`` to (["a", "b"], value); the value is read as YAML, so ``3`` is a number and ``[1, 2]`` a list.
 

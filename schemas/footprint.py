@@ -7,6 +7,7 @@ Normalised image coordinates: the same over [0, 1]². Tiles are half-open: 0 <= 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -77,6 +78,65 @@ class Footprint:
         corners = self.corners()
         (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
         return float(x0), float(y0), float(x1), float(y1)
+
+
+@dataclass(frozen=True, eq=False)
+class Footprints:
+    """N footprints as columns, of any CRSs and sizes: what producers emit and plans are made of."""
+
+    keys: NDArray[np.object_]  # [N] str, as Footprint.key
+    crs: tuple[str, ...]  # distinct
+    crs_code: NDArray[np.int64]  # [N] into crs
+    transform: Floats  # [N,6] a, b, c, d, e, f, as Footprint.transform
+    size: NDArray[np.int64]  # [N,2] width, height in pixels
+    origin: NDArray[np.object_]  # [N] str, what it came from: xyz | utm | how a chip's place is known
+
+    @classmethod
+    def of(cls, footprints: Sequence[Footprint], origin: str = "") -> Footprints:
+        """Columns of single footprints."""
+        codes: dict[str, int] = {}
+        code = [codes.setdefault(f.crs, len(codes)) for f in footprints]
+        keys, origins = np.empty(len(footprints), object), np.empty(len(footprints), object)
+        keys[:], origins[:] = [f.key for f in footprints], origin
+        return cls(
+            keys, tuple(codes), np.array(code, np.int64),
+            np.array([f.transform for f in footprints], np.float64).reshape(-1, 6),
+            np.array([(f.width, f.height) for f in footprints], np.int64).reshape(-1, 2), origins,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, row: int) -> Footprint:
+        a, b, c, d, e, f = self.transform[row].tolist()
+        width, height = self.size[row].tolist()
+        return Footprint(self.keys[row], self.crs[self.crs_code[row]], (a, b, c, d, e, f), width, height)
+
+    def __iter__(self) -> Iterator[Footprint]:
+        return (self[i] for i in range(len(self)))
+
+    def take(self, rows: NDArray[Any]) -> Footprints:
+        """The chosen ones (numbers or a mask), in that order."""
+        columns = (self.keys, self.crs_code, self.transform, self.size, self.origin)
+        keys, code, transform, size, origin = (c[rows] for c in columns)
+        return Footprints(keys, self.crs, code, transform, size, origin)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Footprints]) -> Footprints:
+        """All of them, one part behind the other."""
+        crs = tuple(dict.fromkeys(name for p in parts for name in p.crs))
+        code = [np.array([crs.index(n) for n in p.crs], np.int64)[p.crs_code] for p in parts]
+        keys, transform, size, origin = (
+            np.concatenate([getattr(p, n) for p in parts]) for n in ("keys", "transform", "size", "origin")
+        )
+        return cls(keys, crs, np.concatenate(code), transform, size, origin)
+
+    def crs_to_pixel(self, rows: NDArray[np.int64], xy: Floats) -> Floats:
+        """CRS coordinates f64[P,2], each to pixels f64[P,2] of its own footprint, number ``rows`` [P]."""
+        a, b, c, d, e, f = self.transform[rows].T
+        dx, dy = xy[:, 0] - c, xy[:, 1] - f
+        det = a * e - b * d
+        return np.stack(((e * dx - b * dy) / det, (a * dy - d * dx) / det), axis=1)
 
 
 def inside(normalised: Floats) -> NDArray[np.bool_]:

@@ -77,14 +77,13 @@ class StreetviewInfo:
 
 @dataclass(frozen=True)
 class SampleMeta:
-    """The ``json`` member."""
+    """The ``json`` member. The split is not in it: the catalog alone has that, so that it changes without a tar."""
 
     footprint: Footprint
     gsd: tuple[float, float]  # true metres a pixel along x and y at the centre
     lon: float  # centre, degrees
     lat: float
     bbox: tuple[float, float, float, float]  # west, south, east, north in degrees
-    split: str  # train | val | test | buffer
     osm_edited: str | None = None  # newest edit of an OSM object in it, ISO 8601; the snapshot's time is in the catalog
     rs: list[RsInfo] = field(default_factory=list)
     streetview: list[StreetviewInfo] = field(default_factory=list)

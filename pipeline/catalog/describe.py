@@ -52,15 +52,8 @@ def load_dataset(store: Store) -> dict[str, Any]:
     return dict(document)
 
 
-def dataset_document(
-    store: Store,
-    name: str,
-    config: dict[str, Any],
-    sources: list[dict[str, Any]],
-    encoders: dict[str, str],
-    fingerprint: str,
-) -> dict[str, Any]:
-    """The content of dataset.json, from the folded catalog."""
+def dataset_document(store: Store, name: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """The content of dataset.json, from the folded catalog; ``identity`` is what decided the dataset's bytes."""
     samples, shards = read_catalog(store, "samples"), read_catalog(store, "shards").sort_by("index")
     rows = zip(samples["key"].to_pylist(), samples["sha256"].to_pylist(), strict=True)
     return {
@@ -76,11 +69,7 @@ def dataset_document(
             for c in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
         },
         "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
-        "sources": sources,
-        "encoders": encoders,
-        "config": config,
-        "fingerprint": fingerprint,
-    }
+    } | identity
 
 
 def write_documents(store: Store, document: dict[str, Any]) -> None:

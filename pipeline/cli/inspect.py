@@ -34,7 +34,7 @@ def describe(root: str, key: str) -> dict[str, Any]:
     meta = SampleMeta.from_bytes(members[JSON])
     result: dict[str, Any] = {
         "key": key, "shard": rows[key]["shard"], "members": {n: len(d) for n, d in members.items()}, "lon": meta.lon,
-        "lat": meta.lat, "gsd": list(meta.gsd), "split": meta.split, "osm_edited": meta.osm_edited,
+        "lat": meta.lat, "gsd": list(meta.gsd), "split": rows[key]["split"], "osm_edited": meta.osm_edited,
         "photos": [{"id": p.id, "x": p.x, "y": p.y, "heading": p.heading} for p in meta.streetview],
     }  # fmt: skip
     if OSM_TOKENS in members:

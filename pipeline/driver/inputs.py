@@ -47,9 +47,10 @@ class Inputs:
         )
 
 
-def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features: Features) -> None:
+def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features: Features | None) -> None:
     """Remember what the dataset of a fingerprint is made from; extracts are kept as hard links, which cost no space."""
-    extracts = [{"name": n, "sha256": h} for n, h in zip(features.names, features.hashes, strict=True)]
+    names, hashes = ([], []) if features is None else (features.names, features.hashes)
+    extracts = [{"name": n, "sha256": h} for n, h in zip(names, hashes, strict=True)]
     for path, entry in zip(region.extracts, extracts, strict=True):
         kept = _kept(config, entry["sha256"], entry["name"])
         with contextlib.suppress(OSError):  # another file system: the extract is looked for where it lay

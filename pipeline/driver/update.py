@@ -55,6 +55,10 @@ def update(
         finish_exchange(root)
         document = load_dataset(store)
         inputs = read_inputs(document["fingerprint"], cache)
+        if not inputs.extracts:
+            raise ConfigError(
+                "the dataset was made of image chips and their vector files; build it again with `geoshards chips`"
+            )
         if inputs.config.plan.snapshots == "image":
             raise ConfigError(
                 "a dataset of several snapshots is not updated; build it again with the newer extract too"
@@ -62,7 +66,7 @@ def update(
         number = _which(inputs, extract)
         newer = _newer_extract(inputs, number, files)
         extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
-        region = replace(inputs.region, extracts=extracts, name=document["name"])
+        region = replace(inputs.region, extracts=extracts)
         _prepare(root, extracts)
         config = replace(inputs.config, name=document["name"], out=str(root / _NEXT), workers=workers)
         outcome = make_shards(config, quiet, region, Previous(store.root, document["layout_hash"]))

@@ -1,4 +1,4 @@
-"""Which tiles become samples, in which order, in which shard: pure functions on small tables."""
+"""Which tiles there are, in which order footprints lie, in which shard: pure functions on small tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import lonlat_to_tile, tile_to_lonlat
+from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_to_lonlat
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+#: Zoom of the Hilbert curve along which footprints are ordered: cells of 2.4 m at the equator.
+_ORDER = 24
 
 
 def extent_tiles(extents: Sequence[Box], zoom: int, max_tiles: int) -> Ints:
@@ -87,14 +90,6 @@ def _children(tiles: Ints, levels: int) -> Ints:
     return ((tiles[:, None, :] << levels) + steps).reshape(-1, 2)
 
 
-def inner_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
-    """Tiles i64[T,2] as lon/lat boxes, smaller by 1e-6 of a side: an image cut along tile edges covers them, although
-    its outline rounds."""
-    west, north = tile_to_lonlat(tiles.astype(np.float64) + 1e-6, zoom).T
-    east, south = tile_to_lonlat(tiles.astype(np.float64) + (1.0 - 1e-6), zoom).T
-    return np.asarray(shapely.box(west, south, east, north))
-
-
 def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
     """Tiles i64[T,2] as shapely boxes in lon/lat."""
     west, north = tile_to_lonlat(tiles.astype(np.float64), zoom).T
@@ -102,37 +97,35 @@ def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
     return shapely.box(west, south, east, north)
 
 
-def occupied(tiles: Ints, zoom: int, geometry: NDArray[Any]) -> NDArray[np.int64]:
-    """Features (lon/lat shapely objects) that meet each tile, i64[T]; touching counts."""
-    if not len(tiles) or not len(geometry):
-        return np.zeros(len(tiles), np.int64)
-    hit, _ = shapely.STRtree(geometry).query(tile_boxes(tiles, zoom), predicate="intersects")
-    return np.bincount(hit, minlength=len(tiles))
+def along_curve(centre: NDArray[np.float64]) -> Ints:
+    """Place of each centre f64[N,2] (lon, lat) along the Hilbert curve of zoom 24, i64[N]: of a tile, all places begin
+    with those of the tiles that hold it."""
+    lonlat = centre.copy()
+    lonlat[:, 1] = np.clip(lonlat[:, 1], -WEB_MERCATOR_MAX_LATITUDE, WEB_MERCATOR_MAX_LATITUDE)
+    tiles = np.clip(np.floor(lonlat_to_tile(lonlat, _ORDER)), 0, (1 << _ORDER) - 1).astype(np.int64)
+    return hilbert(tiles[:, 0], tiles[:, 1], _ORDER)
 
 
-def order_tiles(tiles: Ints, zoom: int) -> Ints:
-    """Tiles along the Hilbert curve."""
-    return tiles[np.argsort(hilbert(tiles[:, 0], tiles[:, 1], zoom), kind="stable")]
+def cut_shards(distance: Ints, per_shard: int) -> list[slice]:
+    """Runs of footprints that lie along the Hilbert curve at ``distance`` i64[N], which rises, cut where quads of the
+    tile pyramid end.
 
-
-def cut_shards(tiles: Ints, zoom: int, tiles_per_shard: int) -> list[Ints]:
-    """Runs of planned tiles i64[T,2] along the Hilbert curve, cut where quads of the tile pyramid end.
-
-    A shard is a run of sibling quads that together hold at most ``tiles_per_shard`` tiles. So a tile that an update
-    adds or takes away changes the shards of its own quad, and shifts no other's border.
+    A shard is a run of sibling quads that together hold at most ``per_shard`` footprints. So one that an update adds or
+    takes away changes the shards of its own quad, and shifts no other's border.
 
     Raises:
-        InputError: there is no tile.
+        InputError: there is no footprint.
     """
-    if not len(tiles):
-        raise InputError("no tile is left to build: the imagery does not cover the region, or no object meets a tile")
-    distance = hilbert(tiles[:, 0], tiles[:, 1], zoom)
-    edges = [*_runs(distance, 0, zoom, tiles_per_shard), len(tiles)]
-    return [tiles[a:b] for a, b in pairwise(edges)]
+    if not len(distance):
+        raise InputError(
+            "no footprint is left to build: the imagery does not cover the region, or no object meets one of them"
+        )
+    edges = [*_runs(distance, 0, _ORDER, per_shard), len(distance)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _runs(distance: Ints, start: int, level: int, most: int) -> list[int]:
-    """Where each run of a quad begins: ``distance`` [N] are its tiles, the first of them number ``start``.
+    """Where each run of a quad begins: ``distance`` [N] are its footprints, the first of them number ``start``.
 
     The quad has 4^level places.
     """
@@ -141,7 +134,7 @@ def _runs(distance: Ints, start: int, level: int, most: int) -> list[int]:
     quarter = distance >> (2 * (level - 1))
     edges = [*np.searchsorted(quarter, np.unique(quarter)).tolist(), len(distance)]
     runs: list[int] = []
-    held = most + 1  # tiles of the run that may still grow; more than allowed: none may
+    held = most + 1  # footprints of the run that may still grow; more than allowed: none may
     for a, b in pairwise(edges):
         if b - a > most:
             runs += _runs(distance[a:b], start + a, level - 1, most)

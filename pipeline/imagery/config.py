@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.config import execution
 from schemas.errors import ConfigError
 
 
@@ -33,7 +34,7 @@ class ImageryConfig:
     collection: str = ""  # empty: the preset's
     datetime: str = ""  # ISO 8601 interval, 2024-05-01/2024-09-30; empty: the preset's
     max_cloud: float = 20.0  # per cent of a scene
-    max_items: int = 50_000  # more are refused: narrow the search
+    max_items: int = execution(50_000)  # more are refused: narrow the search
     harmonise: bool = True  # Sentinel-2: values as before processing baseline 04.00
     xyz_url: str = ""  # …/{z}/{x}/{y}.jpg; {key} stands for $GEOSHARDS_XYZ_KEY
     xyz_size: int = 256  # pixels a side of its tiles

@@ -60,7 +60,7 @@ def find_imagery(
     """Scenes of a run, and DROPS rows of those that cannot be used.
 
     Args:
-        imagery: paths and glob patterns of rasters; ``earth-search`` or ``planetary-computer`` (Sentinel-2 L2A);
+        imagery: paths and glob patterns of rasters; a service of ``PRESETS``;
             ``stac`` (``rs.stac_url``, ``rs.collection``); paths or URLs of STAC JSON files; ``xyz`` (``rs.xyz_url``).
             Several, separated by commas.
         boxes: of the region, lon/lat degrees.
@@ -117,7 +117,8 @@ def absolute(imagery: str) -> str:
 def _search(part: str, config: ImageryConfig) -> Search | None:
     """How to look for STAC items; None: ``part`` names files."""
     if service := PRESETS.get(part):
-        where, collection = base_url(service.service, config.stac_url), config.collection or service.collections[0]
+        where = base_url(part, config.stac_url, service.url)
+        collection = config.collection or service.collections[0]
         tokens = _token_url(where, service.tokens.format(collection=collection))
         return Search(where, False, collection, config.datetime or service.datetime, tokens)
     if part == "stac":

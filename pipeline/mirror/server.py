@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipeline.imagery.stac.presets import PRESETS
 from pipeline.mirror import geofabrik, kartaview, mapillary, panoramax, stac, xyz
 from pipeline.mirror.faults import Fault
 from pipeline.mirror.messages import Request, Response, Service
@@ -27,8 +28,7 @@ from schemas.errors import ConfigError, InputError
 #: Service by the first part of the path.
 SERVICES: Mapping[str, Service] = {
     "geofabrik": geofabrik.respond,
-    "earth-search": stac.respond,
-    "planetary-computer": stac.respond,
+    **dict.fromkeys(PRESETS, stac.respond),
     "xyz": xyz.respond,
     "panoramax": panoramax.respond,
     "kartaview": kartaview.respond,

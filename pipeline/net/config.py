@@ -8,11 +8,9 @@ from typing import Literal
 
 from schemas.errors import ConfigError
 
-#: Base URL of each service that is not asked for at another place.
+#: Base URL of each service that is not asked for at another place; pipeline.imagery.stac.presets has those of STAC.
 DEFAULT_BASES = {
     "geofabrik": "https://download.geofabrik.de",
-    "earth-search": "https://earth-search.aws.element84.com/v1",
-    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
     "panoramax": "https://api.panoramax.xyz",
     "kartaview": "https://api.openstreetcam.org",
     "mapillary": "https://graph.mapillary.com",
@@ -50,14 +48,16 @@ class NetConfig:
                 raise ConfigError(message)
 
 
-def base_url(service: str, configured: str = "") -> str:
+def base_url(service: str, configured: str = "", own: str = "") -> str:
     """Base URL of a service, without a slash at its end: the setting, else $GEOSHARDS_MIRROR/SERVICE, else its own.
+
+    ``own`` is that of a service which ``DEFAULT_BASES`` lacks.
 
     Raises:
         ConfigError: it is no http(s) URL.
     """
     mirror = os.environ.get("GEOSHARDS_MIRROR", "").rstrip("/")
-    base = (configured or (f"{mirror}/{service}" if mirror else DEFAULT_BASES[service])).rstrip("/")
+    base = (configured or (f"{mirror}/{service}" if mirror else own or DEFAULT_BASES[service])).rstrip("/")
     if not base.startswith(("http://", "https://")):
         raise ConfigError(f"{base!r} is no base URL of {service}; it begins with http:// or https://")
     return base

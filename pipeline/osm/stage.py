@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.footprints.plan import Box
 from pipeline.osm.cells.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
 from pipeline.osm.cells.slabs import (
     RunResult,
@@ -37,6 +36,7 @@ from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
 from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
 from storage.store import Store
@@ -44,21 +44,12 @@ from storage.store import Store
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
 
+Box = tuple[float, float, float, float]  # west, south, east, north in degrees
+
 
 def cache_folder(configured: str) -> Path:
     """The cache: the setting, else $GEOSHARDS_CACHE, else data/cache."""
     return Path(configured or os.environ.get("GEOSHARDS_CACHE") or "data/cache").expanduser()
-
-
-@lru_cache(maxsize=8)
-def code_fingerprint(*rooms: str) -> str:
-    """SHA-256 (hex) of the source files of some rooms: results of other code are other results."""
-    root = Path(__file__).parents[2]
-    digest = sha256()
-    for room in rooms:
-        for path in sorted((root / room).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -104,7 +95,7 @@ def features_stage(
         if not path.is_file():
             raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
     hashes = [file_sha256(p) for p in extracts]
-    code = code_fingerprint("schemas", "geometry", "storage", "pipeline/formats", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("pipeline.osm.extracts.read")
     folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
     missing = {f: p for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()}
     for folder, path in missing.items():
@@ -173,7 +164,7 @@ def vocabulary_stage(
 ) -> tuple[Cells, StageRow]:
     """Tag ids, vocabulary and cells of the merged features."""
     start = time.monotonic()
-    code = code_fingerprint("schemas", "geometry", "storage", "pipeline/formats", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("pipeline.osm.extracts.read", "pipeline.osm.cells.slabs", "pipeline.osm.stage")
     names = [f.name for f in features.folders]
     asked = json.dumps(asdict(cleaning), sort_keys=True)
     cells = Cells(cache / f"cells-{_digest(*names, code, asked, str(zoom))}", zoom)

@@ -44,7 +44,6 @@ def sample_meta(
     footprint: Footprint,
     placement: Placement,
     position: int,
-    split: SplitConfig,
     *,
     osm_edited: str | None,
     rs: list[RsInfo],
@@ -59,7 +58,6 @@ def sample_meta(
         lon=rounded(placement.centre[position, 0]),
         lat=rounded(placement.centre[position, 1]),
         bbox=(west, south, east, north),
-        split=assign_split((west, south, east, north), split),
         osm_edited=osm_edited,
         rs=rs,
         streetview=streetview,
@@ -73,6 +71,7 @@ class ShardWriter:
 
     out: str
     index: int
+    split: SplitConfig  # decides the split of each row
     inputs: str = ""  # SHA-256 of what decides the shard's bytes, where there may be updates
     drops: list[dict[str, Any]] = field(default_factory=list)  # rows of DROPS, added by whoever drops something
     _tar: TarWriter = field(default_factory=TarWriter)
@@ -113,7 +112,7 @@ class ShardWriter:
         self._samples.append({
             "key": meta.footprint.key, "shard": self.shard, "position": len(self._samples), "members": index,
             "sha256": sample_hash(members), "bbox": box, "lon": meta.lon, "lat": meta.lat,
-            "gsd_x": meta.gsd[0], "gsd_y": meta.gsd[1], "split": meta.split,
+            "gsd_x": meta.gsd[0], "gsd_y": meta.gsd[1], "split": assign_split(meta.bbox, self.split),
             "n_rs": len(meta.rs), "n_point": n_point, "n_line": n_line, "n_polygon": n_polygon,
             "n_edges": len(tokens.relation), "n_streetview": len(meta.streetview),
             "rs_time": meta.rs[0].acquired if meta.rs else None, "osm_time": osm_time,

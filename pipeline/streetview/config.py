@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.streetview.times import day_seconds
+from schemas.config import execution
 from schemas.errors import ConfigError
 
 
@@ -37,10 +38,12 @@ class StreetviewConfig:
     hash_distance: int | None = None  # bits of 64; photos of one footprint that differ in no more are dropped but one
     max_megapixels: float = 80.0  # of one photo
     max_mb: float = 64.0  # of one download
-    panoramax_url: str = ""  # empty: $GEOSHARDS_MIRROR/panoramax, else https://api.panoramax.xyz
-    kartaview_url: str = ""  # empty: $GEOSHARDS_MIRROR/kartaview, else https://api.openstreetcam.org
-    mapillary_url: str = ""  # empty: $GEOSHARDS_MIRROR/mapillary, else https://graph.mapillary.com
-    mapillary_tiles_url: str = ""  # empty: https://tiles.mapillary.com, or mapillary_url where that is another
+    panoramax_url: str = execution("")  # empty: $GEOSHARDS_MIRROR/panoramax, else https://api.panoramax.xyz
+    kartaview_url: str = execution("")  # empty: $GEOSHARDS_MIRROR/kartaview, else https://api.openstreetcam.org
+    mapillary_url: str = execution("")  # empty: $GEOSHARDS_MIRROR/mapillary, else https://graph.mapillary.com
+    mapillary_tiles_url: str = execution(
+        ""
+    )  # empty: https://tiles.mapillary.com, or mapillary_url where that is another
 
     def __post_init__(self) -> None:
         urls = (self.panoramax_url, self.kartaview_url, self.mapillary_url, self.mapillary_tiles_url)

@@ -49,6 +49,28 @@ def write_raster(
     return path
 
 
+def write_utm(path: Path, box: tuple[float, float, float, float], gsd: float, crs: str, pixels: object = None) -> Path:
+    """A GeoTIFF in a UTM zone that contains the lon/lat box; ``pixels(x, y)`` gives u8[3,H,W] from CRS coordinates."""
+    west, south, east, north = box
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(
+        [west, west, east, east], [south, north, south, north]
+    )
+    left, top = min(x) - 20, max(y) + 20
+    width, height = int((max(x) + 20 - left) / gsd), int((top - min(y) + 20) / gsd)
+    if callable(pixels):
+        xs, ys = np.meshgrid(left + (np.arange(width) + 0.5) * gsd, top - (np.arange(height) + 0.5) * gsd)
+        data = pixels(xs, ys)
+    else:
+        data = np.random.default_rng(3).integers(0, 255, (3, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
+        data = data.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "crs": crs,
+               "transform": rasterio.transform.from_origin(left, top, gsd, gsd), "photometric": "RGB"}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(data)
+        target.update_tags(LICENSE="CC0-1.0")
+    return path
+
+
 def write_cog(path: Path, data: NDArray[Any], quality: int = 85, **where: Any) -> Path:
     """A cloud-optimised GeoTIFF; JPEG for three bands of 8 bits, else deflate."""
     plain = write_raster(path.with_name(f"plain-{path.name}"), data, **where)

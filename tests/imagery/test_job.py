@@ -35,7 +35,7 @@ def test_two_days_of_a_tile_are_two_members_with_their_times(
     )
     config = ShardsConfig(
         region=str(osm), imagery="earth-search", size=64, out=str(tmp_path / "out"), workers=1,
-        cache=str(tmp_path / "cache"), plan=PlanConfig(min_objects=0, tiles_per_shard=4),
+        cache=str(tmp_path / "cache"), plan=PlanConfig(min_objects=0, per_shard=4),
         rs=ImageryConfig(dates=2, bands=("B4", "B3", "B2", "B8")),
     )  # fmt: skip
     document = make_shards(config, quiet=True).document

@@ -1,9 +1,9 @@
 """GeoLink's released examples, three image chips with their vector files, through ``geoshards chips``.
 
-Node and edge counts are those that the released graph builder gives for them (specs/geolink.md section 2.10). There an
-edge stands in both directions and every node has one to itself; here a pair has one code, i < j, and the models add
-the loops. So ``n`` directed edges less the loops are n / 2 pairs, ``covers`` and ``coveredBy`` are one pair each, and
-both mixed edge types (``ln↔pg`` 23 + 23) are 23 pairs.
+Node and edge counts are those that the released graph builder gives for them
+(docs/papers/geolink.md#released-examples). There an edge stands in both directions and every node has one to itself;
+here a pair has one code, i < j, and the models add the loops. So ``n`` directed edges less the loops are n / 2 pairs,
+``covers`` and ``coveredBy`` are one pair each, and both mixed edge types (``ln↔pg`` 23 + 23) are 23 pairs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import pyproj
 import pytest
 import shapely
 from PIL import Image
+from pipeline.driver.chips import make_chips
+from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 
 from pipeline.alignment import lonlat_to_normalised
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.driver.chips import make_chips
 from pipeline.osm.vocabulary import CleaningConfig
-from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 from schemas.footprint import Footprint
 from schemas.relations import INVERSE, Relation
 from schemas.sample import OSM_TOKENS, SampleMeta
@@ -115,7 +115,7 @@ def test_nodes_and_edges_are_those_of_the_released_graphs(samples: dict[str, Any
 
 
 def test_equal_geometries_are_equal_and_nothing_else_becomes_so(chips: Path, tmp_path: Path) -> None:
-    """The released code tests covers first, so that it never gives equals (specs/geolink.md section 2.6)."""
+    """The released code tests covers first, so that it never gives equals (docs/papers/geolink.md#relations)."""
     stem = "n4503852781_DE_"
     shutil.copytree(chips / stem, tmp_path / "chips")
     path = tmp_path / "chips" / f"{stem}_polygon.geojson"
@@ -161,7 +161,7 @@ def test_every_object_carries_the_tags_of_its_label(chips: Path, samples: dict[s
         assert found == labels
 
 
-#: CRS of each chip's image, and its ground sampling distance (SkyScript's collections; specs/geolink.md section 2.1).
+#: CRS of each chip's image, and its ground sampling distance (SkyScript's collections; docs/papers/geolink.md#images).
 GROUND = {
     "a1085095888_S2_20": ("EPSG:32642", 10.0),
     "a472140250_FI_21": ("EPSG:3067", 0.5),

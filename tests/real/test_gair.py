@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from pipeline.driver.chips import make_chips
+from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.driver.chips import make_chips
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
-from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
 from storage.store import Store
 
-#: Tile, photo (lon, lat), normalised position (specs/gair.md).
+#: Tile, photo (lon, lat), normalised position (docs/papers/gair.md#data).
 CASES = {
     "sacramento": ((-121.474012, 38.570138), (0.583, 0.720)),
     "tokyo": ((139.75009, 35.657349), (0.183, 0.996)),

@@ -28,7 +28,8 @@ from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
 from storage.store import Store
 from tests.imagery.scenes import tiles
-from tests.pipeline.conftest import write_opl, write_photo
+from tests.osm.opl import write_opl
+from tests.streetview.makers import write_photo
 
 Find = Callable[[str], Path]
 NET = NetConfig(retries=0)

@@ -45,7 +45,7 @@ FOOTPRINTS = st.builds(
 )  # fmt: skip
 META = st.builds(
     SampleMeta, footprint=FOOTPRINTS, gsd=st.tuples(NUMBER, NUMBER), lon=NUMBER, lat=NUMBER,
-    bbox=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER), split=st.sampled_from(("train", "val", "test", "buffer")),
+    bbox=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER),
     osm_edited=MAYBE, rs=st.lists(RS, max_size=2), streetview=st.lists(SV, max_size=2),
     provenance=st.dictionaries(TEXT, TEXT, max_size=3),
 )  # fmt: skip
@@ -58,9 +58,7 @@ JSON_VALUES = st.recursive(
 
 def meta() -> SampleMeta:
     fp = Footprint("xyz-1-0-0-256", "EPSG:3857", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0), 256, 256)
-    return SampleMeta(
-        fp, (1.0, 1.0), 1.0, 2.0, (0.0, 0.0, 1.0, 1.0), "train", rs=[RsInfo("rs.jpg", ["red"], "uint8", "s")]
-    )
+    return SampleMeta(fp, (1.0, 1.0), 1.0, 2.0, (0.0, 0.0, 1.0, 1.0), rs=[RsInfo("rs.jpg", ["red"], "uint8", "s")])
 
 
 @given(META)
@@ -93,7 +91,7 @@ def _without(name: str) -> dict[str, Any]:
     return d
 
 
-@pytest.mark.parametrize("name", ["footprint", "gsd", "lon", "bbox", "split", "rs", "streetview"])
+@pytest.mark.parametrize("name", ["footprint", "gsd", "lon", "bbox", "rs", "streetview"])
 def test_metadata_that_lacks_a_field_is_refused(name: str) -> None:
     with pytest.raises(CorruptSampleError, match=name):
         SampleMeta.from_bytes(canonical_json(_without(name)))

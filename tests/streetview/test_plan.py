@@ -25,9 +25,8 @@ from pipeline.streetview.position import TileArea
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError
 from schemas.footprint import Footprint, lonlat_to_tile, tile_to_lonlat
-from tests.pipeline.conftest import write_photo
 from tests.streetview.conftest import SERVICES, Open
-from tests.streetview.makers import FAST, picture, reasons, town, write_table
+from tests.streetview.makers import FAST, picture, reasons, town, write_photo, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

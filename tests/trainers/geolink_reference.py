@@ -1,4 +1,4 @@
-"""GeoLink composed as released, from specs/geolink.md sections 3 and 4: the peer of the numerical check and the race.
+"""GeoLink composed as released, from docs/papers/geolink.md#losses: the peer of the numerical check and the race.
 
 Graph attention by torch_geometric's HeteroConv of nine GATConv, one Python loop over the graphs for node masks and one
 for padding, positions through NumPy, attention by torch's own modules. Nothing here is shared with trainers.models.

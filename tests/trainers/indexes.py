@@ -46,5 +46,5 @@ def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0
 
     return Index(
         root=name, content_hash=digest(f"{name}{count}"), layout_hash=digest(f"{name}{count}{per_shard}{reshard}"),
-        selection_hash=selection, parts=parts, held={"rows": rows}, digests=ShardDigests(0, (), ()),
+        selection_hash=selection, split_hash="", parts=parts, held={"rows": rows}, digests=ShardDigests(0, (), ()),
     )  # fmt: skip

@@ -37,7 +37,7 @@ from trainers.stream.stream import GeoStream
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 96
-#: Class of a pixel (specs/geolink.md section 5, UFZ) by the names of the class raster's; others have none.
+#: Class of a pixel (docs/papers/geolink.md#downstream, UFZ) by the names of the class raster's; others have none.
 OF_RASTER = {
     "water": ("water", "river", "stream", "wetland", "swimming_pool"),
     "green": ("grass", "forest", "scrub", "park", "cemetery", "sport", "tree_row"),

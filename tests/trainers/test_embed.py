@@ -520,7 +520,7 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_transformers
 def test_clip_is_pooled_as_geolink_does(clip_folder: Path) -> None:
-    """specs/geolink.md section 2.4: alone, mean of the last hidden states from position 1 to the end."""
+    """docs/papers/geolink.md#tags: alone, mean of the last hidden states from position 1 to the end."""
     encoder = make_encoder(f"clip:{clip_folder}", "cpu")
     tower = transformers.CLIPTextModel.from_pretrained(clip_folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(clip_folder)

@@ -143,7 +143,7 @@ def test_only_geolink_is_exported(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_upernet_has_the_size_of_the_released_head() -> None:
-    """41.8 M parameters at nine classes on ViT-L with the fused map (specs/geolink.md section 3.7)."""
+    """41.8 M parameters at nine classes on ViT-L with the fused map (docs/papers/geolink.md#downstream-heads)."""
     with torch.device("meta"):
         head = UperNet((1024, 1024, 1024, 256), 9)
     assert sum(p.numel() for p in head.parameters()) == pytest.approx(41.8e6, rel=2e-3)

@@ -1,4 +1,4 @@
-"""The released model's defects (specs/geolink.md section 6.2), one by one: ours does not have them.
+"""The released model's defects (docs/papers/geolink.md#defects), one by one: ours does not have them.
 
 Those of its parts alone (attention over kinds, patch centres, the norm) are in test_models.py.
 """

@@ -95,7 +95,7 @@ def test_recomputing_activations_changes_nothing(dataset: Path) -> None:
 
 
 def test_parameter_counts_are_those_of_the_release_but_for_what_is_dead_or_fixed() -> None:
-    """specs/geolink.md section 3: 313,594,369 with ViT-L, of which its ViT 303,301,632 and the OSM encoder 593,280."""
+    """313,594,369 with ViT-L, its ViT 303,301,632, the OSM encoder 593,280: docs/papers/geolink.md#image-encoder."""
     with torch.device("meta"):
         model = GeoLink(GeoLinkSettings(vit=SIZES["large"]), "released")
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

@@ -26,11 +26,13 @@ from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
+from trainers.stream.catalog.choose import split_digest
 from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
 from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from trainers.stream.wds import wds_pipeline
 
 from .indexes import make_index
 
@@ -218,6 +220,71 @@ def test_law_6_the_state_is_small_and_names_the_shard_that_changed(two: tuple[Pa
         b.load_state_dict(a.state_dict())
     with pytest.raises(DatasetError, match="cannot be read"):
         stream().load_state_dict({"epoch": 0})
+
+
+def resplit(root: Path, split: list[str]) -> None:
+    """Deal the samples to other splits: in the catalog and its index, whose times and sizes stay."""
+    file, index = root / "catalog/samples/part-00000.parquet", root / index_file(0)
+    before = index.stat()
+    table = pq.read_table(file)
+    table = table.set_column(table.column_names.index("split"), "split", [split])
+    pq.write_table(table, file)
+    index.write_bytes(IndexPart.of(table).to_bytes())
+    os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert index.stat().st_size == before.st_size
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_law_6_a_split_that_changed_is_read_and_an_old_state_refused(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    if cached:
+        monkeypatch.setattr(load_index, "__defaults__", ("", "train", None, 0))
+    root = tmp_path / "resplit"
+    shutil.copytree(two[0], root)
+    keys = pq.read_table(root / "catalog/samples/part-00000.parquet")["key"].to_pylist()
+
+    def stream(**options: object) -> GeoStream:
+        return GeoStream(str(root), VIEW, batch_size=4, **options)  # type: ignore[arg-type]
+
+    def shown(split: str) -> set[str]:
+        return {k for b in stream(split=split) for k in b.key if k}
+
+    old, held = stream().state_dict(), stream(select="split <> 'test'").state_dict()
+    resplit(root, ["val" if i % 3 else "train" for i in range(23)])
+    assert shown("train") == set(keys[::3])
+    assert shown("val") == set(keys) - set(keys[::3])
+    pytest.importorskip("webdataset")
+    seen = [k for b in wds_pipeline(root, VIEW, batch_size=4, split="val", shuffle=0) for k in b.key]
+    assert seen == [k for i, k in enumerate(keys) if i % 3]
+    with pytest.raises(DatasetError, match=r"split_hash was .*the catalog deals its samples to train, val and test"):
+        stream().load_state_dict(old)
+    # Also where the same samples are selected: those that a run is measured on may be others.
+    with pytest.raises(DatasetError, match=r"split_hash was .*the catalog deals") as caught:
+        stream(select="split <> 'test'").load_state_dict(held)
+    assert "selection_hash" not in str(caught.value)
+    now = stream().state_dict()
+    stream().load_state_dict(now)
+    resplit(root, ["train"] * 23)
+    stream().load_state_dict(old)
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.data())
+@settings(max_examples=30)
+def test_the_split_hash_is_that_of_the_assignment_and_of_no_layout(
+    count: int, reshard: int, data: st.DataObject
+) -> None:
+    split = np.array(data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)), np.uint8)
+    by_key = dict(zip(sorted(index_of(count, 0).keys()), split, strict=True))
+    digests = set()
+    for layout in (0, reshard):
+        parts = make_index(count, "a", reshard=layout).parts
+        parts._parts[0].arrays["split"][:] = [by_key[k.decode()] for k in parts.keys(np.arange(count))]
+        digests.add(split_digest(parts))
+    assert len(digests) == 1
+    at = data.draw(st.integers(0, count - 1))
+    parts._parts[0].arrays["split"][at] = (parts._parts[0].arrays["split"][at] + 1) % 4
+    assert split_digest(parts) not in digests
 
 
 @given(st.sets(st.integers(0, 22), max_size=4), st.sampled_from(["rs.jpg", "osm.safetensors", "json"]), st.booleans())

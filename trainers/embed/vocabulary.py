@@ -91,7 +91,7 @@ def counts_by_key(vocabularies: Iterable[Vocabulary]) -> dict[str, int]:
 
 
 def read_key_counts(path: str) -> dict[str, int]:
-    """Counts by key from a flat JSON object ``{"building": 725072, …}``, as GeoLink's (specs/geolink.md section 2.3).
+    """Counts by key from a flat JSON object ``{"building": 725072, …}`` (GeoLink's: docs/papers/geolink.md#key-counts).
 
     Keys are brought to the form of a vocabulary (``schemas.tags.format_key``: ``:`` becomes a space, ends are
     stripped); the counts of keys that are one after that are added up.

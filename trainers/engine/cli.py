@@ -13,6 +13,7 @@ import torch
 
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, GeoshardsError
+from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
 from trainers.engine.report import table
@@ -31,6 +32,9 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
     try:
         if "--help" in arguments or "-h" in arguments:
             print(help_text(task))
+            return 0
+        if arguments == ["--version"]:
+            print(f"geoshards {code_version()}")
             return 0
         settings, quiet, as_json = parse(task, arguments)
         root = data_root(settings.data)
@@ -135,6 +139,7 @@ def help_text(task: Task) -> str:
         "",
         f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [preset=tiny|one_gpu|paper]",
         "       [model=tiny|small|base|large] [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json]",
+        f"       python trainers/{task.name}.py --version",
         "",
         "settings and their defaults (model= and preset= change some of them):",
         *lines,

@@ -40,6 +40,7 @@ from trainers.engine.settings import Task, TrainSettings, fit_bands, fit_tags
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
+from trainers.stream.state import HASHES
 from trainers.stream.stream import GeoStream
 
 #: Most loader processes that a rank starts by itself.
@@ -141,7 +142,7 @@ class Trainer:
             "scheduler": self.schedule.state_dict(),
             "rng": rng_state(),
             "stream": stream,
-            "dataset": {name: stream[name] for name in ("content_hash", "layout_hash", "selection_hash", "samples")},
+            "dataset": {name: stream[name] for name in (*HASHES, "samples")},
             "config": {"task": self.task.name, **_recorded(self.settings)},
             "version": {"layout": LAYOUT, "code": code_version()},
             "step": self.step,

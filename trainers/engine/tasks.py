@@ -36,7 +36,7 @@ def _vit(image_size: int, patch: int, dim: int, depth: int, heads: int) -> dict[
 
 
 #: ``tiny`` runs on one thread: it gains little from a second, and loses a lot where other work shares the cores.
-#: ``large`` is the paper's model and learning rate (specs/geolink.md sections 3 and 4.2), its batch that of one GPU.
+#: ``large`` is the paper's model and learning rate (docs/papers/geolink.md#recipe), its batch that of one GPU.
 GEOLINK_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "batch_size": 16, "steps": 200, "threads": 1, "optim": {"lr": 1e-3},
@@ -50,7 +50,7 @@ GEOLINK_PRESETS: dict[str, dict[str, Any]] = {
     "large": {"batch_size": 660, "epochs": 60, "optim": {"lr": 1e-4}, "arch": {"vit": _vit(224, 16, 1024, 24, 16)}},
 }  # fmt: skip
 
-#: ``base`` has the released sizes (specs/gair.md section 3.1).
+#: ``base`` has the released sizes (docs/papers/gair.md#encoders).
 GAIR_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "batch_size": 16, "steps": 200, "threads": 1, "optim": {"lr": 1e-3},

@@ -2,7 +2,7 @@
 
 ``python -m trainers.evaluate.finetune CKPT ROOT [--epochs N] [--freeze]`` trains UperNet on a checkpoint's ViT and
 prints the scores of the held-out tiles as one JSON line. The graphs of that layout are pickles, which are not opened:
-the image alone is used. Settings are those of specs/geolink.md section 5.5.
+the image alone is used. Settings are those of docs/papers/geolink.md#downstream.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Protocols on frozen features (specs/geolink.md section 5): nearest neighbours, linear probe, few labels, transfer,
-retrieval."""
+"""Protocols on frozen features: nearest neighbours, linear probe, few labels, transfer, retrieval.
+
+docs/papers/geolink.md#downstream.
+"""
 
 from __future__ import annotations
 

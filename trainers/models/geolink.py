@@ -1,6 +1,6 @@
 """GeoLink: image and OSM encoders trained by reconstruction, contrast and spatial consistency.
 
-In: a :class:`TileBatch`. Out: the loss and its parts. specs/geolink.md sections 3 and 4.
+In: a :class:`TileBatch`. Out: the loss and its parts. docs/papers/geolink.md#losses.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class GeoLink(nn.Module):
     def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:
         """What L_cst would be for the batch's masked nodes if 0, or if their mean, were predicted for each.
 
-        The features point much the same way (specs/geolink.md section 2.4): the loss means little without these.
+        The features point much the same way (docs/papers/geolink.md#tags): the loss means little without these.
         """
         masked = mask_nodes(batch, self.settings.node_mask, COUNT_RULES[self.rules.mask_count])
         counted = masked & take(torch.cat((batch.valid & batch.has_rs, batch.valid.new_zeros(1))), batch.node_sample)

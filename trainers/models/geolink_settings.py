@@ -99,7 +99,7 @@ class GeoLinkLoss:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a variant chooses (specs/geolink.md sections 6.2 and 8); names are those of the settings."""
+    """What a variant chooses (docs/papers/geolink.md#defects); names are those of the settings."""
 
     edges: Edges
     node_norm: Norms

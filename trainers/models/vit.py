@@ -52,7 +52,7 @@ def sincos(position: Tensor, dim: int) -> Tensor:
     """Two-dimensional sin-cos embedding f32[...,dim] of positions [...,2] (x, y) in patch units.
 
     First half x, second half y; each half [sin | cos] with frequencies 10000^(-k/(dim/4)),
-    specs/geolink.md section 2.9. Reckoned in the type of ``position``.
+    docs/papers/geolink.md#positions. Reckoned in the type of ``position``.
     """
     quarter = dim // 4
     omega = 10000.0 ** (-torch.arange(quarter, device=position.device, dtype=position.dtype) / quarter)

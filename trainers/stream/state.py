@@ -10,14 +10,14 @@ from trainers.stream.catalog.index import Index, ShardDigests
 
 #: What must be equal, whatever the order: and what the user calls it.
 _SAME = ("order", "seed", "weights", "tags", "statistics")
+#: Digests of a dataset and of what is read of it.
+HASHES = ("content_hash", "layout_hash", "split_hash", "selection_hash")
 
 
 def source_state(index: Index, along_layout: bool) -> dict[str, Any]:
     """What decides the order of one dataset, and digests by which a changed shard is found."""
     return {
-        "content_hash": index.content_hash,
-        "layout_hash": index.layout_hash,
-        "selection_hash": index.selection_hash,
+        **{name: getattr(index, name) for name in HASHES},
         "samples": len(index),
         "layout_counts": along_layout,
         "shards": index.digests.shards,
@@ -29,7 +29,8 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any], indexes: Sequ
     """Refuse ``state`` where its order is not ``mine``. Another layout is refused only where the order follows it.
 
     Raises:
-        DatasetError: it belongs to another dataset, selection, seed or order; the message names which, and the shard.
+        DatasetError: it belongs to another dataset, split, selection, seed or order; the message names which, and the
+            shard.
     """
     try:
         theirs = list(state["sources"])
@@ -53,13 +54,12 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any], indexes: Sequ
 
 
 def _differences(other: Mapping[str, Any], own: Mapping[str, Any], index: Index) -> list[str]:
-    names = ["content_hash", "selection_hash", "samples"]
-    if own["layout_counts"]:
-        names.append("layout_hash")
-    differ = [n for n in names if other[n] != own[n]]
+    differ = [n for n in (*HASHES, "samples") if other[n] != own[n] and (n != "layout_hash" or own["layout_counts"])]
     shown = [f"{n} was {other[n]}, is {own[n]}" for n in differ]
     if "content_hash" in differ or "layout_hash" in differ:
         shown.append(changed_shards(int(other["shards"]), list(other["digests"]), index.digests))
+    if "split_hash" in differ:
+        shown.append("the catalog deals its samples to train, val and test in another way")
     return shown
 
 

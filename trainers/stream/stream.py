@@ -36,7 +36,7 @@ from trainers.stream.members.remote import CacheSettings
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.schedule import Request, Schedule
-from trainers.stream.state import check_state, source_state
+from trainers.stream.state import HASHES, check_state, source_state
 from trainers.stream.tagtable import TagWeight, open_tag_table
 
 #: Where the pixels of images are made; see trainers.stream.pixels.
@@ -254,7 +254,7 @@ class GeoStream(IterableDataset[TileBatch]):
             "weights": None if self.schedule.mixture is None else self.schedule.mixture.share.tolist(),
             "tags": self.tags.identity if self.tags else "",
             "statistics": self._levels,
-            **{name: "+".join(s[name] for s in sources) for name in ("content_hash", "layout_hash", "selection_hash")},
+            **{name: "+".join(s[name] for s in sources) for name in HASHES},
             "samples": self.samples,
             "sources": sources,
         }
@@ -263,8 +263,8 @@ class GeoStream(IterableDataset[TileBatch]):
         """Go to where ``state`` stood.
 
         Raises:
-            DatasetError: the state belongs to another dataset, selection, seed or order; the message names which, and
-                the shard that changed.
+            DatasetError: the state belongs to another dataset, split, selection, seed or order; the message names
+                which, and the shard that changed.
         """
         check_state(state, self.state_dict(), self.indexes)
         self.epoch, self.position = int(state["epoch"]), int(state["position"])

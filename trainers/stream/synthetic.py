@@ -102,6 +102,8 @@ def write_dataset(root: str | Path, settings: SyntheticSettings | None = None) -
         rows += part
         photos += [_photo_row(name, meta, p) for meta, _, _ in made for p in meta.streetview]
         shards.append(_shard_row(name, len(shards), part, digest, (root / "shards" / name).stat().st_size))
+    for number, row in enumerate(rows):
+        row["split"] = s.splits[number % len(s.splits)]
     for table, schema, content in (
         ("samples", SAMPLES, rows), ("shards", SHARDS, shards), ("streetview", STREETVIEW, photos),
         ("vocabulary", VOCABULARY, _vocabulary(s)),
@@ -302,13 +304,13 @@ def _sample(index: int, s: SyntheticSettings) -> tuple[SampleMeta, dict[str, byt
             StreetviewInfo(f"sv.{k}.jpg", f"synthetic-{index}-{k}", float(lon), float(lat), float(x), float(y),
                            heading=float(rng.uniform(0, 360)), licence="CC0-1.0")
         )  # fmt: skip
-    meta = _meta(footprint, (column, row), index, s, streetview)
+    meta = _meta(footprint, (column, row), s, streetview)
     members[JSON] = meta.to_bytes()
     return meta, members, tokens
 
 
 def _meta(
-    footprint: Footprint, tile: tuple[int, int], index: int, s: SyntheticSettings, streetview: list[StreetviewInfo]
+    footprint: Footprint, tile: tuple[int, int], s: SyntheticSettings, streetview: list[StreetviewInfo]
 ) -> SampleMeta:
     corner = np.array(tile, np.float64)
     west, north = tile_to_lonlat(corner, s.zoom)
@@ -317,7 +319,7 @@ def _meta(
     gsd = float(footprint.transform[0] * np.cos(np.radians(lat)))
     return SampleMeta(
         footprint=footprint, gsd=(gsd, gsd), lon=float(lon), lat=float(lat),
-        bbox=(float(west), float(south), float(east), float(north)), split=s.splits[index % len(s.splits)],
+        bbox=(float(west), float(south), float(east), float(north)),
         rs=[_image_info(s)], streetview=streetview,
     )  # fmt: skip
 
@@ -348,7 +350,7 @@ def _sample_row(
     return {
         "key": meta.footprint.key, "shard": shard, "position": position, "members": places,
         "sha256": sample_hash(members), "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), meta.bbox, strict=True)),
-        "lon": meta.lon, "lat": meta.lat, "gsd_x": meta.gsd[0], "gsd_y": meta.gsd[1], "split": meta.split,
+        "lon": meta.lon, "lat": meta.lat, "gsd_x": meta.gsd[0], "gsd_y": meta.gsd[1],
         "n_rs": 1, "n_point": points, "n_line": lines, "n_polygon": polygons, "n_edges": len(tokens.relation),
         "n_streetview": len(meta.streetview), "licences": ["CC0-1.0"],
     }  # fmt: skip

@@ -28,7 +28,7 @@ def _log_count(count: Counts) -> Counts:
     return np.log(np.maximum(count, 1.0))
 
 
-#: Weight of a tag from the count of its key over the dataset (specs/geolink.md section 2.4). ``released`` takes
+#: Weight of a tag from the count of its key over the dataset (docs/papers/geolink.md#tags). ``released`` takes
 #: ln(count), which is 0 for a key seen once; ``ours`` takes ln(1 + count), so that no tag is lost.
 TAG_WEIGHTS: Mapping[str, Callable[[Counts], Counts]] = {
     "ours": np.log1p,
@@ -87,7 +87,7 @@ class TagTable:
 
         Hash features are uniform in ±sqrt(3); vectors of unit length are scaled by sqrt(width). So an element has a
         mean square of 1, and the loss that predicts them the same weight with either; other vectors stay as they are
-        (CLIP's have one of 0.7, specs/geolink.md section 2.4).
+        (CLIP's have one of 0.7, docs/papers/geolink.md#tags).
 
         Raises:
             DatasetError: no table has a tag.

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError, DependencyError
+from schemas.index import key_hashes
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
+from trainers.stream.catalog.index import load_index
 from trainers.stream.members.levels import BandStatistics, read_statistics
 from trainers.stream.members.read import Members
 from trainers.stream.order import slot_seeds
@@ -52,7 +55,7 @@ def wds_pipeline(
     Raises:
         DependencyError: webdataset is not installed.
         ConfigError: ``root`` is a URL.
-        DatasetError: it holds no shard.
+        DatasetError: it holds no shard, or no sample of the split.
     """
     try:
         import webdataset
@@ -65,19 +68,24 @@ def wds_pipeline(
         raise DatasetError(f"{root}/shards holds no shard; give a dataset directory")
     given = {"shardshuffle": len(shards) if shuffle else False, "seed": seed, "empty_check": False} | options
     decoder = Decoder(view, augment or AugmentSettings(enabled=False))
-    dataset = webdataset.WebDataset(shards, **given).compose(partial(_of_split, split=split))
+    chosen = load_index(str(root), split=split).column("key_hash")
+    dataset = webdataset.WebDataset(shards, **given).compose(partial(_of_split, chosen=chosen))
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
     known = read_statistics(str(root))
     return dataset.batched(batch_size, collation_fn=partial(_batch, decoder=decoder, known=known, tags=tags, seed=seed))
 
 
-def _of_split(samples: Iterable[dict[str, Any]], split: str) -> Iterator[tuple[str, SampleMeta, Members]]:
-    """Key, description and members of the samples of a split."""
+def _of_split(
+    samples: Iterable[dict[str, Any]], chosen: NDArray[np.uint64]
+) -> Iterator[tuple[str, SampleMeta, Members]]:
+    """Key, description and members of those samples whose key's hash is among ``chosen`` u64[n], which rise."""
     for held in samples:
-        meta = SampleMeta.from_bytes(held[JSON])
-        if meta.split == split:
-            yield held["__key__"], meta, {n: memoryview(v) for n, v in held.items() if isinstance(v, bytes)}
+        key = held["__key__"]
+        own = key_hashes([key])[0]
+        if own == chosen[min(np.searchsorted(chosen, own), len(chosen) - 1)]:
+            meta = SampleMeta.from_bytes(held[JSON])
+            yield key, meta, {n: memoryview(v) for n, v in held.items() if isinstance(v, bytes)}
 
 
 def _batch(

@@ -25,6 +25,7 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.client import Client, is_web, parse_json, shown
 from pipeline.run.ray_map import Progress
 from schemas.errors import InputError
@@ -39,7 +40,7 @@ BAD = (
 )  # fmt: skip
 #: What is kept of an item's properties, and of an asset.
 _PROPERTIES = ("datetime", "start_datetime", "eo:cloud_cover", "license", "updated", "s2:processing_baseline",
-               "earthsearch:boa_offset_applied")  # fmt: skip
+               *(name for service in PRESETS.values() for name in service.harmonised.values()))  # fmt: skip
 _ASSET = ("href", "type", "roles", "bands", "eo:bands", "file:checksum")
 
 

@@ -22,7 +22,7 @@ from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart
 from storage.retry import is_local, list_files, open_parquet, patiently
-from trainers.stream.catalog.choose import choose_rows
+from trainers.stream.catalog.choose import choose_rows, split_digest
 from trainers.stream.catalog.flat import Arrays, Mapped, cache_folder, make_folder, open_folder, store
 from trainers.stream.catalog.parts import Entries, Ints, Parts
 
@@ -51,6 +51,7 @@ class Index:
     content_hash: str  # of dataset.json
     layout_hash: str  # of dataset.json
     selection_hash: str  # of the selected keys: two texts that select the same samples are one selection
+    split_hash: str  # of what split each sample of the dataset is in, selected or not
     parts: Parts  # the index files of the whole dataset
     held: Arrays  # ``rows``, i32 or i64 [n]: the catalog row of each selected sample
     digests: ShardDigests
@@ -198,7 +199,8 @@ def load_index(
     try:
         parts = _open_parts(root, fs, listing, _folder("parts", identity) if large else None)
         if large:
-            folder = _folder("rows", [identity, select, split, limit])
+            dealt = split_digest(parts)  # a split may change while the hashes and the sizes of files stay
+            folder = _folder("rows", [identity, dealt, select, split, limit])
 
             def build(fresh: Path) -> dict[str, Any]:
                 rows, selection = choose_rows(root, parts, select, split, limit)
@@ -208,12 +210,13 @@ def load_index(
             make_folder(folder, build)
             parts.release()
             held, meta = open_folder(folder)
-            return _index(root, info, parts, held, meta, str(folder))
+            return _index(root, info, parts, held, meta, dealt, str(folder))
     except OSError as error:
         print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
         parts = _open_parts(root, fs, listing, None)
     rows, selection = choose_rows(root, parts, select, split, limit)
-    return _index(root, info, parts, {"rows": rows}, {"selection_hash": selection, "digests": _digests(root)})
+    meta = {"selection_hash": selection, "digests": _digests(root)}
+    return _index(root, info, parts, {"rows": rows}, meta, split_digest(parts))
 
 
 def _folder(kind: str, named: Any) -> Path:
@@ -249,12 +252,13 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 def _index(
-    root: str, info: Mapping[str, Any], parts: Parts, held: Arrays, meta: Mapping[str, Any], folder: str = ""
-) -> Index:
+    root: str, info: Mapping[str, Any], parts: Parts, held: Arrays, meta: Mapping[str, Any], dealt: str,
+    folder: str = "",
+) -> Index:  # fmt: skip
     digests = meta["digests"]
     return Index(
         root=root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
-        selection_hash=meta["selection_hash"], parts=parts, held=held, folder=folder,
+        selection_hash=meta["selection_hash"], split_hash=dealt, parts=parts, held=held, folder=folder,
         digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
     )  # fmt: skip
 

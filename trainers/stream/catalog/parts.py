@@ -117,6 +117,10 @@ class Parts:
             found[own] = self._values(p, name, local)
         return found
 
+    def each(self, name: str) -> Iterator[NDArray[Any]]:
+        """An array of each file as it is, without a copy."""
+        return (part.arrays[name] for part in self._parts)
+
     def _values(self, p: int, name: str, local: Ints | slice = slice(None)) -> NDArray[Any]:
         values = self._parts[p].arrays[name][local]
         if name == "shard":

@@ -13,6 +13,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.samples.chips_config import ChipsConfig
 
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
 from pipeline.footprints.chips.scan import find_chips
@@ -23,13 +24,13 @@ from pipeline.osm.vectors.objects import read_objects
 from pipeline.osm.vocabulary import CleaningConfig, tag_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
-from pipeline.samples.chips_config import ChipsConfig
 from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import build_tokens
 from pipeline.tokens.sheet import TokenMaker, extract_tokens, place_chips, vector_tokens
 from schemas.features import FEATURES, Kind
 from schemas.footprint import Footprint, tile_to_lonlat
-from tests.pipeline.conftest import write_opl
+from tests.footprints.chips import write_chips
+from tests.osm.opl import write_opl
 from tests.tokens.building import differences
 from tests.tokens.oracle import Feature, brute_force
 
@@ -52,6 +53,11 @@ class Parsed:
         own = [self.footprints[c] for c in chosen]
         built = vector_tokens(MAKER, own, place_chips(own), chip, self.features.take(rows))
         return [b.tokens.to_bytes() + (b"" if b.raster is None else b.raster.tobytes()) for b in built]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chips(tmp_path_factory.mktemp("town"))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from schemas.errors import InputError
 from schemas.features import Kind
 from schemas.relations import classify_all
 from schemas.tags import tag_id
-from tests.chips.conftest import geojson, geotiff, line, point, ring
+from tests.footprints.chips import geojson, geotiff, line, point, ring
 
 RULES = load_rules()
 HOUSE = ring((9.5, 47.1), (9.501, 47.1), (9.501, 47.1005), (9.5, 47.1005))

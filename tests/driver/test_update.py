@@ -20,9 +20,9 @@ from pipeline.driver.update import finish_exchange, update
 from pipeline.osm.extracts.changes import apply_changes
 from schemas.errors import ConfigError, DatasetError, GeoshardsError, InputError
 from storage.store import Store
+from tests.driver.test_shards import bytes_of, config_of
+from tests.driver.village import Village
 from tests.osm.opl import opl
-from tests.pipeline.conftest import Village
-from tests.pipeline.test_shards import bytes_of, config_of
 
 _STAMP = 'version="2" timestamp="2025-01-01T00:00:00Z" changeset="1" uid="1" user="t"'
 

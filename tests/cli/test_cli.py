@@ -13,7 +13,13 @@ from pipeline.catalog.reader import sample_rows
 from pipeline.cli.main import main
 from schemas.command import GROUP
 from storage.store import Store
-from tests.pipeline.conftest import EAST, NORTH, SOUTH, WEST, Village, write_photo
+from tests.driver.village import EAST, NORTH, SOUTH, WEST, Village, write_village
+from tests.streetview.makers import write_photo
+
+
+@pytest.fixture(scope="module")
+def village(tmp_path_factory: pytest.TempPathFactory) -> Village:
+    return write_village(tmp_path_factory.mktemp("village"))
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:

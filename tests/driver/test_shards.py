@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import webdataset
 
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
+from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
@@ -25,17 +27,18 @@ from pipeline.imagery.config import ImageryConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.catalog import TABLES
 from schemas.errors import DatasetError, LockError
-from schemas.index import index_file
+from schemas.index import IndexPart, index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
+from schemas.splits import SplitConfig
 from schemas.tokens import OsmTokens
 from storage.store import Lock, Store
-from tests.pipeline.conftest import Village
+from tests.driver.village import Village
 
 
 def config_of(village: Village, out: Path, **changes: object) -> ShardsConfig:
     base = ShardsConfig(
         region=str(village.osm), imagery=str(village.imagery), streetview=str(village.photos), zoom=18, size=128,
-        out=str(out), workers=1, plan=PlanConfig(tiles_per_shard=10),
+        out=str(out), workers=1, plan=PlanConfig(per_shard=10),
     )  # fmt: skip
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
@@ -67,9 +70,38 @@ def test_two_workers_write_the_bytes_of_one(
 def test_another_shard_size_keeps_the_content_hash_and_changes_the_layout_hash(
     built: tuple[Outcome, Path], village: Village, tmp_path: Path
 ) -> None:
-    other = make_shards(config_of(village, tmp_path / "other", plan=PlanConfig(tiles_per_shard=7)), quiet=True)
+    other = make_shards(config_of(village, tmp_path / "other", plan=PlanConfig(per_shard=7)), quiet=True)
     assert other.document["content_hash"] == built[0].document["content_hash"]
     assert other.document["layout_hash"] != built[0].document["layout_hash"]
+
+
+def test_another_split_leaves_every_tar_as_it_is(built: tuple[Outcome, Path], village: Village, tmp_path: Path) -> None:
+    out = tmp_path / "validation"
+    other = make_shards(config_of(village, out, split=SplitConfig(val=1.0, test=0.0)), quiet=True)
+    assert other.document["splits"].keys() == {"val"} != built[0].document["splits"].keys()
+    for name in ("content_hash", "layout_hash"):
+        assert other.document[name] == built[0].document[name]
+    for tar in sorted((built[1] / "shards").iterdir()):
+        assert (out / "shards" / tar.name).read_bytes() == tar.read_bytes()
+
+
+def test_a_split_that_is_changed_in_the_catalog_alone_leaves_a_whole_dataset(
+    built: tuple[Outcome, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "resplit"
+    shutil.copytree(built[1], out)
+    store = Store(out)
+    rows = store.read_table("catalog/samples/part-00000.parquet")
+    dealt = ["test" if i % 2 else "val" for i in range(rows.num_rows)]
+    rows = rows.set_column(rows.column_names.index("split"), "split", [dealt])
+    store.write_table("catalog/samples/part-00000.parquet", rows, rows.schema.metadata)
+    assert find_problems(str(out)) == [
+        "catalog/index/part-00000.safetensors: not that of catalog/samples/part-00000.parquet"
+    ]
+    store.write(index_file(0), IndexPart.of(rows).to_bytes())
+    assert find_problems(str(out)) == []
+    for key, split in zip(rows["key"].to_pylist()[:2], dealt, strict=False):
+        assert describe(str(out), key)["split"] == split
 
 
 def test_a_finished_run_is_not_repeated(built: tuple[Outcome, Path], village: Village) -> None:
@@ -89,7 +121,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         sys.executable, "-m", "pipeline.cli.main", "shards", "--region", str(village.osm),
         "--imagery", str(village.imagery),
         "--streetview", str(village.photos), "--zoom", "18", "--size", "128", "--out", str(out), "--workers", "1",
-        "plan.tiles_per_shard=10",
+        "plan.per_shard=10",
     ]  # fmt: skip
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -258,7 +290,8 @@ def test_a_changed_index_is_found_by_verify_and_a_lost_one_is_made_again(village
 
 
 def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Path) -> None:
-    from tests.pipeline.conftest import SOUTH, WEST, write_utm
+    from tests.driver.village import SOUTH, WEST
+    from tests.imagery.scenes import write_utm
 
     image = write_utm(tmp_path / "part.tif", (WEST, SOUTH, WEST + 0.006, SOUTH + 0.004), 1.0, "EPSG:32632")
     holes = tmp_path / "holes.tif"

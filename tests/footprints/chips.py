@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj
-import pytest
 import rasterio
 from PIL import Image
 
@@ -78,10 +76,8 @@ def skyscript_size(box: tuple[float, float, float, float], crs: str, gsd: float)
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_chips(base: Path) -> Path:
     """Twelve good chips of four kinds of georeference and three sizes."""
-    base = tmp_path_factory.mktemp("town")
     west, south = GROUND[:2]
     rng = np.random.default_rng(4)
     for k in range(4):  # SkyScript names: Sentinel-2, each of a size of its own
@@ -132,13 +128,3 @@ def objects(
     ]
     wood = ring(at(0, 5), at(6, 5), at(6.5, 9), at(0.2, 8))
     geojson(base / f"{stem}_polygon.geojson", [*houses, (wood, tags(natural="wood"))])
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    cache = tmp_path_factory.mktemp("cache")
-    patch.setenv("GEOSHARDS_CACHE", str(cache))
-    yield cache
-    patch.undo()

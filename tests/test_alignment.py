@@ -18,7 +18,8 @@ from schemas.keys import XyzKey
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens, unsnap
 from storage.store import Store
-from tests.pipeline.conftest import write_opl, write_utm
+from tests.imagery.scenes import write_utm
+from tests.osm.opl import write_opl
 
 ZOOM = 17
 # Latitude, longitude at the rim of its UTM zone (grid turned against north), zone, checkerboard cell in degrees.

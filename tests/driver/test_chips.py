@@ -19,21 +19,21 @@ import pytest
 import rasterio
 import webdataset
 from PIL import Image
+from pipeline.driver.chips import ChipsOutcome, make_chips
+from pipeline.samples.chips_config import ChipImagery, ChipRules, ChipsConfig
 
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.driver.chips import ChipsOutcome, make_chips
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.vocabulary import CleaningConfig
-from pipeline.samples.chips_config import ChipImagery, ChipRules, ChipsConfig
 from schemas.errors import ConfigError, DatasetError, InputError, LockError
 from schemas.keys import chip_key
 from schemas.sample import OSM_TOKENS, SampleMeta, is_member, sample_hash
 from schemas.tokens import OsmTokens
 from storage.store import Lock, Store
-from tests.chips.conftest import GROUND, geojson, geotiff, picture, point, ring
-from tests.pipeline.conftest import write_opl
+from tests.footprints.chips import GROUND, geojson, geotiff, picture, point, ring, write_chips
+from tests.osm.opl import write_opl
 
 
 def config_of(folder: Path, out: Path, **changes: Any) -> ChipsConfig:
@@ -67,6 +67,11 @@ def drops_of(out: Path) -> list[tuple[str, str, str, int]]:
     """Stage, key, reason and count of every drop."""
     rows = read_catalog(Store(out), "drops").to_pylist()
     return sorted((r["stage"], r["key"] or "", r["reason"], r["count"]) for r in rows)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chips(tmp_path_factory.mktemp("town"))
 
 
 @pytest.fixture(scope="module")

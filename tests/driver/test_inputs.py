@@ -24,8 +24,9 @@ from pipeline.rules import RulesConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.errors import ConfigError, InputError
 from storage.store import Store
-from tests.pipeline.conftest import SOUTH, WEST, Village, write_opl
-from tests.pipeline.test_shards import bytes_of, config_of
+from tests.driver.test_shards import bytes_of, config_of
+from tests.driver.village import SOUTH, WEST, Village
+from tests.osm.opl import write_opl
 from tests.streetview.makers import read_photos
 
 PARENT = mercantile.tile(WEST + 0.006, SOUTH + 0.004, 16)  # 16 tiles of zoom 18

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pipeline.samples.chips_config import ChipsConfig
 
 from pipeline.alignment import lonlat_to_normalised
 from pipeline.footprints.chips.georeference import (
@@ -25,10 +26,9 @@ from pipeline.footprints.chips.georeference import (
 from pipeline.footprints.chips.metadata import Metadata, iso_time, read_metadata
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
 from pipeline.footprints.chips.scan import find_chips
-from pipeline.samples.chips_config import ChipsConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
-from tests.chips.conftest import geotiff, picture, skyscript_size
+from tests.footprints.chips import geotiff, picture, skyscript_size
 
 OWN = (None, None)
 PATCHES = 14

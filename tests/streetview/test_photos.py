@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.errors import InputError
-from tests.pipeline.conftest import write_photo
-from tests.streetview.makers import encode_photo, read_photos
+from tests.streetview.makers import encode_photo, read_photos, write_photo
 
 
 @given(lon=st.floats(-179.9, 179.9), lat=st.floats(-84, 84), heading=st.floats(0, 359.99))
