@@ -67,9 +67,9 @@ class Published:
     moments: Mapping[str, tuple[float, float]]  # by canonical name
 
 
-#: Reflectance before the offset of processing baseline 04.00. B1 and B9 stand in that code, too, but are not used there.
+#: Of values before the offset of processing baseline 04.00. B1 and B9 are of a class there that only debugs.
 SENTINEL2 = Published(
-    "uint16", "reflectance / 10,000", "GAIR's released code: Sentinel-2 L2A tiles of COPERNICUS/S2_SR_HARMONIZED",
+    "uint16", "reflectance / 10,000", "GAIR's released code, Sentinel-2 L2A tiles: docs/papers/gair.md#images",
     {
         "coastal": (1051.6516, 441.2129), "blue": (1172.9397, 706.6250), "green": (1378.0846, 720.1862),
         "red": (1509.3327, 783.1424), "rededge071": (1750.0275, 707.1962), "rededge075": (2073.2758, 714.2782),

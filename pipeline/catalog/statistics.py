@@ -70,9 +70,9 @@ class ShardImages:
             for info in image_infos(members[JSON]).values():
                 where = f"{self.store.root}/shards/{row['shard']}: {row['key']}.{info.member}"
                 pixels = _decoded(members.get(info.member), info, where)
-                for name, own in zip(info.names, pixels, strict=True):
+                for name in info.names:
                     found.setdefault((canonical(name), str(pixels.dtype)), Tally()).names.add(name)
-                _count(found, channels(info.names, where), pixels, _valid(pixels, info.nodata_share), number)
+                _count(found, channels(info.names, where), pixels, valid_pixels(pixels, info.nodata_share), number)
         return found
 
 
@@ -92,7 +92,7 @@ def _decoded(data: bytes | None, info: RsInfo, where: str) -> NDArray[Any]:
     return pixels
 
 
-def _valid(pixels: NDArray[Any], nodata_share: float) -> NDArray[np.bool_] | None:
+def valid_pixels(pixels: NDArray[Any], nodata_share: float) -> NDArray[np.bool_] | None:
     """Which pixels [height,width] are data, as far as the sample says; None where that cannot be told.
 
     A sample says how many of its pixels lack data, not which: they are those that hold one usual fill value in all
@@ -108,7 +108,11 @@ def _valid(pixels: NDArray[Any], nodata_share: float) -> NDArray[np.bool_] | Non
 
 
 def _count(
-    found: Mapping[Key, Tally], order: Mapping[str, int], pixels: NDArray[Any], valid: NDArray[np.bool_] | None, shard: int
+    found: Mapping[Key, Tally],
+    order: Mapping[str, int],
+    pixels: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    shard: int,
 ) -> None:
     for name, channel in order.items():
         tally = found[name, str(pixels.dtype)]

@@ -112,7 +112,9 @@ def test_a_batch_of_swapped_channels_is_the_same_to_the_bit(
     data: dict[str, Path], task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Draws included: the order of both is made that of one content."""
-    monkeypatch.setattr("trainers.stream.catalog.index.dataset_info", lambda _: {"content_hash": "c", "layout_hash": "l"})
+    monkeypatch.setattr(
+        "trainers.stream.catalog.index.dataset_info", lambda _: {"content_hash": "c", "layout_hash": "l"}
+    )
     assert_same(first(task, data["swapped"]), first(task, data["png"]))
     assert_same(first(task, data["twelve rotated"]), first(task, data["twelve"]))
 

@@ -130,9 +130,7 @@ def draw_turn(seed: np.uint64, settings: AugmentSettings) -> Turn:
     return turn.then(across, bool(down < settings.flip_vertical))
 
 
-def augment(
-    sample: TileSample, seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...] = RGB
-) -> TileSample:
+def augment(sample: TileSample, seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...] = RGB) -> TileSample:
     """The sample as the slot with ``seed`` shows it; its window has been cut already."""
     if not settings.enabled:
         return sample

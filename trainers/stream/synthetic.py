@@ -10,6 +10,7 @@ import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -340,7 +341,7 @@ def _write_shard(
                 places.append({"name": member, "offset": end - -(-info.size // 512) * 512, "size": info.size})
             rows.append(_sample_row(name, position, meta, members, tokens, places))
     path.write_bytes(buffer.getvalue())
-    return rows, sample_hash({name: buffer.getvalue()})
+    return rows, sha256(buffer.getvalue()).hexdigest()
 
 
 def _sample_row(
