@@ -80,15 +80,6 @@ def test_statistics_are_those_of_numpy_on_the_decoded_pixels(
         assert rows[name]["images"] == values.size // 40**2
 
 
-def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
-    root = write_dataset(tmp_path / "d", MADE["npy"])
-    written = []
-    for workers in (1, 2):
-        write_statistics(str(root), workers=workers)
-        written.append((root / catalog_file("statistics", 0)).read_bytes())
-    assert written[0] == written[1]
-
-
 def test_nothing_else_of_the_dataset_changes_and_every_command_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
