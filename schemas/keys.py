@@ -133,5 +133,5 @@ class GridKey:
         match = _GRID.fullmatch(key) if len(key) <= MAX_KEY_LENGTH else None
         if match is None:
             raise InputError(f"{key!r} is no key of a grid cell; one looks like utm-32n-211-2060-256-10000mm")
-        zone, hemisphere, *numbers, source = match.groups()
-        return cls(int(zone), hemisphere, *map(int, numbers), source or "")
+        zone, column, row, size, gsd_mm = (int(match.group(i)) for i in (1, 3, 4, 5, 6))
+        return cls(zone, match.group(2), column, row, size, gsd_mm, match.group(7) or "")

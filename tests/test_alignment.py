@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pyproj import Geod, Transformer
 
-from pipeline.alignment import lonlat_to_normalised, pixel_to_lonlat, place
+from pipeline.alignment import place
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.driver.shards import make_shards
 from pipeline.samples.config import PlanConfig, ShardsConfig
@@ -18,6 +18,7 @@ from schemas.keys import XyzKey
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens, unsnap
 from storage.store import Store
+from tests.grounds import lonlat_to_normalised, pixel_to_lonlat
 from tests.imagery.scenes import write_utm
 from tests.osm.opl import write_opl
 

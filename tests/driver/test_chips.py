@@ -19,14 +19,17 @@ import pytest
 import rasterio
 import webdataset
 from PIL import Image
-from pipeline.driver.chips import ChipsOutcome, make_chips
-from pipeline.samples.chips_config import ChipImagery, ChipRules, ChipsConfig
 
 from pipeline.catalog.describe import read_catalog
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
+from pipeline.driver.shards import Outcome, make_shards
+from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.footprints.chips.scan import find_chips
+from pipeline.footprints.config import PlanConfig
+from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.samples.config import ShardsConfig
 from schemas.errors import ConfigError, DatasetError, InputError, LockError
 from schemas.keys import chip_key
 from schemas.sample import OSM_TOKENS, SampleMeta, is_member, sample_hash
@@ -36,15 +39,12 @@ from tests.footprints.chips import GROUND, geojson, geotiff, picture, point, rin
 from tests.osm.opl import write_opl
 
 
-def config_of(folder: Path, out: Path, **changes: Any) -> ChipsConfig:
-    base = ChipsConfig(
-        folder=str(folder),
-        out=str(out),
-        workers=1,
-        chips=ChipRules(per_shard=3),
-        osm=CleaningConfig(1),
-        rs=ChipImagery(licence="CC0-1.0"),
-    )
+def config_of(folder: Path, out: Path, crs: str = "auto", max_overlap: float = 1.0, **changes: Any) -> ShardsConfig:
+    base = ShardsConfig(
+        region="none", footprints=("chips",), imagery="none", streetview="none",
+        chips=ChipsConfig(str(folder), crs, max_overlap), out=str(out), workers=1, plan=PlanConfig(per_shard=3),
+        osm=CleaningConfig(1), rs=ImageryConfig(licence="CC0-1.0"),
+    )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
 
@@ -75,12 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ChipsOutcome, Path]:
+def built(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     out = tmp_path_factory.mktemp("built") / "chips"
-    return make_chips(config_of(folder, out), quiet=True), out
+    return make_shards(config_of(folder, out), quiet=True), out
 
 
-def test_every_chip_is_a_sample_that_verify_and_stock_readers_accept(built: tuple[ChipsOutcome, Path]) -> None:
+def test_every_chip_is_a_sample_that_verify_and_stock_readers_accept(built: tuple[Outcome, Path]) -> None:
     outcome, out = built
     assert find_problems(str(out)) == []
     assert outcome.document["samples"] == 12
@@ -103,7 +103,7 @@ def test_every_chip_is_a_sample_that_verify_and_stock_readers_accept(built: tupl
         assert (out / name).stat().st_size > 100
 
 
-def test_the_stream_reads_them(built: tuple[ChipsOutcome, Path]) -> None:
+def test_the_stream_reads_them(built: tuple[Outcome, Path]) -> None:
     from trainers.stream.members.decode import decode_rgb
 
     for meta, tokens, members in samples_of(built[1]).values():
@@ -116,7 +116,7 @@ def test_the_stream_reads_them(built: tuple[ChipsOutcome, Path]) -> None:
         assert (raster > 0).any()
 
 
-def test_a_chip_that_needs_no_change_keeps_its_bytes(built: tuple[ChipsOutcome, Path], folder: Path) -> None:
+def test_a_chip_that_needs_no_change_keeps_its_bytes(built: tuple[Outcome, Path], folder: Path) -> None:
     kept = 0
     for meta, _, members in samples_of(built[1]).values():
         source = next(folder.rglob(f"{meta.provenance['stem']}.*[gf]"), None)
@@ -131,7 +131,7 @@ def test_a_chip_that_needs_no_change_keeps_its_bytes(built: tuple[ChipsOutcome, 
 
 
 def test_times_sources_and_licences_are_told(folder: Path, tmp_path: Path) -> None:
-    make_chips(config_of(folder, tmp_path / "out", rs=ChipImagery(licence="CC-BY-4.0", acquired="2019")), quiet=True)
+    make_shards(config_of(folder, tmp_path / "out", rs=ImageryConfig(licence="CC-BY-4.0", acquired="2019")), quiet=True)
     samples = samples_of(tmp_path / "out")
     assert {m.rs[0].acquired for m, _, _ in samples.values()} == {
         *(f"2020-08-06T06:0{k}:00Z" for k in range(4)), "2019", "2021",
@@ -146,50 +146,48 @@ def test_times_sources_and_licences_are_told(folder: Path, tmp_path: Path) -> No
 
 
 def test_running_twice_and_with_two_workers_gives_the_same_bytes(
-    built: tuple[ChipsOutcome, Path], folder: Path, tmp_path: Path
+    built: tuple[Outcome, Path], folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "moved" / folder.name)
-    make_chips(
+    make_shards(
         config_of(tmp_path / "moved" / folder.name, tmp_path / "again", workers=2, cache=str(tmp_path / "c")),
         quiet=True,
     )
     assert bytes_of(tmp_path / "again") == bytes_of(built[1])
 
 
-def test_another_shard_size_keeps_the_content_hash(
-    built: tuple[ChipsOutcome, Path], folder: Path, tmp_path: Path
-) -> None:
+def test_another_shard_size_keeps_the_content_hash(built: tuple[Outcome, Path], folder: Path, tmp_path: Path) -> None:
     """Chips stand beside others then, and are the same."""
     for per_shard in (1, 100):
-        other = make_chips(
-            config_of(folder, tmp_path / str(per_shard), chips=ChipRules(per_shard=per_shard)), quiet=True
+        other = make_shards(
+            config_of(folder, tmp_path / str(per_shard), plan=PlanConfig(per_shard=per_shard)), quiet=True
         )
         assert other.document["content_hash"] == built[0].document["content_hash"]
         assert other.document["layout_hash"] != built[0].document["layout_hash"]
 
 
 def test_a_finished_run_is_not_repeated_and_another_one_refused(
-    built: tuple[ChipsOutcome, Path], folder: Path, tmp_path: Path
+    built: tuple[Outcome, Path], folder: Path, tmp_path: Path
 ) -> None:
-    again = make_chips(config_of(folder, built[1]), quiet=True)
+    again = make_shards(config_of(folder, built[1]), quiet=True)
     assert again.built == 0
     assert [s.cached for s in again.stages if s.stage in ("objects", "samples")] == [True, True]
-    with pytest.raises(DatasetError, match="other inputs"):
-        make_chips(config_of(folder, built[1], chips=ChipRules(min_objects=1)), quiet=True)
+    with pytest.raises(DatasetError, match=r"differs in plan\.min_objects"):
+        make_shards(config_of(folder, built[1], plan=PlanConfig(min_objects=1)), quiet=True)
     with Lock(Store(tmp_path / "locked")), pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "getpid", lambda: os.getppid())
         with pytest.raises(LockError):
-            make_chips(config_of(folder, tmp_path / "locked"), quiet=True)
+            make_shards(config_of(folder, tmp_path / "locked"), quiet=True)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    built: tuple[ChipsOutcome, Path], folder: Path, tmp_path: Path
+    built: tuple[Outcome, Path], folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
     words = [
         sys.executable, "-m", "pipeline.cli.main", "chips", str(folder), "--out", str(out), "--workers", "1",
         "--licence", "CC0-1.0",
-        "chips.per_shard=3", "osm.min_tag_count=1",
+        "plan.per_shard=3", "osm.min_tag_count=1",
     ]  # fmt: skip
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -198,7 +196,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     finished = len(list(out.glob("catalog/.pending/*.shards.parquet")))
-    rest = make_chips(config_of(folder, out), quiet=True)
+    rest = make_shards(config_of(folder, out), quiet=True)
     assert rest.built == rest.document["shards"] - finished
     assert bytes_of(out) == bytes_of(built[1])
 
@@ -258,7 +256,7 @@ def test_bad_chips_are_named_with_their_reasons(place: Path, tmp_path: Path) -> 
     wanted.add(("samples", "chip-hole", "nodata", 1))
     (place / "stray_line.geojson").write_text("{}")
     wanted.add(("chips", "", "no_chip", 1))
-    outcome = make_chips(config_of(place, tmp_path / "out"), quiet=True)
+    outcome = make_shards(config_of(place, tmp_path / "out"), quiet=True)
     assert {d for d in drops_of(tmp_path / "out") if d[2] != "outside_footprint"} == wanted
     assert list(samples_of(tmp_path / "out")) == ["chip-good"]
     assert find_problems(str(tmp_path / "out")) == []
@@ -274,7 +272,7 @@ def test_objects_that_cannot_be_used_are_counted(place: Path, tmp_path: Path) ->
         (point(w + 1e-4, s + 1e-4), {"name": "Anna"}),
     ]
     geojson(place / "good.geojson", rows)
-    make_chips(config_of(place, tmp_path / "out"), quiet=True)
+    make_shards(config_of(place, tmp_path / "out"), quiet=True)
     assert drops_of(tmp_path / "out") == [
         ("features", "chip-good", "geometry_repaired", 1), ("features", "chip-good", "no_kept_key", 1),
         ("samples", "chip-good", "outside_footprint", 1),
@@ -283,13 +281,13 @@ def test_objects_that_cannot_be_used_are_counted(place: Path, tmp_path: Path) ->
 
 def test_a_folder_without_any_usable_chip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
-        make_chips(config_of(tmp_path / "nowhere", tmp_path / "out"), quiet=True)
+        make_shards(config_of(tmp_path / "nowhere", tmp_path / "out"), quiet=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image"):
-        make_chips(config_of(tmp_path / "empty", tmp_path / "out"), quiet=True)
+        make_shards(config_of(tmp_path / "empty", tmp_path / "out"), quiet=True)
     picture(tmp_path / "bare" / "a.jpg", 8, 8)
     with pytest.raises(InputError, match=r"a\.jpg: neither the image nor its metadata"):
-        make_chips(config_of(tmp_path / "bare", tmp_path / "out"), quiet=True)
+        make_shards(config_of(tmp_path / "bare", tmp_path / "out"), quiet=True)
 
 
 def test_chips_of_other_bands_are_refused(place: Path, tmp_path: Path) -> None:
@@ -305,11 +303,11 @@ def test_chips_of_other_bands_are_refused(place: Path, tmp_path: Path) -> None:
         photometric="MINISBLACK",
     )
     with pytest.raises(InputError, match="differ in bands"):
-        make_chips(config_of(place, tmp_path / "out"), quiet=True)
+        make_shards(config_of(place, tmp_path / "out"), quiet=True)
     (place / "good.jpg").unlink()
     with pytest.raises(InputError, match=r"rs\.format=jpg needs three"):
-        make_chips(config_of(place, tmp_path / "out", rs=ChipImagery(format="jpg", licence="CC0-1.0")), quiet=True)
-    make_chips(config_of(place, tmp_path / "out"), quiet=True)
+        make_shards(config_of(place, tmp_path / "out", rs=ImageryConfig(format="jpg", licence="CC0-1.0")), quiet=True)
+    make_shards(config_of(place, tmp_path / "out"), quiet=True)
     ((meta, _, members),) = samples_of(tmp_path / "out").values()
     assert np.load(io.BytesIO(members["rs.npy"])).shape == (4, 16, 16)
     assert (meta.rs[0].dtype, len(meta.rs[0].bands)) == ("uint16", 4)
@@ -320,7 +318,7 @@ def test_pictures_of_other_modes_are_decoded_without_loss(place: Path, tmp_path:
         chip(place, stem)
         (place / f"{stem}.jpg").unlink()
         picture(place / f"{stem}.png", 40, 32, mode=mode)
-    make_chips(config_of(place, tmp_path / "out", rs=ChipImagery(max_nodata=1.0, licence="CC0-1.0")), quiet=True)
+    make_shards(config_of(place, tmp_path / "out", rs=ImageryConfig(max_nodata=1.0, licence="CC0-1.0")), quiet=True)
     samples = samples_of(tmp_path / "out")
     for stem in ("grey", "clear"):
         meta, _, members = samples[f"chip-{stem}"]
@@ -337,7 +335,7 @@ def test_overlapping_chips_go_by_share_of_the_smaller_one(tmp_path: Path) -> Non
     kept = {}
     for share in (1.0, 0.5, 0.1, 0.0):
         out = tmp_path / f"out-{share}"
-        make_chips(config_of(folder, out, chips=ChipRules(max_overlap=share)), quiet=True)
+        make_shards(config_of(folder, out, max_overlap=share), quiet=True)
         kept[share] = "".join(sorted(key[-1] for key in samples_of(out)))
     # a and b share a fifth, b and c too; d lies in a; c and e touch along a side.
     assert kept == {1.0: "abcde", 0.5: "abce", 0.1: "ace", 0.0: "ace"}
@@ -350,16 +348,16 @@ def test_overlapping_chips_go_by_share_of_the_smaller_one(tmp_path: Path) -> Non
 def test_chips_of_two_collections_may_overlap(tmp_path: Path) -> None:
     for stem, source in (("a", "one"), ("b", "two"), ("c", "one")):
         chip(tmp_path / "chips", stem, source=source)
-    make_chips(config_of(tmp_path / "chips", tmp_path / "out", chips=ChipRules(max_overlap=0)), quiet=True)
+    make_shards(config_of(tmp_path / "chips", tmp_path / "out", max_overlap=0), quiet=True)
     assert sorted(samples_of(tmp_path / "out")) == ["chip-a", "chip-b"]
 
 
 def test_chips_without_objects_stay_unless_a_number_is_asked_for(place: Path, tmp_path: Path) -> None:
     chip(place, "bare")
     (place / "bare_polygon.geojson").unlink()
-    make_chips(config_of(place, tmp_path / "all"), quiet=True)
+    make_shards(config_of(place, tmp_path / "all"), quiet=True)
     assert len(samples_of(tmp_path / "all")["chip-bare"][1]) == 0
-    make_chips(config_of(place, tmp_path / "some", chips=ChipRules(min_objects=1)), quiet=True)
+    make_shards(config_of(place, tmp_path / "some", plan=PlanConfig(min_objects=1)), quiet=True)
     assert list(samples_of(tmp_path / "some")) == ["chip-good"]
     assert drops_of(tmp_path / "some") == [("samples", "chip-bare", "too_few_objects", 1)]
 
@@ -373,7 +371,7 @@ def test_objects_come_from_an_extract_where_one_is_given(place: Path, tmp_path: 
         (4, w + 0.5, s, "shop=yes"),
     ]
     osm = write_opl(tmp_path / "town.opl", nodes, [(9, [2, 3], "highway=path")])
-    make_chips(config_of(place, tmp_path / "out", extracts=str(osm)), quiet=True)
+    make_shards(config_of(place, tmp_path / "out", region=str(osm)), quiet=True)
     ((meta, tokens, _),) = samples_of(tmp_path / "out").values()
     assert list(zip(tokens.osm_type.tolist(), tokens.osm_id.tolist(), strict=True)) == [(0, 1), (1, 9)]
     assert meta.osm_edited == "2024-06-01T00:00:00Z"
@@ -428,12 +426,13 @@ def test_the_command_line(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"chips": ChipRules(max_overlap=1.5)},
-        {"chips": ChipRules(per_shard=0)},
-        {"rs": ChipImagery(quality=0)},
+        {"max_overlap": 1.5},
+        {"footprints": ("chips", "cells")},
+        {"footprints": ("tiles", "chips")},
+        {"footprints": ("grid",)},
         {"workers": -1},
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        dataclasses.replace(ChipsConfig(), **settings)
+        config_of(tmp_path, tmp_path, **settings)

@@ -13,9 +13,7 @@ import pytest
 import rasterio
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pipeline.samples.chips_config import ChipsConfig
 
-from pipeline.alignment import lonlat_to_normalised
 from pipeline.footprints.chips.georeference import (
     COLLECTIONS,
     Georeference,
@@ -24,11 +22,12 @@ from pipeline.footprints.chips.georeference import (
     skyscript_name,
 )
 from pipeline.footprints.chips.metadata import Metadata, iso_time, read_metadata
-from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
+from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chips
 from pipeline.footprints.chips.scan import find_chips
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from tests.footprints.chips import geotiff, picture, skyscript_size
+from tests.grounds import lonlat_to_normalised
 
 OWN = (None, None)
 PATCHES = 14
@@ -266,8 +265,8 @@ def test_a_geotiff_keeps_its_own_affine_even_a_turned_one(tmp_path: Path) -> Non
     affine = rasterio.Affine(1.9, 0.4, 500000, 0.3, -2.1, 5216000)
     geotiff(tmp_path / "turned.tif", "EPSG:32632", 0, 0, 1, (40, 30), transform=affine)
     files, _ = find_chips(tmp_path)
-    table, drops = describe_chips(DescribeJob(tmp_path, files, ChipsConfig(folder=str(tmp_path))))
-    footprint = footprint_of(table.to_pylist()[0])
+    table, drops = describe_chips(DescribeJob(tmp_path, files))
+    footprint = columns_of(table.to_pylist())[0]
     assert not drops
     assert (footprint.crs, footprint.transform, footprint.width) == ("EPSG:32632", tuple(affine)[:6], 40)
 
@@ -284,8 +283,8 @@ def test_a_world_file_and_a_sidecar_place_a_picture(tmp_path: Path) -> None:
     picture(tmp_path / "bare.jpg", 20, 10)
     (tmp_path / "bare.jgw").write_text("2.0\n0\n0\n-2.0\n500001.0\n5215999.0\n")
     files, _ = find_chips(tmp_path)
-    table, drops = describe_chips(DescribeJob(tmp_path, files, ChipsConfig(folder=str(tmp_path))))
-    found = {r["stem"]: footprint_of(r) for r in table.to_pylist()}
+    table, drops = describe_chips(DescribeJob(tmp_path, files))
+    found = {r["stem"]: columns_of([r])[0] for r in table.to_pylist()}
     assert found.keys() == {"world", "pam"}
     for footprint in found.values():
         assert (footprint.crs, footprint.transform) == ("EPSG:32632", (2.0, 0.0, 500000.0, 0.0, -2.0, 5216000.0))

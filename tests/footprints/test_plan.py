@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from pipeline.footprints.plan import area_tiles, cut_extents, cut_shards, extent_tiles, order_tiles, tile_boxes
+from pipeline.footprints.candidates import Listed, Mixture, Tiles
+from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
 from schemas.errors import ConfigError, InputError
+from schemas.footprint import xyz_footprint
+from schemas.keys import XyzKey
 
 
 @given(st.integers(0, 6))
@@ -40,7 +43,7 @@ def test_overlapping_extents_own_each_tile_once() -> None:
 
 def test_tile_boxes_are_those_of_mercantile() -> None:
     tiles = np.array([[0, 0], [69001, 45840], [131071, 131071]])
-    for (x, y), box in zip(tiles.tolist(), tile_boxes(tiles, 17), strict=True):
+    for (x, y), box in zip(tiles.tolist(), Tiles(tiles, 17, 256).outlines(), strict=True):
         np.testing.assert_allclose(box.bounds, tuple(mercantile.bounds(x, y, 17)), atol=1e-9)
 
 
@@ -53,8 +56,16 @@ TILES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, 
 
 
 def shards_of(tiles: list[tuple[int, int]], most: int) -> list[tuple[tuple[int, int], ...]]:
-    cut = cut_shards(order_tiles(np.array(tiles, np.int64), 4), 4, most)
-    return [tuple((int(x), int(y)) for x, y in shard) for shard in cut]
+    xy = np.array(tiles, np.int64)
+    distance = along_curve(Tiles(xy, 4, 256).centre())
+    order = np.argsort(distance)
+    return [tuple((int(x), int(y)) for x, y in xy[order][shard]) for shard in cut_shards(distance[order], most)]
+
+
+def in_order(tiles: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """By the Hilbert curve of the tiles' own zoom."""
+    x, y = np.array(tiles).T
+    return [tiles[i] for i in np.argsort(hilbert(x, y, 4))]
 
 
 @given(TILES, st.integers(1, 40))
@@ -62,7 +73,7 @@ def test_shards_hold_every_tile_once_in_hilbert_order_and_no_more_than_asked(
     tiles: list[tuple[int, int]], most: int
 ) -> None:
     shards = shards_of(tiles, most)
-    assert [t for s in shards for t in s] == [tuple(t) for t in order_tiles(np.array(tiles), 4).tolist()]
+    assert [t for s in shards for t in s] == in_order(tiles)
     assert all(1 <= len(s) <= most for s in shards)
 
 
@@ -124,5 +135,23 @@ def test_full_quads_make_full_shards() -> None:
 
 
 def test_an_empty_plan_says_why() -> None:
-    with pytest.raises(InputError, match="no tile is left"):
-        cut_shards(np.zeros((0, 2), np.int64), 4, 16)
+    with pytest.raises(InputError, match="no footprint is left"):
+        cut_shards(np.zeros(0, np.int64), 16)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 63), st.integers(0, 63)), min_size=1, max_size=40, unique=True), st.integers(0, 9)
+)
+def test_tiles_as_columns_are_the_footprints_of_mercantile(tiles: list[tuple[int, int]], seed: int) -> None:
+    candidates = Tiles(np.array(tiles), 6, 128)
+    for tile, footprint in zip(tiles, candidates.footprints(), strict=True):
+        np.testing.assert_allclose(footprint.bounds(), mercantile.xy_bounds(*tile, 6), atol=1e-6)
+        assert footprint == xyz_footprint(XyzKey(6, *tile, 128))
+    listed = Listed.of("tiles", candidates.footprints())
+    np.testing.assert_allclose(listed.bbox(), candidates.bbox(), atol=1e-9)
+    np.testing.assert_allclose(listed.centre()[:, 0], candidates.centre()[:, 0], atol=1e-9)
+    order = np.random.default_rng(seed).permutation(2 * len(tiles))
+    both = Mixture.of([candidates, listed]).take(order)
+    every = [*candidates.footprints(), *listed.footprints()]
+    assert list(both.footprints()) == [every[i] for i in order]
+    np.testing.assert_allclose(both.bbox(), np.concatenate((candidates.bbox(), listed.bbox()))[order])

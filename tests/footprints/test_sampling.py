@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.footprints.candidates import Tiles
 from pipeline.footprints.sampling import SamplingConfig, blocks, by_share, choose, density_stratum, lots, per_group
 from schemas.errors import ConfigError
 
@@ -16,14 +17,16 @@ GRID = np.stack(np.meshgrid(np.arange(8600, 8640), np.arange(5700, 5740)), axis=
 
 
 def kept(config: SamplingConfig, tiles: np.ndarray = GRID, objects: np.ndarray | None = None) -> np.ndarray:
-    mask = by_share(lots(tiles, 14, config.seed), config.share)
-    for rule in choose(config, tiles, 14, objects).values():
+    candidates = Tiles(tiles, 14, 256)
+    lot = lots(candidates.words(), config.seed)
+    mask = by_share(lot, config.share)
+    for rule in choose(config, lot, candidates.centre(), objects).values():
         mask &= rule
     return mask
 
 
 def test_all_tiles_are_built_by_default() -> None:
-    assert choose(SamplingConfig(), GRID, 14) == {}
+    assert kept(SamplingConfig()).all()
 
 
 @given(st.floats(0.05, 0.95), st.integers(0, 5))
@@ -44,7 +47,7 @@ def test_a_smaller_share_is_part_of_a_larger_one() -> None:
 def test_no_block_has_more_than_its_number_and_none_is_empty(most: int) -> None:
     config = SamplingConfig(per_block=most, block_degrees=0.2)
     chosen = kept(config)
-    block = blocks(GRID, 14, 0.2)
+    block = blocks(Tiles(GRID, 14, 256).centre(), 0.2)
     sizes, left = Counter(block.tolist()), Counter(block[chosen].tolist())
     assert {b: min(most, n) for b, n in sizes.items()} == dict(left)
 
@@ -69,7 +72,7 @@ def test_most_tiles_are_drawn_at_random_and_by_the_seed() -> None:
     a, b = (kept(SamplingConfig(max_tiles=100, seed=s)) for s in (0, 1))
     assert a.sum() == b.sum() == 100
     assert (a != b).any()
-    assert len(np.unique(lots(GRID, 14, 0))) == len(GRID)
+    assert len(np.unique(lots(Tiles(GRID, 14, 256).words(), 0))) == len(GRID)
 
 
 def test_nothing_to_choose_from_is_nothing() -> None:

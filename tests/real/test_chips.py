@@ -21,19 +21,21 @@ import pyproj
 import pytest
 import shapely
 from PIL import Image
-from pipeline.driver.chips import make_chips
-from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 
-from pipeline.alignment import lonlat_to_normalised
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
+from pipeline.driver.shards import make_shards
+from pipeline.footprints.chips.config import ChipsConfig
+from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.samples.config import ShardsConfig
 from schemas.footprint import Footprint
 from schemas.relations import INVERSE, Relation
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tags import tag_id
 from schemas.tokens import OsmTokens
 from storage.store import Store
+from tests.grounds import lonlat_to_normalised
 from tests.real.conftest import absent
 
 POINT, LINE, POLYGON = 0, 1, 2
@@ -71,7 +73,10 @@ TABLE: dict[str, tuple[tuple[int, int, int], dict[tuple[int, int, Relation], int
     ),
 }
 
-RS = ChipImagery(licence="as GeoLink's release")
+RS = ImageryConfig(licence="as GeoLink's release")
+CHIPS: dict[str, Any] = {
+    "region": "none", "footprints": ("chips",), "imagery": "none", "streetview": "none", "workers": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +92,9 @@ def chips(real_data: Path) -> Path:
 def built(chips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("geolink") / "out"
     cache = str(tmp_path_factory.mktemp("cache"))
-    make_chips(
-        ChipsConfig(folder=str(chips), out=str(out), workers=1, cache=cache, osm=CleaningConfig(1), rs=RS), quiet=True
+    make_shards(
+        ShardsConfig(**CHIPS, chips=ChipsConfig(str(chips)), out=str(out), cache=cache, osm=CleaningConfig(1), rs=RS),
+        quiet=True,
     )
     return out
 
@@ -124,9 +130,13 @@ def test_equal_geometries_are_equal_and_nothing_else_becomes_so(chips: Path, tmp
     twin["properties"]["label"] = "shop:craft"
     document["features"].append(twin)
     path.write_text(json.dumps(document))
-    make_chips(
-        ChipsConfig(
-            folder=str(tmp_path / "chips"), out=str(tmp_path / "out"), workers=1, cache=str(tmp_path / "c"), rs=RS
+    make_shards(
+        ShardsConfig(
+            **CHIPS,
+            chips=ChipsConfig(str(tmp_path / "chips")),
+            out=str(tmp_path / "out"),
+            cache=str(tmp_path / "c"),
+            rs=RS,
         ),
         quiet=True,
     )

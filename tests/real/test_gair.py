@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from pipeline.driver.chips import make_chips
-from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
+from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.imagery.config import ImageryConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
@@ -42,12 +41,13 @@ def test_gair_tiles_keep_bands_and_dtype_and_photos_their_place(real_data: Path,
     (tmp_path / "chips").mkdir()
     for name in CASES:
         (tmp_path / "chips" / f"{name}_rs.tif").symlink_to(real_data / f"gair/sentinel2/{name}_rs.tif")
-    config = ChipsConfig(
-        folder=str(tmp_path / "chips"), extracts=str(real_data / "osm/monaco/monaco_2023-12-25.osm.pbf"),
+    config = ShardsConfig(
+        footprints=("chips",), imagery="none", chips=ChipsConfig(str(tmp_path / "chips")),
+        region=str(real_data / "osm/monaco/monaco_2023-12-25.osm.pbf"),
         streetview=str(photo_table(tmp_path / "photos")), out=str(tmp_path / "out"), workers=1,
-        rs=ChipImagery(licence="Copernicus Sentinel data"), cache=str(tmp_path / "cache"),
+        rs=ImageryConfig(licence="Copernicus Sentinel data"), cache=str(tmp_path / "cache"),
     )  # fmt: skip
-    assert make_chips(config, quiet=True).document["samples"] == 2
+    assert make_shards(config, quiet=True).document["samples"] == 2
     store = Store(tmp_path / "out")
     assert find_problems(store.root) == []
     for row, members in read_samples(store, sample_rows(store)):

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from rasterio.shutil import copy
 
-from pipeline.alignment import lonlat_to_normalised, place
+from pipeline.alignment import place
 from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
@@ -27,6 +27,7 @@ from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
 from storage.store import Store
+from tests.grounds import lonlat_to_normalised
 from tests.imagery.scenes import tiles
 from tests.osm.opl import write_opl
 from tests.streetview.makers import write_photo

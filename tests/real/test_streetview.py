@@ -25,11 +25,11 @@ from pipeline.streetview.files.table import TableSource
 from pipeline.streetview.filters import filter_photos
 from pipeline.streetview.pairing import pair
 from pipeline.streetview.pictures.encode import encode_photos
-from pipeline.streetview.plan import photos_of_footprints, photos_of_tiles
 from pipeline.streetview.record import Drops, Photo
 from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.footprint import Footprint
+from tests.grounds import photos_of_footprints, photos_of_tiles
 from tests.streetview.makers import placed
 
 SERVICES = {"panoramax": panoramax.respond, "kartaview": kartaview.respond, "mapillary": mapillary.respond}

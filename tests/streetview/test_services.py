@@ -15,7 +15,6 @@ from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.position import TileArea
 from pipeline.streetview.record import PLACED, Drops
 from pipeline.streetview.services import kartaview, panoramax
 from pipeline.streetview.services import mapillary as mapillary_module
@@ -23,6 +22,7 @@ from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import lonlat_to_tile
+from tests.grounds import TileArea
 from tests.streetview.conftest import SECRET, SERVICES, Open
 from tests.streetview.makers import FAST, town
 

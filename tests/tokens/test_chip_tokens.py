@@ -13,20 +13,20 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.samples.chips_config import ChipsConfig
 
-from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
+from pipeline.alignment import place
+from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chips
 from pipeline.footprints.chips.scan import find_chips
-from pipeline.osm.cells.near import cells_of, features_near
+from pipeline.osm.cells.near import blocks_of, cells_of, features_near
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import features_stage, read_cell, vocabulary_stage
 from pipeline.osm.vectors.objects import read_objects
 from pipeline.osm.vocabulary import CleaningConfig, tag_features
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
-from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import build_tokens
-from pipeline.tokens.sheet import TokenMaker, extract_tokens, place_chips, vector_tokens
+from pipeline.tokens.config import TokensConfig
+from pipeline.tokens.sheet import TokenMaker, extract_tokens, vector_tokens
 from schemas.features import FEATURES, Kind
 from schemas.footprint import Footprint, tile_to_lonlat
 from tests.footprints.chips import write_chips
@@ -51,7 +51,7 @@ class Parsed:
         rows = np.concatenate([np.flatnonzero(self.chip == c) for c in chosen])
         chip = np.repeat(np.arange(len(chosen)), [int((self.chip == c).sum()) for c in chosen])
         own = [self.footprints[c] for c in chosen]
-        built = vector_tokens(MAKER, own, place_chips(own), chip, self.features.take(rows))
+        built = vector_tokens(MAKER, own, place(own), chip, self.features.take(rows))
         return [b.tokens.to_bytes() + (b"" if b.raster is None else b.raster.tobytes()) for b in built]
 
 
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def parsed(folder: Path) -> Parsed:
     files, _ = find_chips(folder)
-    rows = describe_chips(DescribeJob(folder, files, ChipsConfig(folder=str(folder))))[0].to_pylist()
+    rows = describe_chips(DescribeJob(folder, files))[0].to_pylist()
     objects = [read_objects(folder, r["vectors"]) for r in rows]
     tags = pa.array([list(t.items()) for o in objects for t in o.tags], FEATURES.field("tags").type)
     tagged = tag_features(tags, RULES, 1)
@@ -72,14 +72,14 @@ def parsed(folder: Path) -> Parsed:
     }
     features = FeatureBatch(tag_offsets=tagged.offsets, tag_ids=tagged.ids, paint=tagged.paint, **columns)
     chip = np.repeat(np.arange(len(rows)), [len(o.kind) for o in objects])
-    return Parsed([footprint_of(r) for r in rows], chip, features)
+    return Parsed(list(columns_of(rows)), chip, features)
 
 
 def test_tokens_of_chips_agree_with_the_oracle(parsed: Parsed) -> None:
     """Chips in four projections, of several sizes, all built at once."""
     assert {f.crs for f in parsed.footprints} == {"EPSG:32632", "EPSG:32633", "EPSG:2056"}
     assert len({(f.width, f.height) for f in parsed.footprints}) > 3
-    placement = place_chips(parsed.footprints)
+    placement = place(parsed.footprints)
     built = vector_tokens(MAKER, parsed.footprints, placement, parsed.chip, parsed.features)
     objects = 0
     for c, footprint in enumerate(parsed.footprints):
@@ -109,7 +109,7 @@ def test_an_object_that_sticks_out_stays_out_of_the_chip_beside_it(parsed: Parse
     """A road across a chip of a common size, and a lake of the size of a continent."""
     one = next(i for i, f in enumerate(parsed.footprints) if "own-0" in f.key)
     footprints = [dataclasses.replace(parsed.footprints[one], key=f"chip-{k}") for k in range(3)]
-    west, south, east, north = place_chips(footprints).bbox[0]
+    west, south, east, north = place(footprints).bbox[0]
     road = shapely.LineString([(west - 1, south - 0.2), ((west + east) / 2, (south + north) / 2), (east + 2, north)])
     lake = shapely.box(-60, -80, 80, 85)
     geometry = np.array([road, lake], object)
@@ -117,7 +117,7 @@ def test_an_object_that_sticks_out_stays_out_of_the_chip_beside_it(parsed: Parse
         np.ones(2, np.uint8), np.array([1, 2]), np.array([Kind.LINE, Kind.POLYGON], np.uint8), np.arange(3),
         np.array([5, 6]), np.ones(2, np.uint8), geometry,
     )  # fmt: skip
-    built = vector_tokens(MAKER, footprints, place_chips(footprints), np.array([1, 1]), features)
+    built = vector_tokens(MAKER, footprints, place(footprints), np.array([1, 1]), features)
     assert [len(b.tokens) for b in built] == [0, 2, 0]
     assert built[1].tokens.extent[1] == pytest.approx(1.0)
     assert built[1].tokens.patch_cover[built[1].tokens.patch_object == 1].min() > 1 - 1e-6
@@ -126,8 +126,8 @@ def test_an_object_that_sticks_out_stays_out_of_the_chip_beside_it(parsed: Parse
 def test_no_chips_and_chips_without_objects_are_legal(parsed: Parsed) -> None:
     nothing = parsed.features.take(np.zeros(0, np.int64))
     none = np.zeros(0, np.int64)
-    assert vector_tokens(MAKER, [], place_chips([]), none, nothing) == []
-    built = vector_tokens(MAKER, parsed.footprints[:3], place_chips(parsed.footprints[:3]), none, nothing)
+    assert vector_tokens(MAKER, [], place([]), none, nothing) == []
+    built = vector_tokens(MAKER, parsed.footprints[:3], place(parsed.footprints[:3]), none, nothing)
     assert [len(b.tokens) for b in built] == [0, 0, 0]
 
 
@@ -189,10 +189,10 @@ def test_a_chip_across_cells_has_the_objects_of_the_uncut_extract(
     """Against the same extract in one cell, where nothing is cut: equal objects, relations and cover."""
     cut, whole, corner = border
     footprint = chip_at(*(corner + shift), 300, 6.0)
-    placement = place_chips([footprint])
-    across = cells_of(placement.bbox[0], 10)
-    assert len(across) == cells
-    ours = extract_tokens(MAKER, [footprint], placement, cut.path, cut.zoom)[0].tokens
+    placement = place([footprint])
+    block = tuple(blocks_of(placement.bbox, 10)[0].tolist())
+    assert len(cells_of(block, 10)) == cells
+    ours = extract_tokens(MAKER, [footprint], placement, [cut.path], cut.zoom)[0].tokens
     theirs = build_tokens(read_cell(whole.path, 0), [footprint]).tokens[0]
     assert len(theirs) > 20
     for name in ("kind", "osm_type", "osm_id", "tag_ids", "edges", "relation", "patch_cell", "patch_object"):
@@ -208,9 +208,9 @@ def test_chips_of_one_cell_and_size_are_built_together_as_they_would_be_alone(
     cut, _, corner = border
     places = [corner + np.array([0.01 + 0.0007 * k, 0.01]) for k in range(6)]
     chips = [chip_at(*p, 64 + 32 * (k % 2), 3.0, f"chip-{k}") for k, p in enumerate(places)]
-    together = extract_tokens(MAKER, chips, place_chips(chips), cut.path, cut.zoom)
+    together = extract_tokens(MAKER, chips, place(chips), [cut.path] * len(chips), cut.zoom)
     for k, chip in enumerate(chips):
-        alone = extract_tokens(MAKER, [chip], place_chips([chip]), cut.path, cut.zoom)[0]
+        alone = extract_tokens(MAKER, [chip], place([chip]), [cut.path], cut.zoom)[0]
         assert together[k].tokens.to_bytes() == alone.tokens.to_bytes()
         assert len(alone.tokens) > 0
 
@@ -218,17 +218,26 @@ def test_chips_of_one_cell_and_size_are_built_together_as_they_would_be_alone(
 def test_the_cells_of_a_box_are_the_one_that_holds_it_or_all_that_it_meets() -> None:
     (west, north), (east, south) = tile_to_lonlat(np.array([[539.0, 358.0], [540.0, 359.0]]), 10)
     inside = (west + 1e-3, south + 1e-3, east - 1e-3, north - 1e-3)
-    assert cells_of(inside, 10) == ((539, 358),)
-    assert cells_of((west - 1e-3, south, east - 1e-3, north), 10) == ((539, 358),)  # within the margin
-    assert cells_of((west - 0.01, south + 0.1, west + 0.01, north - 0.1), 10) == ((538, 358), (539, 358))
-    assert len(cells_of((west - 0.01, south - 0.01, west + 0.01, south + 0.01), 10)) == 4
+    boxes = [
+        inside, (west - 1e-3, south, east - 1e-3, north),  # within the margin
+        (west - 0.01, south + 0.1, west + 0.01, north - 0.1), (west - 0.01, south - 0.01, west + 0.01, south + 0.01),
+    ]  # fmt: skip
+    assert blocks_of(np.array(boxes), 10).tolist() == [
+        [539, 358, 539, 358], [539, 358, 539, 358], [538, 358, 539, 358], [538, 358, 539, 359],
+    ]  # fmt: skip
+    assert cells_of((538, 358, 539, 359), 10) == [
+        358 * 1024 + 538,
+        358 * 1024 + 539,
+        359 * 1024 + 538,
+        359 * 1024 + 539,
+    ]
 
 
 def test_features_near_leaves_the_cached_cells_as_they_are(border: tuple[Any, Any, np.ndarray]) -> None:
     cut, _, corner = border
     box = (*(corner - 0.006), *(corner + 0.006))
-    cells = cells_of(box, 10)
-    before = [read_cell(cut.path, y * 1024 + x).geometry.copy() for x, y in cells]
-    features_near(cut.path, 10, cells, box)
-    for (x, y), geometry in zip(cells, before, strict=True):
-        assert (read_cell(cut.path, y * 1024 + x).geometry == geometry).all()
+    block = tuple(blocks_of(np.array([box]), 10)[0].tolist())
+    before = [read_cell(cut.path, cell).geometry.copy() for cell in cells_of(block, 10)]
+    features_near(cut.path, 10, block, box)
+    for cell, geometry in zip(cells_of(block, 10), before, strict=True):
+        assert (read_cell(cut.path, cell).geometry == geometry).all()
