@@ -17,11 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.catalog.reader import read_samples
 from schemas.bands import band, canonical, channels
 from schemas.catalog import STATISTICS
 from schemas.errors import DatasetError
 from schemas.sample import JSON, RsInfo, image_infos
+from storage.dataset import read_samples
 from storage.store import Store
 
 #: A band, by its canonical name, and the type of its values.

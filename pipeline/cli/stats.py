@@ -8,14 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.catalog.describe import load_dataset
-from pipeline.catalog.reader import sample_rows
 from pipeline.catalog.statistics import Key, ShardImages, Tally, by_shard, statistics
-from pipeline.run.ray_map import Progress, Runner
+from pipeline.run.ray_map import Runner
 from schemas.catalog import catalog_file
 from schemas.command import Command
 from schemas.errors import DatasetError
-from storage.store import Lock, Store
+from storage.dataset import load_dataset, sample_rows
+from storage.locks import one_writer
+from storage.progress import Progress
+from storage.store import Store
 
 _SHOWN = ("band", "dtype", "images", "count", "mean", "std", "min", "p2", "p50", "p98", "max")
 
@@ -36,7 +37,7 @@ def write_statistics(root: str, split: str = "train", workers: int = 0, quiet: b
         of = "" if split == "all" else f" of the split {split}"
         raise DatasetError(f"{root} has no sample{of} with an image; choose another --split, or all")
     tallies: dict[Key, Tally] = {}
-    with Lock(store), Runner(workers) as runner, Progress("stats", len(rows), "samples", quiet) as progress:
+    with one_writer(store.root), Runner(workers) as runner, Progress("stats", len(rows), "samples", quiet) as progress:
         shards = list(by_shard(rows))
         for index, found, _ in runner.map(ShardImages(store), shards, small=len(rows) < 10_000):
             for key, tally in found.items():

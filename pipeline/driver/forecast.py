@@ -11,18 +11,21 @@ import numpy as np
 import shapely
 
 from pipeline.driver.plan import make_plan, with_cap
-from pipeline.driver.stages import own_gsd, own_zoom, producers
-from pipeline.footprints.estimate import RATES, Estimate, cells_of_area, estimate, tiles_of_area
+from pipeline.driver.sources import chosen_sources, defaults
+from pipeline.driver.stages import candidates_of, own_gsd, own_zoom, wish_of
+from pipeline.footprints.estimate import RATES, Estimate, estimate
+from pipeline.footprints.producers import PRODUCERS
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, preset_of
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.download import remote_bytes
-from pipeline.osm.stage import cache_folder
-from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.regions.resolve import Selection, select
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES
 from schemas.errors import ConfigError
+from storage.progress import StageRow
+from storage.urls import cache_folder
 
 #: Tiles that are counted one by one; more are estimated from the area.
 _COUNTED = 2_000_000
@@ -125,11 +128,11 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     ground = shapely.make_valid(chosen.clip)
     if scenes:
         ground = shapely.intersection(ground, shapely.union_all([s.area for s in scenes]))
-    gsd = own_gsd(config, scenes)
-    grid, tiled = (name in config.footprints for name in ("grid", "tiles"))
-    about = tiled * tiles_of_area(ground, zoom) + grid * cells_of_area(ground, gsd * config.size)
+    config = replace(config, zoom=zoom, grid=replace(config.grid, gsd=own_gsd(config, scenes)))
+    wish = wish_of(config, [_WORLD], ground)
+    about = sum(PRODUCERS[name].about(ground, wish) for name in config.footprints)
     counted = about <= _COUNTED
-    tiles = sum(map(len, producers(config, zoom, gsd, [_WORLD], ground, None)[0])) if counted else about
+    tiles = sum(map(len, candidates_of(config, wish)[0])) if counted else about
     extracts = _extracts(chosen, config)
     numbers = estimate(
         tiles, sum(e["bytes"] or 0 for e in extracts), share=sampling.share, most=sampling.max_tiles or 0,
@@ -137,8 +140,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     )  # fmt: skip
     name = config.name or chosen.name
     return Forecast(
-        name, extracts, imagery, streetview, _kinds(replace(config, zoom=zoom, grid=replace(config.grid, gsd=gsd))),
-        config.size, counted, numbers,
+        name, extracts, imagery, streetview, _kinds(config), config.size, counted, numbers,
         _licences(imagery, streetview, config), _least(config, imagery),
     )  # fmt: skip
 
@@ -182,11 +184,8 @@ def confirm(found: Forecast, limit_gb: float, yes: bool) -> None:
 
 def _kinds(config: ShardsConfig) -> str:
     """The producers of a plan, in words."""
-    words = {
-        "tiles": f"tiles at zoom {config.zoom}, {config.size} px",
-        "grid": f"cells of {config.size} px of {config.grid.gsd:g} m",
-    }
-    return ", ".join(words.get(name, name) for name in config.footprints)
+    wish = wish_of(config, [], None)
+    return ", ".join(PRODUCERS[name].words(wish) for name in config.footprints)
 
 
 def _imagery_of(config: ShardsConfig, imagery: str) -> str:

@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 import shapely
 
 from pipeline.driver.snapshots import snapshots_stage
+from pipeline.driver.sources import Region, chosen_sources, resolve
 from pipeline.driver.stages import (
     ChipsFound,
     Stages,
     boxes_around,
+    candidates_of,
     chips_stage,
     count_drops,
     imagery_stage,
@@ -29,8 +31,8 @@ from pipeline.driver.stages import (
     own_zoom,
     photos_stage,
     pictured,
-    producers,
     vectors_stage,
+    wish_of,
 )
 from pipeline.footprints.candidates import Candidates, Listed, Mixture
 from pipeline.footprints.choose import Choosing
@@ -38,16 +40,17 @@ from pipeline.footprints.plan import Box, along_curve, cut_extents, cut_shards
 from pipeline.footprints.sampling import WEB_TILES
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
-from pipeline.osm.stage import Cells, Features, cache_folder, features_stage
+from pipeline.osm.stage import Cells, Features, features_stage
 from pipeline.osm.vectors.features import NamedParts, PartJob
-from pipeline.regions.resolve import Region, chosen_sources, resolve
 from pipeline.rules import Rules, load_rules
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import ExtractObjects, VectorObjects
 from pipeline.streetview.record import Photo
 from schemas.errors import InputError
 from schemas.features import DROPS
+from storage.progress import StageRow
+from storage.urls import cache_folder
 
 
 @dataclass
@@ -115,7 +118,7 @@ def make_plan(
     scenes, drops = imagery_stage(config, region, boxes, cache, quiet, stages)
     zoom, gsd = own_zoom(config, region.imagery, scenes), own_gsd(config, scenes)
     config = replace(with_cap(config, region.imagery), zoom=zoom, grid=replace(config.grid, gsd=gsd))
-    candidates, beyond = producers(config, zoom, gsd, extents, region.clip, chips)
+    candidates, beyond = candidates_of(config, wish_of(config, extents, region.clip, chips))
     drops += [*(chips.drops if chips is not None else ()), *beyond]
     cells, objects, vocabulary = list[Cells](), None, pa.table({})
     if features is not None:

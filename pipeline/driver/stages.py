@@ -13,7 +13,8 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.footprints.candidates import Candidates, Listed, Tiles
+from pipeline.driver.sources import Region
+from pipeline.footprints.candidates import Candidates, Listed
 from pipeline.footprints.chips.plan import (
     CHIPS,
     DescribeJob,
@@ -23,14 +24,13 @@ from pipeline.footprints.chips.plan import (
     same_bands,
 )
 from pipeline.footprints.chips.scan import find_chips
-from pipeline.footprints.grid import grid_cells
-from pipeline.footprints.plan import Box, area_tiles, cut_extents, extent_tiles
+from pipeline.footprints.plan import Box, cut_extents
+from pipeline.footprints.producers import PRODUCERS, Drops, Wish
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
-from pipeline.regions.resolve import Region
 from pipeline.rules import Rules
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.plan import photos_of
@@ -38,14 +38,12 @@ from pipeline.streetview.record import Photo
 from pipeline.streetview.sources import Source, open_source
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
-from schemas.footprint import Footprints
+from storage.progress import Progress, StageRow, peak_memory_mb
 
 #: Chips that one task describes, and how many one process does in the time that Ray takes to start.
 _GROUP, _SMALL = 512, 4000
 #: Candidates whose photos are looked for at once.
 _PICTURED = 500_000
-
-Drops = list[dict[str, Any]]
 
 
 def count_drops(drops: Sequence[dict[str, Any]]) -> int:
@@ -150,39 +148,21 @@ def own_gsd(config: ShardsConfig, scenes: list[Scene]) -> float:
     return config.grid.gsd or (max(0.01, round(min(known), 3)) if known else 10.0)
 
 
-def producers(
-    config: ShardsConfig,
-    zoom: int,
-    gsd: float,
-    extents: list[Box],
-    clip: Any,
-    chips: ChipsFound | None,
-) -> tuple[list[Candidates], Drops]:
+def wish_of(config: ShardsConfig, extents: list[Box], clip: Any, chips: ChipsFound | None = None) -> Wish:
+    """What settings whose zoom and gsd are known ask of producers on this ground."""
+    own = None if chips is None else chips.candidates(config.chips.image == "own")
+    zoom, gsd = config.zoom or 0, config.grid.gsd or 0.0
+    return Wish(cut_extents(extents, clip), clip, zoom, gsd, config.size, config.plan.max_tiles, own)
+
+
+def candidates_of(config: ShardsConfig, wish: Wish) -> tuple[list[Candidates], Drops]:
     """Candidates of each producer that the settings name, and DROPS rows of ground that none can have.
 
     Raises:
         ConfigError: there are more than ``plan.max_tiles``.
     """
-    most, found, drops = config.plan.max_tiles, list[Candidates](), Drops()
-    ground = cut_extents(extents, clip)
-    for name in config.footprints:
-        if name == "tiles":
-            tiles = extent_tiles(ground, zoom, most) if clip is None else area_tiles(ground, clip, zoom, most)
-            found.append(Tiles(tiles, zoom, config.size))
-        elif name == "grid":
-            cells = grid_cells(ground, clip, gsd, config.size, most)
-            if cells.beyond:
-                detail = "grid cells of ground beyond 80° S and 84° N, which UTM has not"
-                drops.append(drop_row("plan", "grid", "beyond_utm", detail=detail, count=cells.beyond))
-            keys, origin = np.empty(len(cells.keys), object), np.full(len(cells.keys), "utm", object)
-            keys[:] = cells.keys
-            codes, code = np.unique(cells.epsg, return_inverse=True)
-            size = np.full((len(keys), 2), config.size, np.int64)
-            crs = tuple(f"EPSG:{c}" for c in codes.tolist())
-            found.append(Listed.of("grid", Footprints(keys, crs, code, cells.transform, size, origin)))
-        elif chips is not None:
-            found.append(chips.candidates(config.chips.image == "own"))
-    return found, drops
+    made = [PRODUCERS[name].make(wish) for name in config.footprints]
+    return [candidates for candidates, _ in made], [row for _, rows in made for row in rows]
 
 
 def boxes_around(bbox: NDArray[Any]) -> list[Box]:

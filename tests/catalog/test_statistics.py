@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.catalog.statistics import ShardImages, Tally, by_shard, statistics, valid_pixels
 from pipeline.cli.main import main
 from pipeline.cli.query import connect
@@ -24,8 +23,10 @@ from pipeline.cli.verify import find_problems
 from schemas.catalog import STATISTICS, catalog_file
 from schemas.errors import DatasetError, InputError, LockError
 from schemas.sample import JSON, RsInfo, image_infos
-from storage.store import Lock, Store
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from storage.dataset import read_samples, sample_rows
+from storage.locks import one_writer
+from storage.store import Store
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
 SMALL = SyntheticSettings(
     samples=20, size=40, photos=0, samples_per_shard=7, splits=("train", "val", "train", "buffer")
@@ -208,8 +209,8 @@ def test_faults_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     root = write_dataset(tmp_path / "d", replace(SMALL, splits=("train",)))
     assert main(["stats", str(root), "--split", "val", "--quiet"]) == 1
     assert "has no sample of the split val with an image" in capsys.readouterr().err
-    with Lock(Store(root)), pytest.raises(LockError):
-        _locked_elsewhere(root)
+    with one_writer(str(root)), pytest.raises(LockError):
+        write_statistics(str(root), workers=1)
     row = sample_rows(Store(root))[8]
     member = next(m for m in row["members"] if m["name"] == "rs.jpg")
     path = root / "shards" / row["shard"]
@@ -221,13 +222,6 @@ def test_faults_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     store, rows = packed(tmp_path / "twice", [(np.zeros((2, 3, 3), np.uint8), {"bands": ["B4", "red"]})])
     with pytest.raises(InputError, match=r"k0\.rs\.npy has the bands B4 and red"):
         tallied(store, rows)
-
-
-def _locked_elsewhere(root: Path) -> None:
-    """As another process: a lock of this one is its own."""
-    lock = root / ".lock"
-    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"host": "elsewhere"}))
-    write_statistics(str(root), workers=1)
 
 
 def test_a_reader_of_the_table_needs_parquet_alone(tmp_path: Path) -> None:

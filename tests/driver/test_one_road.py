@@ -18,8 +18,6 @@ from pyproj import Transformer
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.driver.update import update
@@ -34,6 +32,7 @@ from schemas.errors import ConfigError, DatasetError
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.splits import SplitConfig
 from schemas.tokens import OsmTokens
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of, config_of
 from tests.driver.test_update import village_change

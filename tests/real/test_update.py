@@ -14,16 +14,12 @@ import pytest
 from pipeline.driver.shards import make_shards
 from pipeline.driver.update import update
 from pipeline.osm.extracts.changes import apply_changes
-from pipeline.samples.config import PlanConfig, ShardsConfig, TokensConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
+from pipeline.tokens.config import TokensConfig
 from tests.driver.test_shards import bytes_of
 from tests.driver.test_update import write_change
 
 DATES = ["2012-07-06", "2021-04-21", "2023-12-25"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
 
 
 def test_three_dates_of_monaco_one_after_the_other(real_file: Callable[[str], Path], tmp_path: Path) -> None:

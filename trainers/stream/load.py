@@ -12,16 +12,16 @@ from schemas.bands import RGB, channels
 from schemas.errors import CorruptSampleError, DatasetError
 from schemas.sample import JSON, OSM_TOKENS, image_infos
 from schemas.tokens import OsmTokens
+from storage.ranges import CacheSettings, Range
+from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import Index
 from trainers.stream.members.levels import BandStatistics
 from trainers.stream.members.read import Members, ShardReader
-from trainers.stream.members.remote import CacheSettings, Range
 from trainers.stream.members.tokens import parse_tokens
 from trainers.stream.sample import Decoder, Encoded, split_names
 from trainers.stream.schedule import Chosen, Request, Schedule
-from trainers.stream.tagtable import TagTable
 
 #: Blocks whose ranges a process remembers.
 _BLOCKS = 256

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from schemas.bands import RGB, canonical, published
 from schemas.errors import DatasetError
-from trainers.stream.catalog.index import dataset_info, read_table
+from storage.dataset import find_catalog, load_dataset
+from storage.store import Store
 from trainers.stream.members.decode import Pixels
 
 
@@ -65,11 +66,12 @@ def read_statistics(root: str) -> BandStatistics:
     Raises:
         DatasetError: they cannot be read.
     """
-    table = read_table(root, "statistics")
+    store = Store(root)
+    table = find_catalog(store, "statistics")
     if table is None:
         return BandStatistics(root)
     rows = [r for r in table.to_pylist() if r["mean"] is not None]
-    stale = {r["content_hash"] for r in rows} - {dataset_info(root)["content_hash"]}
+    stale = {r["content_hash"] for r in rows} - {load_dataset(store)["content_hash"]}
     return BandStatistics(root, {(r["band"], r["dtype"]): (r["mean"], r["std"]) for r in rows}, bool(stale))
 
 
