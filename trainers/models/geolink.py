@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from schemas.bands import named
 from schemas.config import build
 from schemas.errors import DatasetError
 from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
@@ -85,8 +86,9 @@ class GeoLink(nn.Module):
         s, v = settings, choices(settings, variant)
         self.settings, self.fidelity, self.rules, self.weights = s, variant, v, loss or GeoLinkLoss()
         self.gather = v.gather if self.weights.gather is None else self.weights.gather
-        channels = len(s.bands)
-        self.norm = image_norm(channels)
+        bands = named(s.bands)
+        channels = len(bands)
+        self.norm = image_norm(bands)
         self.vit = ViT(s.vit, channels, eps=v.image_eps, recompute=s.checkpoint)
         self.decoder = MaeDecoder(s.vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads, s.checkpoint)
         self.tags = LearnedTags(s.tag_rows, s.tag_width) if s.tags == "learned" else FrozenTags()
@@ -124,7 +126,8 @@ class GeoLink(nn.Module):
     def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         anchors = choices(settings, fidelity).anchors
-        return View(settings.vit.image_size, settings.bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
+        bands = named(settings.bands)
+        return View(settings.vit.image_size, bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
 
     def encode_image(self, batch: TileBatch) -> ImageState:
         """Visible patches of the masked images."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from geometry.keypoints import KeyPoints
+from schemas.bands import RGB
 from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
 from trainers.stream.pixels import LOOK, look_row, show
@@ -34,7 +35,7 @@ class View:
     """What a model looks at."""
 
     image_size: int  # pixels a side of the image after resizing
-    bands: tuple[str, ...] = ("R", "G", "B")  # names in channel order; three for rs.jpg and rs.png
+    bands: tuple[str, ...] = RGB  # in channel order, by any name that schemas.bands knows or the images have
     osm: bool = False  # whether tokens are read
     tag_width: int = 512  # features a tag
     anchors: KeyPoints = "ours"  # places by which an object is located

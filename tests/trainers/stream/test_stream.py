@@ -24,7 +24,7 @@ from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TileBatch, View, bucket
 from trainers.stream.catalog.index import load_index
-from trainers.stream.members.decode import decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.members.decode import decode_npy, decode_rgb
 from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place, slot_seeds
 from trainers.stream.stream import GeoStream, StreamSettings
@@ -386,11 +386,3 @@ def test_damaged_bytes_raise_nothing_but_a_corrupt_sample(name: str) -> None:
             damaged[int(rng.integers(0, min(len(damaged), 200)))] = int(rng.integers(0, 256))
         with contextlib.suppress(CorruptSampleError):
             decode(bytes(damaged), name)
-
-
-def test_sentinel_rasters_pick_bands_by_name() -> None:
-    raster = np.stack([np.full((4, 4), v, np.uint16) for v in (1378, 1173, 9999)])
-    shown = to_uint8(raster[[1, 0]], ["B2", "B3"])
-    assert shown.dtype == np.uint8
-    assert abs(shown.astype(int) - 127).max() <= 1  # the mean of a band is the middle of the range
-    assert resize(shown, 8).shape == (2, 8, 8)
