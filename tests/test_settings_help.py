@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from pipeline.samples.chips_config import ChipsConfig
 
 from pipeline.cli.main import main as geoshards
 from pipeline.samples.config import ShardsConfig
@@ -16,7 +15,7 @@ from trainers.engine.cli import main as train
 from trainers.tasks import GAIR, GEOLINK
 
 CONFIGS: dict[str, Any] = {
-    "shards": ShardsConfig(), "chips": ChipsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
+    "shards": ShardsConfig(), "chips": ShardsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from trainers.models.geolink import GeoLink
 from trainers.stream.stream import GeoStream
 from trainers.tasks.geolink import GEOLINK
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 96
 #: Class of a pixel (docs/papers/geolink.md#downstream, UFZ) by the names of the class raster's; others have none.
 OF_RASTER = {
