@@ -22,8 +22,8 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from trainers.engine.cli import parse  # noqa: E402
 from trainers.engine.loop import train  # noqa: E402
-from trainers.engine.tasks import GEOLINK  # noqa: E402
 from trainers.evaluate.labels import TASKS  # noqa: E402
+from trainers.tasks.geolink import GEOLINK  # noqa: E402
 
 MODEL = (
     "model=tiny", "arch.vit.image_size=112", "arch.vit.dim=192", "arch.vit.depth=6", "arch.decoder_dim=128",

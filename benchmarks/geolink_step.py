@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from tests.trainers.geolink_reference import Reference, Sizes, graphs  # noqa: E402
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.models.geolink import GeoLink, ImageState  # noqa: E402
 from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings  # noqa: E402
 from trainers.models.mae import mask_patches  # noqa: E402
@@ -36,7 +37,6 @@ from trainers.models.vit import SIZES, ViTSettings  # noqa: E402
 from trainers.stream.augment import AugmentSettings  # noqa: E402
 from trainers.stream.batch import TileBatch  # noqa: E402
 from trainers.stream.stream import GeoStream, StreamSettings  # noqa: E402
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
 #: Mean objects a sample (docs/papers/geolink.md#objects), tags an object, distinct tags of the batch of 256: 7,500
 #: random objects of Liechtenstein carry 23,734 tags, 2,751 of them distinct.

@@ -35,16 +35,16 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
 
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.engine.cli import parse  # noqa: E402
 from trainers.engine.optim import make_optimizer  # noqa: E402
-from trainers.engine.tasks import GEOLINK  # noqa: E402
 from trainers.models.geolink import GeoLink  # noqa: E402
 from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings  # noqa: E402
 from trainers.models.nodes import node_features  # noqa: E402
 from trainers.stream.augment import AugmentSettings  # noqa: E402
 from trainers.stream.batch import TileBatch  # noqa: E402
 from trainers.stream.stream import GeoStream, StreamSettings  # noqa: E402
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
+from trainers.tasks.geolink import GEOLINK  # noqa: E402
 
 #: Peak dense bf16 FLOP/s by a part of the card's name (the makers' data sheets).
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}

@@ -36,6 +36,7 @@ import numpy as np
 import rasterio.features
 import shapely
 
+from geometry.tiles import xyz_footprint
 from pipeline.alignment import place, project
 from pipeline.driver.shards import make_plan
 from pipeline.osm.features import FeatureBatch
@@ -48,7 +49,7 @@ from pipeline.tokens.clip import clip
 from pipeline.tokens.pack import pack
 from pipeline.tokens.raster import class_rasters
 from schemas.features import Kind
-from schemas.footprint import Footprint, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import DISJOINT, Relation, classify_all
 from schemas.tokens import OsmTokens

@@ -24,13 +24,13 @@ import numpy as np
 import rasterio.features
 import shapely
 
+from geometry.tiles import xyz_footprint
 from pipeline.alignment import project
 from pipeline.driver.shards import make_plan, make_shards
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
-from schemas.footprint import xyz_footprint
 from schemas.keys import XyzKey
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -15,17 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import InputError
-from schemas.keys import XyzKey, check_key
+from schemas.keys import check_key
 
 Floats = NDArray[np.float64]
 #: An array of numpy, torch or anything else with arithmetic.
 Coordinates = TypeVar("Coordinates", bound=Any)
-
-#: Half the width of the EPSG:3857 square in metres: pi times the WGS84 semi-major axis (OGC Two Dimensional
-#: Tile Matrix Set, WebMercatorQuad).
-WEB_MERCATOR_HALF = math.pi * 6378137.0
-#: Latitude of the square's upper edge in degrees.
-WEB_MERCATOR_MAX_LATITUDE = 85.0511287798066
 
 
 @dataclass(frozen=True)
@@ -153,39 +147,3 @@ def gair_query(normalised: Coordinates) -> Coordinates:
     """Normalised image coordinates (array or tensor) to GAIR's range [-1, 1]: u = 2x - 1 (GAIR, local coordinates)."""
     query: Coordinates = normalised * 2.0 - 1.0
     return query
-
-
-def xyz_footprint(key: XyzKey) -> Footprint:
-    """The EPSG:3857 footprint of an XYZ tile.
-
-    >>> xyz_footprint(XyzKey(0, 0, 0, 256)).width
-    256
-    """
-    side = 2 * WEB_MERCATOR_HALF / (1 << key.zoom)
-    step = side / key.size
-    middle = (1 << key.zoom) / 2  # counted from the origin, so that tiles meet there without a rounding error
-    west = (key.x - middle) * side
-    north = (middle - key.y) * side
-    return Footprint(str(key), "EPSG:3857", (step, 0.0, west, 0.0, -step, north), key.size, key.size)
-
-
-def lonlat_to_tile(lonlat: Floats, zoom: int) -> Floats:
-    """Longitude, latitude in degrees f64[N,2] to fractional tile column and row f64[N,2] of ``zoom``.
-
-    Latitudes beyond ±85.0511° give rows outside 0..2^zoom: the caller drops or clips them.
-    """
-    lonlat = np.asarray(lonlat, np.float64)
-    side = float(1 << zoom)
-    phi = np.radians(lonlat[..., 1])
-    x = (lonlat[..., 0] + 180.0) / 360.0 * side
-    with np.errstate(invalid="ignore", divide="ignore"):
-        y = (1.0 - np.arcsinh(np.tan(phi)) / np.pi) / 2.0 * side
-    return np.stack((x, y), axis=-1)
-
-
-def tile_to_lonlat(tile: Floats, zoom: int) -> Floats:
-    """Inverse of :func:`lonlat_to_tile`."""
-    tile = np.asarray(tile, np.float64)
-    side = float(1 << zoom)
-    lat = np.degrees(np.arctan(np.sinh(np.pi * (1.0 - 2.0 * tile[..., 1] / side))))
-    return np.stack((tile[..., 0] / side * 360.0 - 180.0, lat), axis=-1)

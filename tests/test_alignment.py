@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 from pyproj import Geod, Transformer
 
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat, xyz_footprint
 from pipeline.alignment import place
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.driver.shards import make_shards
 from pipeline.samples.config import PlanConfig, ShardsConfig
-from schemas.footprint import Footprint, lonlat_to_tile, tile_to_lonlat, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens, unsnap
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from tests.grounds import lonlat_to_normalised, pixel_to_lonlat
 from tests.imagery.scenes import write_utm

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()

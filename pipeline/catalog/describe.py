@@ -6,12 +6,10 @@ import json
 from collections import Counter
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.catalog.croissant import croissant
 from schemas.catalog import SCHEMA_VERSION
-from schemas.errors import DatasetError
 from schemas.sample import content_hash, layout_hash
+from storage.dataset import read_catalog
 from storage.store import Store
 
 _CREDIT = {
@@ -19,37 +17,6 @@ _CREDIT = {
     "derived from OSM data: credit it wherever the dataset or what is made from it is "
     "shown, and share adapted data alike.",
 }
-
-
-def read_catalog(store: Store, table: str) -> pa.Table:
-    """A whole catalog table.
-
-    Raises:
-        DatasetError: the dataset has none.
-    """
-    names = store.names(f"catalog/{table}")
-    if not names:
-        raise DatasetError(f"{store.root} has no catalog/{table}; is it a dataset that `geoshards shards` finished?")
-    return pa.concat_tables(
-        [store.read_table(f"catalog/{table}/{name}").replace_schema_metadata(None) for name in names]
-    )
-
-
-def load_dataset(store: Store) -> dict[str, Any]:
-    """dataset.json.
-
-    Raises:
-        DatasetError: it is missing, damaged, or of a newer layout than this code reads.
-    """
-    try:
-        document = json.loads(store.read("dataset.json"))
-    except ValueError:
-        raise DatasetError(f"{store.path('dataset.json')} is damaged; run `geoshards shards` again") from None
-    if document.get("schema_version", 0) > SCHEMA_VERSION:
-        raise DatasetError(
-            f"{store.root} has schema version {document['schema_version']}, newer than {SCHEMA_VERSION}; upgrade"
-        )
-    return dict(document)
 
 
 def dataset_document(store: Store, name: str, identity: dict[str, Any]) -> dict[str, Any]:

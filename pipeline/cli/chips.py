@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.shards import read_settings, report_build, settings_help
+from pipeline.cli.shards import read_settings, report_build
 from pipeline.driver.plan import name_of
 from pipeline.driver.shards import make_shards
 from pipeline.samples.config import ShardsConfig
 from schemas.command import Command
+from schemas.config import settings_help
 
 _OSM = "OSM extracts that hold the objects of all chips (default: each chip's own vector files)"
 _FLAGS = {
@@ -38,7 +40,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", help=text)
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    parser.epilog = _HELP + "\n".join(settings_help(ShardsConfig))
+    parser.epilog = _HELP + settings_help(ShardsConfig(), inspect.getsource)
 
 
 def chips_config(args: argparse.Namespace) -> ShardsConfig:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import inspect
 import json
 import sys
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from typing import Any
 from pipeline.driver.forecast import confirm, exact_forecast, forecast
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.imagery.stac.presets import PRESETS
-from pipeline.osm.stage import cache_folder, export_features, features_stage
+from pipeline.osm.stage import export_features, features_stage
 from pipeline.rules import load_rules
-from pipeline.run.ray_map import Runner, StageRow, format_table
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
-from schemas.config import build, merge, overlay, parse_yaml
+from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import InputError
+from storage.progress import StageRow, format_table
+from storage.urls import cache_folder
 
 _FLAGS = {
     "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
@@ -43,20 +44,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chips", metavar="FOLDER", help="folder of image chips, for footprints=chips")
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    parser.epilog = "settings:\n" + "\n".join(settings_help(ShardsConfig))
-
-
-def settings_help(cls: type, where: str = "") -> list[str]:
-    """One line a setting: its full name and default."""
-    lines: list[str] = []
-    hints = typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        kind = hints[f.name]
-        if dataclasses.is_dataclass(kind):
-            lines += settings_help(typing.cast(type, kind), f"{where}{f.name}.")
-        else:
-            lines.append(f"  {where}{f.name}={json.dumps(f.default) if f.default is not None else ''}")
-    return lines
+    parser.epilog = "settings:\n" + settings_help(ShardsConfig(), inspect.getsource)
 
 
 def read_settings(

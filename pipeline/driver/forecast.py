@@ -18,12 +18,13 @@ from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, preset_of
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.download import remote_bytes
-from pipeline.osm.stage import cache_folder
 from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES
 from schemas.errors import ConfigError
+from storage.progress import StageRow
+from storage.urls import cache_folder
 
 #: Tiles that are counted one by one; more are estimated from the area.
 _COUNTED = 2_000_000

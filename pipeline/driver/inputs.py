@@ -14,12 +14,14 @@ from pathlib import Path
 
 import shapely
 
-from pipeline.osm.stage import Features, cache_folder, file_sha256
+from pipeline.osm.stage import Features
 from pipeline.regions.resolve import Region
 from pipeline.samples.config import ShardsConfig
 from schemas.config import build
 from schemas.errors import DatasetError, InputError
+from storage.files import file_sha256
 from storage.store import Store
+from storage.urls import cache_folder
 
 
 @dataclass(frozen=True)

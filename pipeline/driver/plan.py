@@ -39,16 +39,18 @@ from pipeline.footprints.plan import Box, along_curve, cut_extents, cut_shards
 from pipeline.footprints.sampling import WEB_TILES
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
-from pipeline.osm.stage import Cells, Features, cache_folder, features_stage
+from pipeline.osm.stage import Cells, Features, features_stage
 from pipeline.osm.vectors.features import NamedParts, PartJob
 from pipeline.regions.resolve import Region, chosen_sources, resolve
 from pipeline.rules import Rules, load_rules
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import ExtractObjects, VectorObjects
 from pipeline.streetview.record import Photo
 from schemas.errors import InputError
 from schemas.features import DROPS
+from storage.progress import StageRow
+from storage.urls import cache_folder
 
 
 @dataclass

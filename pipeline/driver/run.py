@@ -8,19 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
+from pipeline.catalog.describe import dataset_document, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner
 from pipeline.samples.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
 from schemas.errors import ConfigError, DatasetError
 from schemas.features import DROPS
-from storage.store import Lock, Store, is_remote
+from storage.dataset import load_dataset
+from storage.locks import one_writer
+from storage.progress import Progress, StageRow, peak_memory_mb
+from storage.store import Store
+from storage.urls import is_local
 
 #: Says which run began a dataset, until dataset.json does.
 _BEGUN = "catalog/.pending/run.json"
@@ -41,8 +44,8 @@ J = TypeVar("J", bound=Job)
 
 def open_out(out: str, name: str, runner: Runner) -> Store:
     """The dataset directory of a run: ``out``, or data/NAME."""
-    if not is_remote(out):
-        return Store(Path(out or f"data/{name}").expanduser())
+    if is_local(out):
+        return Store(out or f"data/{name}")
     if out.startswith("memory://") and runner.workers > 1:
         raise ConfigError("out=memory://… is seen by one process alone; give workers=1")
     return Store(out)
@@ -123,7 +126,7 @@ class Run:
             LockError: another process writes there.
             DatasetError: it holds another dataset.
         """
-        with Lock(self.store):
+        with one_writer(self.store.root):
             self.store.sweep()
             self._claim()
             yield

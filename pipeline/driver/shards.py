@@ -21,13 +21,14 @@ from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.run import Identity, Run, open_out
 from pipeline.imagery.sources import scene_digest, source_rows
 from pipeline.regions.resolve import Region
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint, encoder_versions
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Chips, Previous, ShardJob
 from pipeline.samples.work import build_shard
 from pipeline.streetview.plan import photos_row
 from schemas.config import content
+from storage.progress import StageRow
 from storage.store import Store
 
 #: Modules that decide a dataset's bytes, with all that they import.

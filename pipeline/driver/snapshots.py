@@ -11,14 +11,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.osm.extracts.history import cut_history, is_history
-from pipeline.osm.stage import Cells, Features, features_stage, file_sha256, vocabulary_stage
+from pipeline.osm.stage import Cells, Features, features_stage, vocabulary_stage
 from pipeline.regions.resolve import Region
 from pipeline.rules import Rules
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Snapshot
 from schemas.catalog import VOCABULARY
 from schemas.errors import ConfigError
+from storage.files import file_sha256
+from storage.progress import StageRow
 
 #: Days for which a history is cut: each is a whole extract to read.
 _MOST_DAYS = 50

@@ -30,7 +30,7 @@ from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
 from pipeline.regions.resolve import Region
 from pipeline.rules import Rules
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.plan import photos_of
@@ -38,6 +38,7 @@ from pipeline.streetview.record import Photo
 from pipeline.streetview.sources import Source, open_source
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
+from storage.progress import Progress, StageRow, peak_memory_mb
 
 #: Chips that one task describes, and how many one process does in the time that Ray takes to start.
 _GROUP, _SMALL = 512, 4000

@@ -14,15 +14,10 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.mix import GOLDEN, mix
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_bounds, tile_to_lonlat, tile_transforms
 from pipeline.alignment import Placement, place
 from schemas.features import CELL_ZOOM
-from schemas.footprint import (
-    WEB_MERCATOR_HALF,
-    WEB_MERCATOR_MAX_LATITUDE,
-    Footprints,
-    lonlat_to_tile,
-    tile_to_lonlat,
-)
+from schemas.footprint import Footprints
 from schemas.index import key_hashes
 from schemas.keys import XyzKey
 
@@ -99,17 +94,11 @@ class Tiles:
 
     def bbox(self) -> Floats:
         """As in `Candidates`."""
-        return self._bbox(0.0)
-
-    def _bbox(self, inset: float) -> Floats:
-        xy = self.xy.astype(np.float64)
-        west, north = tile_to_lonlat(xy + inset, self.zoom).T
-        east, south = tile_to_lonlat(xy + (1.0 - inset), self.zoom).T
-        return np.stack((west, south, east, north), axis=1)
+        return tile_bounds(self.xy, self.zoom)
 
     def outlines(self, inset: float = 0.0) -> NDArray[Any]:
         """As in `Candidates`."""
-        return np.asarray(shapely.box(*self._bbox(inset).T))
+        return np.asarray(shapely.box(*tile_bounds(self.xy, self.zoom, -inset).T))
 
     def cell_zoom(self) -> int:
         """As in `Candidates`."""
@@ -117,14 +106,15 @@ class Tiles:
 
     def footprints(self) -> Footprints:
         """As in `Candidates`."""
-        side, middle = 2 * WEB_MERCATOR_HALF / (1 << self.zoom), (1 << self.zoom) / 2
-        transform = np.zeros((len(self), 6))
-        transform[:, 0], transform[:, 4] = side / self.size, -side / self.size
-        transform[:, 2], transform[:, 5] = (self.xy[:, 0] - middle) * side, (middle - self.xy[:, 1]) * side
         keys, origin = np.empty(len(self), object), np.full(len(self), "xyz", object)
         keys[:] = [str(XyzKey(self.zoom, x, y, self.size)) for x, y in self.xy.tolist()]
         return Footprints(
-            keys, ("EPSG:3857",), np.zeros(len(self), np.int64), transform, np.full((len(self), 2), self.size), origin
+            keys,
+            ("EPSG:3857",),
+            np.zeros(len(self), np.int64),
+            tile_transforms(self.xy, self.zoom, self.size),
+            np.full((len(self), 2), self.size),
+            origin,
         )
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from pyproj import Geod
 
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile
 
 _GEOD = Geod(ellps="WGS84")
 
@@ -52,7 +51,7 @@ class Estimate:
 def tiles_of_area(area: Any, zoom: int) -> int:
     """About how many XYZ tiles of ``zoom`` meet a lon/lat (multi)polygon: its area in tiles, and a seam around it."""
     limit = shapely.box(-180, -WEB_MERCATOR_MAX_LATITUDE, 180, WEB_MERCATOR_MAX_LATITUDE)
-    placed = shapely.transform(shapely.intersection(area, limit), lambda xy: _tile_coordinates(xy, zoom))
+    placed = shapely.transform(shapely.intersection(area, limit), lambda xy: lonlat_to_tile(xy, zoom))
     # A convex outline of length L crosses 4 L / pi grid lines in the mean; half of the tiles there are counted already.
     return round(shapely.area(placed) + 2 / np.pi * shapely.length(placed)) if not shapely.is_empty(placed) else 0
 
@@ -61,10 +60,6 @@ def cells_of_area(area: Any, side: float) -> int:
     """About how many metric cells of ``side`` metres meet a lon/lat (multi)polygon: as for `tiles_of_area`."""
     m2, outline = _GEOD.geometry_area_perimeter(shapely.orient_polygons(area))
     return round(abs(m2) / side**2 + 2 / np.pi * outline / side) if not shapely.is_empty(area) else 0
-
-
-def _tile_coordinates(xy: NDArray[np.float64], zoom: int) -> NDArray[np.float64]:
-    return np.asarray(lonlat_to_tile(xy, zoom))
 
 
 def estimate(

@@ -6,7 +6,7 @@ exceptions of Norway and Svalbard, half-open in longitude (180° E is 180° W), 
 
 At borders: a zone has every cell that shares ground with what is asked for inside the zone's own strip. A rule by the
 cell's centre would leave gaps where two lattices meet at an angle; this one leaves none, and pays with ground that
-cells of two zones show (`double_ground`).
+cells of two zones show: half a side along each border in the mean, or side / (667.9 km * cos(latitude)) of all ground.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geometry.tiles import Floats, Ints
+from geometry.packed import Floats, Ints
 from pipeline.alignment import project
 from pipeline.footprints.quads import cells_on
 from schemas.errors import ConfigError
@@ -101,17 +101,6 @@ def grid_cells(extents: Sequence[Box], area: Any, gsd: float, size: int, max_cel
     beyond = shapely.difference(ground, shapely.box(-180.0, SOUTH, 180.0, NORTH))
     beyond_m2 = float(shapely.area(project(beyond, "EPSG:6933")))  # an equal-area projection
     return GridCells(keys, np.concatenate(zones), column_row, transform, int(np.ceil(beyond_m2 / side**2)))
-
-
-def double_ground(latitude: float, side: float) -> float:
-    """Share of ground at a latitude in degrees that cells of ``side`` metres of two zones show, when all of it is
-    asked for: a cell reaches half a side over a border in the mean, and a strip has two.
-
-    >>> f"{double_ground(0.0, 2560.0):.2%}, {double_ground(60.0, 2560.0):.2%}"
-    '0.38%, 0.77%'
-    """
-    width = 6 * 111_319.49 * np.cos(np.radians(latitude))
-    return float(side / width)
 
 
 def _ground(extents: Sequence[Box], area: Any) -> Any:

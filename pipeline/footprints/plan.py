@@ -11,8 +11,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_bounds, tile_ranges, tiles_between
+from pipeline.footprints.quads import cells_on
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_to_lonlat
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -28,20 +29,15 @@ def extent_tiles(extents: Sequence[Box], zoom: int, max_tiles: int) -> Ints:
     Raises:
         ConfigError: more than ``max_tiles``.
     """
-    side = 1 << zoom
-    found: list[Ints] = []
-    for west, south, east, north in extents:
-        x0, y0 = np.clip(np.floor(lonlat_to_tile(np.array([west, north]), zoom)), 0, side - 1).astype(np.int64)
-        x1, y1 = np.clip(np.floor(lonlat_to_tile(np.array([east, south]), zoom)), 0, side - 1).astype(np.int64)
-        count = (x1 - x0 + 1) * (y1 - y0 + 1)
-        if count > max_tiles:
-            raise ConfigError(
-                f"the extent {west:.3f},{south:.3f},{east:.3f},{north:.3f} holds {count:,} tiles at zoom {zoom}, over "
-                f"plan.max_tiles={max_tiles:,}; lower the zoom or raise plan.max_tiles"
-            )
-        x, y = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
-        found.append(np.stack((x.ravel(), y.ravel()), axis=1))
-    return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+    first, last = tile_ranges(np.array(extents, np.float64).reshape(-1, 4), zoom)
+    counts = (last - first + 1).prod(axis=1)
+    for i in np.flatnonzero(counts > max_tiles).tolist():
+        west, south, east, north = extents[i]
+        raise ConfigError(
+            f"the extent {west:.3f},{south:.3f},{east:.3f},{north:.3f} holds {counts[i]:,} tiles at zoom {zoom}, over "
+            f"plan.max_tiles={max_tiles:,}; lower the zoom or raise plan.max_tiles"
+        )
+    return np.unique(tiles_between(first, last)[1], axis=0)
 
 
 def cut_extents(extents: Sequence[Box], area: Any) -> list[Box]:
@@ -54,47 +50,20 @@ def cut_extents(extents: Sequence[Box], area: Any) -> list[Box]:
 def area_tiles(extents: Sequence[Box], area: Any, zoom: int, max_tiles: int) -> Ints:
     """Tiles (x, y) that share ground with an area (lon/lat polygon) inside the extents, i64[T,2], each once.
 
-    Quads of the tile pyramid that lie wholly inside are not looked into, so that a continent takes seconds.
-
     Raises:
         ConfigError: more than ``max_tiles``.
     """
     ground = shapely.intersection(shapely.make_valid(area), shapely.union_all([shapely.box(*e) for e in extents]))
-    shapely.prepare(ground)
-    edge = np.zeros((1, 2), np.int64)
-    whole: list[tuple[int, Ints]] = []  # level, and tiles of that level
-    count = 0
-    for level in range(zoom + 1):
-        boxes = tile_boxes(edge, level)
-        meets = shapely.intersects(ground, boxes) & ~shapely.touches(ground, boxes)
-        inside = meets & shapely.contains_properly(ground, boxes)
-        whole.append((level, edge[inside]))
-        count += int(inside.sum()) * 4 ** (zoom - level)
-        edge = edge[meets & ~inside]
-        if count + len(edge) > max_tiles:
-            raise ConfigError(
-                f"the region holds over plan.max_tiles={max_tiles:,} tiles at zoom {zoom}; lower the zoom or raise "
-                "plan.max_tiles"
-            )
-        if level < zoom:
-            edge = _children(edge, 1)
-    found = [edge, *(_children(tiles, zoom - level) for level, tiles in whole if len(tiles))]
-    tiles = np.concatenate(found)  # quads of different levels hold different tiles
-    return tiles[np.lexsort((tiles[:, 1], tiles[:, 0]))]
+    refusal = (
+        f"the region holds over plan.max_tiles={max_tiles:,} tiles at zoom {zoom}; lower the zoom or raise "
+        "plan.max_tiles"
+    )
+    return cells_on(ground, lambda quads, level: _inner(quads, level, zoom), zoom, max_tiles, refusal)
 
 
-def _children(tiles: Ints, levels: int) -> Ints:
-    """All tiles so many levels below, i64[T * 4^levels, 2]."""
-    side = np.arange(1 << levels, dtype=np.int64)
-    steps = np.stack(np.meshgrid(side, side), axis=-1).reshape(1, -1, 2)
-    return ((tiles[:, None, :] << levels) + steps).reshape(-1, 2)
-
-
-def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
-    """Tiles i64[T,2] as shapely boxes in lon/lat."""
-    west, north = tile_to_lonlat(tiles.astype(np.float64), zoom).T
-    east, south = tile_to_lonlat(tiles.astype(np.float64) + 1.0, zoom).T
-    return shapely.box(west, south, east, north)
+def _inner(quads: Ints, level: int, zoom: int) -> NDArray[Any]:
+    """Quads as lon/lat boxes, smaller by a billionth of a tile of ``zoom``: what only touches shares no ground."""
+    return np.asarray(shapely.box(*tile_bounds(quads, level, -1e-9 / (1 << (zoom - level))).T))
 
 
 def along_curve(centre: NDArray[np.float64]) -> Ints:

@@ -9,7 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geometry.tiles import Ints, children
+from geometry.packed import Ints
+from geometry.tiles import children
 from schemas.errors import ConfigError
 
 

@@ -25,16 +25,14 @@ WEB_TILES = 10_000
 class SamplingConfig:
     """Which tiles of the region are built; all of them by default."""
 
-    share: float = 1.0  # of the tiles, at random; a tile keeps its lot when the region grows
+    share: float = 1.0  # share of the tiles, 0..1, at random; a tile keeps its lot when the region grows
     strata: Literal["none", "density"] = "none"  # density: as many tiles of each class of OSM objects a tile
-    max_tiles: int | None = (
-        None  # most tiles, at random (with strata: as many of each); 0: all; unset: WEB_TILES of the web
-    )
+    max_tiles: int | None = None  # most tiles, at random (strata: as many of each); 0: all; unset: 10,000 of the web
     per_block: int = 0  # most tiles of one block, at random; 0: all
-    block_degrees: float = 0.1  # side of those blocks
+    block_degrees: float = 0.1  # side of those blocks in degrees
     photos_only: bool = False  # only tiles in which a photo was taken
     land_only: bool = False  # only tiles with an object of a class of the raster other than water
-    seed: int = 0  # of every lot
+    seed: int = 0  # of every random choice
 
     def __post_init__(self) -> None:
         checks = {

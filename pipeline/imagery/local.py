@@ -22,6 +22,7 @@ from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from schemas.keys import chip_key
+from storage.urls import expand
 
 _COLOURS = ("red", "green", "blue", "gray")
 
@@ -34,7 +35,7 @@ def find_rasters(parts: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for part in parts:
-        path = Path(part).expanduser()
+        path = Path(expand(part))
         own = [path]
         if not path.is_file():
             own = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())

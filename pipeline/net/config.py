@@ -26,11 +26,11 @@ class NetConfig:
 
     timeout: float = 30.0  # seconds without a byte (fewer than min_rate a second count as none)
     min_rate: int = 256  # bytes a second below which a transfer counts as stalled
-    retries: int = 6  # of one request that fails for a passing reason: 429, 5xx, a cut or stalled transfer
+    retries: int = 6  # further attempts of a request that fails for a passing reason: 429, 5xx, a cut or a stall
     backoff: float = 1.0  # seconds before the first retry; doubled each time, with jitter
     max_wait: float = 120.0  # longest wait in seconds before a retry, Retry-After included
-    max_redirects: int = 5
-    max_gb: float = 120.0  # of one download
+    max_redirects: int = 5  # followed for one request
+    max_gb: float = 120.0  # gigabytes; a larger download is refused
     parallel: int = 4  # downloads side by side
 
     def __post_init__(self) -> None:

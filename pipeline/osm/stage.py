@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +34,18 @@ from pipeline.osm.extracts.read import read_extract
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
 from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
+from storage.files import atomic_file, file_sha256
+from storage.progress import Progress, StageRow, peak_memory_mb
 from storage.store import Store
 
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
-
-
-def cache_folder(configured: str) -> Path:
-    """The cache: the setting, else $GEOSHARDS_CACHE, else data/cache."""
-    return Path(configured or os.environ.get("GEOSHARDS_CACHE") or "data/cache").expanduser()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _read_into(path: Path, target: Path, rules: Rules, runner: Runner, quiet: bool) -> None:
@@ -128,19 +118,16 @@ def feature_drops(features: Features, repeated: dict[int, int]) -> pa.Table:
 def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
     """Write ``features.parquet`` (GeoParquet) slab by slab; its rows, and the DROPS rows, written beside it."""
     rows, repeated = 0, Counter[int]()
-    out.mkdir(parents=True, exist_ok=True)
-    target, temporary = out / "features.parquet", out / f".features.parquet.{os.getpid()}.tmp"
     schema = FEATURES.with_metadata(geoparquet_metadata(None, GEOMETRY_TYPES))
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for slab in feature_slabs(features):
-                table, left = load_slab(slab)
-                repeated.update(left)
-                rows += table.num_rows
-                writer.write_table(table.cast(schema), row_group_size=65_536)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_file(out / "features.parquet") as target,
+        pq.ParquetWriter(target, schema, compression="zstd") as writer,
+    ):
+        for slab in feature_slabs(features):
+            table, left = load_slab(slab)
+            repeated.update(left)
+            rows += table.num_rows
+            writer.write_table(table.cast(schema), row_group_size=65_536)
     drops = feature_drops(features, dict(repeated))
     Store(out).write_table("drops.parquet", drops)
     return rows, drops

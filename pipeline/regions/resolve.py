@@ -14,16 +14,18 @@ import shapely
 
 from pipeline.formats.wire import fields
 from pipeline.imagery.sources import absolute
-from pipeline.net.client import is_web, parse_json, shown
+from pipeline.net.client import parse_json
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version
 from pipeline.regions.area import parse_bbox, read_polygons
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.index import Index, parse_index
-from pipeline.run.ray_map import Progress
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
+from storage.progress import Progress
+from storage.urls import absolute as absolute_path
+from storage.urls import expand, is_local, is_web, shown
 
 #: Endings of files that osmium reads.
 _OSM = (".pbf", ".osm", ".opl", ".xml", ".bz2", ".gz", ".osc")
@@ -110,7 +112,7 @@ def chosen_sources(config: ShardsConfig, imagery: str, streetview: str) -> tuple
     if config.streetview != "auto":
         streetview = "" if config.streetview == "none" else config.streetview
         if streetview and not is_service(streetview):
-            streetview = str(Path(streetview).expanduser().absolute())
+            streetview = absolute_path(streetview)
     return imagery, streetview
 
 
@@ -133,7 +135,7 @@ def select(text: str, sources: SourcesConfig, net: NetConfig, cache: Path, quiet
     if area is None and any(p.lower().endswith(_POLYGONS) for p in parts):
         if len(parts) > 1:
             raise InputError(f"region {text!r}: a file of polygons stands alone; put all polygons into one file")
-        path = Path(parts[0]).expanduser()
+        path = Path(expand(parts[0]))
         area, name = read_polygons(path), _plain(path.name.split(".")[0])
     if area is not None:
         index = load_index(sources, net, cache, quiet)
@@ -147,8 +149,8 @@ def _listed(parts: list[str], sources: SourcesConfig, net: NetConfig, cache: Pat
     files: list[Extract] = []
     wanted: list[str] = []
     for part in parts:
-        path = Path(part).expanduser()
-        if "://" in part:
+        path = Path(expand(part))
+        if not is_local(part):
             files.append(_of_url(part, cache))
             names.append(files[-1].id)
         elif part.lower().endswith(_OSM) or path.is_file():

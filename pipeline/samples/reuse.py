@@ -9,7 +9,6 @@ from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from pipeline.osm.stage import read_cell, read_cell_column
 from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
 from pipeline.samples.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file, shard_name
+from storage.files import atomic_file
 from storage.store import Store
 
 
@@ -114,15 +114,11 @@ def _link(old: Store, before: str, new: Store, after: str) -> None:
         new.write(after, old.read(before))
         return
     source, target = Path(old.path(before)), Path(new.path(after))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
-        os.link(source, temporary)
-        temporary.replace(target)
+        with atomic_file(target) as fresh:
+            os.link(source, fresh)
     except OSError:
         new.write(after, old.read(before))
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=2)

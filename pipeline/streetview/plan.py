@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.alignment import Placement
-from pipeline.run.ray_map import Progress
 from pipeline.streetview.choice import choose
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.filters import filter_photos
@@ -24,6 +23,8 @@ from pipeline.streetview.record import Drops, Photo, PhotoError, to_photo
 from pipeline.streetview.sources import Source
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import Footprints
+from storage.files import file_sha256
+from storage.progress import Progress
 
 #: Columns of PAIRS that say which photo stands where.
 _PLACE = ("footprint", "photo", "x", "y")
@@ -78,12 +79,10 @@ def photos_of(
 
 def photos_row(photos: Sequence[Photo]) -> dict[str, Any]:
     """Row of ``dataset.json`` for the photos of a run, which have files: their hash, and every licence."""
-    digests = []
-    for photo in photos:
-        with open(photo.path, "rb") as file:
-            digests.append(
-                f"{file_digest(file, 'sha256').hexdigest()} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
-            )
+    digests = [
+        f"{file_sha256(Path(photo.path))} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
+        for photo in photos
+    ]
     digest = sha256("\n".join(sorted(digests)).encode()).hexdigest()
     licences = ", ".join(sorted({p.licence for p in photos if p.licence}))
     return {"kind": "streetview", "name": photos[0].source, "sha256": digest, "licence": licences, "date": None}

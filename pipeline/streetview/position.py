@@ -11,9 +11,8 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import expand
+from geometry.tiles import tile_bounds, tile_ranges, tiles_between
 from pipeline.streetview.record import PLACED, Drops, doubles
-from schemas.footprint import lonlat_to_tile, tile_to_lonlat
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,13 +57,9 @@ class Area:
 
         Boxes are west, south, east, north in degrees.
         """
-        bounds, side = widened(self.bounds, self.margin_m), 1 << zoom
-        first = np.clip(np.floor(lonlat_to_tile(bounds[:, [0, 3]], zoom) + _INNER), 0, side - 1).astype(np.int64)
-        last = np.clip(np.floor(lonlat_to_tile(bounds[:, [2, 1]], zoom) - _INNER), first, side - 1).astype(np.int64)
-        owner, k = expand((last - first + 1).prod(axis=1))
-        columns = (last - first + 1)[owner, 0]
-        tiles = first[owner] + np.stack((k % columns, k // columns), axis=1)
-        part = _tile_boxes(tiles, zoom)
+        bounds = widened(self.bounds, self.margin_m)
+        owner, tiles = tiles_between(*tile_ranges(bounds, zoom, -_INNER))
+        part = tile_bounds(tiles, zoom)
         part[:, :2] = np.maximum(part[:, :2], bounds[owner, :2])
         part[:, 2:] = np.minimum(part[:, 2:], bounds[owner, 2:])
         order = np.lexsort((tiles[:, 1], tiles[:, 0]))
@@ -163,9 +158,3 @@ def split_antimeridian(bounds: Floats) -> Floats:
     w, s, e, n = bounds[across].T
     half = np.full_like(w, 180.0)
     return np.concatenate((bounds[~across], np.stack((e, s, half, n), 1), np.stack((-half, s, w, n), 1)))
-
-
-def _tile_boxes(tiles: Ints, zoom: int) -> Floats:
-    """Boxes f64[T,4] of tiles i64[T,2]."""
-    lower = tile_to_lonlat(tiles + np.array([0.0, 1.0]), zoom)
-    return np.concatenate((lower, tile_to_lonlat(tiles + np.array([1.0, 0.0]), zoom)), axis=1)

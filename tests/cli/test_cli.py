@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from pipeline.catalog.reader import sample_rows
 from pipeline.cli.main import main
 from schemas.command import GROUP
+from storage.dataset import sample_rows
 from storage.store import Store
 from tests.driver.village import EAST, NORTH, SOUTH, WEST, Village, write_village
 from tests.streetview.makers import write_photo

@@ -20,8 +20,6 @@ import rasterio
 import webdataset
 from PIL import Image
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.footprints.chips.config import ChipsConfig
@@ -34,7 +32,9 @@ from schemas.errors import ConfigError, DatasetError, InputError, LockError
 from schemas.keys import chip_key
 from schemas.sample import OSM_TOKENS, SampleMeta, is_member, sample_hash
 from schemas.tokens import OsmTokens
-from storage.store import Lock, Store
+from storage.dataset import read_catalog, read_samples, sample_rows
+from storage.locks import one_writer
+from storage.store import Store
 from tests.footprints.chips import GROUND, geojson, geotiff, picture, point, ring, write_chips
 from tests.osm.opl import write_opl
 
@@ -174,10 +174,8 @@ def test_a_finished_run_is_not_repeated_and_another_one_refused(
     assert [s.cached for s in again.stages if s.stage in ("objects", "samples")] == [True, True]
     with pytest.raises(DatasetError, match=r"differs in plan\.min_objects"):
         make_shards(config_of(folder, built[1], plan=PlanConfig(min_objects=1)), quiet=True)
-    with Lock(Store(tmp_path / "locked")), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: os.getppid())
-        with pytest.raises(LockError):
-            make_shards(config_of(folder, tmp_path / "locked"), quiet=True)
+    with one_writer(str(tmp_path / "locked")), pytest.raises(LockError):
+        make_shards(config_of(folder, tmp_path / "locked"), quiet=True)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(

@@ -13,8 +13,6 @@ import pytest
 import rasterio
 from PIL import Image
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.main import main
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
@@ -23,6 +21,7 @@ from pipeline.imagery.local import open_scene
 from pipeline.rules import RulesConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.errors import ConfigError, InputError
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of, config_of
 from tests.driver.village import SOUTH, WEST, Village

@@ -17,8 +17,6 @@ import duckdb
 import pytest
 import webdataset
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
 from pipeline.cli.verify import find_problems
@@ -31,7 +29,9 @@ from schemas.index import IndexPart, index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.splits import SplitConfig
 from schemas.tokens import OsmTokens
-from storage.store import Lock, Store
+from storage.dataset import read_catalog, read_samples, sample_rows
+from storage.locks import one_writer
+from storage.store import Store
 from tests.driver.village import Village
 
 
@@ -239,12 +239,11 @@ def test_no_absolute_path_is_written(built: tuple[Outcome, Path], village: Villa
 
 
 def test_a_second_writer_is_refused(village: Village, tmp_path: Path) -> None:
-    store = Store(tmp_path / "locked")
-    with Lock(store) as lock:
-        assert lock.path is not None
-        lock.path.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
-        with pytest.raises(LockError, match="is being written by process"):
-            make_shards(config_of(village, tmp_path / "locked"), quiet=True)
+    with (
+        one_writer(str(tmp_path / "locked")),
+        pytest.raises(LockError, match=f"is being written by process {os.getpid()} on"),
+    ):
+        make_shards(config_of(village, tmp_path / "locked"), quiet=True)
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(village: Village, tmp_path: Path) -> None:

@@ -15,8 +15,6 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.extracts.history import cut_history, is_history, versions_at
@@ -24,6 +22,7 @@ from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.errors import ConfigError
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 
 #: Four tiles of zoom 18; the images are of zoom 16 tiles beside each other.

@@ -13,12 +13,12 @@ from typing import Any
 import osmium
 import pytest
 
-from pipeline.catalog.reader import sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.driver.update import finish_exchange, update
 from pipeline.osm.extracts.changes import apply_changes
 from schemas.errors import ConfigError, DatasetError, GeoshardsError, InputError
+from storage.dataset import sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of, config_of
 from tests.driver.village import Village

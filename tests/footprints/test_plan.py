@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
+from geometry.tiles import xyz_footprint
 from pipeline.footprints.candidates import Listed, Mixture, Tiles
 from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import xyz_footprint
 from schemas.keys import XyzKey
 
 

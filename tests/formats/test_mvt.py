@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
+from geometry.tiles import tile_to_lonlat
 from pipeline.formats.mvt import EXTENT, TilePoint, decode_points, encode_points
 from schemas.errors import InputError
-from schemas.footprint import tile_to_lonlat
 
 VALUES = st.one_of(st.integers(-(2**63), 2**63 - 1), st.booleans(), st.text(max_size=8), st.floats(allow_nan=False))
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.shutil import copy
 
+from geometry.tiles import lonlat_to_tile, xyz_footprint
 from pipeline.imagery.stac.presets import PRESETS
-from schemas.footprint import Footprint, lonlat_to_tile, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 
 LON, LAT = 10.3, 47.2

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyproj import Transformer
 
+from geometry.tiles import lonlat_to_tile
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.read import read_images
@@ -26,7 +27,7 @@ from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.net.config import NetConfig
 from schemas.errors import ConfigError
-from schemas.footprint import Footprint, lonlat_to_tile
+from schemas.footprint import Footprint
 from tests.imagery.conftest import SERVICES
 from tests.imagery.scenes import LAT, LON, expected, tiles
 

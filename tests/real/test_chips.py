@@ -22,7 +22,6 @@ import pytest
 import shapely
 from PIL import Image
 
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.footprints.chips.config import ChipsConfig
@@ -34,6 +33,7 @@ from schemas.relations import INVERSE, Relation
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tags import tag_id
 from schemas.tokens import OsmTokens
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from tests.grounds import lonlat_to_normalised
 from tests.real.conftest import absent

@@ -14,14 +14,13 @@ import mercantile
 import numpy as np
 import pytest
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.main import main
 from pipeline.cli.verify import find_problems
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.mirror.server import Mirror
 from pipeline.net.config import base_url
 from schemas.sample import SampleMeta
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of
 from tests.imagery.scenes import write_granule, write_manifest, write_utm

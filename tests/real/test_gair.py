@@ -10,13 +10,13 @@ import pytest
 import rasterio
 from PIL import Image
 
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.imagery.config import ImageryConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 
 #: Tile, photo (lon, lat), normalised position (docs/papers/gair.md#data).

@@ -13,7 +13,6 @@ import rasterio
 from rasterio.shutil import copy
 
 from pipeline.alignment import place
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
@@ -26,6 +25,7 @@ from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from tests.grounds import lonlat_to_normalised
 from tests.imagery.scenes import tiles

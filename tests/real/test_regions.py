@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
@@ -19,6 +17,7 @@ from pipeline.samples.config import PlanConfig, ShardsConfig
 from pipeline.streetview.config import StreetviewConfig
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
+from geometry.tiles import tile_to_lonlat, xyz_footprint
 from pipeline.footprints.candidates import Tiles
 from pipeline.streetview.pairing import PAIRS
-from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from tests.grounds import lonlat_to_normalised, pair, pixel_to_lonlat
 from tests.streetview.makers import placed

@@ -8,9 +8,9 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat, xyz_footprint
 from pipeline.streetview.position import METRES_A_DEGREE, Area, place, split_antimeridian
 from pipeline.streetview.record import Drops, to_table
-from schemas.footprint import lonlat_to_tile, tile_to_lonlat, xyz_footprint
 from schemas.keys import XyzKey
 from tests.grounds import TileArea, area_of
 from tests.streetview.makers import reasons

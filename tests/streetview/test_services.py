@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geometry.tiles import lonlat_to_tile
 from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
@@ -21,7 +22,6 @@ from pipeline.streetview.services import mapillary as mapillary_module
 from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import lonlat_to_tile
 from tests.grounds import TileArea
 from tests.streetview.conftest import SECRET, SERVICES, Open
 from tests.streetview.makers import FAST, town

@@ -14,6 +14,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geometry.tiles import tile_to_lonlat
 from pipeline.alignment import place
 from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chips
 from pipeline.footprints.chips.scan import find_chips
@@ -28,7 +29,7 @@ from pipeline.tokens.build import build_tokens
 from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import TokenMaker, extract_tokens, vector_tokens
 from schemas.features import FEATURES, Kind
-from schemas.footprint import Footprint, tile_to_lonlat
+from schemas.footprint import Footprint
 from tests.footprints.chips import write_chips
 from tests.osm.opl import write_opl
 from tests.tokens.building import differences

@@ -7,6 +7,7 @@ from hashlib import blake2b
 import numpy as np
 
 from schemas.index import IndexPart, key_hashes
+from storage.store import Store
 from trainers.stream.catalog.choose import choose_rows
 from trainers.stream.catalog.index import Index, ShardDigests
 from trainers.stream.catalog.parts import Parts
@@ -39,7 +40,7 @@ def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0
         "gsd": np.ones((count, 2)),
     }
     parts = Parts([IndexPart(arrays, shards, [("rs.jpg",)])])
-    rows, selection = choose_rows(name, parts)
+    rows, selection = choose_rows(Store(name), parts)
 
     def digest(text: str) -> str:
         return blake2b(text.encode(), digest_size=8).hexdigest()

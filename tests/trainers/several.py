@@ -12,14 +12,14 @@ import torch
 
 from trainers.engine import ranks
 from trainers.engine.cli import main as train
-from trainers.engine.tasks import GAIR, GEOLINK
+from trainers.tasks import TASKS
 
 
 def main(runs: str) -> int:
     """Exit status: that of the first run that failed."""
     with ranks.process_group(torch.device("cpu")):
         for trainer, words in json.loads(runs):
-            if status := train({"geolink": GEOLINK, "gair": GAIR}[trainer], words):
+            if status := train(TASKS[trainer], words):
                 return status
     return 0
 

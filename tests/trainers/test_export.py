@@ -14,25 +14,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from schemas.errors import ConfigError, DatasetError
-from tests.trainers.batches import PLAIN
+from tests.trainers.batches import PLAIN, trained
 from trainers.engine.cli import main
-from trainers.engine.tasks import GAIR, GEOLINK
 from trainers.evaluate.finetune import main as finetune
 from trainers.evaluate.heads import ChangeHead, RegressionHead, UperNet, confusion, scores, to_map
 from trainers.export import weights as weights_module
-from trainers.export.command import NAMES
-from trainers.export.weights import (
-    FORMATS,
-    architecture,
-    export,
-    hybrid_blocks,
-    load_geolink,
-    load_multimodal,
-)
+from trainers.export.weights import architecture, export, load_multimodal
 from trainers.models.geolink import GeoLink
 from trainers.models.vit import SIZES, ViTSettings
 from trainers.stream.batch import TileBatch
 from trainers.stream.stream import GeoStream
+from trainers.tasks import GAIR, GEOLINK
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +44,7 @@ def checkpoint(run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def batch(dataset: Path, checkpoint: Path) -> TileBatch:
-    view = GeoLink.view(load_geolink(checkpoint)[1].arch)
+    view = GeoLink.view(trained(checkpoint).settings)
     return next(GeoStream(str(dataset), view, batch_size=6, settings=PLAIN).batches())
 
 
@@ -90,7 +82,7 @@ def test_timm_gives_the_same_features(checkpoint: Path, tmp_path: Path) -> None:
         img_size=48, patch_size=16, embed_dim=192, depth=6, num_heads=3, num_classes=0, global_pool=""
     )
     peer.load_state_dict(weights, strict=True)
-    model, _ = load_geolink(checkpoint)
+    model = trained(checkpoint)
     image = torch.randn(2, 3, 48, 48)
     torch.testing.assert_close(peer.eval()(image), model.vit(image), atol=1e-5, rtol=1e-5)
 
@@ -98,8 +90,8 @@ def test_timm_gives_the_same_features(checkpoint: Path, tmp_path: Path) -> None:
 def test_the_multimodal_model_gives_the_same_hybrid_features(
     checkpoint: Path, tmp_path: Path, batch: TileBatch
 ) -> None:
-    model, settings = load_geolink(checkpoint)
-    blocks = hybrid_blocks(settings.arch.vit)
+    model = trained(checkpoint)
+    blocks = model.settings.vit.hybrid_blocks
     other = load_multimodal(export(checkpoint, "multimodal", tmp_path / "m.pt"))
     assert not hasattr(other, "decoder")
     mine, its = model.hybrid(batch, blocks=blocks), other.hybrid(batch, blocks=blocks)
@@ -107,13 +99,13 @@ def test_the_multimodal_model_gives_the_same_hybrid_features(
     assert torch.equal(mine.objects, its.objects)
     assert all(torch.equal(a, b) for a, b in zip(mine.levels, its.levels, strict=True))
     assert int(its.chosen.valid.sum()) == int(batch.node_valid.sum())  # all objects
-    assert hybrid_blocks(SIZES["large"]) == (7, 11, 15)
+    assert SIZES["large"].hybrid_blocks == (7, 11, 15)
     with pytest.raises(DatasetError, match="no multimodal export"):
         load_multimodal(tmp_path / "none.pt")
 
 
 def test_scripted_and_whole_weights_equal_the_model(checkpoint: Path, tmp_path: Path) -> None:
-    model, _ = load_geolink(checkpoint)
+    model = trained(checkpoint)
     weights = load_file(export(checkpoint, "safetensors", tmp_path / "all.safetensors"))
     assert weights.keys() == model.state_dict().keys()
     scripted = torch.jit.load(str(export(checkpoint, "torchscript", tmp_path / "v.ts")))
@@ -134,7 +126,6 @@ def test_onnx_says_what_it_needs(checkpoint: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_only_geolink_is_exported(dataset: Path, tmp_path: Path) -> None:
-    assert set(NAMES) == set(FORMATS)
     words = [f"data={dataset}", f"out={tmp_path}/r", "model=tiny", "steps=1", "batch_size=4", "--quiet"]
     assert main(GAIR, [*words, "log.tensorboard=false"]) == 0
     with pytest.raises(DatasetError, match="no checkpoint of GeoLink"):
@@ -150,9 +141,8 @@ def test_upernet_has_the_size_of_the_released_head() -> None:
 
 
 def test_heads_learn_from_hybrid_features(checkpoint: Path, batch: TileBatch) -> None:
-    model, settings = load_geolink(checkpoint)
-    vit = settings.arch.vit
-    hybrid = model.hybrid(batch, blocks=hybrid_blocks(vit))
+    model = trained(checkpoint)
+    hybrid = model.hybrid(batch, blocks=model.settings.vit.hybrid_blocks)
     maps = [to_map(t).clone() for t in (*hybrid.levels, hybrid.patches)]
     widths = [m.shape[1] for m in maps]
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainers.batches import GEOLINK
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.models.geolink import GeoLink
 from trainers.models.geolink_settings import GeoLinkLoss
 from trainers.models.mae import IMAGE_MASK
@@ -18,7 +19,6 @@ from trainers.models.noise import uniform
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch
 from trainers.stream.stream import GeoStream, StreamSettings
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
 pytest.importorskip("torch_geometric", reason="the peer is built of torch_geometric; pip install -e '.[dev]' has it")
 

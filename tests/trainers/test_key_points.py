@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from geometry.keypoints import with_key_points
-from pipeline.catalog.reader import read_samples, sample_rows
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from trainers.models.geolink import GeoLink
 from trainers.models.geolink_settings import GeoLinkSettings
@@ -27,7 +27,7 @@ def test_a_batch_locates_objects_as_its_fidelity_says(dataset: Path, fidelity: s
     assert view.anchors == fidelity
     stream = GeoStream(
         str(dataset), view, batch_size=4, settings=_PLAIN,
-        default_select="n_polygon > 0 AND n_line > 0", place=Place(rank=0, world=1, workers=0),
+        select="n_polygon > 0 AND n_line > 0", place=Place(rank=0, world=1, workers=0),
     )  # fmt: skip
     batch = next(iter(stream))
     store = Store(dataset)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.choose import split_digest
@@ -31,7 +32,6 @@ from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.wds import wds_pipeline
 
 from .indexes import make_index

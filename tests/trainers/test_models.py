@@ -14,6 +14,7 @@ from torch import nn
 
 from schemas.relations import INVERSE, Relation
 from tests.trainers.batches import geolink_batch, geolink_model
+from trainers.embed.features import TagTable
 from trainers.models.fusion import MultiHead, Places
 from trainers.models.location import SCALE, LocationEncoder, equal_earth
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
@@ -36,7 +37,6 @@ from trainers.models.region import Aggregation, softmax_over_present, sum_of_pre
 from trainers.models.scatter import rank_in_segment, segment_softmax
 from trainers.models.vit import Attention, ViT, ViTSettings, grid_positions, sincos
 from trainers.stream.batch import TileBatch
-from trainers.stream.tagtable import TagTable
 
 
 def test_attention_equals_torch() -> None:

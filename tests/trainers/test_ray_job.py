@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConfigError
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import parse
 from trainers.engine.ray_job import _absolute, count_workers
-from trainers.engine.tasks import GEOLINK
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from trainers.tasks.geolink import GEOLINK
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -11,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from schemas.errors import DatasetError
+from storage.ranges import CacheSettings
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.read import ShardReader
-from trainers.stream.members.remote import CacheSettings, Range, RangeCache, coalesce
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
 VIEW = View(image_size=32, osm=True, tag_width=8)
 
@@ -218,37 +214,6 @@ def test_a_shard_cut_short_is_corrupt_and_one_that_is_missing_stops(root: Path, 
             list(stream("memory://cut", tmp_path / "other"))
     finally:
         memory.rm("/cut", recursive=True)
-
-
-PIECES = st.lists(
-    st.builds(lambda s, a, n: Range(s, a, a + n), st.integers(0, 2), st.integers(0, 10**6), st.integers(1, 10**5)),
-    max_size=30,
-)
-
-
-@given(PIECES, st.floats(0, 0.2))
-def test_joined_ranges_cover_the_pieces_and_waste_little(pieces: list[Range], waste: float) -> None:
-    joined = coalesce(pieces, waste)
-    assert all(any(r.shard == p.shard and r.start <= p.start and p.end <= r.end for r in joined) for p in pieces)
-    assert all(a.shard != b.shard or a.end < b.start for a, b in pairwise(joined))
-    dense = coalesce(pieces, 0)
-    used = sum(r.end - r.start for r in dense)
-    assert sum(r.end - r.start for r in joined) <= used * (1 + waste) + 1
-
-
-def test_the_cache_keeps_to_its_size_and_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
-    cache = RangeCache(tmp_path, 100_000)
-    for i in range(40):
-        cache.keep(f"{i:032x}", bytes(5000))
-        os.utime(cache._path(f"{i:032x}"), (1e9 + i, 1e9 + i))
-        held = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
-        assert held <= 100_000 + 5000
-    fresh = RangeCache(tmp_path, 100_000)
-    assert fresh.find(f"{0:032x}", 5000) is None
-    found = fresh.find(f"{39:032x}", 5000)
-    assert found is not None
-    assert bytes(found) == bytes(5000)
-    assert fresh.find(f"{39:032x}", 4999) is None  # of another size: not the entry that was asked for
 
 
 def test_reads_by_range_equal_reads_of_files(root: Path, server: Files, tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ class ViTSettings:
         """Patches a side."""
         return self.image_size // self.patch
 
+    @property
+    def hybrid_blocks(self) -> tuple[int, int, int]:
+        """Blocks, from 0, whose output a dense head takes beside the fused map: 7, 11 and 15 of 24, and as far along
+        in others."""
+        third, half, most = (max(0, share * self.depth // 6 - 1) for share in (2, 3, 4))
+        return third, half, most
+
 
 #: The four sizes by name (Touvron et al. 2021), at 224 pixels and 16 a patch.
 SIZES: Mapping[str, ViTSettings] = {

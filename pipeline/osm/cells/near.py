@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geometry.tiles import lonlat_to_tile, tile_codes
 from pipeline.osm.cells.cut import MARGIN
 from pipeline.osm.cells.seams import Cell, Seams
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell, read_edit_times
 from schemas.features import ObjectType
-from schemas.footprint import lonlat_to_tile
 from schemas.tokens import OsmTokens
 
 Block = tuple[int, int, int, int]  # first column, first row, last column, last row of some cells
@@ -38,7 +38,7 @@ def blocks_of(bbox: NDArray[np.float64], zoom: int) -> NDArray[np.int64]:
 
 def cells_of(block: Block, zoom: int) -> list[int]:
     """The cells of a block, as `read_cell` takes them."""
-    return [row * (1 << zoom) + column for column, row in _cells(block)]
+    return tile_codes(np.array(_cells(block)), zoom).tolist()
 
 
 def _cells(block: Block) -> list[Cell]:

@@ -1,30 +1,30 @@
-"""Byte ranges of shards behind a URL: few requests, retried, and kept in a cache on the local disk.
+"""Byte ranges of files behind a URL: few requests, retried, and kept in a cache on the local disk.
 
-The cache is shared by all processes of a machine. An entry is one range, a file written beside its place and renamed;
-who fetches it holds the range's lock, so that each is fetched once a machine.
+The cache is shared by all processes of a machine. An entry is one range, a file that appears whole; who fetches it
+holds the range's lock, so that each is fetched once a machine.
 """
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import fsspec
 
 from schemas.errors import ConfigError, DatasetError
-from storage.retry import ATTEMPTS, pause
-from trainers.stream.catalog.flat import cache_folder
-from trainers.stream.catalog.index import Index
+from storage.files import UNFINISHED, put
+from storage.locks import locked_places
+from storage.retry import ATTEMPTS, Patience, retry
+from storage.urls import cache_folder
 
 #: Ranges nearer than this are always fetched as one: it costs less than a request.
 SMALL_GAP = 1 << 13
@@ -37,7 +37,7 @@ MAX_MAPPED = 256
 
 
 class Range(NamedTuple):
-    """Bytes start <= b < end of a shard, by its number in the index."""
+    """Bytes start <= b < end of a shard, by its number in the dataset."""
 
     shard: int
     start: int
@@ -60,7 +60,7 @@ class CacheSettings:
         """The folder, or None where nothing is kept."""
         if self.folder == "none":
             return None
-        return cache_folder().absolute() / "stream" if self.folder == "auto" else Path(self.folder).absolute()
+        return (cache_folder() / "stream" if self.folder == "auto" else Path(self.folder).expanduser()).absolute()
 
 
 def coalesce(pieces: Sequence[Range], waste: float = WASTE) -> list[Range]:
@@ -92,15 +92,14 @@ def coalesce(pieces: Sequence[Range], waste: float = WASTE) -> list[Range]:
 
 
 class RemoteShards:
-    """Ranges of the shards of one index."""
+    """Ranges of the shards of one dataset."""
 
-    def __init__(self, index: Index, settings: CacheSettings) -> None:
-        self._index = index
-        self._fs, root = fsspec.core.url_to_fs(index.root)
-        self._shards = f"{root}/shards"
-        folder = settings.path
-        self._cache = None if folder is None else RangeCache(folder, int(settings.gigabytes * 1e9))
-        self._name = f"{index.content_hash}/{index.layout_hash}"
+    def __init__(self, folder: str, names: Sequence[str], version: str, settings: CacheSettings) -> None:
+        """``names`` of the shards in the URL ``folder``; ``version`` tells them from others of the same names."""
+        self._fs, self._folder = fsspec.core.url_to_fs(folder)
+        self._names, self._version = names, version
+        path = settings.path
+        self._cache = None if path is None else RangeCache(path, int(settings.gigabytes * 1e9))
 
     @property
     def keeps(self) -> bool:
@@ -116,7 +115,7 @@ class RemoteShards:
         distinct = sorted(set(wanted))
         if self._cache is None:
             return self._fetch(distinct)
-        names = {r: blake2b(f"{self._name}/{self._index.shard_names[r.shard]}/{r.start}-{r.end}".encode(),
+        names = {r: blake2b(f"{self._version}/{self._names[r.shard]}/{r.start}-{r.end}".encode(),
                             digest_size=16).hexdigest() for r in distinct}  # fmt: skip
         held: dict[Range, Any] = {}
         for r in distinct:
@@ -149,14 +148,15 @@ class RemoteShards:
         """Contents of the ranges, at once where the store can; what fails or comes short is asked for again."""
         done: list[bytes | None] = [None] * len(requests)
         left = list(range(len(requests)))
-        paths = [f"{self._shards}/{self._index.shard_names[r.shard]}" for r in requests]
-        for attempt in range(ATTEMPTS):
-            pause(attempt)
+        paths = [f"{self._folder}/{self._names[r.shard]}" for r in requests]
+
+        def attempt() -> None:
+            nonlocal left
             answers = self._fs.cat_ranges(
                 [paths[i] for i in left], [requests[i].start for i in left], [requests[i].end for i in left],
                 on_error="return",
             )  # fmt: skip
-            again, last = [], ""
+            again, last = [], "it came short"
             for i, answer in zip(left, answers, strict=True):
                 if isinstance(answer, FileNotFoundError):
                     raise DatasetError(f"{paths[i]} is missing; copy or build the shard again")
@@ -170,14 +170,18 @@ class RemoteShards:
                 if len(answer) < requests[i].end - requests[i].start and not self._ends(paths[i], requests[i], answer):
                     again.append(i)
             left = again
-            if not left:
-                break
-        failed = [i for i in left if done[i] is None]
-        if failed:
-            raise DatasetError(
-                f"{paths[failed[0]]}: no answer after {ATTEMPTS} attempts ({last}); check the store, then go on with "
-                "resume=auto"
-            )
+            if left:
+                raise EOFError(last)
+
+        try:
+            retry(attempt, lambda error: 0.0 if isinstance(error, EOFError) else None, Patience())
+        except EOFError as error:
+            failed = [i for i in left if done[i] is None]
+            if failed:
+                raise DatasetError(
+                    f"{paths[failed[0]]}: no answer after {ATTEMPTS} attempts ({error}); check the store, then go on "
+                    "with resume=auto"
+                ) from None
         return [blob or b"" for blob in done]  # what stays short is where the shard ends
 
     def _ends(self, path: str, request: Range, answer: bytes) -> bool:
@@ -226,23 +230,18 @@ class RangeCache:
 
     def keep(self, name: str, blob: bytes) -> None:
         """Store an entry; a full disk is no error, the entry is then fetched again."""
-        path = self._path(name)
-        temporary = path.with_name(f".{uuid4().hex}.tmp")
         try:
-            path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(blob)
-            temporary.replace(path)
+            put(self._path(name), blob, durable=False)  # a damaged entry is noticed, and fetched again
         except OSError:
-            temporary.unlink(missing_ok=True)
             return
         self._written += len(blob)
         if self._written >= self._capacity // 64:
             self._written = 0
             self._sweep()
 
-    def alone(self, names: Sequence[str]) -> _Locks:
+    def alone(self, names: Sequence[str]) -> AbstractContextManager[None]:
         """A context in which no other process fetches the entries ``names``."""
-        return _Locks(self._folder / "lock", sorted({int(name[:15], 16) for name in names}))
+        return locked_places(self._folder / "lock", [int(name[:15], 16) for name in names])
 
     def _sweep(self) -> None:
         """Drop the entries used longest ago until a sixteenth of the capacity is free; dead temporary files too."""
@@ -253,7 +252,7 @@ class RangeCache:
                     facts = entry.stat()
                 except FileNotFoundError:
                     continue
-                if not entry.name.endswith(".tmp") or time.time() - facts.st_mtime > 3600:
+                if not entry.name.endswith(UNFINISHED) or time.time() - facts.st_mtime > 3600:
                     entries.append((facts.st_mtime, facts.st_size, entry.path))
         over = sum(size for _, size, _ in entries) - (self._capacity - self._capacity // 16)
         for _, size, path in sorted(entries):
@@ -261,18 +260,3 @@ class RangeCache:
                 break
             Path(path).unlink(missing_ok=True)
             over -= size
-
-
-class _Locks:
-    """One byte of a lock file for each entry, taken in rising order so that no two processes wait for each other."""
-
-    def __init__(self, path: Path, places: Sequence[int]) -> None:
-        self._path, self._places = path, places
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("a")
-        for place in self._places:
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, place)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()  # gives back every lock

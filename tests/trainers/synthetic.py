@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from geometry.tiles import tile_bounds, tile_to_lonlat, xyz_footprint
 from schemas.catalog import SAMPLES, SCHEMA_VERSION, SHARDS, STREETVIEW, catalog_file, shard_name
 from schemas.features import VOCABULARY, Kind
-from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.index import IndexPart, index_file
 from schemas.keys import XyzKey
 from schemas.relations import Relation
@@ -288,14 +289,12 @@ def _sample(index: int, s: SyntheticSettings) -> tuple[SampleMeta, dict[str, byt
 def _meta(
     footprint: Footprint, tile: tuple[int, int], s: SyntheticSettings, streetview: list[StreetviewInfo]
 ) -> SampleMeta:
-    corner = np.array(tile, np.float64)
-    west, north = tile_to_lonlat(corner, s.zoom)
-    east, south = tile_to_lonlat(corner + 1, s.zoom)
-    lon, lat = tile_to_lonlat(corner + 0.5, s.zoom)
+    west, south, east, north = tile_bounds(np.array([tile]), s.zoom)[0].tolist()
+    lon, lat = tile_to_lonlat(np.add(tile, 0.5), s.zoom)
     gsd = float(footprint.transform[0] * np.cos(np.radians(lat)))
     return SampleMeta(
         footprint=footprint, gsd=(gsd, gsd), lon=float(lon), lat=float(lat),
-        bbox=(float(west), float(south), float(east), float(north)),
+        bbox=(west, south, east, north),
         rs=[RsInfo("rs.jpg", ["R", "G", "B"], "uint8", "synthetic")], streetview=streetview,
     )  # fmt: skip
 

@@ -20,10 +20,6 @@ Counts = NDArray[np.float64]
 TagWeight = Literal["auto", "ours", "paper", "released", "count", "ln_count", "uniform"]
 
 
-def _count(count: Counts) -> Counts:
-    return count
-
-
 def _log_count(count: Counts) -> Counts:
     return np.log(np.maximum(count, 1.0))
 
@@ -32,8 +28,8 @@ def _log_count(count: Counts) -> Counts:
 #: ln(count), which is 0 for a key seen once; ``ours`` takes ln(1 + count), so that no tag is lost.
 TAG_WEIGHTS: Mapping[str, Callable[[Counts], Counts]] = {
     "ours": np.log1p,
-    "paper": _count,
-    "count": _count,
+    "paper": np.positive,
+    "count": np.positive,
     "released": _log_count,
     "ln_count": _log_count,
     "uniform": np.ones_like,
@@ -198,7 +194,7 @@ def open_tag_table(
     counts, notes = counts_by_key(vocabularies), []
     if key_counts:
         given = read_key_counts(key_counts)
-        notes = [compare_keys(counts, given, key_counts)[1]]
+        notes = [compare_keys(counts, given, key_counts)]
         counts = {key: given.get(key, 1) for key in counts}
     by_tag = {
         tag: counts[key] for v in vocabularies for tag, key in zip(v.tag_ids.tolist(), v.keys.to_pylist(), strict=True)
