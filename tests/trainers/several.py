@@ -12,14 +12,15 @@ import torch
 
 from trainers.engine import ranks
 from trainers.engine.cli import main as train
-from trainers.tasks import TASKS
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 
 def main(runs: str) -> int:
     """Exit status: that of the first run that failed."""
     with ranks.process_group(torch.device("cpu")):
         for trainer, words in json.loads(runs):
-            if status := train(TASKS[trainer], words):
+            if status := train({"geolink": GEOLINK, "gair": GAIR}[trainer], words):
                 return status
     return 0
 
