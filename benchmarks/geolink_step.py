@@ -4,9 +4,9 @@
 line. Both sides get the same batch, the encodings of its visible patches and the same widths, draw their masks and go
 forward and backward to every weight and to the patches: node masks, graph attention, region, contrast, fusion, tag
 prediction. The ViT and its pixel decoder are the same blocks on both sides and are left out. Ours runs as ``released``,
-which has the same losses and gradients (tests/trainers/test_geolink_released.py), and as ``ours``.
-The peer (tests/trainers/geolink_reference.py) gets its graphs collated and its node features multiplied out beforehand;
-ours does the latter in the step. torch_geometric is needed (the dev extra).
+which has the same losses and gradients (tests/trainers/models/test_geolink_released.py), and as ``ours``.
+The peer (tests/trainers/models/geolink_reference.py) gets its graphs collated and its node features multiplied out
+beforehand; ours does the latter in the step. torch_geometric is needed (the dev extra).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from tests.trainers.geolink_reference import Reference, Sizes, graphs  # noqa: E402
+from tests.trainers.models.geolink_reference import Reference, Sizes, graphs  # noqa: E402
 from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.models.geolink import GeoLink, GeoLinkLoss, ImageState  # noqa: E402
 from trainers.models.geolink_settings import GeoLinkSettings  # noqa: E402

@@ -5,8 +5,8 @@
 Samples are synthesised from ``schemas`` alone. With the same batches of the same size it times, in bf16 with fused
 attention and ``torch.compile``: a whole step (forward, backward, clipping, AdamW) of reconstruction only and of all
 three losses (the ratio is what the objects cost; the paper's figure is 1.18), the composition of the release
-(tests/trainers/geolink_reference.py, needs torch_geometric; not run where it is missing), and training from the stream
-with loader processes, for the share of time spent waiting for data. A part that no time is left for is ``null``.
+(tests/trainers/models/geolink_reference.py, needs torch_geometric; not run where it is missing), and training from the
+stream with loader processes, for the share of time spent waiting for data. A part that no time is left for is ``null``.
 
 MFU counts what the visible tokens need, forward and backward, and nothing recomputed:
   block(d, n) = 24 n d² + 4 n² d         two a multiply-add: qkv, projection and MLP (12 n d²), attention (2 n² d)
@@ -147,7 +147,7 @@ class Bench:
         """Seconds of a step of the composition of the release."""
         if find_spec("torch_geometric") is None:
             return None
-        from tests.trainers.geolink_reference import Reference, Sizes, graphs
+        from tests.trainers.models.geolink_reference import Reference, Sizes, graphs
 
         s, vit = self.arch, self.arch.vit
         sizes = Sizes(

@@ -58,10 +58,6 @@ class Footprint:
         """Pixel coordinates f64[N,2] to normalised image coordinates f64[N,2]."""
         return np.asarray(xy, np.float64) / (self.width, self.height)
 
-    def normalised_to_pixel(self, xy: Floats) -> Floats:
-        """Normalised image coordinates f64[N,2] to pixel coordinates f64[N,2]."""
-        return np.asarray(xy, np.float64) * (self.width, self.height)
-
     def corners(self) -> Floats:
         """The four outer corners in CRS coordinates, f64[4,2]: upper left, upper right, lower right, lower left."""
         w, h = self.width, self.height

@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from pipeline.driver.plan import make_plan, with_cap
+from pipeline.driver.sources import chosen_sources, defaults
 from pipeline.driver.stages import candidates_of, own_gsd, own_zoom, wish_of
 from pipeline.footprints.estimate import RATES, Estimate, estimate
 from pipeline.footprints.producers import PRODUCERS
@@ -18,7 +19,7 @@ from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, preset_of
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.download import remote_bytes
-from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
+from pipeline.regions.resolve import Selection, select
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES

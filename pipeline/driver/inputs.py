@@ -14,8 +14,8 @@ from pathlib import Path
 
 import shapely
 
+from pipeline.driver.sources import Region
 from pipeline.osm.stage import Features
-from pipeline.regions.resolve import Region
 from pipeline.samples.config import ShardsConfig
 from schemas.config import build
 from schemas.errors import DatasetError, InputError

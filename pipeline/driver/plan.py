@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from pipeline.driver.snapshots import snapshots_stage
+from pipeline.driver.sources import Region, chosen_sources, resolve
 from pipeline.driver.stages import (
     ChipsFound,
     Stages,
@@ -41,7 +42,6 @@ from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
 from pipeline.osm.stage import Cells, Features, features_stage
 from pipeline.osm.vectors.features import NamedParts, PartJob
-from pipeline.regions.resolve import Region, chosen_sources, resolve
 from pipeline.rules import Rules, load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig

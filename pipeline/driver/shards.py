@@ -19,8 +19,8 @@ import shapely
 from pipeline.driver.inputs import keep_inputs
 from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.run import Identity, Run, open_out
+from pipeline.driver.sources import Region
 from pipeline.imagery.sources import scene_digest, source_rows
-from pipeline.regions.resolve import Region
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint, encoder_versions
 from pipeline.samples.config import ShardsConfig

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.driver.sources import Region
 from pipeline.osm.extracts.history import cut_history, is_history
 from pipeline.osm.stage import Cells, Features, features_stage, vocabulary_stage
-from pipeline.regions.resolve import Region
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig

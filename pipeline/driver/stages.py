@@ -13,6 +13,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from pipeline.driver.sources import Region
 from pipeline.footprints.candidates import Candidates, Listed
 from pipeline.footprints.chips.plan import (
     CHIPS,
@@ -28,7 +29,6 @@ from pipeline.footprints.producers import PRODUCERS, Drops, Wish
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
-from pipeline.regions.resolve import Region
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint

@@ -14,7 +14,4 @@ many threads at a time, and takes no path from a request without looking it up i
 conditions, HEAD and dates of a `Response` that is a file are the server's business. A new service is entered in
 `pipeline.mirror.server.SERVICES`, under the name that its base URL has in `pipeline.net.config.DEFAULT_BASES`; those of
 `pipeline.imagery.stac.presets.PRESETS` are there already.
-
-For tests, ``mirror.faults`` is a list of functions from request and answer to answer; `pipeline.mirror.faults` has the
-usual ones.
 """

@@ -30,7 +30,7 @@ from pipeline.osm.cells.slabs import (
     plan_runs,
 )
 from pipeline.osm.extracts.passes import GEOMETRY_TYPES
-from pipeline.osm.extracts.read import read_extract
+from pipeline.osm.extracts.read import Box, read_extract
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules
@@ -44,8 +44,6 @@ from storage.store import Store
 
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
-
-Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 
 def _read_into(path: Path, target: Path, rules: Rules, runner: Runner, quiet: bool) -> None:
@@ -118,7 +116,7 @@ def feature_drops(features: Features, repeated: dict[int, int]) -> pa.Table:
 def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
     """Write ``features.parquet`` (GeoParquet) slab by slab; its rows, and the DROPS rows, written beside it."""
     rows, repeated = 0, Counter[int]()
-    schema = FEATURES.with_metadata(geoparquet_metadata(None, GEOMETRY_TYPES))
+    schema = FEATURES.with_metadata(geoparquet_metadata(GEOMETRY_TYPES))
     with (
         atomic_file(out / "features.parquet") as target,
         pq.ParquetWriter(target, schema, compression="zstd") as writer,

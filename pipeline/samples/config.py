@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.demo.config import DemoConfig
 from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.footprints.config import GridConfig, PlanConfig
 from pipeline.footprints.producers import PRODUCERS
@@ -19,15 +20,6 @@ from pipeline.tokens.config import TokensConfig
 from schemas.config import execution
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """The generated region."""
-
-    seed: int = 7  # another town for each
-    scale: int = 1  # times the area of about 300 tiles at zoom 17, 1..100
-
 
 #: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of
 #: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep workers busy.

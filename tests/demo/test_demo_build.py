@@ -12,8 +12,7 @@ from pipeline.demo.pictures.aerial import aerial_grid, aerial_windows
 from pipeline.demo.pictures.pose import default_photo_count
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
-
-from .conftest import PHOTOS, SIDE_TILES
+from tests.demo.conftest import PHOTOS, SIDE_TILES
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:

@@ -20,7 +20,11 @@ from schemas.keys import GridKey, check_key
 WORLD = [(-180.0, -90.0, 180.0, 90.0)]
 GEOD = Geod(ellps="WGS84")
 #: To 1e-9 of a degree: closer to a border than a tenth of a millimetre, a projection rounds onto it.
-LON = st.floats(-180, 179.999).map(lambda v: round(v, 9)) | st.integers(-30, 29).map(lambda z: 6.0 * z)
+LON = (
+    st.floats(-180, 179.999).map(lambda v: round(v, 9))
+    | st.integers(-30, 29).map(lambda z: 6.0 * z)
+    | st.integers(-29, 30).map(lambda z: 6.0 * z - 1e-4)
+)
 LAT = st.floats(-80, 83.999).map(lambda v: round(v, 9)) | st.sampled_from([-80.0, 0.0, -1e-9, 1e-9, 83.999])
 SIZES = st.sampled_from([(10.0, 256), (2.5, 224), (0.6, 512), (30.0, 100), (100.0, 500)])
 

@@ -16,7 +16,7 @@ from rasterio.shutil import copy
 from geometry.tiles import lonlat_to_tile, xyz_footprint
 from pipeline.imagery.stac.presets import PRESETS
 from schemas.footprint import Footprint
-from schemas.keys import XyzKey
+from schemas.keys import XyzKey, chip_key
 
 LON, LAT = 10.3, 47.2
 UTM = "EPSG:32632"
@@ -70,6 +70,13 @@ def write_utm(path: Path, box: tuple[float, float, float, float], gsd: float, cr
         target.write(data)
         target.update_tags(LICENSE="CC0-1.0")
     return path
+
+
+def own_footprint(path: Path) -> Footprint:
+    """The footprint that is a raster's own grid: its pixels are read as they are."""
+    with rasterio.open(path) as source:
+        crs = source.crs.to_string()
+        return Footprint(chip_key(path.stem), crs, tuple(source.transform[:6]), source.width, source.height)
 
 
 def write_cog(path: Path, data: NDArray[Any], quality: int = 85, **where: Any) -> Path:

@@ -11,12 +11,12 @@ import pytest
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
-from pipeline.mirror.server import Mirror
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.imagery.scenes import LAT, LON
+from tests.mirror.server import Mirror
 from trainers.stream.members.decode import decode_npy
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Client, Refused, Stopped, Unavailable
 from pipeline.net.config import NetConfig, base_url
 from schemas.errors import ConfigError, InputError
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.net.sources import FAST, raw_server
 
 

@@ -21,14 +21,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Refused, Unavailable
 from pipeline.net.config import NetConfig
 from pipeline.net.download import Download, download_all, known_version, remote_bytes
 from pipeline.regions.resolve import check_pbf
 from schemas.errors import InputError
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.net.sources import FAST, address, pbf_bytes, publish, raw_server
 
 ROOT = Path(__file__).resolve().parents[2]

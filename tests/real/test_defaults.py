@@ -17,13 +17,13 @@ import pytest
 from pipeline.cli.main import main
 from pipeline.cli.verify import find_problems
 from pipeline.imagery.stac.presets import PRESETS
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import base_url
 from schemas.sample import SampleMeta
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of
 from tests.imagery.scenes import write_granule, write_manifest, write_utm
+from tests.mirror.server import Mirror
 from tests.real.test_downloads import COUNTRIES, ROOT
 from tests.real.test_europe import command
 from tests.streetview.makers import picture, write_table

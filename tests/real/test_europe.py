@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.verify import find_problems
-from pipeline.mirror.server import Mirror
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.keys import XyzKey
 from storage.dataset import sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of
+from tests.mirror.server import Mirror
 from tests.real.test_downloads import COUNTRIES, ROOT
 
 

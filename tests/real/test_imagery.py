@@ -16,19 +16,19 @@ from pipeline.alignment import place
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
-from pipeline.imagery.local import open_scene, own_footprint
+from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import find_imagery
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.mirror import stac
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
 from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 from tests.grounds import lonlat_to_normalised
-from tests.imagery.scenes import tiles
+from tests.imagery.scenes import own_footprint, tiles
+from tests.mirror.server import Mirror
 from tests.osm.opl import write_opl
 from tests.streetview.makers import write_photo
 

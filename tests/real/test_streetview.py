@@ -17,7 +17,6 @@ from PIL import Image
 
 from pipeline.mirror import kartaview, mapillary, panoramax
 from pipeline.mirror.photos import number_of
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
@@ -30,6 +29,7 @@ from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.footprint import Footprint
 from tests.grounds import photos_of_footprints, photos_of_tiles
+from tests.mirror.server import Mirror
 from tests.streetview.makers import placed
 
 SERVICES = {"panoramax": panoramax.respond, "kartaview": kartaview.respond, "mapillary": mapillary.respond}

@@ -14,7 +14,8 @@ import pytest
 from pipeline.driver.shards import make_shards
 from pipeline.driver.update import update
 from pipeline.osm.extracts.changes import apply_changes
-from pipeline.samples.config import PlanConfig, ShardsConfig, TokensConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
+from pipeline.tokens.config import TokensConfig
 from tests.driver.test_shards import bytes_of
 from tests.driver.test_update import write_change
 

@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 
 from geometry.tiles import lonlat_to_tile, tile_to_lonlat
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
 from pipeline.streetview.plan import ChosenPhotos
@@ -25,6 +23,8 @@ from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError
 from schemas.footprint import Footprint
 from tests.grounds import TileArea, photos_of_footprints, photos_of_tiles, pixel_to_lonlat
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.streetview.conftest import SERVICES, Open
 from tests.streetview.makers import FAST, picture, reasons, town, write_photo, write_table
 

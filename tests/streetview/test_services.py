@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from geometry.tiles import lonlat_to_tile
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.record import PLACED, Drops
@@ -23,6 +21,8 @@ from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError, InputError
 from tests.grounds import TileArea
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.streetview.conftest import SECRET, SERVICES, Open
 from tests.streetview.makers import FAST, town
 

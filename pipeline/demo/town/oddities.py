@@ -7,9 +7,9 @@ import numpy as np
 
 from geometry.tiles import tile_to_lonlat
 from pipeline.demo.geo import TILE_ZOOM, FloatArray, to_utm
+from pipeline.demo.town.block import Block, Relation, Way
 from pipeline.demo.town.names import CONTROL_VALUE, LONG_VALUE
 from pipeline.demo.town.plan import Plan
-from pipeline.demo.town.world import Block, Relation, Way
 
 _N = 9_000_000_000  # first id of the odd objects; the town's own ids stay below it
 _MISSING = 9_900_000_000  # ids that no object has

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from schemas.errors import ConfigError, DatasetError
-from tests.trainers import tail
+from tests.trainers.engine import tail
 from trainers.engine import cli, report
 from trainers.engine.checkpoint import KEYS, LAYOUT, load_checkpoint, save_checkpoint
 from trainers.engine.cli import help_text, main, parse
@@ -27,7 +27,7 @@ from trainers.engine.settings import OptimSettings, Task
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TASKS = {"geolink": GEOLINK, "gair": GAIR}
 
 
@@ -107,7 +107,7 @@ def on_two_ranks(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             runs.append(("geolink", [f"out={folder}/{name}-{parallel}", f"parallel={parallel}", *_FOUR_STEPS, more]))
     runs += [("gair", [f"out={folder}/{name}", "steps=4", "batch_size=8", *two]) for name, (two, _) in _ALIKE.items()]
     common = [f"data={dataset}", "model=tiny", "--quiet"]
-    _launch(2, "-m", "tests.trainers.several", json.dumps([(name, common + words) for name, words in runs]))
+    _launch(2, "-m", "tests.trainers.engine.several", json.dumps([(name, common + words) for name, words in runs]))
     return folder
 
 
@@ -478,7 +478,7 @@ TAILS = {
 def test_the_last_batch_of_an_epoch_has_the_same_gradient_on_two_ranks(dataset: Path, tmp_path: Path) -> None:
     """Its samples are spread unevenly, and one cannot be read: each counts the same on whichever rank it is."""
     cases = {name: [case.trainer, case.two, case.gap] for name, case in TAILS.items()}
-    _launch(2, "-m", "tests.trainers.tail", str(dataset), str(tmp_path), json.dumps(cases))
+    _launch(2, "-m", "tests.trainers.engine.tail", str(dataset), str(tmp_path), json.dumps(cases))
     for name, case in TAILS.items():
         expected = tail.gradients(str(dataset), case.trainer, case.one, case.gap)
         found = torch.load(tmp_path / f"{name}.pt")

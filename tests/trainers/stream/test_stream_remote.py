@@ -165,7 +165,7 @@ def test_processes_of_a_machine_share_the_cache(root: Path, server: Files, tmp_p
         "s = GeoStream(sys.argv[2], View(32, osm=True, tag_width=8), batch_size=8, shuffle='block', block=8,\n"
         "              cache=sys.argv[3])\nprint(sum(b.samples for b in s))\n"
     )
-    words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[2]), server.url, str(tmp_path)]
+    words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[3]), server.url, str(tmp_path)]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.communicate(timeout=100)[0].strip() for p in running] == ["48"] * 2
     assert sum(server.requests.values()) <= 6

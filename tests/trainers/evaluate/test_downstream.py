@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.demo import build_demo
 from pipeline.driver.shards import make_shards
-from pipeline.regions.resolve import Region
+from pipeline.driver.sources import Region
 from pipeline.samples.config import ShardsConfig, SplitConfig
 from tests.trainers.batches import PLAIN, trained
 from trainers.engine.cli import main
@@ -34,7 +34,7 @@ from trainers.models.geolink import GeoLink
 from trainers.stream.stream import GeoStream
 from trainers.tasks.geolink import GEOLINK
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 96
 #: Class of a pixel (docs/papers/geolink.md#downstream, UFZ) by the names of the class raster's; others have none.
 OF_RASTER = {

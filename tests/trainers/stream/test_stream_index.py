@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from tests.trainers.indexes import make_index
 
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
@@ -36,8 +37,6 @@ from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream, StreamSettings
 from trainers.stream.wds import wds_pipeline
-
-from .indexes import make_index
 
 VIEW = View(image_size=32, osm=True, tag_width=8, photos=2, photo_size=16)
 
@@ -181,7 +180,7 @@ def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: 
         "import sys; sys.path[0] = sys.argv[1]\nfrom trainers.stream.catalog.index import load_index\n"
         "i = load_index(sys.argv[2], cached_from=0)\nprint(i.selection_hash)"
     )
-    words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[2]), str(dataset)]
+    words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[3]), str(dataset)]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {p.communicate(timeout=100)[0].strip() for p in running}
     assert said == {load_index(str(dataset)).selection_hash}

@@ -21,7 +21,7 @@ from trainers.stream.stream import GeoStream, StreamSettings
 
 pytest.importorskip("torch_geometric", reason="the peer is built of torch_geometric; pip install -e '.[dev]' has it")
 
-from tests.trainers.geolink_reference import TYPES, Reference, Sizes, graphs
+from tests.trainers.models.geolink_reference import TYPES, Reference, Sizes, graphs
 
 SMALL = Sizes(
     image_size=48, patch=8, dim=32, depth=2, heads=2, decoder_dim=32, decoder_depth=1, decoder_heads=2, tag_width=16,

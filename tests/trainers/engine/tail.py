@@ -1,7 +1,7 @@
 """Gradients of an epoch's last step, whose batch is short, on as many processes as run this module.
 
-``python -m tests.trainers.tail DATA OUT CASES`` writes OUT/NAME.pt for each NAME of CASES, a JSON mapping of names to
-[trainer, words of its command line, gap]; a single process may call :func:`gradients` instead.
+``python -m tests.trainers.engine.tail DATA OUT CASES`` writes OUT/NAME.pt for each NAME of CASES, a JSON mapping of
+names to [trainer, words of its command line, gap]; a single process may call :func:`gradients` instead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs of the trainers one after another in one group of processes: starting a process takes longer than they do.
 
-``python -m tests.trainers.several RUNS``; RUNS is a JSON list of [trainer, words of its command line].
+``python -m tests.trainers.engine.several RUNS``; RUNS is a JSON list of [trainer, words of its command line].
 """
 
 from __future__ import annotations

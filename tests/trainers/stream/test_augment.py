@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 from schemas.sample import StreetviewInfo
 from schemas.tokens import OsmTokens
 from tests.geometry.test_crop import shapes_of, tokens_of
-from tests.trainers.test_stream import VIEW, equal
+from tests.trainers.stream.test_stream import VIEW, equal
 from trainers.stream.augment import (
     WHOLE,
     AugmentSettings,

@@ -27,7 +27,7 @@ from trainers.engine.cli import parse
 from trainers.engine.ray_job import _absolute, count_workers
 from trainers.tasks.geolink import GEOLINK
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def free_ports(count: int) -> list[int]:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.trainers.indexes import make_index
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
@@ -33,8 +34,6 @@ from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
 from trainers.stream.wds import wds_pipeline
-
-from .indexes import make_index
 
 VIEW = View(image_size=16, osm=True, tag_width=8, photos=1, photo_size=8)
 ORDERS = st.builds(
@@ -392,7 +391,7 @@ def launch(folder: Path, data: Path, world: int, workers: int, port: int) -> lis
     words = [
         sys.executable,
         str(script),
-        str(Path(__file__).resolve().parents[2]),
+        str(Path(__file__).resolve().parents[3]),
         str(data),
         str(folder),
         str(workers),

@@ -1,16 +1,31 @@
-"""Answers that go wrong, for tests: each is, or gives, a function from request and right answer to what is sent."""
+"""Answers that go wrong: each is, or gives, a function from request and right answer to what is sent."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from typing import Any
 
 from pipeline.mirror.messages import Request, Response
 
 Fault = Callable[[Request, Response], Response]
+
+
+@dataclass(frozen=True)
+class Broken(Response):
+    """An answer that breaks on the way."""
+
+    cut: int | None = None  # bytes after which the connection is closed
+    reset: bool = False  # close it with a reset
+    rate: int | None = None  # bytes a second
+    length: int | None = None  # Content-Length that is sent in place of the true one
+
+    @classmethod
+    def of(cls, answer: Response, **changes: Any) -> Broken:
+        return cls(**vars(answer) | changes)
 
 
 def only(pattern: str, fault: Fault, times: int | None = None) -> Fault:
@@ -32,17 +47,17 @@ def only(pattern: str, fault: Fault, times: int | None = None) -> Fault:
 
 def cut(at: int, reset: bool = False) -> Fault:
     """The connection ends after ``at`` bytes of the body, with a reset or without."""
-    return lambda _, answer: replace(answer, cut=at, reset=reset)
+    return lambda _, answer: Broken.of(answer, cut=at, reset=reset)
 
 
 def slow(rate: int) -> Fault:
     """``rate`` bytes a second."""
-    return lambda _, answer: replace(answer, rate=rate)
+    return lambda _, answer: Broken.of(answer, rate=rate)
 
 
 def lengthened(by: int) -> Fault:
     """A Content-Length that is wrong by so much."""
-    return lambda _, answer: replace(answer, length=answer.size() + by)
+    return lambda _, answer: Broken.of(answer, length=answer.size() + by)
 
 
 def status(code: int, retry_after: str | None = None) -> Fault:
