@@ -423,7 +423,7 @@ def main() -> None:
                 samples=options.samples, size=SIZE, photos=0, objects=30, samples_per_shard=128
             )
             write_dataset(data, synthetic)
-        peers = options.peers.split(",")
+        peers = options.peers.split(",") if options.peers else []
         rates: dict[str, list[list[list[float]]]] = {name: [] for name in ("geoshards", *peers)}
         skipped: dict[str, str] = {}
         for _ in range(options.passes):

@@ -92,7 +92,7 @@ class Store:
             found = self._remote_files(folder) if self.remote else self._local_files(folder)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {name: found[name] for name in sorted(found) if not name.endswith(UNFINISHED)}
+        return {name: found[name] for name in sorted(found) if name and not name.endswith(UNFINISHED)}
 
     def _remote_files(self, folder: str) -> dict[str, dict[str, Any]]:
         fs, path = self._fs(folder)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from pipeline.samples.chips_config import ChipsConfig
 
 from pipeline.cli.main import main as geoshards
 from pipeline.samples.config import ShardsConfig
@@ -17,7 +16,7 @@ from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
 
 CONFIGS: dict[str, Any] = {
-    "shards": ShardsConfig(), "chips": ChipsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
+    "shards": ShardsConfig(), "chips": ShardsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
 }  # fmt: skip
 
 

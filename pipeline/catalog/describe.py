@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from pipeline.catalog.croissant import croissant
-from schemas.catalog import SCHEMA_VERSION
+from schemas.catalog import SCHEMA_VERSION, shard_name
 from schemas.sample import content_hash, layout_hash
 from storage.dataset import read_catalog
 from storage.store import Store
@@ -52,6 +52,7 @@ def write_documents(store: Store, document: dict[str, Any]) -> None:
 def _card(d: dict[str, Any], licences: list[str]) -> str:
     c = d["counts"]
     splits = ", ".join(f"{k} {v:,}" for k, v in d["splits"].items())
+    shards = shard_name(0).replace("0000000", f"{{0000000..{d['shards'] - 1:07d}}}")  # webdataset expands no asterisk
     return f"""# {d["name"]}
 
 {d["samples"]:,} samples in {d["shards"]:,} WebDataset shards ({d["bytes"] / 1e6:,.1f} MB), made with geoshards.
@@ -68,8 +69,20 @@ def _card(d: dict[str, Any], licences: list[str]) -> str:
 - layout hash `{d["layout_hash"]}`
 - licences: {", ".join(licences) or "not stated"} (see ATTRIBUTION.md)
 
-Read it with `webdataset.WebDataset("shards/part-*.tar")`, or query `catalog/` with DuckDB:
-`geoshards query . "SELECT …"`.
+Any WebDataset reader reads it, here webdataset itself (`pip install webdataset`):
+
+```python
+import webdataset
+
+for sample in webdataset.WebDataset("shards/{shards}.tar", shardshuffle=False):
+    print(sample["__key__"], sorted(sample))
+```
+
+The catalog is SQL tables:
+
+```sh
+geoshards query . "SELECT split, count(*) AS samples FROM samples GROUP BY split"
+```
 """
 
 

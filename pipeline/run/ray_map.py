@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from storage.progress import peak_memory_mb
@@ -51,6 +52,8 @@ class _Cluster(threading.Thread):
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.local:  # the process that starts it is one of the workers
             options |= {"num_cpus": self.workers - 1, "include_dashboard": False}
+            # Ray would make one itself and leave it in the home, where it changes what a later `ray start` asks for.
+            os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
         try:
             ray.init(**options)
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it

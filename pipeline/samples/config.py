@@ -37,15 +37,17 @@ class ShardsConfig:
     """Everything that a build can be told."""
 
     region: str = execution("demo")  # demo, names, ISO codes, OSM extracts, a bbox, a GeoJSON file; none: chips alone
-    name: str = execution("")  # of the dataset in documents; empty: of the region, or of the folder of chips
+    name: str = execution("")  # name of the dataset in documents; empty: of the region, or of the folder of chips
     footprints: tuple[str, ...] = ("tiles",)  # of tiles (XYZ), grid (metric cells), chips (images of a folder)
     imagery: str = execution("auto")  # none | paths and patterns of rasters | earth-search | planetary-computer | …
     streetview: str = execution("auto")  # none | a folder of photos | a CSV or Parquet table | panoramax | mapillary |…
-    zoom: int | None = None  # of the XYZ tiles, 0..22; unset: the imagery's own, 16 without imagery
+    zoom: int | None = None  # zoom of the XYZ tiles, 0..22; unset: the imagery's own, 16 without imagery
     size: int = 256  # pixels a side of tiles and grid cells, 16..4096
     out: str = execution("")  # dataset directory or fsspec URL; empty: data/NAME
     workers: int = execution(0)  # processes; 0: one a core
-    cache: str = execution("")  # empty: $GEOSHARDS_CACHE, else data/cache
+    cache: str = execution(
+        ""
+    )  # folder of what is fetched and can be made again; empty: $GEOSHARDS_CACHE, else data/cache
     grid: GridConfig = field(default_factory=GridConfig)
     chips: ChipsConfig = field(default_factory=ChipsConfig)
     vectors: VectorConfig = field(default_factory=VectorConfig)

@@ -42,13 +42,6 @@ GAIR = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GEOSHARDS_CACHE", str(tmp_path_factory.mktemp("real-cache")))
-
-
 @pytest.mark.parametrize(("name", "lonlat", "position"), GAIR)
 def test_gair_s_tiles_keep_every_value_and_photos_their_place(
     real_file: Find, name: str, lonlat: tuple[float, float], position: tuple[float, float]

@@ -21,13 +21,6 @@ from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GEOSHARDS_CACHE", str(tmp_path_factory.mktemp("real-cache")))
-
-
 def test_both_oakland_extracts_meet_the_landsat_scene_that_contains_them(real_data: Path, tmp_path: Path) -> None:
     extracts = [
         real_data / "osm/sfbay/oakland_west_2016.osm.pbf",

@@ -22,11 +22,6 @@ from tests.driver.test_update import write_change
 DATES = ["2012-07-06", "2021-04-21", "2023-12-25"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
-
-
 def test_three_dates_of_monaco_one_after_the_other(real_file: Callable[[str], Path], tmp_path: Path) -> None:
     files = [real_file(f"osm/monaco/monaco_{d}.osm.pbf") for d in DATES]
     config = ShardsConfig(

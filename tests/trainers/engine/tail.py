@@ -1,15 +1,10 @@
-"""Gradients of an epoch's last step, whose batch is short, on as many processes as run this module.
-
-``python -m tests.trainers.engine.tail DATA OUT CASES`` writes OUT/NAME.pt for each NAME of CASES, a JSON mapping of
-names to [trainer, words of its command line, gap]; a single process may call :func:`gradients` instead.
-"""
+"""Gradients of an epoch's last step, whose batch is short: of a process alone, or of a group of them."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,15 +54,9 @@ def _batches(trainer: Trainer, gap: bool) -> Iterator[TileBatch]:
         yield batch
 
 
-def main(data: str, out: str, cases: str) -> None:
-    """Run every case; the first process writes."""
-    torch.set_num_threads(1)
-    with ranks.process_group(CPU):
-        for name, (trainer, words, gap) in json.loads(cases).items():
-            found = gradients(data, trainer, words, gap)
-            if ranks.is_first():
-                torch.save(found, Path(out) / f"{name}.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def write_gradients(data: str, out: Path, cases: dict[str, Any]) -> None:
+    """Run every case in a process group that there is; the first process writes OUT/NAME.pt."""
+    for name, (trainer, words, gap) in cases.items():
+        found = gradients(data, trainer, words, gap)
+        if ranks.is_first():
+            torch.save(found, out / f"{name}.pt")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
-from itertools import count as numbers
 from pathlib import Path
 
 import numpy as np
@@ -354,16 +353,16 @@ def test_a_mixture_says_that_it_has_no_epoch(two: tuple[Path, Path]) -> None:
         GeoStream({str(two[0]): 1, str(two[1]): 1}, VIEW, batch_size=8, shuffle="near")
 
 
-_RANK = """
-import json, os, sys
+#: Ranks are forks of one process that has imported what they need, which takes far longer than their work.
+_RANKS = """
+import json, os, signal, sys
 from pathlib import Path
 sys.path[0] = sys.argv[1]
 import torch, torch.distributed as dist
 from trainers.stream.batch import View
 from trainers.stream.stream import GeoStream
 
-if __name__ == "__main__":
-    data, out, workers = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+def read(data, out, workers):
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     view = View(image_size=16, osm=True, tag_width=8)
@@ -382,25 +381,27 @@ if __name__ == "__main__":
                 (out / "state.tmp").rename(state)
             dist.barrier()
     dist.destroy_process_group()
+
+def fork(rank, world, port, workers):
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        os.setsid()
+        os.environ.update(WORLD_SIZE=str(world), RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        read(sys.argv[2], Path(sys.argv[3]), workers)
+        status = 0
+    finally:
+        os._exit(status)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        port, workers = json.loads(line)
+        pids = [fork(rank, len(workers), port, own) for rank, own in enumerate(workers)]
+        print(json.dumps(pids), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
 """
-
-
-def launch(folder: Path, data: Path, world: int, workers: int, port: int) -> list[subprocess.Popen[bytes]]:
-    script = folder / "rank.py"
-    script.write_text(_RANK)
-    words = [
-        sys.executable,
-        str(script),
-        str(Path(__file__).resolve().parents[3]),
-        str(data),
-        str(folder),
-        str(workers),
-    ]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(words, env=os.environ | shared | {"RANK": str(r)}, start_new_session=True)
-        for r in range(world)
-    ]  # fmt: skip
 
 
 def free_port() -> int:
@@ -412,24 +413,34 @@ def free_port() -> int:
 
 
 def test_four_ranks_killed_and_three_others_read_every_sample_once(tmp_path: Path) -> None:
+    """Some of them with loader processes, some without."""
     small = SyntheticSettings(samples=301, size=16, photos=0, objects=2, samples_per_shard=64)
     data = write_dataset(tmp_path / "data", small)
-    first = launch(tmp_path, data, 4, 2, free_port())
-    state = tmp_path / "state.json"
-    try:
-        for _ in numbers():
-            if state.exists() and json.loads(state.read_text())["position"] >= 60:
-                break
-            assert all(p.poll() is None for p in first)
-            time.sleep(0.02)
-    finally:
-        for p in first:
-            os.killpg(p.pid, signal.SIGKILL)
-            p.wait()
-    done = json.loads(state.read_text())["position"] // 12
-    assert 5 <= done < 25
-    second = launch(tmp_path, data, 3, 1, free_port())
-    assert [p.wait(timeout=100) for p in second] == [0, 0, 0]
+    script, state, root = tmp_path / "ranks.py", tmp_path / "state.json", Path(__file__).resolve().parents[3]
+    script.write_text(_RANKS)
+    words = [sys.executable, str(script), str(root), str(data), str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ranks:
+        assert ranks.stdin is not None
+        assert ranks.stdout is not None
+
+        def launch(*workers: int) -> list[int]:
+            ranks.stdin.write(f"[{free_port()}, {list(workers)}]\n")
+            ranks.stdin.flush()
+            return list(json.loads(ranks.stdout.readline()))
+
+        pids = launch(2, 2, 0, 0)
+        try:
+            while not state.exists() or json.loads(state.read_text())["position"] < 60:
+                assert not select.select([ranks.stdout], [], [], 0.02)[0], "the ranks have ended"
+        finally:
+            for pid in pids:
+                os.killpg(pid, signal.SIGKILL)
+        assert json.loads(ranks.stdout.readline()) == [-signal.SIGKILL] * 4
+        done = json.loads(state.read_text())["position"] // 12
+        assert 5 <= done < 25
+        launch(1, 0, 0)
+        assert json.loads(ranks.stdout.readline()) == [0] * 3
+        ranks.stdin.close()
     keys: list[str] = []
     for file in tmp_path.glob("keys-*"):
         for line in file.read_text().splitlines():

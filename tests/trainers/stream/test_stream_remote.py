@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -160,14 +161,15 @@ def test_global_order_asks_for_a_sample_in_one_request(root: Path, server: Files
 def test_processes_of_a_machine_share_the_cache(root: Path, server: Files, tmp_path: Path) -> None:
     server.clear()
     script = (
-        "import sys; sys.path[0] = sys.argv[1]\n"
+        "import os, sys; sys.path[0] = sys.argv[1]\n"
         "from trainers.stream.batch import View\nfrom trainers.stream.stream import GeoStream\n"
+        "child = os.fork()\n"
         "s = GeoStream(sys.argv[2], View(32, osm=True, tag_width=8), batch_size=8, shuffle='block', block=8,\n"
-        "              cache=sys.argv[3])\nprint(sum(b.samples for b in s))\n"
+        "              cache=sys.argv[3])\nprint(sum(b.samples for b in s), flush=True)\n"
+        "if child: os.waitpid(child, 0)\n"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[3]), server.url, str(tmp_path)]
-    running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [p.communicate(timeout=100)[0].strip() for p in running] == ["48"] * 2
+    assert subprocess.check_output(words, text=True, timeout=200).split() == ["48"] * 2
     assert sum(server.requests.values()) <= 6
     assert server.served <= 1.1 * used(root)
 
@@ -292,6 +294,7 @@ def bucket(root: Path) -> Iterator[Bucket]:
     faulty = Faulty(moto.DomainDispatcherApplication(moto.create_backend_app))
     server = make_server("127.0.0.1", 0, faulty, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    multiprocessing.set_forkserver_preload(["torch", "trainers.stream.stream"])
     forkserver.ensure_running()  # loader processes take the credentials from this process, not from the one they fork
     patch = pytest.MonkeyPatch()
     for name, value in (
