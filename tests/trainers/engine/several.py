@@ -1,7 +1,7 @@
 """Runs of the trainers one after another in one group of processes: starting a process takes longer than they do.
 
-``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of a command line],
-CASES a JSON mapping of names to [trainer, words, gap], of which OUT/NAME.pt gets the gradients.
+``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of its command
+line], CASES a JSON mapping of names to [trainer, words, gap], of which OUT/NAME.pt gets the gradients.
 """
 
 from __future__ import annotations
