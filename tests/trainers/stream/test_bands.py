@@ -34,7 +34,8 @@ from trainers.stream.members.read import ShardReader
 from trainers.stream.sample import choose_channels
 from trainers.stream.stream import GeoStream
 from trainers.stream.wds import wds_pipeline
-from trainers.tasks import GAIR, GEOLINK
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 TWELVE = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")
 SMALL = SyntheticSettings(samples=24, size=48, photo_size=32, splits=("train", "train", "val"))
