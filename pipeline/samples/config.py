@@ -33,9 +33,15 @@ class TokensConfig:
     """OSM tokens of a sample."""
 
     grid: tuple[int, int] = (14, 14)  # rows, columns of the ViT patch grid
+    patches: bool = True  # store which objects cover which patch; without, half of osm.safetensors is saved
     raster: bool = True  # write osm.png
     seed: int = 0  # of the polygon anchors
     explode: bool = False  # what clipping cuts apart becomes objects of their own, as in GeoLink
+
+    @property
+    def patch_grid(self) -> tuple[int, int] | None:
+        """The grid of the patches that are stored, if any are."""
+        return self.grid if self.patches else None
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _token_batch(
     near = read_cell(snapshot.cells, cell).near(west, south, east, north)
     settings = job.config.tokens
     built = build_tokens(
-        near, chosen, settings.grid, paint=job.paint if settings.raster else None, gsd=placement.gsd.mean(axis=1),
+        near, chosen, settings.patch_grid, paint=job.paint if settings.raster else None, gsd=placement.gsd.mean(axis=1),
         seed=settings.seed, explode=settings.explode,
     )  # fmt: skip
     rasters = built.rasters if built.rasters is not None else [None] * len(tiles)

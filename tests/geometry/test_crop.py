@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from geometry.anchors import anchors
 from geometry.clip import line_length, signed_area
 from geometry.cover import patch_cover
-from geometry.crop import crop_each, crop_tokens, summary, take_objects
+from geometry.crop import crop_each, crop_tokens
+from geometry.tokens import summaries, take_objects
 from schemas.relations import Relation
-from schemas.tokens import OsmTokens, snap
+from schemas.tokens import OsmTokens, empty_tokens, snap
 from tests.geometry.shapes import pack, random_line, random_polygon
 
 WINDOW = st.tuples(st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0.2, 0.4), st.floats(0.2, 0.4)).map(
@@ -33,15 +34,18 @@ def tokens_of(shapes: list[Any], grid: tuple[int, int] = (4, 4)) -> OsmTokens:
     offsets, ids = np.arange(n + 1), np.arange(n, dtype=np.int64) * 7
     extent = np.where(packed.kind == 2, signed_area(packed), line_length(packed))
     patch_object, patch_cell, cover = patch_cover(packed, (1, 1), grid)
-    region = summary(packed.kind, extent, offsets, ids)
-    return OsmTokens(
-        packed.kind, np.ones(n, np.uint8), np.arange(n), offsets.astype(np.int32), ids,
-        anchors(packed, np.arange(n, dtype=np.uint64)).astype(np.float32), extent.astype(np.float32),
-        snap(packed.vertices), packed.ring_offsets.astype(np.int32), packed.object_ring_offsets.astype(np.int32),
-        np.stack((np.arange(n - 1), np.arange(1, n))).astype(np.int32) if n > 1 else np.zeros((2, 0), np.int32),
-        np.full(max(0, n - 1), Relation.TOUCHES, np.uint8), np.array(grid, np.uint16),
-        patch_cell.astype(np.uint16), patch_object.astype(np.int32), cover.astype(np.float32), *region,
+    tokens = replace(
+        empty_tokens(grid),
+        kind=packed.kind, osm_type=np.ones(n, np.uint8), osm_id=np.arange(n), tag_offsets=offsets.astype(np.int32),
+        tag_ids=ids, anchors=anchors(packed, np.arange(n, dtype=np.uint64)).astype(np.float32),
+        extent=extent.astype(np.float32), vertices=snap(packed.vertices),
+        ring_offsets=packed.ring_offsets.astype(np.int32),
+        object_ring_offsets=packed.object_ring_offsets.astype(np.int32),
+        edges=np.stack((np.arange(n - 1), np.arange(1, n))).astype(np.int32) if n > 1 else np.zeros((2, 0), np.int32),
+        relation=np.full(max(0, n - 1), Relation.TOUCHES, np.uint8), patch_cell=patch_cell.astype(np.uint16),
+        patch_object=patch_object.astype(np.int32), patch_cover=cover.astype(np.float32),
     )  # fmt: skip
+    return replace(tokens, **summaries(tokens, np.array([n]))[0])
 
 
 def shapes_of(seeds: list[int], points: list[tuple[float, float]]) -> list[Any]:

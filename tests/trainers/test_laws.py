@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
+from schemas.tokens import GRANULARITIES
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.choose import split_digest
@@ -36,7 +37,7 @@ from trainers.stream.wds import wds_pipeline
 
 from .indexes import make_index
 
-VIEW = View(image_size=16, osm=True, tag_width=8, photos=1, photo_size=8)
+VIEW = View(image_size=16, osm=GRANULARITIES, tag_width=8, photos=1, photo_size=8)
 ORDERS = st.builds(
     Order, shuffle=st.sampled_from(["global", "block", "spread", "near", "none"]),
     block=st.integers(1, 12), window=st.integers(1, 4), near=st.just(1),
@@ -367,7 +368,7 @@ if __name__ == "__main__":
     data, out, workers = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    view = View(image_size=16, osm=True, tag_width=8)
+    view = View(image_size=16, osm=GRANULARITIES, tag_width=8)
     stream = GeoStream(data, view, batch_size=12, num_workers=workers)
     state = out / "state.json"
     if state.exists():

@@ -20,7 +20,7 @@ from PIL import Image
 from geometry.turn import Turn
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file
-from schemas.tokens import OsmTokens
+from schemas.tokens import GRANULARITIES, OsmTokens
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TileBatch, View, bucket
 from trainers.stream.catalog.index import load_index
@@ -29,7 +29,7 @@ from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place, slot_seeds
 from trainers.stream.stream import GeoStream, StreamSettings
 
-VIEW = View(image_size=32, osm=True, tag_width=16, photos=2, photo_size=16)
+VIEW = View(image_size=32, osm=GRANULARITIES, tag_width=16, photos=2, photo_size=16)
 
 
 def stream(root: Path | str, **options: object) -> GeoStream:

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import DatasetError
+from schemas.tokens import GRANULARITIES
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.read import ShardReader
@@ -31,7 +32,7 @@ from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream
 from trainers.stream.synthetic import SyntheticSettings, write_dataset
 
-VIEW = View(image_size=32, osm=True, tag_width=8)
+VIEW = View(image_size=32, osm=GRANULARITIES, tag_width=8)
 
 
 def same(a: TileBatch, b: TileBatch) -> bool:
@@ -166,7 +167,7 @@ def test_processes_of_a_machine_share_the_cache(root: Path, server: Files, tmp_p
     script = (
         "import sys; sys.path[0] = sys.argv[1]\n"
         "from trainers.stream.batch import View\nfrom trainers.stream.stream import GeoStream\n"
-        "s = GeoStream(sys.argv[2], View(32, osm=True, tag_width=8), batch_size=8, shuffle='block', block=8,\n"
+        "s = GeoStream(sys.argv[2], View(32, osm=('objects',), tag_width=8), batch_size=8, shuffle='block', block=8,\n"
         "              cache=sys.argv[3])\nprint(sum(b.samples for b in s))\n"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[2]), server.url, str(tmp_path)]

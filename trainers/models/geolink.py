@@ -101,7 +101,7 @@ class GeoLink(nn.Module):
     def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         anchors = choices(settings, fidelity).anchors
-        return View(settings.vit.image_size, settings.bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
+        return View(settings.vit.image_size, settings.bands, ("objects", "relations"), settings.tag_width, anchors)
 
     def encode_image(self, batch: TileBatch) -> ImageState:
         """Visible patches of the masked images."""

@@ -16,7 +16,6 @@ from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import Index
 from trainers.stream.members.read import Members, ShardReader
 from trainers.stream.members.remote import CacheSettings, Range
-from trainers.stream.members.tokens import parse_tokens
 from trainers.stream.sample import Decoder, Encoded
 from trainers.stream.schedule import Chosen, Request, Schedule
 from trainers.stream.tagtable import TagTable
@@ -60,7 +59,7 @@ class BatchLoader:
         members = self._read(chosen)
         corrupt: list[str] = []
         held = [(i, m[OSM_TOKENS]) for i, m in enumerate(members) if isinstance(m, dict) and OSM_TOKENS in m]
-        parsed = parse_tokens([data for _, data in held])
+        parsed = OsmTokens.from_buffers([data for _, data in held], self.view.osm)
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
         shown = self._decode(chosen, members, tokens)
         grounds = self._grounds(chosen)
