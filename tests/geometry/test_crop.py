@@ -17,7 +17,7 @@ from geometry.cover import patch_cover
 from geometry.crop import crop_each, crop_tokens
 from geometry.tokens import summaries, take_objects
 from schemas.relations import Relation
-from schemas.tokens import OsmTokens, empty_tokens, snap
+from schemas.tokens import FIELDS, OsmTokens, empty_tokens, snap
 from tests.geometry.shapes import pack, random_line, random_polygon
 
 WINDOW = st.tuples(st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0.2, 0.4), st.floats(0.2, 0.4)).map(
@@ -190,3 +190,30 @@ def test_chosen_objects_are_those_objects_unchanged(
         p for p in pairs if set(p) <= left
     }
     assert taken.region_tag_id.tolist() == sorted(taken.tag_ids.tolist())
+
+
+@given(SEEDS, POINTS)
+def test_patches_that_were_not_stored_are_made_again_by_a_crop_of_the_whole(
+    seeds: list[int], points: list[tuple[float, float]]
+) -> None:
+    tokens = crop_tokens(tokens_of(shapes_of(seeds, points)), (0.0, 0.0, 1.0, 1.0))
+    bare = OsmTokens.from_bytes(tokens.to_bytes(), ("objects", "relations", "region"))
+    assert not bare.patch_grid.any()
+    again = crop_tokens(bare, (0.0, 0.0, 1.0, 1.0), grid=(4, 4))
+    for name in ("patch_grid", "patch_cell", "patch_object"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(tokens, name))
+    np.testing.assert_allclose(again.patch_cover, tokens.patch_cover, atol=1e-6)
+
+
+@given(SEEDS, POINTS, WINDOW)
+def test_a_crop_makes_no_granularity_that_the_tokens_lack(
+    seeds: list[int], points: list[tuple[float, float]], window: tuple[float, float, float, float]
+) -> None:
+    tokens = tokens_of(shapes_of(seeds, points))
+    whole, bare = crop_tokens(tokens, window), crop_tokens(OsmTokens.from_bytes(tokens.to_bytes(), ()), window)
+    for name, f in FIELDS.items():
+        if f.granularity == "objects":
+            np.testing.assert_array_equal(getattr(bare, name), getattr(whole, name))
+        else:
+            assert not getattr(bare, name).any()
+            assert name == "patch_grid" or not getattr(bare, name).size

@@ -20,9 +20,9 @@ from PIL import Image
 from geometry.turn import Turn
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file
-from schemas.tokens import GRANULARITIES, OsmTokens
+from schemas.tokens import FIELDS, GRANULARITIES, Granularity, OsmTokens
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
-from trainers.stream.batch import TileBatch, View, bucket
+from trainers.stream.batch import TENSORS, TileBatch, View, bucket
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.decode import decode_npy, decode_rgb, resize, to_uint8
 from trainers.stream.members.read import ShardReader
@@ -394,3 +394,21 @@ def test_sentinel_rasters_pick_bands_by_name() -> None:
     assert shown.dtype == np.uint8
     assert abs(shown.astype(int) - 127).max() <= 1  # the mean of a band is the middle of the range
     assert resize(shown, 8).shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize("osm", [("objects",), ("objects", "relations"), ("objects", "patches")])
+def test_a_view_of_fewer_granularities_shows_the_same_of_those(dataset: Path, osm: tuple[Granularity, ...]) -> None:
+    augment = AugmentSettings(crop=0.8, rotate=0.5, drop_objects=0.1)
+    whole, some = (
+        GeoStream(dataset, replace(VIEW, osm=o), batch_size=8, settings=StreamSettings(augment=augment))
+        for o in (GRANULARITIES, osm)
+    )
+    for a, b in zip(whole, some, strict=True):
+        for name, field in TENSORS.items():
+            x, y = getattr(a, name), getattr(b, name)
+            if FIELDS[field].granularity in osm:
+                torch.testing.assert_close(x, y, equal_nan=True, rtol=0, atol=0)
+            else:
+                assert y.numel() == 0
+        assert bool(b.patch_grid[0]) == ("patches" in osm)
+        torch.testing.assert_close(a.rs, b.rs)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.errors import CorruptSampleError
+from schemas.errors import ConfigError, CorruptSampleError
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import AugmentSettings, TileSample
@@ -59,7 +59,10 @@ class BatchLoader:
         members = self._read(chosen)
         corrupt: list[str] = []
         held = [(i, m[OSM_TOKENS]) for i, m in enumerate(members) if isinstance(m, dict) and OSM_TOKENS in m]
-        parsed = OsmTokens.from_buffers([data for _, data in held], self.view.osm)
+        try:
+            parsed = OsmTokens.from_buffers([data for _, data in held], self.view.osm)
+        except ConfigError as error:  # a granularity that was not stored
+            raise ConfigError(f"{', '.join(index.root for index in self.indexes)}: {error}") from None
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
         shown = self._decode(chosen, members, tokens)
         grounds = self._grounds(chosen)
