@@ -5,8 +5,8 @@ Usage: python benchmarks/chips.py [FOLDER] [--runs 7] [--copies 20]
 
 The default folder holds GeoLink's released examples (tests/real/README.md says where to get them): three chips, each
 of its own CRS and size. The loop does chip by chip and pair by pair what the released graph builder does
-(specs/geolink.md sections 2.4 to 2.6), with its text encoder stubbed: linear lon/lat map, key points, DE-9IM of every
-pair in Python, Delaunay among points. geoshards also clips, snaps and covers the 14 × 14 patches. Three sides:
+(docs/papers/geolink.md#tags to #relations), with its text encoder stubbed: linear lon/lat map, key points, DE-9IM of
+every pair in Python, Delaunay among points. geoshards also clips, snaps and covers the 14 × 14 patches. Three sides:
 ``geoshards`` the chips of the folder in one call, ``geoshards_sheet`` ``--copies`` of every chip in one call (a folder
 of chips of few sizes), ``loop``. Prints one JSON line of median CPU milliseconds a chip, so that what
 else runs on the machine weighs less.
@@ -31,15 +31,15 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from pipeline.alignment import Placement
-from pipeline.footprints.chips.plan import DescribeJob, describe_chips, footprint_of
+from pipeline.alignment import Placement, place
+from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chips
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
 from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import load_rules
-from pipeline.samples.chips_config import ChipsConfig, TokensConfig
-from pipeline.tokens.sheet import TokenMaker, place_chips, vector_tokens
+from pipeline.tokens.config import TokensConfig
+from pipeline.tokens.sheet import TokenMaker, vector_tokens
 from schemas.features import FEATURES
 from schemas.footprint import Footprint
 
@@ -69,7 +69,7 @@ class Chip:
 def load(folder: Path) -> list[Chip]:
     """Every chip of a folder, parsed."""
     files, _ = find_chips(folder)
-    rows = describe_chips(DescribeJob(folder, files, ChipsConfig(folder=str(folder))))[0].to_pylist()
+    rows = describe_chips(DescribeJob(folder, files))[0].to_pylist()
     chips = []
     for row in rows:
         objects = read_objects(folder, row["vectors"])
@@ -78,7 +78,7 @@ def load(folder: Path) -> list[Chip]:
         features = FeatureBatch(
             objects.osm_type, objects.osm_id, objects.kind, tagged.offsets, tagged.ids, tagged.paint, objects.geometry
         )
-        chips.append(Chip(footprint_of(row), objects, features))
+        chips.append(Chip(columns_of([row])[0], objects, features))
     return chips
 
 
@@ -181,8 +181,8 @@ def race(folder: Path, runs: int, copies: int) -> dict[str, Any]:
     sheet = [
         replace(c, footprint=replace(c.footprint, key=f"{c.footprint.key}-{k}")) for k in range(copies) for c in chips
     ]
-    three = place_chips([c.footprint for c in chips])
-    whole = place_chips([c.footprint for c in sheet])
+    three = place([c.footprint for c in chips])
+    whole = place([c.footprint for c in sheet])
     draw = random.Random(0)
     found: dict[str, list[float]] = {"geoshards": [], "geoshards_sheet": [], "loop": []}
     for _ in range(runs + 1):

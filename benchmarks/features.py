@@ -132,8 +132,8 @@ def run(side: Side, folder: str) -> tuple[float, float]:
         return float(output.read().split()[-1]) if side.inner else seconds, peak
 
 
-def sides(extract: str, workers: int) -> tuple[dict[str, Side], dict[str, str]]:
-    """All sides that can run here, and why the others cannot."""
+def sides(extract: str, workers: int, asked: list[str]) -> tuple[dict[str, Side], dict[str, str]]:
+    """Those of the sides asked for, or of all, that can run here, and why the others cannot."""
     ours = [sys.executable, "-c", _OURS, extract]
     found = {"geoshards_1": Side(lambda out: [*ours, out, "1", "down"])}
     if workers > 1:
@@ -147,12 +147,13 @@ def sides(extract: str, workers: int) -> tuple[dict[str, Side], dict[str, str]]:
         found["osmium_export"] = Side(lambda out: [*words, f"{out}/x.geojsonseq"])
     else:
         absent["osmium_export"] = "the osmium binary is not installed"
-    try:
-        python, variables = quackosm()
-        found["quackosm"] = Side(lambda out: [str(python), _script(out), extract, out, str(workers)], variables)
-    except PeerMissing as error:
-        absent["quackosm"] = str(error)
-    return found, absent
+    if not asked or "quackosm" in asked:  # it is installed first
+        try:
+            python, variables = quackosm()
+            found["quackosm"] = Side(lambda out: [str(python), _script(out), extract, out, str(workers)], variables)
+        except PeerMissing as error:
+            absent["quackosm"] = str(error)
+    return {name: side for name, side in found.items() if not asked or name in asked}, absent
 
 
 def _script(folder: str) -> str:
@@ -172,8 +173,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.extract.is_file():
         parser.error(f"{args.extract} does not exist; give an extract, or set GEOSHARDS_TEST_DATA")
-    found, absent = sides(str(args.extract.resolve()), args.workers)
-    chosen = {n: s for n, s in found.items() if not args.sides or n in args.sides.split(",")}
+    chosen, absent = sides(str(args.extract.resolve()), args.workers, args.sides.split(",") if args.sides else [])
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
     for _ in range(args.runs):
         for name, side in chosen.items():

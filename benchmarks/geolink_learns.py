@@ -1,10 +1,10 @@
 """Does GeoLink learn anything that reconstruction alone does not? A background script, not part of the tests.
 
-``python benchmarks/geolink_learns.py DATA [--seeds 0,1,2] [--minutes 15] [--steps N] [--out DIR]`` trains a tiny
-model (112 pixels, two decoder blocks of 128) on the training split of DATA twice a seed, with all three losses and with
-reconstruction only, for the same steps, and prints one JSON line: retrieval between image and objects against chance,
-and the linear probes of the frozen image encoder, on the validation split. DATA should hold 200 validation samples;
-``geoshards shards --region demo --streetview none --out DATA demo.scale=9`` makes such a set.
+``python benchmarks/geolink_learns.py DATA [--seeds 0,1,2] [--minutes 15] [--steps N] [--out DIR] [--set KEY=VALUE …]``
+trains a tiny model (112 pixels, two decoder blocks of 128) on the training split of DATA twice a seed, with all three
+losses and with reconstruction only, for the same steps, and prints one JSON line: retrieval between image and objects
+against chance, and the linear probes of the frozen image encoder, on the validation split. DATA should hold 200
+validation samples; ``geoshards shards --region demo --streetview none --out DATA demo.scale=9`` makes such a set.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from trainers.engine.cli import parse  # noqa: E402
 from trainers.engine.loop import train  # noqa: E402
-from trainers.engine.tasks import GEOLINK  # noqa: E402
 from trainers.evaluate.labels import TASKS  # noqa: E402
+from trainers.tasks.geolink import GEOLINK  # noqa: E402
 
 MODEL = (
     "model=tiny", "arch.vit.image_size=112", "arch.vit.dim=192", "arch.vit.depth=6", "arch.decoder_dim=128",
@@ -34,9 +35,9 @@ MODEL = (
 LOSSES = {"all": ("loss.cont=0.3", "loss.cst=0.1"), "reconstruction": ("loss.cont=0", "loss.cst=0")}
 
 
-def run(data: str, out: Path, seed: int, steps: int, losses: tuple[str, ...]) -> dict[str, Any]:
-    """One training run; returns its last evaluation."""
-    words = [*MODEL, *losses, f"seed={seed}", f"steps={steps}", f"checkpoint_every={steps}"]
+def run(data: str, out: Path, seed: int, steps: int, words: Sequence[str]) -> dict[str, Any]:
+    """One training run of the model with more settings; returns its last evaluation."""
+    words = [*MODEL, *words, f"seed={seed}", f"steps={steps}", f"checkpoint_every={steps}"]
     settings, _, _ = parse(GEOLINK, words)
     begin = time.perf_counter()
     summary = train(GEOLINK, settings, data, out, quiet=True)
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of a run")
     parser.add_argument("--steps", type=int, help="of a run, in place of minutes")
     parser.add_argument("--out", type=Path, help="keep the runs here")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings over the model's")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.out or Path(scratch)
@@ -67,7 +69,7 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in LOSSES}
         for seed in map(int, options.seeds.split(",")):
             for name, losses in LOSSES.items():
-                found[name].append(run(options.data, folder / f"{name}-{seed}", seed, steps, losses))
+                found[name].append(run(options.data, folder / f"{name}-{seed}", seed, steps, [*losses, *options.set]))
                 print(f"{name} seed {seed}: {json.dumps(found[name][-1])}", file=sys.stderr)
 
     def median(name: str, score: str) -> float | None:

@@ -4,9 +4,9 @@
 line. Both sides get the same batch, the encodings of its visible patches and the same widths, draw their masks and go
 forward and backward to every weight and to the patches: node masks, graph attention, region, contrast, fusion, tag
 prediction. The ViT and its pixel decoder are the same blocks on both sides and are left out. Ours runs as ``released``,
-which has the same losses and gradients (tests/trainers/test_geolink_released.py), and as ``ours``.
-The peer (tests/trainers/geolink_reference.py) gets its graphs collated and its node features multiplied out beforehand;
-ours does the latter in the step. torch_geometric is needed (the dev extra).
+which has the same losses and gradients (tests/trainers/models/test_geolink_released.py), and as ``ours``.
+The peer (tests/trainers/models/geolink_reference.py) gets its graphs collated and its node features multiplied out
+beforehand; ours does the latter in the step. torch_geometric is needed (the dev extra).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from tests.trainers.geolink_reference import Reference, Sizes, graphs  # noqa: E402
+from tests.trainers.models.geolink_reference import Reference, Sizes, graphs  # noqa: E402
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.models.geolink import GeoLink, ImageState  # noqa: E402
 from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings  # noqa: E402
 from trainers.models.mae import mask_patches  # noqa: E402
@@ -36,10 +37,9 @@ from trainers.models.vit import SIZES, ViTSettings  # noqa: E402
 from trainers.stream.augment import AugmentSettings  # noqa: E402
 from trainers.stream.batch import TileBatch  # noqa: E402
 from trainers.stream.stream import GeoStream, StreamSettings  # noqa: E402
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
-#: Mean objects a sample (specs/geolink.md section 2.2), tags an object, distinct tags of the batch of 256: 7,500 random
-#: objects of Liechtenstein carry 23,734 tags, 2,751 of them distinct.
+#: Mean objects a sample (docs/papers/geolink.md#objects), tags an object, distinct tags of the batch of 256: 7,500
+#: random objects of Liechtenstein carry 23,734 tags, 2,751 of them distinct.
 OBJECTS, TAGS, DISTINCT = 29, 3, 2_750
 #: By name: `tiny` is the preset for a CPU, the others are the named ViTs with the release's widths.
 MODELS: dict[str, GeoLinkSettings] = {

@@ -5,8 +5,8 @@
 Samples are synthesised from ``schemas`` alone. With the same batches of the same size it times, in bf16 with fused
 attention and ``torch.compile``: a whole step (forward, backward, clipping, AdamW) of reconstruction only and of all
 three losses (the ratio is what the objects cost; the paper's figure is 1.18), the composition of the release
-(tests/trainers/geolink_reference.py, needs torch_geometric; not run where it is missing), and training from the stream
-with loader processes, for the share of time spent waiting for data. A part that no time is left for is ``null``.
+(tests/trainers/models/geolink_reference.py, needs torch_geometric; not run where it is missing), and training from the
+stream with loader processes, for the share of time spent waiting for data. A part that no time is left for is ``null``.
 
 MFU counts what the visible tokens need, forward and backward, and nothing recomputed:
   block(d, n) = 24 n d² + 4 n² d         two a multiply-add: qkv, projection and MLP (12 n d²), attention (2 n² d)
@@ -35,16 +35,16 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
 
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.engine.cli import parse  # noqa: E402
 from trainers.engine.optim import make_optimizer  # noqa: E402
-from trainers.engine.tasks import GEOLINK  # noqa: E402
 from trainers.models.geolink import GeoLink  # noqa: E402
 from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings  # noqa: E402
 from trainers.models.nodes import node_features  # noqa: E402
 from trainers.stream.augment import AugmentSettings  # noqa: E402
 from trainers.stream.batch import TileBatch  # noqa: E402
 from trainers.stream.stream import GeoStream, StreamSettings  # noqa: E402
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
+from trainers.tasks.geolink import GEOLINK  # noqa: E402
 
 #: Peak dense bf16 FLOP/s by a part of the card's name (the makers' data sheets).
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
@@ -147,7 +147,7 @@ class Bench:
         """Seconds of a step of the composition of the release."""
         if find_spec("torch_geometric") is None:
             return None
-        from tests.trainers.geolink_reference import Reference, Sizes, graphs
+        from tests.trainers.models.geolink_reference import Reference, Sizes, graphs
 
         s, vit = self.arch, self.arch.vit
         sizes = Sizes(

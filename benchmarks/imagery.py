@@ -34,7 +34,8 @@ from rasterio.shutil import copy
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
-from pipeline.footprints.plan import order_tiles, tile_boxes
+from pipeline.footprints.candidates import Tiles
+from pipeline.footprints.plan import along_curve
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import open_scene
@@ -42,8 +43,7 @@ from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import Scene, covered
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.config import NetConfig
-from schemas.footprint import Footprint, xyz_footprint
-from schemas.keys import XyzKey
+from schemas.footprint import Footprint
 
 _SIZE, _SHARD, _QUALITY = 256, 256, 90
 
@@ -75,8 +75,10 @@ def plan(scene: Scene) -> list[dict[Any, Footprint]]:
     west, south, east, north = scene.area.bounds
     zoom = natural_zoom(scene.gsd or 0, (south + north) / 2)
     tiles = np.array([(t.x, t.y) for t in mercantile.tiles(west, south, east, north, zoom)])
-    tiles = order_tiles(tiles[covered(tile_boxes(tiles, zoom), [scene], ImageryConfig())], zoom)
-    every = [((int(x), int(y)), xyz_footprint(XyzKey(zoom, int(x), int(y), _SIZE))) for x, y in tiles]
+    under = Tiles(tiles, zoom, _SIZE)
+    under = under.take(covered(under.outlines(), [scene], ImageryConfig()))
+    ordered = under.take(np.argsort(along_curve(under.centre())))
+    every = list(enumerate(ordered.footprints()))
     return [dict(every[i : i + _SHARD]) for i in range(0, len(every), _SHARD)]
 
 

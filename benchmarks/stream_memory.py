@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
 _RUN = """
 import gc, json, os, sys

@@ -411,9 +411,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.column:
         column(options.column, options.keep, options.race, options.work, options.samples, options.rounds)
-    from trainers.stream.synthetic import SyntheticSettings, write_dataset
+    from storage.urls import cache_folder
+    from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
-    cache, load = Path(os.environ.get("GEOSHARDS_CACHE", "data/cache")).absolute(), round(os.getloadavg()[0], 1)
+    cache, load = cache_folder().absolute(), round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:
         work = (options.keep or Path(folder)).absolute()
         data = work / "data"
@@ -422,7 +423,7 @@ def main() -> None:
                 samples=options.samples, size=SIZE, photos=0, objects=30, samples_per_shard=128
             )
             write_dataset(data, synthetic)
-        peers = options.peers.split(",")
+        peers = options.peers.split(",") if options.peers else []
         rates: dict[str, list[list[list[float]]]] = {name: [] for name in ("geoshards", *peers)}
         skipped: dict[str, str] = {}
         for _ in range(options.passes):

@@ -20,12 +20,12 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np  # noqa: E402
 
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.stream.batch import View  # noqa: E402
 from trainers.stream.catalog.index import Index, load_index  # noqa: E402
 from trainers.stream.members.read import ShardReader  # noqa: E402
 from trainers.stream.order import Order, epoch_key, places_at  # noqa: E402
 from trainers.stream.stream import GeoStream  # noqa: E402
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
 #: Samples that are read at once.
 BATCH = 256

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from schemas.catalog import SHARDS_PER_FILE, catalog_file, shard_name  # noqa: E402
 from schemas.index import IndexPart, index_file  # noqa: E402
-from trainers.stream.synthetic import SyntheticSettings, write_dataset  # noqa: E402
+from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 
 #: Real shards behind the catalog.
 REAL = 4

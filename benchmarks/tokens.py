@@ -2,6 +2,7 @@
 """Race: tokens alone, from cells in memory, one core, against a plain batched prototype of the same.
 
 Usage: python benchmarks/tokens.py [--places liechtenstein,monaco,andorra] [--runs 3] [--parts tokens,scale,raster]
+       [--tiles 500]
 
 Prints one JSON line of medians and ratios. CPU seconds of one thread are counted, so that what else runs on the machine
 weighs less. The extracts are of the real test data (tests/real/README.md says where to get them).
@@ -36,8 +37,9 @@ import numpy as np
 import rasterio.features
 import shapely
 
+from geometry.tiles import xyz_footprint
 from pipeline.alignment import place, project
-from pipeline.driver.shards import make_plan
+from pipeline.driver.plan import make_plan
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
@@ -48,7 +50,7 @@ from pipeline.tokens.clip import clip
 from pipeline.tokens.pack import pack
 from pipeline.tokens.raster import class_rasters
 from schemas.features import Kind
-from schemas.footprint import Footprint, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import DISJOINT, Relation, classify_all
 from schemas.tokens import OsmTokens
@@ -93,18 +95,27 @@ class Plain:
     anchors: np.ndarray
 
 
+def place_of(name: str) -> tuple[Path, int]:
+    """Extract and zoom of a place by its name, or of an extract by its path."""
+    if name not in _PLACES:
+        return Path(name), 16
+    path, zoom = _PLACES[name]
+    return _DATA / path, zoom
+
+
 def read_region(name: str, work: Path) -> Region:
     """Cells of a place and its tiles, as `make shards` plans them."""
-    path, zoom = _PLACES[name]
+    path, zoom = place_of(name)
     config = ShardsConfig(
-        region=str(_DATA / path), zoom=zoom, size=_SIZE, out=str(work / "out"), workers=1, cache=str(work / "cache")
+        region=str(path), zoom=zoom, size=_SIZE, out=str(work / "out"), workers=1, cache=str(work / "cache")
     )
     with Runner(1) as runner:
         plan = make_plan(config, runner, quiet=True)
-    tiles = np.concatenate(plan.shards)
-    shift = zoom - plan.cells.zoom
-    cell = (tiles[:, 1] >> shift) * (1 << plan.cells.zoom) + (tiles[:, 0] >> shift)
-    return Region(zoom, [(read_cell(plan.cells.path, int(c)), tiles[cell == c]) for c in np.unique(cell)])
+    keys = [XyzKey.parse(key) for key in plan.footprints.footprints().keys]
+    tiles, cells = np.array([(key.x, key.y) for key in keys]), plan.cells[-1]
+    shift = zoom - cells.zoom
+    cell = (tiles[:, 1] >> shift) * (1 << cells.zoom) + (tiles[:, 0] >> shift)
+    return Region(zoom, [(read_cell(cells.path, int(c)), tiles[cell == c]) for c in np.unique(cell)])
 
 
 def batch_of(features: FeatureBatch, tiles: np.ndarray, zoom: int, size: int = _SIZE) -> Batch:
@@ -240,11 +251,12 @@ def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def race_tokens(region: Region, runs: int) -> dict[str, Any]:
-    """Tiles a second of the three sides, in turn batch by batch; a small place is built several times a run."""
+def race_tokens(region: Region, runs: int, least: int) -> dict[str, Any]:
+    """Tiles a second of the three sides, in turn batch by batch; a place of fewer than ``least`` is built
+    several times a run."""
     batches = list(batches_of(region))
     tiles = sum(len(b.footprints) for b in batches)
-    rounds = -(-500 // tiles)
+    rounds = -(-least // tiles)
     rates: dict[str, list[float]] = {"plain": [], "ours": [], "ours_raster": []}
     objects = 0
     for _ in range(runs):
@@ -379,21 +391,22 @@ def draw(band: np.ndarray, shape: Any) -> None:
 def main() -> None:
     """Run the race and print its line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--places", default=",".join(_PLACES), help="of the tokens race; the first is the others' too")
+    parser.add_argument("--places", default=",".join(_PLACES), help="or extracts; the first is the other races' too")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--tiles", type=int, default=500, help="that a run of the tokens race builds at least")
     parser.add_argument("--parts", default="tokens,scale,raster")
     args = parser.parse_args()
     names, parts = args.places.split(","), args.parts.split(",")
     for name in names:
-        if name not in _PLACES or not (_DATA / _PLACES[name][0]).is_file():
-            parser.error(f"{name}: no such extract among {', '.join(_PLACES)} under {_DATA}; set GEOSHARDS_TEST_DATA")
+        if not place_of(name)[0].is_file():
+            parser.error(f"no extract {name}, nor {', '.join(_PLACES)} under {_DATA}; set GEOSHARDS_TEST_DATA")
     result: dict[str, Any] = {"race": "tokens", "runs": args.runs}
     with tempfile.TemporaryDirectory(prefix="geoshards-bench-") as work:
         regions = {name: read_region(name, Path(work)) for name in names}
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if "tokens" in parts:
-        result["tokens"] = {name: race_tokens(region, args.runs) for name, region in regions.items()}
+        result["tokens"] = {name: race_tokens(region, args.runs, args.tiles) for name, region in regions.items()}
     if "scale" in parts:
         result["scale"] = {"place": names[0], **race_scale(regions[names[0]], args.runs)}
     if "raster" in parts:

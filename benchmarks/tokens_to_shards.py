@@ -24,13 +24,14 @@ import numpy as np
 import rasterio.features
 import shapely
 
+from geometry.tiles import xyz_footprint
 from pipeline.alignment import project
-from pipeline.driver.shards import make_plan, make_shards
+from pipeline.driver.plan import make_plan
+from pipeline.driver.shards import make_shards
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
-from schemas.footprint import xyz_footprint
 from schemas.keys import XyzKey
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +80,8 @@ def race(extract: Path, zoom: int, runs: int, sample: int) -> dict[str, Any]:
     )
     with Runner(1) as runner:
         plan = make_plan(config, runner, quiet=True)
-    tiles = np.concatenate(plan.shards)
+    keys = [XyzKey.parse(key) for key in plan.footprints.footprints().keys]
+    tiles, cells = np.array([(key.x, key.y) for key in keys]), plan.cells[-1]
     chosen = tiles[np.random.default_rng(0).permutation(len(tiles))[:sample]]
     widths = load_rules().paint.widths
     ours, loop, objects = [], [], 0
@@ -91,8 +93,8 @@ def race(extract: Path, zoom: int, runs: int, sample: int) -> dict[str, Any]:
         projected: dict[int, Any] = {}
         seconds, objects = 0.0, 0
         for x, y in chosen.tolist():
-            cell = (y >> (zoom - plan.cells.zoom)) * (1 << plan.cells.zoom) + (x >> (zoom - plan.cells.zoom))
-            features = read_cell(plan.cells.path, cell)
+            cell = (y >> (zoom - cells.zoom)) * (1 << cells.zoom) + (x >> (zoom - cells.zoom))
+            features = read_cell(cells.path, cell)
             if cell not in projected:
                 geometry = project(features.geometry, "EPSG:3857")
                 projected[cell] = geometry, shapely.STRtree(geometry)

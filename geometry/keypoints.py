@@ -1,7 +1,7 @@
 """Key points of objects as GeoLink's paper and release place them, from the stored vertices.
 
 Tokens carry our own anchors (geometry.anchors). These are the others, for runs that repeat the paper or the release:
-specs/geolink.md sections 2.5 and 5.4.
+docs/papers/geolink.md#key-points.
 """
 
 from __future__ import annotations

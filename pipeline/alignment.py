@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 
-from schemas.footprint import Footprint
+from schemas.footprint import Footprint, Footprints
 
 Floats = NDArray[np.float64]
 
@@ -29,56 +30,50 @@ def project(geometry: NDArray[Any], crs: str) -> NDArray[Any]:
     return shapely.transform(geometry, lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1))
 
 
-def lonlat_to_normalised(footprint: Footprint, lonlat: Floats) -> Floats:
-    """Lon/lat degrees f64[N,2] to normalised image coordinates f64[N,2] of one footprint."""
-    lonlat = np.asarray(lonlat, np.float64).reshape(-1, 2)
-    xy = np.stack(_from_lonlat(footprint.crs).transform(lonlat[:, 0], lonlat[:, 1]), axis=1)
-    return footprint.pixel_to_normalised(footprint.crs_to_pixel(xy))
-
-
-def pixel_to_lonlat(footprint: Footprint, xy: Floats) -> Floats:
-    """Pixel coordinates f64[N,2] of one footprint to lon/lat degrees f64[N,2]."""
-    crs = footprint.pixel_to_crs(np.asarray(xy, np.float64).reshape(-1, 2))
-    back = _from_lonlat(footprint.crs).transform(crs[:, 0], crs[:, 1], direction="INVERSE")
-    return np.stack(back, axis=1)
+def lonlat_to_normalised(footprints: Footprints, rows: NDArray[np.int64], lonlat: Floats) -> Floats:
+    """Lon/lat degrees f64[P,2], each to normalised image coordinates f64[P,2] of its own footprint, number ``rows``
+    [P]: the one way by which a photo finds its place."""
+    xy = np.empty((len(rows), 2))
+    code = footprints.crs_code[rows]
+    for number in np.unique(code).tolist():
+        own = code == number
+        to_crs = _from_lonlat(footprints.crs[number])
+        xy[own] = np.stack(to_crs.transform(lonlat[own, 0], lonlat[own, 1]), axis=1)
+    return footprints.crs_to_pixel(rows, xy) / footprints.size[rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where T footprints of one CRS and size lie."""
+    """Where N footprints lie."""
 
-    centre: Floats  # [T,2] lon, lat in degrees
-    bbox: Floats  # [T,4] west, south, east, north in degrees
-    corners: Floats  # [T,4,2] lon, lat: upper left, upper right, lower right, lower left
-    gsd: Floats  # [T,2] true metres a pixel along x and along y at the centre
+    centre: Floats  # [N,2] lon, lat in degrees
+    bbox: Floats  # [N,4] west, south, east, north in degrees; across the 180th meridian: of the longitudes' numbers
+    corners: Floats  # [N,4,2] lon, lat: upper left, upper right, lower right, lower left
+    gsd: Floats  # [N,2] true metres a pixel along x and along y at the centre
+
+    def take(self, rows: NDArray[Any]) -> Placement:
+        """Of the chosen footprints (numbers or a mask)."""
+        return Placement(self.centre[rows], self.bbox[rows], self.corners[rows], self.gsd[rows])
 
 
-def place(footprints: list[Footprint]) -> Placement:
+#: Corners, middles of sides (a side may bulge beyond its corners in lon/lat) and centre in sides of a footprint, and
+#: half a pixel around the centre.
+_SIDES = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0], [1, 0.5], [0.5, 1], [0, 0.5], *[[0.5, 0.5]] * 5])
+_PIXELS = np.array([*[[0, 0]] * 9, [-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5]])
+
+
+def place(footprints: Footprints | Sequence[Footprint]) -> Placement:
     """Positions and true ground sampling distances, by the geodesic between the middles of neighbouring pixels."""
-    first = footprints[0]
-    w, h = first.width, first.height
-    x, y = w / 2, h / 2
-    # Corners, side midpoints (a side may bulge beyond its corners in lon/lat), centre, and half a pixel around it.
-    pixels = np.array(
-        [
-            [0, 0],
-            [w, 0],
-            [w, h],
-            [0, h],
-            [x, 0],
-            [w, y],
-            [x, h],
-            [0, y],
-            [x, y],
-            [x - 0.5, y],
-            [x + 0.5, y],
-            [x, y - 0.5],
-            [x, y + 0.5],
-        ]
-    )
-    crs = np.stack([f.pixel_to_crs(pixels) for f in footprints])
-    back = _from_lonlat(first.crs).transform(crs[..., 0].ravel(), crs[..., 1].ravel(), direction="INVERSE")
-    lonlat = np.stack(back, axis=1).reshape(len(footprints), len(pixels), 2)
+    if not isinstance(footprints, Footprints):
+        footprints = Footprints.of(footprints)
+    pixels = _SIDES * footprints.size[:, None] + _PIXELS
+    a, b, c, d, e, f = footprints.transform.T[:, :, None]
+    x, y = a * pixels[..., 0] + b * pixels[..., 1] + c, d * pixels[..., 0] + e * pixels[..., 1] + f
+    lonlat = np.empty((len(footprints), len(_SIDES), 2))
+    for number in np.unique(footprints.crs_code).tolist():
+        own = footprints.crs_code == number
+        back = _from_lonlat(footprints.crs[number]).transform(x[own].ravel(), y[own].ravel(), direction="INVERSE")
+        lonlat[own] = np.stack(back, axis=1).reshape(-1, len(_SIDES), 2)
     edge = lonlat[:, :8]
     bbox = np.concatenate((edge.min(axis=1), edge.max(axis=1)), axis=1)
     step = [_GEOD.inv(*lonlat[:, i].T, *lonlat[:, i + 1].T)[2] for i in (9, 11)]

@@ -5,19 +5,39 @@ An unknown key is an error that names the nearest known one. This module parses 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import datetime
 import difflib
+import json
+import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
 from schemas.errors import ConfigError
 
 T = TypeVar("T")
+
+
+def execution(default: Any) -> Any:
+    """A setting that decides how and from where a run works, and nothing of what it makes: `content` leaves it out."""
+    if dataclasses.is_dataclass(default):
+        return dataclasses.field(default_factory=lambda: default, metadata={"execution": True})
+    return dataclasses.field(default=default, metadata={"execution": True})
+
+
+def content(config: Any) -> dict[str, Any]:
+    """The settings that decide what is made, as plain values, group by group."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if not f.metadata.get("execution"):
+            values[f.name] = content(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -137,8 +157,9 @@ def _convert(kind: Any, value: Any, full: str) -> Any:
                     continue
         raise ConfigError(_mismatch(full, kind, value))
     if origin is typing.Literal:
-        if value in args:
-            return value
+        for choice in args:
+            if str(choice) == str(value):  # YAML reads 420 as a number
+                return choice
         near = difflib.get_close_matches(str(value), [str(a) for a in args], 1)
         raise ConfigError(
             f"setting {full}={value!r}: choose one of {', '.join(map(str, args))}"
@@ -193,3 +214,69 @@ def to_mapping(config: Any) -> dict[str, Any]:
         return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     return {k: plain(v) for k, v in result.items()}
+
+
+class Setting(NamedTuple):
+    """What ``--help`` says of one setting."""
+
+    name: str  # in full, with its groups
+    default: str  # as it would be written behind ``name=``
+    choices: tuple[str, ...]  # all that it can be; empty: anything of its type
+    text: str  # the comment of its line
+
+
+def documented(config: Any, source_of: Callable[[type], str], where: str = "") -> Iterator[Setting]:
+    """Every setting of a config, nested ones too, with its value there as the default.
+
+    Args:
+        config: a dataclass value.
+        source_of: text of a class statement (``inspect.getsource``), whose comments are read.
+        where: groups that it lies in.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed([c for c in type(config).__mro__ if dataclasses.is_dataclass(c)]):
+        texts |= field_comments(source_of(base))
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from documented(value, source_of, f"{where}{f.name}.")
+        else:
+            default = json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace('"', "") or '""'
+            yield Setting(f"{where}{f.name}", default, _choices(hints[f.name]), texts.get(f.name, ""))
+
+
+def field_comments(source: str) -> dict[str, str]:
+    """The comment at the end of each field of a class statement, by the field's name.
+
+    >>> field_comments("class A:\\n    size: int = 256  # pixels a side")
+    {'size': 'pixels a side'}
+    """
+    found = {}
+    source = textwrap.dedent(source)
+    lines = source.splitlines()
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # the class statement
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            own = lines[node.lineno - 1 : node.end_lineno]
+            parts = [comment.strip() for _, mark, comment in (line.partition("  # ") for line in own) if mark]
+            found[node.target.id] = " ".join(parts)
+    return found
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    args = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return tuple(map(str, args))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        own = [choice for option in args for choice in _choices(option)]
+        return (*own, "null") if own and type(None) in args else tuple(own)
+    return ()
+
+
+def settings_help(config: Any, source_of: Callable[[type], str]) -> str:
+    """What ``--help`` prints of the settings of a config: name, default, choices and text of each, a line each."""
+    rows = [(f"{s.name}={s.default}", s) for s in documented(config, source_of)]
+    width = max(len(head) for head, _ in rows if len(head) <= 40)
+    return "\n".join(
+        f"  {head.ljust(width)}  {'[' + '|'.join(s.choices) + '] ' if s.choices else ''}{s.text}" for head, s in rows
+    )

@@ -86,18 +86,13 @@ VOCABULARY = pa.schema(
 )
 
 
-def geoparquet_metadata(
-    bbox: tuple[float, float, float, float] | None, geometry_types: list[str], covering: bool = True
-) -> dict[bytes, bytes]:
+def geoparquet_metadata(geometry_types: list[str]) -> dict[bytes, bytes]:
     """File metadata of GeoParquet 1.1 for a WKB column ``geometry`` in lon/lat.
 
     ``crs`` is left out: the standard then means OGC:CRS84, which is EPSG:4326 with longitude first.
     """
-    column: dict[str, object] = {"encoding": "WKB", "geometry_types": sorted(geometry_types)}
-    if bbox is not None:
-        column["bbox"] = list(bbox)
-    if covering:
-        column["covering"] = {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
+    covering = {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
+    column = {"encoding": "WKB", "geometry_types": sorted(geometry_types), "covering": covering}
     document = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     return {b"geo": json.dumps(document, sort_keys=True).encode()}
 

@@ -7,6 +7,7 @@ Normalised image coordinates: the same over [0, 1]². Tiles are half-open: 0 <= 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,17 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import InputError
-from schemas.keys import XyzKey, check_key
+from schemas.keys import check_key
 
 Floats = NDArray[np.float64]
 #: An array of numpy, torch or anything else with arithmetic.
 Coordinates = TypeVar("Coordinates", bound=Any)
-
-#: Half the width of the EPSG:3857 square in metres: pi times the WGS84 semi-major axis (OGC Two Dimensional
-#: Tile Matrix Set, WebMercatorQuad).
-WEB_MERCATOR_HALF = math.pi * 6378137.0
-#: Latitude of the square's upper edge in degrees.
-WEB_MERCATOR_MAX_LATITUDE = 85.0511287798066
 
 
 @dataclass(frozen=True)
@@ -63,10 +58,6 @@ class Footprint:
         """Pixel coordinates f64[N,2] to normalised image coordinates f64[N,2]."""
         return np.asarray(xy, np.float64) / (self.width, self.height)
 
-    def normalised_to_pixel(self, xy: Floats) -> Floats:
-        """Normalised image coordinates f64[N,2] to pixel coordinates f64[N,2]."""
-        return np.asarray(xy, np.float64) * (self.width, self.height)
-
     def corners(self) -> Floats:
         """The four outer corners in CRS coordinates, f64[4,2]: upper left, upper right, lower right, lower left."""
         w, h = self.width, self.height
@@ -77,6 +68,65 @@ class Footprint:
         corners = self.corners()
         (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
         return float(x0), float(y0), float(x1), float(y1)
+
+
+@dataclass(frozen=True, eq=False)
+class Footprints:
+    """N footprints as columns, of any CRSs and sizes: what producers emit and plans are made of."""
+
+    keys: NDArray[np.object_]  # [N] str, as Footprint.key
+    crs: tuple[str, ...]  # distinct
+    crs_code: NDArray[np.int64]  # [N] into crs
+    transform: Floats  # [N,6] a, b, c, d, e, f, as Footprint.transform
+    size: NDArray[np.int64]  # [N,2] width, height in pixels
+    origin: NDArray[np.object_]  # [N] str, what it came from: xyz | utm | how a chip's place is known
+
+    @classmethod
+    def of(cls, footprints: Sequence[Footprint], origin: str = "") -> Footprints:
+        """Columns of single footprints."""
+        codes: dict[str, int] = {}
+        code = [codes.setdefault(f.crs, len(codes)) for f in footprints]
+        keys, origins = np.empty(len(footprints), object), np.empty(len(footprints), object)
+        keys[:], origins[:] = [f.key for f in footprints], origin
+        return cls(
+            keys, tuple(codes), np.array(code, np.int64),
+            np.array([f.transform for f in footprints], np.float64).reshape(-1, 6),
+            np.array([(f.width, f.height) for f in footprints], np.int64).reshape(-1, 2), origins,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, row: int) -> Footprint:
+        a, b, c, d, e, f = self.transform[row].tolist()
+        width, height = self.size[row].tolist()
+        return Footprint(self.keys[row], self.crs[self.crs_code[row]], (a, b, c, d, e, f), width, height)
+
+    def __iter__(self) -> Iterator[Footprint]:
+        return (self[i] for i in range(len(self)))
+
+    def take(self, rows: NDArray[Any]) -> Footprints:
+        """The chosen ones (numbers or a mask), in that order."""
+        columns = (self.keys, self.crs_code, self.transform, self.size, self.origin)
+        keys, code, transform, size, origin = (c[rows] for c in columns)
+        return Footprints(keys, self.crs, code, transform, size, origin)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Footprints]) -> Footprints:
+        """All of them, one part behind the other."""
+        crs = tuple(dict.fromkeys(name for p in parts for name in p.crs))
+        code = [np.array([crs.index(n) for n in p.crs], np.int64)[p.crs_code] for p in parts]
+        keys, transform, size, origin = (
+            np.concatenate([getattr(p, n) for p in parts]) for n in ("keys", "transform", "size", "origin")
+        )
+        return cls(keys, crs, np.concatenate(code), transform, size, origin)
+
+    def crs_to_pixel(self, rows: NDArray[np.int64], xy: Floats) -> Floats:
+        """CRS coordinates f64[P,2], each to pixels f64[P,2] of its own footprint, number ``rows`` [P]."""
+        a, b, c, d, e, f = self.transform[rows].T
+        dx, dy = xy[:, 0] - c, xy[:, 1] - f
+        det = a * e - b * d
+        return np.stack(((e * dx - b * dy) / det, (a * dy - d * dx) / det), axis=1)
 
 
 def inside(normalised: Floats) -> NDArray[np.bool_]:
@@ -93,39 +143,3 @@ def gair_query(normalised: Coordinates) -> Coordinates:
     """Normalised image coordinates (array or tensor) to GAIR's range [-1, 1]: u = 2x - 1 (GAIR, local coordinates)."""
     query: Coordinates = normalised * 2.0 - 1.0
     return query
-
-
-def xyz_footprint(key: XyzKey) -> Footprint:
-    """The EPSG:3857 footprint of an XYZ tile.
-
-    >>> xyz_footprint(XyzKey(0, 0, 0, 256)).width
-    256
-    """
-    side = 2 * WEB_MERCATOR_HALF / (1 << key.zoom)
-    step = side / key.size
-    middle = (1 << key.zoom) / 2  # counted from the origin, so that tiles meet there without a rounding error
-    west = (key.x - middle) * side
-    north = (middle - key.y) * side
-    return Footprint(str(key), "EPSG:3857", (step, 0.0, west, 0.0, -step, north), key.size, key.size)
-
-
-def lonlat_to_tile(lonlat: Floats, zoom: int) -> Floats:
-    """Longitude, latitude in degrees f64[N,2] to fractional tile column and row f64[N,2] of ``zoom``.
-
-    Latitudes beyond ±85.0511° give rows outside 0..2^zoom: the caller drops or clips them.
-    """
-    lonlat = np.asarray(lonlat, np.float64)
-    side = float(1 << zoom)
-    phi = np.radians(lonlat[..., 1])
-    x = (lonlat[..., 0] + 180.0) / 360.0 * side
-    with np.errstate(invalid="ignore", divide="ignore"):
-        y = (1.0 - np.arcsinh(np.tan(phi)) / np.pi) / 2.0 * side
-    return np.stack((x, y), axis=-1)
-
-
-def tile_to_lonlat(tile: Floats, zoom: int) -> Floats:
-    """Inverse of :func:`lonlat_to_tile`."""
-    tile = np.asarray(tile, np.float64)
-    side = float(1 << zoom)
-    lat = np.degrees(np.arctan(np.sinh(np.pi * (1.0 - 2.0 * tile[..., 1] / side))))
-    return np.stack((tile[..., 0] / side * 360.0 - 180.0, lat), axis=-1)

@@ -12,6 +12,9 @@ from schemas.errors import InputError
 MAX_KEY_LENGTH = 80
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER = r"(0|[1-9][0-9]*)"  # one spelling a number
+_GRID = re.compile(rf"utm-{_NUMBER}([ns])-{_NUMBER}-{_NUMBER}-{_NUMBER}-{_NUMBER}mm(?:-([A-Za-z0-9_]+))?")
+#: Metres: a wider cell would reach far beyond the strip of its zone, where scale and north go astray.
+MAX_GRID_SIDE = 100_000
 _XYZ = re.compile(rf"xyz-{_NUMBER}-{_NUMBER}-{_NUMBER}-{_NUMBER}(?:-([A-Za-z0-9_]+))?")
 
 
@@ -84,3 +87,51 @@ class XyzKey:
             raise InputError(f"{key!r} is no XYZ key; one looks like xyz-17-69001-45840-256")
         zoom, x, y, size = (int(part) for part in match.groups()[:4])
         return cls(zoom, x, y, size, match.group(5) or "")
+
+
+@dataclass(frozen=True, order=True)
+class GridKey:
+    """The key of one metric cell: its place on the lattice of its UTM zone, its size, and its ground sample distance.
+
+    >>> str(GridKey(32, "n", 211, 2060, 256, 10_000))
+    'utm-32n-211-2060-256-10000mm'
+    >>> GridKey.parse("utm-32s-211-2060-256-600mm-dop20").crs
+    'EPSG:32732'
+    """
+
+    zone: int  # 1..60
+    hemisphere: str  # n or s
+    column: int  # multiples of the side from the CRS's origin, growing eastwards
+    row: int  # multiples of the side from the CRS's origin, growing northwards
+    size: int  # pixels a side
+    gsd_mm: int  # millimetres a pixel: whole, so that a cell has one spelling
+    source: str = ""  # [A-Za-z0-9_]*: two image sources of one cell are two samples
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.zone <= 60 or self.hemisphere not in ("n", "s") or min(self.column, self.row) < 0:
+            raise InputError(
+                f"grid cell {self} does not exist: zone is 1..60, hemisphere n or s, column and row are not negative"
+            )
+        if not (0 < self.size * self.gsd_mm <= MAX_GRID_SIDE * 1000 and self.size > 0):
+            raise InputError(f"grid cell {self}: a side is at least one pixel of 1 mm, at most {MAX_GRID_SIDE:,} m")
+        if not re.fullmatch("[A-Za-z0-9_]*", self.source):
+            raise InputError(f"grid cell {self}: source is [A-Za-z0-9_]*")
+        check_key(str(self))
+
+    def __str__(self) -> str:
+        tail = f"-{self.source}" if self.source else ""
+        return f"utm-{self.zone}{self.hemisphere}-{self.column}-{self.row}-{self.size}-{self.gsd_mm}mm{tail}"
+
+    @property
+    def crs(self) -> str:
+        """EPSG:326zz north, EPSG:327zz south: metres, x eastwards, y northwards."""
+        return f"EPSG:32{'6' if self.hemisphere == 'n' else '7'}{self.zone:02d}"
+
+    @classmethod
+    def parse(cls, key: str) -> GridKey:
+        """Inverse of ``str``. Raises InputError where ``key`` is no key of a grid cell."""
+        match = _GRID.fullmatch(key) if len(key) <= MAX_KEY_LENGTH else None
+        if match is None:
+            raise InputError(f"{key!r} is no key of a grid cell; one looks like utm-32n-211-2060-256-10000mm")
+        zone, column, row, size, gsd_mm = (int(match.group(i)) for i in (1, 3, 4, 5, 6))
+        return cls(zone, match.group(2), column, row, size, gsd_mm, match.group(7) or "")

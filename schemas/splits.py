@@ -16,11 +16,11 @@ BUFFER = "buffer"
 class SplitConfig:
     """How ground is divided."""
 
-    block_degrees: float = 0.1  # height of a block; its width is the same in metres, within a rounding
+    block_degrees: float = 0.1  # height of a block in degrees; its width is the same in metres, within a rounding
     val: float = 0.1  # share of blocks, 0..1
-    test: float = 0.1
-    buffer_degrees: float = 0.0  # footprints nearer than this to another split's block go to buffer
-    seed: int = 0
+    test: float = 0.1  # share of blocks, 0..1
+    buffer_degrees: float = 0.0  # degrees; footprints nearer than this to another split's block go to buffer
+    seed: int = 0  # of the lots that say which block is in which split
 
     def __post_init__(self) -> None:
         if not (1e-4 <= self.block_degrees <= 10 and self.val >= 0 and self.test >= 0 and self.val + self.test <= 1):

@@ -1,4 +1,4 @@
-"""Tags as text and as 64-bit ids (GeoLink's form, specs/geolink.md section 2.2)."""
+"""Tags as text and as 64-bit ids (GeoLink's form, docs/papers/geolink.md#objects)."""
 
 from __future__ import annotations
 

@@ -1,18 +1,17 @@
-"""Stores behind a URL fail now and then: what they are asked for is asked for again."""
+"""What fails now and then is asked for again: one loop, with longer and longer pauses, for stores and for services."""
 
 from __future__ import annotations
 
-import io
 import random
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError, GeoshardsError
+from storage.urls import is_local
 
 T = TypeVar("T")
 
@@ -22,21 +21,46 @@ ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.05, 8.0
 _FINAL = (FileNotFoundError, NotADirectoryError, PermissionError, GeoshardsError, pa.ArrowInvalid)
 
 
-def is_local(url: str) -> bool:
-    """Whether a path or URL names a file of this machine."""
-    return fsspec.core.split_protocol(url)[0] in (None, "file", "local")
+@dataclass
+class Patience:
+    """How often one thing is asked for, and how long the pauses are."""
+
+    attempts: int = ATTEMPTS
+    first: float = field(default_factory=lambda: FIRST_PAUSE)  # seconds
+    longest: float = LONGEST_PAUSE  # seconds
+    sleep: Callable[[float], object] = time.sleep
+    failures: int = 0  # so far
+
+    def again(self, least: float = 0.0) -> bool:
+        """Wait after a failure, at least so many seconds but never over the longest; False after the last attempt."""
+        self.failures += 1
+        if self.failures >= self.attempts:
+            return False
+        seconds = self.first * 2.0 ** min(self.failures - 1, 30) * random.uniform(0.5, 1.0)
+        self.sleep(min(max(seconds, least), self.longest))
+        return True
 
 
-def pause(attempt: int) -> None:
-    """Wait before an ``attempt``, numbered from 0; not before the first."""
-    if attempt:
-        time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+def retry(attempt: Callable[[], T], passes: Callable[[Exception], float | None], patience: Patience) -> T:
+    """``attempt()``, again after each failure that may pass, as long as patience lasts; then its last error.
+
+    Args:
+        passes: seconds to wait at least after an error, or None for one that another attempt does not mend.
+    """
+    while True:
+        try:
+            return attempt()
+        except Exception as error:  # ``passes`` knows which
+            least = passes(error)
+            if least is None or not patience.again(least):
+                raise
 
 
 def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
     """What ``fetch`` gives of ``url``, which is asked for up to ``ATTEMPTS`` times unless it is local.
 
-    Of a file that has been ``listed`` a store that fails may say that it is not found.
+    Args:
+        listed: of a file that has been listed a store that fails may say that it is not found.
 
     Raises:
         DatasetError: the store does not answer.
@@ -44,68 +68,13 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
     """
     if is_local(url):
         return fetch()
-    last = ""
-    for attempt in range(ATTEMPTS):
-        pause(attempt)
-        try:
-            return fetch()
-        except Exception as error:  # every store has exceptions of its own
-            if isinstance(error, _FINAL) and not (listed and isinstance(error, FileNotFoundError)):
-                raise
-            last = f"{type(error).__name__}: {error}"
-    raise DatasetError(f"{url}: no answer after {ATTEMPTS} attempts ({last}); check the store, then start again")
-
-
-def list_files(root: str, folder: str, ending: str) -> dict[str, dict[str, Any]]:
-    """What the store knows of each file of a folder of ``root`` that ends so, by its path; none where it has none.
-
-    Raises:
-        DatasetError: the store does not answer.
-    """
-    fs, path = fsspec.core.url_to_fs(root)
+    final = tuple(kind for kind in _FINAL if not (listed and kind is FileNotFoundError))
     try:
-        found = patiently(root, lambda: fs.ls(f"{path}/{folder}", detail=True))
-    except FileNotFoundError:
-        return {}
-    return {facts["name"]: facts for facts in sorted(found, key=lambda f: f["name"]) if facts["name"].endswith(ending)}
-
-
-def open_parquet(root: str, file: str) -> pq.ParquetFile:
-    """A listed file of ``root``; what is read of one behind a URL is asked for again where the store fails."""
-    return pq.ParquetFile(file if is_local(root) else pa.PythonFile(_Patient(root, file), mode="r"), pre_buffer=True)
-
-
-class _Patient(io.RawIOBase):
-    """A file behind a URL, each read one request."""
-
-    def __init__(self, root: str, file: str) -> None:
-        self._root, self._file, self._at = root, file, 0
-        self._fs = fsspec.core.url_to_fs(root)[0]
-        self._size: int = patiently(root, lambda: self._fs.info(file)["size"], listed=True)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        first = self._at
-        self._at = self._size if size < 0 else min(self._size, first + size)
-        return patiently(self._root, self._fetch(first, self._at), listed=True) if self._at > first else b""
-
-    def _fetch(self, first: int, last: int) -> Callable[[], bytes]:
-        def fetch() -> bytes:
-            data: bytes = self._fs.cat_file(self._file, start=first, end=last)
-            if len(data) != last - first:
-                raise EOFError(f"{len(data)} of {last - first} bytes came")
-            return data
-
-        return fetch
+        return retry(fetch, lambda error: None if isinstance(error, final) else 0.0, Patience())
+    except Exception as error:  # every store has exceptions of its own
+        if isinstance(error, final):
+            raise
+        last = f"{type(error).__name__}: {error}"
+        raise DatasetError(
+            f"{url}: no answer after {ATTEMPTS} attempts ({last}); check the store, then start again"
+        ) from None

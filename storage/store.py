@@ -1,123 +1,135 @@
-"""A dataset directory as a key-value store: a local path or any fsspec URL. A file appears whole or not at all."""
+"""A folder as a key-value store: a local path or any fsspec URL. A file appears whole or not at all.
+
+What is asked of a store behind a URL is asked for again where it fails.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
 import os
-import socket
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import DatasetError, InputError, LockError
-
-
-def is_remote(root: str) -> bool:
-    """Whether ``root`` is a URL of another file system than the local one."""
-    return "://" in root and not root.startswith("file://")
+from schemas.errors import DatasetError, InputError
+from storage.files import UNFINISHED, put
+from storage.retry import patiently
+from storage.urls import expand, is_local
 
 
 class Store:
     """Files under one root. Picklable, so that workers can write to the same place."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = str(root).removeprefix("file://").rstrip("/")
-        self.remote = is_remote(self.root)
+        self.root = expand(root)
+        self.remote = not is_local(self.root)
 
     def path(self, name: str) -> str:
         """Full path or URL of a file."""
         return f"{self.root}/{name}"
 
-    def _fs(self) -> tuple[Any, str]:
+    def _fs(self, name: str) -> tuple[Any, str]:
+        """The file system behind the URL, and its own path of a file."""
         import fsspec  # a tenth of a second, which only URLs need
 
-        return fsspec.core.url_to_fs(self.root)
+        fs, base = fsspec.core.url_to_fs(self.root)
+        return fs, f"{base}/{name}"
 
-    def write(self, name: str, data: bytes) -> None:
-        """Put one file: a temporary file, fsync and rename locally, one completed upload elsewhere."""
-        if self.remote:
-            fs, base = self._fs()
-            fs.makedirs(f"{base}/{name}".rsplit("/", 1)[0], exist_ok=True)
-            fs.pipe_file(f"{base}/{name}", data)
-            return
-        target = Path(self.path(name))
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise InputError(
-                f"{target} cannot be written: {error.strerror}; free space or choose another out"
-            ) from None
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file.
+    def write(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Put one file: see :func:`storage.files.atomic_file` locally, one completed upload elsewhere.
 
         Raises:
-            DatasetError: there is no such file.
+            InputError: it cannot be written.
+        """
+        if self.remote:
+            fs, path = self._fs(name)
+            fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            fs.pipe_file(path, data)
+            return
+        try:
+            put(Path(self.path(name)), data, durable)
+        except OSError as error:
+            raise InputError(
+                f"{self.path(name)} cannot be written: {error.strerror}; free space, or choose another folder "
+                "(out=…, GEOSHARDS_CACHE)"
+            ) from None
+
+    def read(self, name: str, listed: bool = False) -> bytes:
+        """The bytes of one file; ``listed`` says that it was seen in a list of the store's.
+
+        Raises:
+            DatasetError: there is no such file, or the store does not answer.
         """
         try:
-            if self.remote:
-                fs, base = self._fs()
-                return bytes(fs.cat_file(f"{base}/{name}"))
-            return Path(self.path(name)).read_bytes()
-        except FileNotFoundError:
-            raise DatasetError(f"{self.path(name)} is missing; run `geoshards shards` into this directory") from None
+            if not self.remote:
+                return Path(self.path(name)).read_bytes()
+            fs, path = self._fs(name)
+            return bytes(patiently(self.path(name), lambda: fs.cat_file(path), listed))
+        except (FileNotFoundError, NotADirectoryError):
+            raise DatasetError(
+                f"{self.path(name)} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
+            ) from None
 
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
-        if self.remote:
-            fs, base = self._fs()
-            return bool(fs.exists(f"{base}/{name}"))
-        return Path(self.path(name)).exists()
+        if not self.remote:
+            return Path(self.path(name)).exists()
+        fs, path = self._fs(name)
+        return patiently(self.path(name), lambda: bool(fs.exists(path)))
+
+    def files(self, folder: str) -> dict[str, dict[str, Any]]:
+        """What is known of each file of a folder (``size`` in bytes, and when or as what it was written), by name,
+        sorted; unfinished files are left out.
+
+        Raises:
+            DatasetError: the store does not answer.
+        """
+        try:
+            found = self._remote_files(folder) if self.remote else self._local_files(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {name: found[name] for name in sorted(found) if name and not name.endswith(UNFINISHED)}
+
+    def _remote_files(self, folder: str) -> dict[str, dict[str, Any]]:
+        fs, path = self._fs(folder)
+        fs.invalidate_cache(path)  # other writers' files count
+        entries = patiently(self.path(folder), lambda: fs.ls(path, detail=True))
+        return {entry["name"].rsplit("/", 1)[-1]: entry for entry in entries}
+
+    def _local_files(self, folder: str) -> dict[str, dict[str, Any]]:
+        found = {}
+        with os.scandir(self.path(folder)) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process may rename or remove it meanwhile
+                    found[entry.name] = {"size": entry.stat().st_size, "mtime": entry.stat().st_mtime}
+        return found
 
     def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder, sorted; unfinished temporary files are left out."""
-        if self.remote:
-            fs, base = self._fs()
-            if not fs.exists(f"{base}/{folder}"):
-                return []
-            found = [str(p).rsplit("/", 1)[-1] for p in fs.ls(f"{base}/{folder}", detail=False)]
-        else:
-            local = Path(self.path(folder))
-            found = [p.name for p in local.iterdir()] if local.is_dir() else []
-        return sorted(n for n in found if not n.endswith(".tmp"))
+        """Names of the files in a folder, sorted."""
+        return list(self.files(folder))
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of each file in a folder, by name."""
-        if self.remote:
-            fs, base = self._fs()
-            if not fs.exists(f"{base}/{folder}"):
-                return {}
-            return {str(f["name"]).rsplit("/", 1)[-1]: int(f["size"]) for f in fs.ls(f"{base}/{folder}", detail=True)}
-        local = Path(self.path(folder))
-        return {p.name: p.stat().st_size for p in local.iterdir()} if local.is_dir() else {}
+        return {name: int(facts["size"]) for name, facts in self.files(folder).items()}
 
     def sweep(self) -> None:
-        """Remove the temporary files that killed processes left. Local only: an upload leaves none."""
+        """Remove the unfinished files that killed processes left. Local only: an upload leaves none."""
         for folder in ("shards", "catalog"):
-            for path in Path(self.path(folder)).rglob(".*.tmp") if not self.remote else ():
+            for path in Path(self.path(folder)).rglob(f".*{UNFINISHED}") if not self.remote else ():
                 path.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
-        if self.remote:
-            fs, base = self._fs()
-            if fs.exists(f"{base}/{name}"):
-                fs.rm_file(f"{base}/{name}")
-        else:
+        if not self.remote:
             Path(self.path(name)).unlink(missing_ok=True)
+            return
+        fs, path = self._fs(name)
+        if fs.exists(path):
+            fs.rm_file(path)
 
     def write_table(self, name: str, table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> None:
         """Put an Arrow table as Parquet; equal tables give equal bytes."""
@@ -125,74 +137,57 @@ class Store:
         pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", row_group_size=65_536)
         self.write(name, buffer.getvalue())
 
-    def read_table(self, name: str) -> pa.Table:
-        """Read one Parquet file whole."""
-        return pq.read_table(io.BytesIO(self.read(name)))
+    def parquet(self, name: str) -> pq.ParquetFile:
+        """A Parquet file that has been listed, opened; what is read of it is asked for by ranges."""
+        source = pa.PythonFile(_Patient(self, name), mode="r") if self.remote else self.path(name)
+        return pq.ParquetFile(source, pre_buffer=True)
 
+    def read_table(self, name: str, without: Collection[str] = ()) -> pa.Table:
+        """One Parquet file whole, its columns ``without`` left unread, without metadata of the file.
 
-class Lock:
-    """One writer a directory. Local directories only: an object store has no exclusive create in fsspec."""
-
-    def __init__(self, store: Store) -> None:
-        self.path = Path(store.path(".lock")) if not store.remote else None
-        self.owner = {"host": socket.gethostname(), "pid": os.getpid()}
-
-    def __enter__(self) -> Lock:
-        if self.path is None:
-            return self
-        mine = self.path.with_name(f".lock.{self.owner['pid']}.{uuid4().hex[:8]}")
+        Raises:
+            DatasetError: it cannot be read.
+        """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            mine.write_text(json.dumps(self.owner))
-        except OSError as error:
-            raise InputError(f"{self.path.parent} cannot be written: {error.strerror}; choose another out") from None
-        try:
-            for _ in range(2):
-                try:
-                    os.link(mine, self.path)  # appears with its content, or fails
-                    return self
-                except FileExistsError:
-                    if not self._stale(self.path):
-                        break
-                    self._take_away(self.path, mine.with_name(f"{mine.name}.stale"))
-        finally:
-            mine.unlink()
-        raise LockError(
-            f"{self.path.parent} is being written by {self._holder()}; wait for it, choose another out, "
-            f"or delete {self.path} if that process is gone"
-        )
+            file = self.parquet(name)
+            columns = [c for c in file.schema_arrow.names if c not in without]
+            return file.read(columns).replace_schema_metadata(None)
+        except (pa.ArrowException, OSError) as error:
+            first = str(error).splitlines()[0]
+            raise DatasetError(f"{self.path(name)} cannot be read ({first}); build the dataset again") from None
 
-    def _take_away(self, path: Path, moved: Path) -> None:
-        """Remove a stale lock; one who moved a living one by mistake puts it back."""
-        with contextlib.suppress(OSError):
-            path.rename(moved)
-            if not self._stale(moved):
-                os.link(moved, path)
-            moved.unlink()
 
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+class _Patient(io.RawIOBase):
+    """A file behind a URL, each read one request."""
 
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            return dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return {}
+    def __init__(self, store: Store, name: str) -> None:
+        self._url, self._at = store.path(name), 0
+        self._fs, self._path = store._fs(name)
+        self._size: int = patiently(self._url, lambda: self._fs.info(self._path)["size"], listed=True)
 
-    def _holder(self) -> str:
-        holder = self._read(self.path) if self.path else {}
-        return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    def readable(self) -> bool:
+        return True
 
-    def _stale(self, path: Path) -> bool:
-        """Whether the holder was a process of this host that is gone, or is this very process."""
-        holder = self._read(path)
-        if holder.get("host") != self.owner["host"] or not isinstance(holder.get("pid"), int):
-            return False
-        try:
-            os.kill(holder["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return bool(holder["pid"] == self.owner["pid"])
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        first = self._at
+        self._at = self._size if size < 0 else min(self._size, first + size)
+        return patiently(self._url, self._fetch(first, self._at), listed=True) if self._at > first else b""
+
+    def _fetch(self, first: int, last: int) -> Callable[[], bytes]:
+        def fetch() -> bytes:
+            data: bytes = self._fs.cat_file(self._path, start=first, end=last)
+            if len(data) != last - first:
+                raise EOFError(f"{len(data)} of {last - first} bytes came")
+            return data
+
+        return fetch

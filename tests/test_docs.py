@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.forks import in_forks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
@@ -18,9 +20,9 @@ PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").
 _SKIPPED = ("make test", "source ")
 
 
-def blocks(page: str) -> list[tuple[str, str]]:
+def blocks(page: Path) -> list[tuple[str, str]]:
     """(language, text) of each fenced block."""
-    return re.findall(r"^```(sh|python)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(sh|python)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="session")
@@ -35,39 +37,47 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GEOSHARDS_")}
-    env["PATH"] = f"{sys.prefix}/bin:{env['PATH']}"
-    if words[0] == "make":  # the environment is the one that runs this test: never install into it from here
-        words = [*words, *(flag for stamp in ("pipeline", "train", "dev") for flag in ("-o", f".venv/.{stamp}"))]
-    return subprocess.run(words, cwd=folder, env=env, text=True, capture_output=True, timeout=240, check=False)
-
-
-def run_page(page: str, folder: Path, before: list[list[str]]) -> list[list[str]]:
-    """Run the commands of one page in order; what ran before is not repeated. Returns those that ran."""
-    done: list[list[str]] = []
+def commands(page: Path) -> list[list[str]]:
+    """The commands of a page, in order; a block of Python is one."""
+    found: list[list[str]] = []
     for language, text in blocks(page):
-        python = language == "python"
-        commands = [[sys.executable, "-c", text]] if python else [shlex.split(c) for c in text.splitlines()]
-        for words in commands:
-            line = text if python else shlex.join(words)
-            if line.startswith(_SKIPPED) or words in before:
-                continue
-            result = run(words, folder)
-            assert result.returncode == 0, f"{page}: {line}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
-            done.append(words)
-    return done
+        lines = [[sys.executable, "-c", text]] if language == "python" else [shlex.split(c) for c in text.splitlines()]
+        found += [words for words in lines if not shlex.join(words).startswith(_SKIPPED)]
+    return found
+
+
+def environment() -> dict[str, str]:
+    """That of the tests, with the cache where it is by default."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GEOSHARDS_")}
+    return env | {"PATH": f"{sys.prefix}/bin:{env['PATH']}"}
 
 
 @pytest.mark.timeout(600)
 def test_every_command_in_the_documentation_runs(workshop: Path) -> None:
-    """README first; the other pages need no more than what it leaves, and run two at a time."""
-    done = run_page(PAGES[0], workshop, [])
-    with ThreadPoolExecutor(2) as pool:
-        for page, ran in zip(PAGES[1:], pool.map(lambda page: run_page(page, workshop, done), PAGES[1:]), strict=True):
-            assert ran, f"{page} has no command"
+    """README first, as it is typed; the other pages need no more than what it leaves, and run two at a time."""
+    done = commands(ROOT / PAGES[0])
+    for words in done:
+        if words[0] == "make":  # the environment is the one that runs this test: never install into it from here
+            words = [*words, *(flag for stamp in ("pipeline", "train", "dev") for flag in ("-o", f".venv/.{stamp}"))]
+        ran = subprocess.run(
+            words, cwd=workshop, env=environment(), text=True, capture_output=True, timeout=240, check=False
+        )
+        assert ran.returncode == 0, f"{words}\n{ran.stdout[-2000:]}\n{ran.stderr[-3000:]}"
+    others = {page: [words for words in commands(ROOT / page) if words not in done] for page in PAGES[1:]}
+    assert all(others.values()), f"a page has no command: {others}"
+    cards = {card: commands(card) for card in workshop.glob("data/*/README.md")}
+    assert {len(words) for words in cards.values()} == {2}
+    lists = others | {str(card): [["cd", str(card.parent)], *words] for card, words in cards.items()}
+    results = in_forks(lists, workshop, environment())
+    assert [r for r in results if r["status"]] == []
+    assert len(results) == sum(map(len, (*others.values(), *cards.values())))
+    for card in cards:  # what a stock reader prints of it: a line a sample
+        document = json.loads((card.parent / "dataset.json").read_text())
+        shown = next(r["out"] for r in results if r["list"] == str(card))
+        assert len(shown.splitlines()) == document["samples"] > 100
     assert (workshop / "data/demo/dataset.json").exists()
     assert (workshop / "demo.png").stat().st_size > 10_000
+    assert not list(Path.home().iterdir())
 
 
 def test_make_help_names_every_target() -> None:

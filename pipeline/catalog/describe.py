@@ -6,12 +6,10 @@ import json
 from collections import Counter
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.catalog.croissant import croissant
-from schemas.catalog import SCHEMA_VERSION
-from schemas.errors import DatasetError
+from schemas.catalog import SCHEMA_VERSION, shard_name
 from schemas.sample import content_hash, layout_hash
+from storage.dataset import read_catalog
 from storage.store import Store
 
 _CREDIT = {
@@ -21,46 +19,8 @@ _CREDIT = {
 }
 
 
-def read_catalog(store: Store, table: str) -> pa.Table:
-    """A whole catalog table.
-
-    Raises:
-        DatasetError: the dataset has none.
-    """
-    names = store.names(f"catalog/{table}")
-    if not names:
-        raise DatasetError(f"{store.root} has no catalog/{table}; is it a dataset that `geoshards shards` finished?")
-    return pa.concat_tables(
-        [store.read_table(f"catalog/{table}/{name}").replace_schema_metadata(None) for name in names]
-    )
-
-
-def load_dataset(store: Store) -> dict[str, Any]:
-    """dataset.json.
-
-    Raises:
-        DatasetError: it is missing, damaged, or of a newer layout than this code reads.
-    """
-    try:
-        document = json.loads(store.read("dataset.json"))
-    except ValueError:
-        raise DatasetError(f"{store.path('dataset.json')} is damaged; run `geoshards shards` again") from None
-    if document.get("schema_version", 0) > SCHEMA_VERSION:
-        raise DatasetError(
-            f"{store.root} has schema version {document['schema_version']}, newer than {SCHEMA_VERSION}; upgrade"
-        )
-    return dict(document)
-
-
-def dataset_document(
-    store: Store,
-    name: str,
-    config: dict[str, Any],
-    sources: list[dict[str, Any]],
-    encoders: dict[str, str],
-    fingerprint: str,
-) -> dict[str, Any]:
-    """The content of dataset.json, from the folded catalog."""
+def dataset_document(store: Store, name: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """The content of dataset.json, from the folded catalog; ``identity`` is what decided the dataset's bytes."""
     samples, shards = read_catalog(store, "samples"), read_catalog(store, "shards").sort_by("index")
     rows = zip(samples["key"].to_pylist(), samples["sha256"].to_pylist(), strict=True)
     return {
@@ -76,11 +36,7 @@ def dataset_document(
             for c in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
         },
         "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
-        "sources": sources,
-        "encoders": encoders,
-        "config": config,
-        "fingerprint": fingerprint,
-    }
+    } | identity
 
 
 def write_documents(store: Store, document: dict[str, Any]) -> None:
@@ -96,6 +52,7 @@ def write_documents(store: Store, document: dict[str, Any]) -> None:
 def _card(d: dict[str, Any], licences: list[str]) -> str:
     c = d["counts"]
     splits = ", ".join(f"{k} {v:,}" for k, v in d["splits"].items())
+    shards = shard_name(0).replace("0000000", f"{{0000000..{d['shards'] - 1:07d}}}")  # webdataset expands no asterisk
     return f"""# {d["name"]}
 
 {d["samples"]:,} samples in {d["shards"]:,} WebDataset shards ({d["bytes"] / 1e6:,.1f} MB), made with geoshards.
@@ -112,8 +69,20 @@ def _card(d: dict[str, Any], licences: list[str]) -> str:
 - layout hash `{d["layout_hash"]}`
 - licences: {", ".join(licences) or "not stated"} (see ATTRIBUTION.md)
 
-Read it with `webdataset.WebDataset("shards/part-*.tar")`, or query `catalog/` with DuckDB:
-`geoshards query . "SELECT …"`.
+Any WebDataset reader reads it, here webdataset itself (`pip install webdataset`):
+
+```python
+import webdataset
+
+for sample in webdataset.WebDataset("shards/{shards}.tar", shardshuffle=False):
+    print(sample["__key__"], sorted(sample))
+```
+
+The catalog is SQL tables:
+
+```sh
+geoshards query . "SELECT split, count(*) AS samples FROM samples GROUP BY split"
+```
 """
 
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from pipeline.demo import build_demo
-from pipeline.run.ray_map import Progress
 from schemas.command import Command
 from schemas.errors import InputError
+from storage.progress import Progress
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

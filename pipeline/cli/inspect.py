@@ -8,14 +8,13 @@ import json
 from collections import Counter
 from typing import Any
 
-from pipeline.catalog.describe import load_dataset, read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from schemas.command import Command
 from schemas.errors import DatasetError
 from schemas.features import Kind
 from schemas.relations import Relation
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from storage.dataset import load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store
 
 

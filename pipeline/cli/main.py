@@ -7,7 +7,7 @@ import difflib
 import os
 import signal
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 
 from schemas.command import GROUP, Command
 from schemas.errors import ConfigError, GeoshardsError
@@ -16,6 +16,9 @@ from schemas.errors import ConfigError, GeoshardsError
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; exit status 0 done, 1 failed, 2 wrong call. The reason is the last line on standard error."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments == ["--version"]:
+        print(f"geoshards {version('geoshards')}")
+        return 0
     points = {p.name: p for p in entry_points(group=GROUP)}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview({name: point.load() for name, point in sorted(points.items())}))
@@ -62,7 +65,7 @@ def _terminate(*_: object) -> None:
 def _overview(commands: dict[str, Command]) -> str:
     width = max((len(name) for name in commands), default=0)
     lines = [f"  {name.ljust(width)}  {command.help.splitlines()[0]}" for name, command in commands.items()]
-    return "\n".join(["usage: geoshards COMMAND …  (geoshards COMMAND --help explains one)", "", *lines])
+    return "\n".join(["usage: geoshards COMMAND … | --version  (geoshards COMMAND --help explains one)", "", *lines])
 
 
 def entry() -> None:

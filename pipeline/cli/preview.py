@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.rules import PaintRules, load_rules
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
 from schemas.features import Kind
 from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens, unsnap
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 
 _GAP = 6

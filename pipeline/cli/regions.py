@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.net.download import remote_bytes
-from pipeline.osm.stage import cache_folder
 from pipeline.regions.index import Entry, Index
 from pipeline.regions.resolve import Selection, cached_extract, load_index, select
 from pipeline.samples.config import ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge
 from schemas.errors import InputError
+from storage.urls import cache_folder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

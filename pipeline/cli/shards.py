@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import inspect
 import json
 import sys
-import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.driver.forecast import confirm, exact_forecast, forecast
-from pipeline.driver.shards import make_shards
-from pipeline.osm.stage import cache_folder, export_features, features_stage
+from pipeline.driver.shards import Outcome, make_shards
+from pipeline.imagery.stac.presets import PRESETS
+from pipeline.osm.stage import export_features, features_stage
 from pipeline.rules import load_rules
-from pipeline.run.ray_map import Runner, StageRow, format_table
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
-from schemas.config import build, merge, overlay, parse_yaml
+from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import InputError
+from storage.progress import StageRow, format_table
+from storage.urls import cache_folder
 
 _FLAGS = {
     "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
     "paths or URLs of OSM extracts (default demo)",
-    "imagery": "paths or patterns of rasters, earth-search, planetary-computer, stac, xyz, none; auto: Sentinel-2 of "
+    "imagery": f"paths or patterns of rasters, {', '.join(PRESETS)}, stac, xyz, none; auto: Sentinel-2 of "
     "earth-search for a region by name or area, the demo's own, none for files (default auto)",
     "streetview": "panoramax, mapillary, kartaview, a folder of photos with EXIF GPS, a CSV or Parquet table, none; "
     "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",
+    "footprints": "some of tiles (XYZ), grid (metric cells in UTM), chips (images of a folder) (default tiles)",
     "zoom": "zoom of the XYZ tiles (default: the imagery's own, 16 without)",
     "size": "pixels a side of an image (default 256)",
     "out": "dataset directory or fsspec URL (default data/REGION)",
@@ -37,38 +41,45 @@ _FLAGS = {
 def _configure(parser: argparse.ArgumentParser) -> None:
     for name, text in _FLAGS.items():
         parser.add_argument(f"--{name}", help=text)
+    parser.add_argument("--chips", metavar="FOLDER", help="folder of image chips, for footprints=chips")
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    parser.epilog = "settings:\n" + "\n".join(settings_help(ShardsConfig))
+    parser.epilog = "settings:\n" + settings_help(ShardsConfig(), inspect.getsource)
 
 
-def settings_help(cls: type, where: str = "") -> list[str]:
-    """One line a setting: its full name and default."""
-    lines: list[str] = []
-    hints = typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        kind = hints[f.name]
-        if dataclasses.is_dataclass(kind):
-            lines += settings_help(typing.cast(type, kind), f"{where}{f.name}.")
-        else:
-            lines.append(f"  {where}{f.name}={json.dumps(f.default) if f.default is not None else ''}")
-    return lines
+def read_settings(
+    defaults: Mapping[str, Any], config: Path | None, flags: Mapping[str, Any], settings: Sequence[str]
+) -> ShardsConfig:
+    """Defaults, then the file --config, then flags that were given, then key=value."""
+    file: dict[str, Any] = {}
+    if config is not None:
+        try:
+            file = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        except OSError as error:
+            raise InputError(f"settings file {config} cannot be read: {error.strerror}") from None
+    given = merge(overlay(file, _given(flags)), settings)
+    return build(ShardsConfig, overlay(overlay(defaults, REGION_DEFAULTS.get(str(given.get("region", "")), {})), given))
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that the user gave; numbers as numbers."""
+    found: dict[str, Any] = {}
+    for name, value in flags.items():
+        if isinstance(value, Mapping):
+            found |= {name: inner} if (inner := _given(value)) else {}
+        elif value is not None:
+            found[name] = int(value) if name in ("zoom", "size", "workers") and value.lstrip("-").isdigit() else value
+    return found
 
 
 def read_config(args: argparse.Namespace) -> ShardsConfig:
     """Settings from --config, then flags, then key=value."""
-    given: dict[str, Any] = {}
-    if args.config is not None:
-        try:
-            given = parse_yaml(args.config.read_text(encoding="utf-8"), str(args.config))
-        except OSError as error:
-            raise InputError(f"settings file {args.config} cannot be read: {error.strerror}") from None
-    for name in _FLAGS:
-        value = getattr(args, name)
-        if value is not None:
-            given[name] = int(value) if name in ("zoom", "size", "workers") and value.lstrip("-").isdigit() else value
-    given = merge(given, args.settings)
-    return build(ShardsConfig, overlay(REGION_DEFAULTS.get(str(given.get("region", "demo")), {}), given))
+    flags = {name: getattr(args, name) for name in _FLAGS}
+    flags["footprints"] = flags["footprints"] and [p.strip() for p in flags["footprints"].split(",")]
+    flags["chips"] = {"folder": args.chips}
+    if args.chips and not flags["footprints"]:
+        flags["footprints"] = ["tiles", "chips"]
+    return read_settings({"region": "demo"}, args.config, flags, args.settings)
 
 
 def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, Any], last: str) -> None:
@@ -98,16 +109,19 @@ def _run_shards(args: argparse.Namespace) -> int:
         if not quiet:
             print("\n".join(found.lines()), file=sys.stderr)
         confirm(found, config.plan.ask_gb, args.yes)
-    outcome = make_shards(config, quiet)
+    report_build(args, make_shards(config, quiet))
+    return 0
+
+
+def report_build(args: argparse.Namespace, outcome: Outcome) -> None:
+    """Say what a build did."""
     d = outcome.document
     result = {"out": outcome.out, "built": outcome.built} | {
         k: d[k] for k in ("samples", "shards", "bytes", "content_hash", "layout_hash")
     }
     done = "nothing left to do: " if not outcome.built else ""
     size = f"{d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB"
-    last = f"{done}{outcome.out}: {size}, content {d['content_hash'][:12]}"
-    _report(args, outcome.stages, result, last)
-    return 0
+    _report(args, outcome.stages, result, f"{done}{outcome.out}: {size}, content {d['content_hash'][:12]}")
 
 
 def _run_plan(args: argparse.Namespace) -> int:

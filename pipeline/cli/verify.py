@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.catalog.describe import load_dataset, read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
-from pipeline.run.ray_map import Progress
 from schemas.catalog import catalog_file
 from schemas.command import Command
 from schemas.errors import DatasetError, GeoshardsError
 from schemas.index import IndexPart, index_file
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta, content_hash, layout_hash, sample_hash
 from schemas.tokens import OsmTokens
+from storage.dataset import load_dataset, read_catalog, read_samples, sample_rows
+from storage.progress import Progress
 from storage.store import Store
 
 

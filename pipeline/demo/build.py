@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import multiprocessing
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +23,7 @@ from pipeline.demo.town.osm_writer import write_osm
 from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
+from storage.files import atomic_folder, file_sha256
 
 GENERATOR_VERSION = 2  # raise it when the same parameters give other bytes
 RECORD = "demo.json"
@@ -59,17 +58,10 @@ def build_files(
         return
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())):
         raise InputError(f"{out} holds something other than a demo build; choose an empty folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.parent / f".{out.name}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        counts = _write_all(plan, temporary, count, workers, _Steps(len(aerial_windows(plan)) + count, progress))
-        record = {"parameters": asked, "counts": counts, "files": _digests(temporary)}
-        (temporary / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        _replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(out) as fresh:
+        counts = _write_all(plan, fresh, count, workers, _Steps(len(aerial_windows(plan)) + count, progress))
+        record = {"parameters": asked, "counts": counts, "files": _digests(fresh)}
+        (fresh / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def is_complete(out: Path, asked: dict[str, Any]) -> bool:
@@ -83,23 +75,10 @@ def is_complete(out: Path, asked: dict[str, Any]) -> bool:
         return False
 
 
-def _replace(new: Path, out: Path) -> None:
-    """Put a finished folder in place of an older build or of nothing."""
-    if not out.exists():
-        new.rename(out)
-        return
-    old = out.parent / f".{out.name}.old-{os.getpid()}"
-    out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old)
-
-
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     return found
 
 

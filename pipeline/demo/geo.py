@@ -7,13 +7,14 @@ World coordinates everywhere in this package are EPSG:32632 easting/northing in 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import Proj, Transformer
+
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 
 UTM_CRS = "EPSG:32632"
 CENTRE_LON = 9.5037
@@ -77,27 +78,11 @@ class Region:
     size: tuple[float, float]
 
 
-def tile_xy(lon: float, lat: float, zoom: int = TILE_ZOOM) -> tuple[float, float]:
-    """Fractional XYZ tile coordinates of a point (degrees)."""
-    n = 2.0**zoom
-    s = math.sin(math.radians(lat))
-    return (lon / 360.0 + 0.5) * n, (0.5 - math.log((1 + s) / (1 - s)) / (4 * math.pi)) * n
-
-
-def tile_lonlat(x: float, y: float, zoom: int = TILE_ZOOM) -> tuple[float, float]:
-    """Longitude/latitude (degrees) of fractional XYZ tile coordinates."""
-    n = 2.0**zoom
-    lat = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / n))))
-    return x / n * 360.0 - 180.0, lat
-
-
 def region_for(side_tiles: float) -> Region:
     """The square region of side_tiles x side_tiles tiles at zoom 17 around the centre."""
-    cx, cy = tile_xy(CENTRE_LON, CENTRE_LAT)
-    half = side_tiles / 2
-    west, north = tile_lonlat(cx - half, cy - half)
-    east, south = tile_lonlat(cx + half, cy + half)
-    west, south, east, north = (round(v, 7) for v in (west, south, east, north))
+    corner = lonlat_to_tile(np.array([[CENTRE_LON, CENTRE_LAT]]), TILE_ZOOM) - side_tiles / 2
+    corners = tile_to_lonlat(corner + np.array([[0.0], [side_tiles]]), TILE_ZOOM)
+    west, north, east, south = (round(v, 7) for v in corners.ravel().tolist())
     lon = np.linspace(west, east, 33)
     lat = np.linspace(south, north, 33)
     ring = np.concatenate(

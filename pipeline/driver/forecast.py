@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 import shapely
 
-from pipeline.driver.shards import make_plan, own_zoom, with_cap
-from pipeline.footprints.estimate import RATES, Estimate, estimate, tiles_of_area
-from pipeline.footprints.plan import area_tiles
+from pipeline.driver.plan import make_plan, with_cap
+from pipeline.driver.sources import chosen_sources, defaults
+from pipeline.driver.stages import candidates_of, own_gsd, own_zoom, wish_of
+from pipeline.footprints.estimate import RATES, Estimate, estimate
+from pipeline.footprints.producers import PRODUCERS
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, preset_of
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.download import remote_bytes
-from pipeline.osm.stage import cache_folder
-from pipeline.regions.resolve import Selection, chosen_sources, defaults, select
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.regions.resolve import Selection, select
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES
 from schemas.errors import ConfigError
+from storage.progress import StageRow
+from storage.urls import cache_folder
 
 #: Tiles that are counted one by one; more are estimated from the area.
 _COUNTED = 2_000_000
@@ -30,9 +33,7 @@ _WORLD = (-180.0, -90.0, 180.0, 90.0)
 #: What each source asks of those who use it.
 _DEMANDS = {
     "osm": "ODbL 1.0: credit © OpenStreetMap contributors; share adapted data alike",
-    "earth-search": "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel data”",
-    "planetary-computer": "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel "
-    "data”",
+    **{name: service.demand for name, service in PRESETS.items()},
     "panoramax": "each photo's own: CC BY-SA 4.0 or Licence Ouverte 2.0; credit the author",
     "mapillary": "CC BY-SA 4.0, and the terms of the API; credit Mapillary and the author",
     "kartaview": "CC BY-SA 4.0; credit the author",
@@ -47,7 +48,7 @@ class Forecast:
     extracts: list[dict[str, Any]]  # id, bytes (None: unknown), present
     imagery: str
     streetview: str
-    zoom: int
+    footprints: str  # their kinds, in words
     size: int
     counted: bool  # whether tiles were counted, not estimated
     estimate: Estimate
@@ -84,7 +85,7 @@ class Forecast:
             ("extracts", f"{len(sizes):,}, {known / 1e6:,.1f} MB{unknown}; {self.fetch_bytes / 1e6:,.1f} MB to fetch"),
             ("imagery", self.imagery or "none"),
             ("street view", f"{self.streetview or 'none'}{'' if self.photos is None else f', {self.photos:,} photos'}"),
-            ("tiles", f"{'' if self.counted else 'about '}{e.tiles:,} at zoom {self.zoom}, {self.size} px; {sampled}"),
+            ("footprints", f"{'' if self.counted else 'about '}{e.tiles:,}: {self.footprints}; {sampled}"),
             ("samples", f"{most}{e.chosen:,} in {e.shards:,} shards"),
             ("disk", f"{_size(e.disk_bytes)} dataset (photos not counted), {_size(e.cache_bytes)} cache"),
             ("work", f"{_hours(e.core_hours)} on one core, at the rates of {RATES.date}; downloads come on top"),
@@ -110,7 +111,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     Raises:
         InputError: the region means nothing, the index cannot be had, or a raster cannot be read.
     """
-    if config.region == "demo":
+    if config.region in ("demo", "none") or "chips" in config.footprints:
         return None
     cache = cache_folder(config.cache)
     chosen = select(config.region, config.sources, config.net, cache, quiet)
@@ -127,17 +128,19 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     ground = shapely.make_valid(chosen.clip)
     if scenes:
         ground = shapely.intersection(ground, shapely.union_all([s.area for s in scenes]))
-    about = tiles_of_area(ground, zoom)
+    config = replace(config, zoom=zoom, grid=replace(config.grid, gsd=own_gsd(config, scenes)))
+    wish = wish_of(config, [_WORLD], ground)
+    about = sum(PRODUCERS[name].about(ground, wish) for name in config.footprints)
     counted = about <= _COUNTED
-    tiles = len(area_tiles([_WORLD], ground, zoom, config.plan.max_tiles)) if counted else about
+    tiles = sum(map(len, candidates_of(config, wish)[0])) if counted else about
     extracts = _extracts(chosen, config)
     numbers = estimate(
         tiles, sum(e["bytes"] or 0 for e in extracts), share=sampling.share, most=sampling.max_tiles or 0,
-        tiles_per_shard=config.plan.tiles_per_shard, image_bytes=image_bytes(imagery, config, scenes),
+        per_shard=config.plan.per_shard, image_bytes=image_bytes(imagery, config, scenes),
     )  # fmt: skip
     name = config.name or chosen.name
     return Forecast(
-        name, extracts, imagery, streetview, zoom, config.size, counted, numbers,
+        name, extracts, imagery, streetview, _kinds(config), config.size, counted, numbers,
         _licences(imagery, streetview, config), _least(config, imagery),
     )  # fmt: skip
 
@@ -146,22 +149,21 @@ def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast,
     """The same from the plan itself: extracts are fetched and read, images and photos are listed, not fetched."""
     with Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, fetch=False)
-    region, kept = plan.region, plan.config.plan
+    config, region, kept = plan.config, plan.region, plan.config.plan
     sizes = [p.stat().st_size for p in region.extracts]
     extracts = [{"id": p.name, "bytes": s, "present": True} for p, s in zip(region.extracts, sizes, strict=True)]
     count = sum(len(own) for own in plan.photos.values())
+    total = len(plan.footprints)
     numbers = estimate(
-        plan.tiles,
-        sum(sizes),
-        tiles_per_shard=kept.tiles_per_shard,
-        image_bytes=image_bytes(region.imagery, plan.config, plan.scenes),
-        photos_per_tile=count / max(plan.tiles, 1),
-    )
+        total, sum(sizes), per_shard=kept.per_shard, image_bytes=image_bytes(region.imagery, config, plan.scenes),
+        photos_per_tile=count / total,
+    )  # fmt: skip
     numbers = replace(numbers, shards=len(plan.shards))
     licences = _licences(region.imagery, region.streetview, config) | {"osm": region.licences.get("osm", "not stated")}
     found = Forecast(
-        region.name, extracts, region.imagery, region.streetview, plan.zoom, config.size, True, numbers, licences,
-        plan.min_objects, True, count if region.streetview else None,
+        config.name or region.name, extracts, _imagery_of(config, region.imagery), region.streetview, _kinds(config),
+        config.size, True, numbers, licences, _least(config, region.imagery), True,
+        count if region.streetview else None,
     )  # fmt: skip
     return found, plan.stages
 
@@ -178,6 +180,18 @@ def confirm(found: Forecast, limit_gb: float, yes: bool) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfigError("not confirmed; give --yes, or take fewer tiles with plan.sampling.max_tiles=N")
+
+
+def _kinds(config: ShardsConfig) -> str:
+    """The producers of a plan, in words."""
+    wish = wish_of(config, [], None)
+    return ", ".join(PRODUCERS[name].words(wish) for name in config.footprints)
+
+
+def _imagery_of(config: ShardsConfig, imagery: str) -> str:
+    """Where images come from, in words."""
+    own = ["the chips' own"] if "chips" in config.footprints and config.chips.image == "own" else []
+    return ", ".join([*own, *([imagery] if imagery else [])])
 
 
 def _least(config: ShardsConfig, imagery: str) -> int:

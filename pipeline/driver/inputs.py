@@ -14,12 +14,14 @@ from pathlib import Path
 
 import shapely
 
-from pipeline.osm.stage import Features, cache_folder, file_sha256
-from pipeline.regions.resolve import Region
+from pipeline.driver.sources import Region
+from pipeline.osm.stage import Features
 from pipeline.samples.config import ShardsConfig
 from schemas.config import build
 from schemas.errors import DatasetError, InputError
+from storage.files import file_sha256
 from storage.store import Store
+from storage.urls import cache_folder
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ class Inputs:
         )
 
 
-def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features: Features) -> None:
+def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features: Features | None) -> None:
     """Remember what the dataset of a fingerprint is made from; extracts are kept as hard links, which cost no space."""
-    extracts = [{"name": n, "sha256": h} for n, h in zip(features.names, features.hashes, strict=True)]
+    names, hashes = ([], []) if features is None else (features.names, features.hashes)
+    extracts = [{"name": n, "sha256": h} for n, h in zip(names, hashes, strict=True)]
     for path, entry in zip(region.extracts, extracts, strict=True):
         kept = _kept(config, entry["sha256"], entry["name"])
         with contextlib.suppress(OSError):  # another file system: the extract is looked for where it lay

@@ -7,20 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipeline.catalog.describe import dataset_document, load_dataset, write_documents
+from pipeline.catalog.describe import dataset_document, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
-from pipeline.run.versions import encoder_versions
+from pipeline.run.ray_map import Runner
 from pipeline.samples.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
 from schemas.errors import ConfigError, DatasetError
 from schemas.features import DROPS
-from storage.store import Lock, Store, is_remote
+from storage.dataset import load_dataset
+from storage.locks import one_writer
+from storage.progress import Progress, StageRow, peak_memory_mb
+from storage.store import Store
+from storage.urls import is_local
 
 #: Says which run began a dataset, until dataset.json does.
 _BEGUN = "catalog/.pending/run.json"
@@ -41,11 +44,66 @@ J = TypeVar("J", bound=Job)
 
 def open_out(out: str, name: str, runner: Runner) -> Store:
     """The dataset directory of a run: ``out``, or data/NAME."""
-    if not is_remote(out):
-        return Store(Path(out or f"data/{name}").expanduser())
+    if is_local(out):
+        return Store(out or f"data/{name}")
     if out.startswith("memory://") and runner.workers > 1:
         raise ConfigError("out=memory://… is seen by one process alone; give workers=1")
     return Store(out)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides a dataset's bytes."""
+
+    config: dict[str, Any]  # settings, but those of execution
+    sources: list[dict[str, Any]]  # every input with its hash, licence and date
+    footprints: str  # SHA-256 of those planned, in their shards
+    versions: dict[str, str]  # of libraries, and a hash of our own code
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all of it."""
+        inputs = [s["sha256"] for s in self.sources]
+        return _digest([self.config, inputs, self.sources, self.footprints, self.versions])
+
+    @property
+    def salt(self) -> str:
+        """SHA-256 (hex) of what decides the bytes of every shard; each has its own share of the rest."""
+        return _digest([self.config, self.versions])
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        return dict(json.loads(json.dumps(vars(self) | {"fingerprint": self.fingerprint})))
+
+    def differs(self, other: dict[str, Any]) -> str:
+        """In what another identity (`as_dict`) differs, in words."""
+        mine = self.as_dict()
+        found = [
+            f"{name} ({_shown(before)} there, {_shown(now)} here)"
+            for name, before, now in _changed(other.get("config", {}), mine["config"])
+        ]
+        there, here = ({s["name"]: s for s in d.get("sources", [])} for d in (other, mine))
+        found += [f"input {name}" for name in sorted(here | there) if here.get(name) != there.get(name)]
+        found += [f"version of {name}" for name, *_ in _changed(other.get("versions", {}), mine["versions"])]
+        return ", ".join(found[:6]) or "the footprints that are planned"
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Names of the values that differ, in full, with both."""
+    for name in sorted(before.keys() | now.keys()):
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _changed(a, b, f"{where}{name}.")
+        elif a != b:
+            yield f"{where}{name}", a, b
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:40]
+
+
+def _digest(parts: Any) -> str:
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -54,9 +112,7 @@ class Run:
 
     store: Store
     name: str
-    settings: dict[str, Any]  # what decides the bytes, for dataset.json
-    sources: list[dict[str, Any]]  # every input with its hash, licence and date
-    fingerprint: str  # SHA-256 of settings, inputs, code and libraries
+    identity: Identity
     began: float  # time.monotonic()
     stages: list[StageRow] = field(default_factory=list)
     built: int = 0  # shards written by this run, those taken over among them
@@ -70,7 +126,7 @@ class Run:
             LockError: another process writes there.
             DatasetError: it holds another dataset.
         """
-        with Lock(self.store):
+        with one_writer(self.store.root):
             self.store.sweep()
             self._claim()
             yield
@@ -81,17 +137,17 @@ class Run:
         """Make sure that the directory is empty, or was begun or finished by the same run."""
         found = None
         if self.store.exists("dataset.json"):
-            found = load_dataset(self.store).get("fingerprint")
+            found = load_dataset(self.store)
         elif self.store.names("shards"):  # a run that wrote nothing claims nothing
-            begun = self.store.exists(_BEGUN)
-            found = json.loads(self.store.read(_BEGUN)).get("fingerprint") if begun else "unknown"
-        if found not in (None, self.fingerprint):
-            raise DatasetError(
-                f"{self.store.root} holds a dataset of other inputs, settings or versions; choose another out, or "
-                "delete that folder"
-            )
+            found = json.loads(self.store.read(_BEGUN)) if self.store.exists(_BEGUN) else {}
         if found is None:
-            self.store.write(_BEGUN, json.dumps({"fingerprint": self.fingerprint}).encode())
+            self.store.write(_BEGUN, json.dumps(self.identity.as_dict()).encode())
+        elif found.get("fingerprint") != self.identity.fingerprint:
+            what = self.identity.differs(found) if found else "what it was made from, which it does not say"
+            raise DatasetError(
+                f"{self.store.root} holds another dataset: it differs in {what}; choose another out, or delete that "
+                "folder"
+            )
 
     def build(
         self,
@@ -99,7 +155,6 @@ class Run:
         shards: int,
         job: Callable[[int], J],
         work: Callable[[J], ShardResult],
-        unit: str,
         quiet: bool,
     ) -> None:
         """Build the shards that are missing; fold each group of them as soon as it is whole."""
@@ -110,7 +165,7 @@ class Run:
         planned = sum(j.planned for j in jobs)
         counts = {"samples": 0, "drops": 0}
         memory, write_seconds = 0.0, 0.0
-        with Progress("samples", planned, unit, quiet) as progress:
+        with Progress("samples", planned, "footprints", quiet) as progress:
             for _, result, worker_memory in runner.map(work, jobs, small=planned < _SMALL):
                 done.add(result.index)
                 memory = max(memory, worker_memory)
@@ -144,9 +199,7 @@ class Run:
         start = time.monotonic()
         self.store.write_table(catalog_file("vocabulary", 0), vocabulary.replace_schema_metadata(None))
         self.store.write_table("catalog/drops/before-tiles.parquet", drops.cast(DROPS))
-        document = dataset_document(
-            self.store, self.name, self.settings, self.sources, encoder_versions(), self.fingerprint
-        )
+        document = dataset_document(self.store, self.name, self.identity.as_dict())
         count, now = document["samples"], time.monotonic()
         self.stages.append(StageRow("catalog", count, "samples", now - start, peak_memory_mb()))
         most = max(s.peak_memory_mb for s in self.stages)

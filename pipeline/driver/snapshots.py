@@ -10,16 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.imagery.scene import Scene, day_of
+from pipeline.driver.sources import Region
 from pipeline.osm.extracts.history import cut_history, is_history
-from pipeline.osm.stage import Cells, Features, features_stage, file_sha256, vocabulary_stage
-from pipeline.regions.resolve import Region
+from pipeline.osm.stage import Cells, Features, features_stage, vocabulary_stage
 from pipeline.rules import Rules
-from pipeline.run.ray_map import Runner, StageRow
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Snapshot
 from schemas.catalog import VOCABULARY
 from schemas.errors import ConfigError
+from storage.files import file_sha256
+from storage.progress import StageRow
 
 #: Days for which a history is cut: each is a whole extract to read.
 _MOST_DAYS = 50
@@ -29,7 +30,7 @@ def snapshots_stage(
     config: ShardsConfig,
     region: Region,
     features: Features,
-    scenes: list[Scene],
+    days: list[str],
     rules: Rules,
     cell_zoom: int,
     cache: Path,
@@ -46,7 +47,7 @@ def snapshots_stage(
     """
     found, rows = [features], []
     if config.plan.snapshots == "image":
-        paths = _dated(region.extracts, scenes, config, cache)
+        paths = _dated(region.extracts, days, cache)
         found = []
         for path in paths:
             one, row = features_stage([path], rules, cache, runner, quiet)
@@ -64,13 +65,12 @@ def snapshots_stage(
     return cells, snapshots, _common([pq.read_table(c.folder / "vocabulary.parquet") for c in cells]), rows
 
 
-def _dated(extracts: list[Path], scenes: list[Scene], config: ShardsConfig, cache: Path) -> list[Path]:
+def _dated(extracts: list[Path], days: list[str], cache: Path) -> list[Path]:
     """The extract of each snapshot; a history gives one for each day of an image."""
-    if not any(day_of(s, config.rs) for s in scenes):
+    if not days:
         raise ConfigError(
             "plan.snapshots=image takes the OSM data of each image's time, and no image has one; set rs.acquired"
         )
-    days = sorted({day for s in scenes if (day := day_of(s, config.rs))})
     paths: list[Path] = []
     for path in extracts:
         if not is_history(path):

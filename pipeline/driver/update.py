@@ -15,16 +15,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.catalog.describe import load_dataset
 from pipeline.driver.inputs import Inputs, read_inputs
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.osm.extracts.changes import apply_changes, is_change_file
-from pipeline.osm.stage import cache_folder, file_sha256
-from pipeline.run.ray_map import format_table
 from pipeline.samples.job import Previous
 from schemas.command import Command
 from schemas.errors import ConfigError, InputError
-from storage.store import Lock, Store, is_remote
+from storage.dataset import load_dataset
+from storage.files import file_sha256, put
+from storage.locks import one_writer
+from storage.progress import format_table
+from storage.store import Store
+from storage.urls import cache_folder, is_local
 
 _NEXT, _OLD = ".next", ".old"
 _COMPLETE = ".complete.json"  # in .next: it is whole, and these of its entries take the place of the old ones
@@ -47,14 +49,18 @@ def update(
     Raises:
         GeoshardsError: the directory is no dataset, what it was made from is unknown, or a file cannot be read.
     """
-    if is_remote(directory):
+    if not is_local(directory):
         raise ConfigError(f"{directory} is remote; update a local copy, then upload what has changed")
-    store = Store(Path(directory).expanduser())
+    store = Store(directory)
     root = Path(store.root)
-    with Lock(store):
+    with one_writer(store.root):
         finish_exchange(root)
         document = load_dataset(store)
         inputs = read_inputs(document["fingerprint"], cache)
+        if not inputs.extracts:
+            raise ConfigError(
+                "the dataset was made of image chips and their vector files; build it again with `geoshards chips`"
+            )
         if inputs.config.plan.snapshots == "image":
             raise ConfigError(
                 "a dataset of several snapshots is not updated; build it again with the newer extract too"
@@ -62,7 +68,7 @@ def update(
         number = _which(inputs, extract)
         newer = _newer_extract(inputs, number, files)
         extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
-        region = replace(inputs.region, extracts=extracts, name=document["name"])
+        region = replace(inputs.region, extracts=extracts)
         _prepare(root, extracts)
         config = replace(inputs.config, name=document["name"], out=str(root / _NEXT), workers=workers)
         outcome = make_shards(config, quiet, region, Previous(store.root, document["layout_hash"]))
@@ -112,9 +118,7 @@ def _exchange(root: Path) -> None:
     """Put the finished new version in the place of the old one."""
     folder = root / _NEXT
     entries = sorted(p.name for p in folder.iterdir() if p.name not in (_TARGET, ".lock"))
-    marker = folder / f"{_COMPLETE}.tmp"
-    marker.write_text(json.dumps(entries))
-    marker.replace(folder / _COMPLETE)
+    put(folder / _COMPLETE, json.dumps(entries))
     finish_exchange(root)
 
 

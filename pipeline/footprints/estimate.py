@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
+from pyproj import Geod
 
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile
+
+_GEOD = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,15 @@ class Estimate:
 def tiles_of_area(area: Any, zoom: int) -> int:
     """About how many XYZ tiles of ``zoom`` meet a lon/lat (multi)polygon: its area in tiles, and a seam around it."""
     limit = shapely.box(-180, -WEB_MERCATOR_MAX_LATITUDE, 180, WEB_MERCATOR_MAX_LATITUDE)
-    placed = shapely.transform(shapely.intersection(area, limit), lambda xy: _tile_coordinates(xy, zoom))
+    placed = shapely.transform(shapely.intersection(area, limit), lambda xy: lonlat_to_tile(xy, zoom))
     # A convex outline of length L crosses 4 L / pi grid lines in the mean; half of the tiles there are counted already.
     return round(shapely.area(placed) + 2 / np.pi * shapely.length(placed)) if not shapely.is_empty(placed) else 0
 
 
-def _tile_coordinates(xy: NDArray[np.float64], zoom: int) -> NDArray[np.float64]:
-    return np.asarray(lonlat_to_tile(xy, zoom))
+def cells_of_area(area: Any, side: float) -> int:
+    """About how many metric cells of ``side`` metres meet a lon/lat (multi)polygon: as for `tiles_of_area`."""
+    m2, outline = _GEOD.geometry_area_perimeter(shapely.orient_polygons(area))
+    return round(abs(m2) / side**2 + 2 / np.pi * outline / side) if not shapely.is_empty(area) else 0
 
 
 def estimate(
@@ -64,7 +68,7 @@ def estimate(
     *,
     share: float = 1.0,
     most: int = 0,
-    tiles_per_shard: int = 256,
+    per_shard: int = 256,
     image_bytes: int = 0,
     photos_per_tile: float = 0.0,
     rates: Rates = RATES,
@@ -75,7 +79,7 @@ def estimate(
         tiles: that meet the region.
         pbf_bytes: of all extracts.
         share, most: of the sampling rules; ``most`` 0 is all.
-        tiles_per_shard: of the plan.
+        per_shard: of the plan.
         image_bytes: of one sample's images; 0 without imagery.
         photos_per_tile: on average.
         rates: seconds and bytes of each step.
@@ -87,6 +91,6 @@ def estimate(
     seconds += chosen / rates.tiles_per_second + (chosen / rates.image_tiles_per_second if image_bytes else 0.0)
     per_sample = rates.osm_bytes + image_bytes + photos_per_tile * rates.photo_bytes
     return Estimate(
-        tiles, chosen, -(-chosen // tiles_per_shard), round(chosen * per_sample),
+        tiles, chosen, -(-chosen // per_shard), round(chosen * per_sample),
         round(pbf_bytes * rates.cache_per_pbf_byte), seconds / 3600,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which tiles become samples, in which order, in which shard: pure functions on small tables."""
+"""Which tiles there are, in which order footprints lie, in which shard: pure functions on small tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_bounds, tile_ranges, tiles_between
+from pipeline.footprints.quads import cells_on
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import lonlat_to_tile, tile_to_lonlat
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
+
+#: Zoom of the Hilbert curve along which footprints are ordered: cells of 2.4 m at the equator.
+_ORDER = 24
 
 
 def extent_tiles(extents: Sequence[Box], zoom: int, max_tiles: int) -> Ints:
@@ -25,20 +29,15 @@ def extent_tiles(extents: Sequence[Box], zoom: int, max_tiles: int) -> Ints:
     Raises:
         ConfigError: more than ``max_tiles``.
     """
-    side = 1 << zoom
-    found: list[Ints] = []
-    for west, south, east, north in extents:
-        x0, y0 = np.clip(np.floor(lonlat_to_tile(np.array([west, north]), zoom)), 0, side - 1).astype(np.int64)
-        x1, y1 = np.clip(np.floor(lonlat_to_tile(np.array([east, south]), zoom)), 0, side - 1).astype(np.int64)
-        count = (x1 - x0 + 1) * (y1 - y0 + 1)
-        if count > max_tiles:
-            raise ConfigError(
-                f"the extent {west:.3f},{south:.3f},{east:.3f},{north:.3f} holds {count:,} tiles at zoom {zoom}, over "
-                f"plan.max_tiles={max_tiles:,}; lower the zoom or raise plan.max_tiles"
-            )
-        x, y = np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1))
-        found.append(np.stack((x.ravel(), y.ravel()), axis=1))
-    return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+    first, last = tile_ranges(np.array(extents, np.float64).reshape(-1, 4), zoom)
+    counts = (last - first + 1).prod(axis=1)
+    for i in np.flatnonzero(counts > max_tiles).tolist():
+        west, south, east, north = extents[i]
+        raise ConfigError(
+            f"the extent {west:.3f},{south:.3f},{east:.3f},{north:.3f} holds {counts[i]:,} tiles at zoom {zoom}, over "
+            f"plan.max_tiles={max_tiles:,}; lower the zoom or raise plan.max_tiles"
+        )
+    return np.unique(tiles_between(first, last)[1], axis=0)
 
 
 def cut_extents(extents: Sequence[Box], area: Any) -> list[Box]:
@@ -51,88 +50,51 @@ def cut_extents(extents: Sequence[Box], area: Any) -> list[Box]:
 def area_tiles(extents: Sequence[Box], area: Any, zoom: int, max_tiles: int) -> Ints:
     """Tiles (x, y) that share ground with an area (lon/lat polygon) inside the extents, i64[T,2], each once.
 
-    Quads of the tile pyramid that lie wholly inside are not looked into, so that a continent takes seconds.
-
     Raises:
         ConfigError: more than ``max_tiles``.
     """
     ground = shapely.intersection(shapely.make_valid(area), shapely.union_all([shapely.box(*e) for e in extents]))
-    shapely.prepare(ground)
-    edge = np.zeros((1, 2), np.int64)
-    whole: list[tuple[int, Ints]] = []  # level, and tiles of that level
-    count = 0
-    for level in range(zoom + 1):
-        boxes = tile_boxes(edge, level)
-        meets = shapely.intersects(ground, boxes) & ~shapely.touches(ground, boxes)
-        inside = meets & shapely.contains_properly(ground, boxes)
-        whole.append((level, edge[inside]))
-        count += int(inside.sum()) * 4 ** (zoom - level)
-        edge = edge[meets & ~inside]
-        if count + len(edge) > max_tiles:
-            raise ConfigError(
-                f"the region holds over plan.max_tiles={max_tiles:,} tiles at zoom {zoom}; lower the zoom or raise "
-                "plan.max_tiles"
-            )
-        if level < zoom:
-            edge = _children(edge, 1)
-    found = [edge, *(_children(tiles, zoom - level) for level, tiles in whole if len(tiles))]
-    tiles = np.concatenate(found)  # quads of different levels hold different tiles
-    return tiles[np.lexsort((tiles[:, 1], tiles[:, 0]))]
+    refusal = (
+        f"the region holds over plan.max_tiles={max_tiles:,} tiles at zoom {zoom}; lower the zoom or raise "
+        "plan.max_tiles"
+    )
+    return cells_on(ground, lambda quads, level: _inner(quads, level, zoom), zoom, max_tiles, refusal)
 
 
-def _children(tiles: Ints, levels: int) -> Ints:
-    """All tiles so many levels below, i64[T * 4^levels, 2]."""
-    side = np.arange(1 << levels, dtype=np.int64)
-    steps = np.stack(np.meshgrid(side, side), axis=-1).reshape(1, -1, 2)
-    return ((tiles[:, None, :] << levels) + steps).reshape(-1, 2)
+def _inner(quads: Ints, level: int, zoom: int) -> NDArray[Any]:
+    """Quads as lon/lat boxes, smaller by a billionth of a tile of ``zoom``: what only touches shares no ground."""
+    return np.asarray(shapely.box(*tile_bounds(quads, level, -1e-9 / (1 << (zoom - level))).T))
 
 
-def inner_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
-    """Tiles i64[T,2] as lon/lat boxes, smaller by 1e-6 of a side: an image cut along tile edges covers them, although
-    its outline rounds."""
-    west, north = tile_to_lonlat(tiles.astype(np.float64) + 1e-6, zoom).T
-    east, south = tile_to_lonlat(tiles.astype(np.float64) + (1.0 - 1e-6), zoom).T
-    return np.asarray(shapely.box(west, south, east, north))
+def along_curve(centre: NDArray[np.float64]) -> Ints:
+    """Place of each centre f64[N,2] (lon, lat) along the Hilbert curve of zoom 24, i64[N]: of a tile, all places begin
+    with those of the tiles that hold it."""
+    lonlat = centre.copy()
+    lonlat[:, 1] = np.clip(lonlat[:, 1], -WEB_MERCATOR_MAX_LATITUDE, WEB_MERCATOR_MAX_LATITUDE)
+    tiles = np.clip(np.floor(lonlat_to_tile(lonlat, _ORDER)), 0, (1 << _ORDER) - 1).astype(np.int64)
+    return hilbert(tiles[:, 0], tiles[:, 1], _ORDER)
 
 
-def tile_boxes(tiles: Ints, zoom: int) -> NDArray[Any]:
-    """Tiles i64[T,2] as shapely boxes in lon/lat."""
-    west, north = tile_to_lonlat(tiles.astype(np.float64), zoom).T
-    east, south = tile_to_lonlat(tiles.astype(np.float64) + 1.0, zoom).T
-    return shapely.box(west, south, east, north)
+def cut_shards(distance: Ints, per_shard: int) -> list[slice]:
+    """Runs of footprints that lie along the Hilbert curve at ``distance`` i64[N], which rises, cut where quads of the
+    tile pyramid end.
 
-
-def occupied(tiles: Ints, zoom: int, geometry: NDArray[Any]) -> NDArray[np.int64]:
-    """Features (lon/lat shapely objects) that meet each tile, i64[T]; touching counts."""
-    if not len(tiles) or not len(geometry):
-        return np.zeros(len(tiles), np.int64)
-    hit, _ = shapely.STRtree(geometry).query(tile_boxes(tiles, zoom), predicate="intersects")
-    return np.bincount(hit, minlength=len(tiles))
-
-
-def order_tiles(tiles: Ints, zoom: int) -> Ints:
-    """Tiles along the Hilbert curve."""
-    return tiles[np.argsort(hilbert(tiles[:, 0], tiles[:, 1], zoom), kind="stable")]
-
-
-def cut_shards(tiles: Ints, zoom: int, tiles_per_shard: int) -> list[Ints]:
-    """Runs of planned tiles i64[T,2] along the Hilbert curve, cut where quads of the tile pyramid end.
-
-    A shard is a run of sibling quads that together hold at most ``tiles_per_shard`` tiles. So a tile that an update
-    adds or takes away changes the shards of its own quad, and shifts no other's border.
+    A shard is a run of sibling quads that together hold at most ``per_shard`` footprints. So one that an update adds or
+    takes away changes the shards of its own quad, and shifts no other's border.
 
     Raises:
-        InputError: there is no tile.
+        InputError: there is no footprint.
     """
-    if not len(tiles):
-        raise InputError("no tile is left to build: the imagery does not cover the region, or no object meets a tile")
-    distance = hilbert(tiles[:, 0], tiles[:, 1], zoom)
-    edges = [*_runs(distance, 0, zoom, tiles_per_shard), len(tiles)]
-    return [tiles[a:b] for a, b in pairwise(edges)]
+    if not len(distance):
+        raise InputError(
+            "no footprint is left to build: the imagery does not cover the region, or no object meets one of them"
+        )
+    edges = [*_runs(distance, 0, _ORDER, per_shard), len(distance)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _runs(distance: Ints, start: int, level: int, most: int) -> list[int]:
-    """Where each run of a quad begins: ``distance`` [N] are its tiles, the first of them number ``start``.
+    """Where each run of a quad begins: ``distance`` [N] are its footprints, the first of them number ``start``.
 
     The quad has 4^level places.
     """
@@ -141,7 +103,7 @@ def _runs(distance: Ints, start: int, level: int, most: int) -> list[int]:
     quarter = distance >> (2 * (level - 1))
     edges = [*np.searchsorted(quarter, np.unique(quarter)).tolist(), len(distance)]
     runs: list[int] = []
-    held = most + 1  # tiles of the run that may still grow; more than allowed: none may
+    held = most + 1  # footprints of the run that may still grow; more than allowed: none may
     for a, b in pairwise(edges):
         if b - a > most:
             runs += _runs(distance[a:b], start + a, level - 1, most)

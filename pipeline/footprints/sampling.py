@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from geometry.mix import GOLDEN, mix
 from schemas.errors import ConfigError
-from schemas.footprint import tile_to_lonlat
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -26,16 +25,14 @@ WEB_TILES = 10_000
 class SamplingConfig:
     """Which tiles of the region are built; all of them by default."""
 
-    share: float = 1.0  # of the tiles, at random; a tile keeps its lot when the region grows
+    share: float = 1.0  # share of the tiles, 0..1, at random; a tile keeps its lot when the region grows
     strata: Literal["none", "density"] = "none"  # density: as many tiles of each class of OSM objects a tile
-    max_tiles: int | None = (
-        None  # most tiles, at random (with strata: as many of each); 0: all; unset: WEB_TILES of the web
-    )
+    max_tiles: int | None = None  # most tiles, at random (strata: as many of each); 0: all; unset: 10,000 of the web
     per_block: int = 0  # most tiles of one block, at random; 0: all
-    block_degrees: float = 0.1  # side of those blocks
+    block_degrees: float = 0.1  # side of those blocks in degrees
     photos_only: bool = False  # only tiles in which a photo was taken
     land_only: bool = False  # only tiles with an object of a class of the raster other than water
-    seed: int = 0  # of every lot
+    seed: int = 0  # of every random choice
 
     def __post_init__(self) -> None:
         checks = {
@@ -54,13 +51,10 @@ class SamplingConfig:
         return self.strata != "none" or self.land_only
 
 
-def lots(tiles: Ints, zoom: int, seed: int) -> NDArray[np.uint64]:
-    """A pseudo-random word a tile, u64[T]: f(seed, zoom, x, y) alone."""
+def lots(words: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """A pseudo-random word a footprint, u64[N], from its own (`Candidates.words`) and the seed alone."""
     with np.errstate(over="ignore"):
-        word = mix(np.uint64(seed) + GOLDEN * np.uint64(zoom + 1))
-        for axis in (0, 1):
-            word = mix(word + GOLDEN + tiles[:, axis].astype(np.uint64))
-    return np.asarray(word)
+        return np.asarray(mix(words + GOLDEN * np.uint64(seed + 1)))
 
 
 def by_share(lot: NDArray[np.uint64], share: float) -> Mask:
@@ -78,9 +72,8 @@ def per_group(lot: NDArray[np.uint64], group: Ints, most: int) -> Mask:
     return chosen
 
 
-def blocks(tiles: Ints, zoom: int, degrees: float) -> Ints:
-    """Block in lon/lat that each tile's centre lies in, i64[T]."""
-    centre = tile_to_lonlat(tiles.astype(np.float64) + 0.5, zoom)
+def blocks(centre: NDArray[np.float64], degrees: float) -> Ints:
+    """Block in lon/lat that each centre f64[N,2] lies in, i64[N]."""
     cell = np.floor((centre + np.array((180.0, 90.0))) / degrees).astype(np.int64)
     return np.asarray(cell[:, 1] * (int(360 / degrees) + 2) + cell[:, 0])
 
@@ -90,31 +83,32 @@ def density_stratum(objects: Ints) -> Ints:
     return np.searchsorted(STRATA, objects).astype(np.int64)
 
 
-def choose(config: SamplingConfig, tiles: Ints, zoom: int, objects: Ints | None = None) -> dict[str, Mask]:
-    """Masks bool[T] of the tiles that each rule of numbers keeps (blocks, strata, the most), by rule, in order; True
-    for tiles that a rule before has left out.
+def choose(
+    config: SamplingConfig, lot: NDArray[np.uint64], centre: NDArray[np.float64], objects: Ints | None = None
+) -> dict[str, Mask]:
+    """Masks bool[N] of the footprints that each rule of numbers keeps (blocks, strata, the most), by rule, in order;
+    True for those that a rule before has left out.
 
-    ``share`` (`by_share`) and the rules of content come before: a block's tiles should be tiles that can be built.
+    ``share`` (`by_share`) and the rules of content come before: a block's should be footprints that can be built.
 
     Args:
         config: the rules.
-        tiles: i64[T,2] x, y.
-        zoom: of the tiles.
-        objects: i64[T] OSM objects a tile; needed where ``config.counts_objects``.
+        lot: u64[N] of `lots`.
+        centre: f64[N,2] lon, lat.
+        objects: i64[N] OSM objects on each; needed where ``config.counts_objects``.
     """
-    lot = lots(tiles, zoom, config.seed)
-    left = np.ones(len(tiles), bool)
+    left = np.ones(len(lot), bool)
     masks: dict[str, Mask] = {}
 
     def rule(name: str, of_left: Mask) -> None:
         nonlocal left
-        mask = np.ones(len(tiles), bool)
+        mask = np.ones(len(lot), bool)
         mask[left] = of_left
         masks[name] = mask
         left = left & mask
 
     if config.per_block:
-        rule("over_per_block", per_group(lot[left], blocks(tiles[left], zoom, config.block_degrees), config.per_block))
+        rule("over_per_block", per_group(lot[left], blocks(centre[left], config.block_degrees), config.per_block))
     if config.max_tiles and config.strata == "none":
         rule("over_max_tiles", per_group(lot[left], np.zeros(int(left.sum()), np.int64), config.max_tiles))
     elif config.strata == "density":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.config import execution
 from schemas.errors import ConfigError
 
 
@@ -12,32 +13,32 @@ from schemas.errors import ConfigError
 class ImageryConfig:
     """From raster files, STAC items or map tiles to RS images."""
 
-    bands: tuple[str, ...] = ()  # names in channel order; empty: all that the source has
-    resampling: Literal["nearest", "bilinear", "cubic", "average", "lanczos"] = "bilinear"
+    bands: tuple[str, ...] = ()  # names of bands in channel order; empty: all that the source has
+    resampling: Literal["nearest", "bilinear", "cubic", "average", "lanczos"] = "bilinear"  # of pixels onto a tile
     max_nodata: float = 0.0  # a tile with a larger share of nodata pixels is dropped, 0..1
-    stretch: Literal["none", "linear", "percentile"] = "none"  # to 8 bits; none: values as they are
-    stretch_range: tuple[tuple[float, float], ...] = ()  # linear: [low, high] a band, or one for all
-    percentiles: tuple[float, float] = (2.0, 98.0)  # of a scene's valid pixels that become 0 and 255
-    format: Literal["auto", "jpg", "png", "npy"] = "auto"  # auto: jpg for three 8-bit bands, npy for all else
-    quality: int = 90  # of rs.jpg, 1..100
-    subsampling: Literal["420", "422", "444"] = "420"  # of colour in rs.jpg; 420 halves its resolution
+    stretch: Literal["none", "linear", "percentile"] = "none"  # how values become 8 bits; none: as they are
+    stretch_range: tuple[tuple[float, float], ...] = ()  # for linear: [[low, high]] a band, or one for all
+    percentiles: tuple[float, float] = (2.0, 98.0)  # per cent of a scene's valid pixels that become 0 and 255
+    format: Literal["auto", "jpg", "png", "npy"] = "auto"  # of an image; auto: jpg for three 8-bit bands, else npy
+    quality: int = 90  # JPEG quality of rs.jpg, 1..100
+    subsampling: Literal["420", "422", "444"] = "420"  # of the colour in rs.jpg; 420 halves its resolution
     dates: int = 1  # images a tile, of as many days: rs.0.jpg, rs.1.jpg …
     prefer: Literal["newest", "oldest", "clearest"] = "newest"  # which day is taken first
-    acquired: str | None = None  # ISO 8601, of all scenes; unset: each one's own time
+    acquired: str | None = None  # ISO 8601 date or time of all scenes; unset: each one's own time
     licence: str | None = None  # of the images, for ATTRIBUTION.md; unset: what the source declares
     mask: str | None = None  # band or asset of classes or bits; none: no mask; unset: the preset's
-    mask_values: tuple[int, ...] = ()  # classes that hide the ground; empty: the preset's
-    mask_bits: tuple[int, ...] = ()  # bits that say so, 0 the lowest
+    mask_values: tuple[int, ...] = ()  # classes of the mask that hide the ground; empty: the preset's
+    mask_bits: tuple[int, ...] = ()  # bits of the mask that hide the ground, 0 the lowest
     max_masked: float = 0.1  # a tile with a larger share under the mask is dropped, 0..1
-    stac_url: str = ""  # of the API; empty: the preset's
-    collection: str = ""  # empty: the preset's
+    stac_url: str = ""  # URL of the STAC API; empty: the preset's
+    collection: str = ""  # name of the collection in the STAC API; empty: the preset's
     datetime: str = ""  # ISO 8601 interval, 2024-05-01/2024-09-30; empty: the preset's
-    max_cloud: float = 20.0  # per cent of a scene
-    max_items: int = 50_000  # more are refused: narrow the search
-    harmonise: bool = True  # Sentinel-2: values as before processing baseline 04.00
-    xyz_url: str = ""  # …/{z}/{x}/{y}.jpg; {key} stands for $GEOSHARDS_XYZ_KEY
-    xyz_size: int = 256  # pixels a side of its tiles
-    xyz_max_zoom: int = 22  # the deepest it has
+    max_cloud: float = 20.0  # per cent of a scene; cloudier ones are passed over
+    max_items: int = execution(50_000)  # scenes of a search; more are refused: narrow the search
+    harmonise: bool = True  # Sentinel-2 values as before processing baseline 04.00
+    xyz_url: str = ""  # address of map tiles, …/{z}/{x}/{y}.jpg; {key} stands for $GEOSHARDS_XYZ_KEY
+    xyz_size: int = 256  # pixels a side of the map tiles
+    xyz_max_zoom: int = 22  # deepest zoom of the map tiles
 
     def __post_init__(self) -> None:
         low, high = self.percentiles

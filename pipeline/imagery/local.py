@@ -21,7 +21,7 @@ from pipeline.imagery.raster import GDAL, check_blocks
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
 from schemas.errors import InputError
 from schemas.footprint import Footprint
-from schemas.keys import chip_key
+from storage.urls import expand
 
 _COLOURS = ("red", "green", "blue", "gray")
 
@@ -34,7 +34,7 @@ def find_rasters(parts: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for part in parts:
-        path = Path(part).expanduser()
+        path = Path(expand(part))
         own = [path]
         if not path.is_file():
             own = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
@@ -129,31 +129,11 @@ def check_dtype(dtype: str, config: ImageryConfig, where: str) -> None:
         )
 
 
-def own_footprint(path: Path) -> Footprint:
-    """The footprint that is a raster's own grid: its pixels are read as they are.
-
-    Raises:
-        InputError: it cannot be read, or has no CRS.
-    """
-    try:
-        with rasterio.open(path) as source:
-            if source.crs is None:
-                raise InputError(f"imagery {path} has no coordinate reference system")
-            return _footprint(source, chip_key(path.stem))
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"imagery {path} cannot be read: {error}") from None
-
-
-def _footprint(source: Any, key: str) -> Footprint:
-    a, b, c, d, e, f = (float(v) for v in source.transform[:6])
-    code = source.crs.to_epsg()
-    crs = f"EPSG:{code}" if code else str(source.crs.to_wkt())
-    return Footprint(key, crs, (a, b, c, d, e, f), source.width, source.height)
-
-
 def true_gsd(source: Any) -> float:
     """Metres on the ground a pixel at the centre, the mean of both axes."""
-    return float(place([_footprint(source, "raster")]).gsd.mean())
+    code = source.crs.to_epsg()
+    crs = f"EPSG:{code}" if code else str(source.crs.to_wkt())
+    return float(place([Footprint("raster", crs, tuple(source.transform[:6]), source.width, source.height)]).gsd.mean())
 
 
 def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | None:

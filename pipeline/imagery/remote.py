@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 import rasterio
 
 from pipeline.imagery.raster import GDAL, MEMORY, check_blocks
-from pipeline.net.client import Client, Passing, is_web, looks_like_html, shown
+from pipeline.net.client import Client, Passing, looks_like_html
 from schemas.errors import GeoshardsError, InputError
+from storage.urls import is_web, shown
 
 #: Bytes of a piece, of all pieces of a file that are kept, and of the longest range that is asked for at once.
 _PIECE = 1 << 16

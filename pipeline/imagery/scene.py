@@ -160,12 +160,6 @@ def _share(box: Any, areas: NDArray[Any]) -> float:
     return float(shapely.area(shapely.intersection(box, shapely.union_all(areas))) / shapely.area(box))
 
 
-def near(scenes: Sequence[Scene], west: float, south: float, east: float, north: float) -> list[Scene]:
-    """Scenes that meet a box in lon/lat degrees: what one task needs of all."""
-    box = shapely.box(west, south, east, north)
-    return [s for s in scenes if shapely.intersects(s.area, box)]
-
-
 def same_channels(scenes: Iterable[Scene]) -> tuple[Scene, Scene] | None:
     """Two scenes that differ in bands or dtype, if there are any."""
     first = None

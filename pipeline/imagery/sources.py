@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import rasterio
 import shapely
 
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import find_rasters, open_scene
 from pipeline.imagery.raster import GDAL
@@ -22,10 +23,12 @@ from pipeline.imagery.stac.presets import PRESETS, Preset
 from pipeline.imagery.stac.search import Box, Search, server_root
 from pipeline.imagery.tiles import check_template
 from pipeline.imagery.zoom import natural_zoom
-from pipeline.net.client import Client, is_web, shown
+from pipeline.net.client import Client
 from pipeline.net.config import NetConfig, base_url
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE
+from storage.files import file_sha256
+from storage.urls import absolute as absolute_path
+from storage.urls import expand, is_local, is_web, shown
 
 _JSON = (".json", ".geojson")
 
@@ -60,7 +63,7 @@ def find_imagery(
     """Scenes of a run, and DROPS rows of those that cannot be used.
 
     Args:
-        imagery: paths and glob patterns of rasters; ``earth-search`` or ``planetary-computer`` (Sentinel-2 L2A);
+        imagery: paths and glob patterns of rasters; a service of ``PRESETS``;
             ``stac`` (``rs.stac_url``, ``rs.collection``); paths or URLs of STAC JSON files; ``xyz`` (``rs.xyz_url``).
             Several, separated by commas.
         boxes: of the region, lon/lat degrees.
@@ -105,19 +108,20 @@ def _parts(imagery: str) -> list[str]:
 
 def of_the_web(imagery: str) -> bool:
     """Whether any of the images are fetched."""
-    return any(part in (*PRESETS, "stac", "xyz") or "://" in part for part in _parts(imagery))
+    return any(part in (*PRESETS, "stac", "xyz") or not is_local(part) for part in _parts(imagery))
 
 
 def absolute(imagery: str) -> str:
     """The same, from wherever it is read: paths and patterns of files made absolute."""
     named = (*PRESETS, "stac", "xyz")
-    return ",".join(p if p in named or "://" in p else str(Path(p).expanduser().absolute()) for p in _parts(imagery))
+    return ",".join(p if p in named else absolute_path(p) for p in _parts(imagery))
 
 
 def _search(part: str, config: ImageryConfig) -> Search | None:
     """How to look for STAC items; None: ``part`` names files."""
     if service := PRESETS.get(part):
-        where, collection = base_url(service.service, config.stac_url), config.collection or service.collections[0]
+        where = base_url(part, config.stac_url, service.url)
+        collection = config.collection or service.collections[0]
         tokens = _token_url(where, service.tokens.format(collection=collection))
         return Search(where, False, collection, config.datetime or service.datetime, tokens)
     if part == "stac":
@@ -125,11 +129,11 @@ def _search(part: str, config: ImageryConfig) -> Search | None:
             raise ConfigError("imagery=stac needs rs.stac_url=https://… and rs.collection=…")
         return Search(config.stac_url.rstrip("/"), False, config.collection, config.datetime)
     if part.lower().endswith(_JSON):
-        if not is_web(part) and not Path(part).expanduser().is_file():
+        if not is_web(part) and not Path(expand(part)).is_file():
             raise InputError(f"imagery {shown(part)} does not exist; give a STAC item, item collection or catalog")
-        where = part if is_web(part) else str(Path(part).expanduser().resolve())
+        where = part if is_web(part) else str(Path(expand(part)).resolve())
         return Search(where, True, config.collection, config.datetime)
-    if "://" in part:
+    if not is_local(part):
         raise InputError(f"imagery {shown(part)} is no STAC document; name it in one, or download it and give its path")
     return None
 
@@ -212,8 +216,5 @@ def scene_digest(scene: Scene) -> str:
     for href in dict.fromkeys(a.href for a in scene.assets):
         with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:
             files += [f for f in source.files if Path(f).is_file()] or [href]
-    sums = []
-    for name in dict.fromkeys(files):
-        with open(name, "rb") as file:
-            sums.append(file_digest(file, "sha256").hexdigest())
+    sums = [file_sha256(Path(name)) for name in dict.fromkeys(files)]
     return sums[0] if len(sums) == 1 else sha256("".join(sums).encode()).hexdigest()

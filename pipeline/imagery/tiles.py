@@ -17,12 +17,14 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_transform
 
+from geometry.tiles import metres_to_tile, tile_side, tile_transforms
 from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.scene import Tiles
 from pipeline.imagery.zoom import SLACK
-from pipeline.net.client import Client, Refused, is_web, looks_like_html, shown
+from pipeline.net.client import Client, Refused, looks_like_html
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import WEB_MERCATOR_HALF, Footprint
+from schemas.footprint import Footprint
+from storage.urls import is_web, shown
 
 K = TypeVar("K", bound=Hashable)
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 of tiles, the last two excluded
@@ -126,14 +128,13 @@ def _cover(tiles: Tiles, footprint: Footprint) -> tuple[int, Box]:
         np.stack((np.linspace(0, w, 17), np.full(17, side)), axis=1) for side in (0.0, h / 2, float(h))
     ])  # fmt: skip
     places = footprint.pixel_to_crs(rim)
-    x, y = (np.asarray(v) for v in warp_transform(footprint.crs, "EPSG:3857", places[:, 0], places[:, 1]))
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    xy = np.stack(warp_transform(footprint.crs, "EPSG:3857", places[:, 0], places[:, 1]), axis=1)
+    if not np.isfinite(xy).all():
         raise InputError(f"footprint {footprint.key} lies outside of web-mercator, where map tiles are")
-    wanted = max(np.ptp(x) / w, np.ptp(y) / h)  # metres of the projection a pixel
-    whole = 2 * WEB_MERCATOR_HALF
-    zoom = next((z for z in range(tiles.max_zoom) if whole / (tiles.size << z) <= wanted * SLACK), tiles.max_zoom)
-    side = whole / (1 << zoom)
-    column, row = (x + WEB_MERCATOR_HALF) / side, (WEB_MERCATOR_HALF - y) / side
+    wanted = (np.ptp(xy, axis=0) / (w, h)).max()  # metres of the projection a pixel
+    zooms = range(tiles.max_zoom)
+    zoom = next((z for z in zooms if tile_side(z) / tiles.size <= wanted * SLACK), tiles.max_zoom)
+    column, row = metres_to_tile(xy, zoom).T
     x0, y0 = (max(0, math.floor(v.min() + 1e-6)) for v in (column, row))
     x1, y1 = (min(1 << zoom, math.ceil(v.max() - 1e-6)) for v in (column, row))
     if (x1 - x0) * (y1 - y0) > _MOST_TILES:
@@ -150,8 +151,7 @@ def _same(tiles: Tiles, footprint: Footprint, zoom: int, x: int, y: int) -> bool
 
 
 def _transform(zoom: int, x: int, y: int, size: int) -> Affine:
-    side = 2 * WEB_MERCATOR_HALF / (1 << zoom)
-    return Affine(side / size, 0, x * side - WEB_MERCATOR_HALF, 0, -side / size, WEB_MERCATOR_HALF - y * side)
+    return Affine(*tile_transforms(np.array([[x, y]]), zoom, size)[0].tolist())
 
 
 def _fetch(tiles: Tiles, zoom: int, x: int, y: int, client: Client) -> bytes | None:

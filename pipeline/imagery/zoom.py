@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, tile_side
 from schemas.errors import ConfigError
-from schemas.footprint import WEB_MERCATOR_HALF, WEB_MERCATOR_MAX_LATITUDE
 
 #: An image may be coarser than its source by this factor and still hold all of it: GDAL's warper, too, resamples
 #: without a low-pass filter up to here.
@@ -15,7 +15,7 @@ MAX_ZOOM = 22
 
 def pixel_metres(zoom: int, lat: float, size: int = 256) -> float:
     """Metres on the ground, on the sphere, that a pixel of a tile of ``size`` pixels a side covers at a latitude."""
-    return 2 * WEB_MERCATOR_HALF * math.cos(math.radians(lat)) / (size * (1 << zoom))
+    return tile_side(zoom) * math.cos(math.radians(lat)) / size
 
 
 def natural_zoom(gsd: float, lat: float = 0.0, size: int = 256) -> int:

@@ -12,8 +12,6 @@ test, with a manifest where file names do not say enough); ``request.path`` is t
 ``request.base`` that base URL, for links in documents; None means 404. It holds no state but caches, is called from
 many threads at a time, and takes no path from a request without looking it up in what the folder holds. Ranges,
 conditions, HEAD and dates of a `Response` that is a file are the server's business. A new service is entered in
-`pipeline.mirror.server.SERVICES`, under the name that its base URL has in `pipeline.net.config.DEFAULT_BASES`.
-
-For tests, ``mirror.faults`` is a list of functions from request and answer to answer; `pipeline.mirror.faults` has the
-usual ones.
+`pipeline.mirror.server.SERVICES`, under the name that its base URL has in `pipeline.net.config.DEFAULT_BASES`; those of
+`pipeline.imagery.stac.presets.PRESETS` are there already.
 """

@@ -6,13 +6,12 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
+import mercantile
 
 from pipeline.formats.mvt import TilePoint, encode_points
 from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.photos import Row, inside, number_of, parse_box, picture, stock
 from pipeline.streetview.times import day_seconds
-from schemas.footprint import lonlat_to_tile
 
 _TILES = {"mly1_public": "original", "mly1_computed_public": "corrected"}
 _ZOOM = 14  # of the layer of images
@@ -56,18 +55,19 @@ def _tile(layer: str, tile: tuple[int, int, int], photos: dict[str, Row]) -> Res
     kind, (zoom, x, y) = _TILES.get(layer), tile
     if kind is None:
         return None
-    points = []
+    points, box = [], mercantile.xy_bounds(x, y, zoom)
     for name, row in photos.items() if zoom == _ZOOM else ():
         lon, lat = row[f"lon_{kind}"], row[f"lat_{kind}"]
         if lon is None or lat is None:
             continue
-        place = lonlat_to_tile(np.array([lon, lat]), zoom) - (x, y)
-        if (place >= 0).all() and (place < 1).all():
+        east, north = mercantile.xy(lon, lat)
+        right, down = (east - box.left) / (box.right - box.left), (box.top - north) / (box.top - box.bottom)
+        if 0 <= right < 1 and 0 <= down < 1:
             heading = row[f"heading_{kind}"]
             properties = {"id": int(name), "captured_at": _milliseconds(row), "sequence_id": row["sequence"] or "",
                           "is_pano": row["projection"] == "equirectangular",
                           "compass_angle": 0 if heading is None else int(heading)}  # fmt: skip
-            points.append(TilePoint(float(place[0]), float(place[1]), properties))
+            points.append(TilePoint(right, down, properties))
     return Response(200, encode_points(points, "image"), "application/x-protobuf")
 
 

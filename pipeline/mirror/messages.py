@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer. The last four fields are for faults: they say how to break it on the way."""
+    """An answer."""
 
     status: int = 200
     body: bytes | BinaryIO = b""  # an open file: the server sends the range that is asked for, and closes it
@@ -37,10 +37,6 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
     start: int = 0  # first byte of the body that is sent, and the one after the last
     end: int | None = None
-    cut: int | None = None  # bytes after which the connection is closed
-    reset: bool = False  # close it with a reset
-    rate: int | None = None  # bytes a second
-    length: int | None = None  # Content-Length that is sent in place of the true one
 
     @classmethod
     def json(cls, value: Any, status: int = 200, type: str = "application/json") -> Response:  # noqa: A002
@@ -57,7 +53,7 @@ class Response:
         whole = len(self.body) if isinstance(self.body, bytes) else os.fstat(self.body.fileno()).st_size
         return (whole if self.end is None else self.end) - self.start
 
-    def pieces(self, stop: int, chunk: int) -> Iterator[bytes]:
+    def pieces(self, stop: int, chunk: int = 1 << 16) -> Iterator[bytes]:
         """The first ``stop`` bytes of what is meant, in pieces."""
         file = io.BytesIO(self.body) if isinstance(self.body, bytes) else self.body
         file.seek(self.start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,8 @@ import urllib3
 
 from pipeline.net.config import NetConfig
 from schemas.errors import GeoshardsError, InputError
+from storage.retry import Patience, retry
+from storage.urls import is_web, shown
 
 T = TypeVar("T")
 
@@ -63,25 +64,6 @@ class Answer:
     url: str  # after redirects
     headers: Mapping[str, str]
     data: bytes
-
-
-def shown(url: str) -> str:
-    """A URL as it may be printed: user, password, query and fragment can hold secrets."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(an address that cannot be read)"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
-
-
-def is_web(url: str) -> bool:
-    """Whether a URL is an http(s) one with a host."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def looks_like_html(data: bytes) -> bool:
@@ -129,7 +111,7 @@ class Client:
                         )
                 return Answer(response.url, dict(response.headers), bytes(data))
 
-        return self.retrying(url, attempt, retries)
+        return self.retrying(url, attempt, self.patience(retries))
 
     def get_json(
         self,
@@ -143,14 +125,33 @@ class Client:
         data = self.get(url, params=params, headers=headers, max_bytes=max_bytes).data
         return parse_json(data, shown(url))
 
-    def retrying(self, url: str, attempt: Callable[[], T], retries: int | None = None) -> T:
-        """``attempt()``, again after each `Passing` failure as long as patience lasts."""
-        patience = Patience(self, url, retries)
-        while True:
-            try:
-                return attempt()
-            except Passing as problem:
-                patience.wait(problem)
+    def patience(self, retries: int | None = None) -> Patience:
+        """That of the settings, for one request; at most ``retries`` more attempts (default: net.retries)."""
+        config = self.config
+        return Patience(
+            1 + (config.retries if retries is None else retries), config.backoff, config.max_wait, self._sleep
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Stopped("called off")
+
+    def retrying(self, url: str, attempt: Callable[[], T], patience: Patience | None = None) -> T:
+        """``attempt()``, again after each `Passing` failure as long as patience lasts.
+
+        Raises:
+            Unavailable: that was the last attempt.
+            Stopped: called off.
+        """
+        patience = patience or self.patience()
+        try:
+            return retry(attempt, lambda e: (e.after or 0.0) if isinstance(e, Passing) else None, patience)
+        except Passing as problem:
+            times = f" {patience.failures} times over" if patience.failures > 1 else ""
+            raise Unavailable(
+                f"{shown(url)} cannot be fetched: {problem}{times}; run the same command again to go on, or set "
+                "GEOSHARDS_MIRROR to a mirror"
+            ) from None
 
     @contextmanager
     def open(
@@ -236,34 +237,6 @@ class Client:
             session.headers["User-Agent"] = "geoshards"
         session.trust_env = urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1")
         return session
-
-
-class Patience:
-    """Waits between the attempts of one request, longer each time, and gives up in the end."""
-
-    def __init__(self, client: Client, url: str, retries: int | None = None) -> None:
-        self.client, self.url = client, url
-        self.retries = client.config.retries if retries is None else retries
-        self.failures = 0
-
-    def wait(self, problem: Passing) -> None:
-        """Wait before the next attempt: exponential with jitter, at least what the server asks for, capped.
-
-        Raises:
-            Unavailable: that was the last attempt.
-            Stopped: called off.
-        """
-        config = self.client.config
-        self.failures += 1
-        if self.failures > self.retries:
-            times = f" {self.failures} times over" if self.failures > 1 else ""
-            raise Unavailable(
-                f"{shown(self.url)} cannot be fetched: {problem}{times}; run the same command again to go on, or set "
-                "GEOSHARDS_MIRROR to a mirror"
-            ) from None
-        seconds = config.backoff * 2.0 ** min(self.failures - 1, 30) * random.uniform(0.5, 1.0)
-        if self.client.stop.wait(min(max(seconds, problem.after or 0.0), config.max_wait)):
-            raise Stopped("called off")
 
 
 def parse_json(data: bytes, where: str) -> Any:

@@ -8,11 +8,9 @@ from typing import Literal
 
 from schemas.errors import ConfigError
 
-#: Base URL of each service that is not asked for at another place.
+#: Base URL of each service that is not asked for at another place; pipeline.imagery.stac.presets has those of STAC.
 DEFAULT_BASES = {
     "geofabrik": "https://download.geofabrik.de",
-    "earth-search": "https://earth-search.aws.element84.com/v1",
-    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
     "panoramax": "https://api.panoramax.xyz",
     "kartaview": "https://api.openstreetcam.org",
     "mapillary": "https://graph.mapillary.com",
@@ -28,11 +26,11 @@ class NetConfig:
 
     timeout: float = 30.0  # seconds without a byte (fewer than min_rate a second count as none)
     min_rate: int = 256  # bytes a second below which a transfer counts as stalled
-    retries: int = 6  # of one request that fails for a passing reason: 429, 5xx, a cut or stalled transfer
+    retries: int = 6  # further attempts of a request that fails for a passing reason: 429, 5xx, a cut or a stall
     backoff: float = 1.0  # seconds before the first retry; doubled each time, with jitter
     max_wait: float = 120.0  # longest wait in seconds before a retry, Retry-After included
-    max_redirects: int = 5
-    max_gb: float = 120.0  # of one download
+    max_redirects: int = 5  # followed for one request
+    max_gb: float = 120.0  # gigabytes; a larger download is refused
     parallel: int = 4  # downloads side by side
 
     def __post_init__(self) -> None:
@@ -50,14 +48,16 @@ class NetConfig:
                 raise ConfigError(message)
 
 
-def base_url(service: str, configured: str = "") -> str:
+def base_url(service: str, configured: str = "", own: str = "") -> str:
     """Base URL of a service, without a slash at its end: the setting, else $GEOSHARDS_MIRROR/SERVICE, else its own.
+
+    ``own`` is that of a service which ``DEFAULT_BASES`` lacks.
 
     Raises:
         ConfigError: it is no http(s) URL.
     """
     mirror = os.environ.get("GEOSHARDS_MIRROR", "").rstrip("/")
-    base = (configured or (f"{mirror}/{service}" if mirror else DEFAULT_BASES[service])).rstrip("/")
+    base = (configured or (f"{mirror}/{service}" if mirror else own or DEFAULT_BASES[service])).rstrip("/")
     if not base.startswith(("http://", "https://")):
         raise ConfigError(f"{base!r} is no base URL of {service}; it begins with http:// or https://")
     return base

@@ -1,13 +1,12 @@
 """Files from the web into the cache: in parallel, resumable, verified, and there whole or not at all.
 
 Beside ``NAME`` lie ``.NAME.part`` and ``.NAME.part.json`` while it is fetched (what is there, and of which version of
-the file upstream it is a part), ``.NAME.json`` afterwards, and ``.NAME.lock``, which one process holds at a time.
+the file upstream it is a part), ``.NAME.json`` afterwards, and while a process has it ``.NAME.lock``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,10 +22,13 @@ from typing import Any
 
 import requests
 
-from pipeline.net.client import Client, Passing, Patience, Refused, Stopped, Unavailable, looks_like_html, shown
+from pipeline.net.client import Client, Passing, Refused, Stopped, Unavailable, looks_like_html
 from pipeline.net.config import NetConfig, Refresh
-from pipeline.net.progress import Bar, Bars
 from schemas.errors import InputError
+from storage.files import publish, put
+from storage.locks import locked
+from storage.progress import Display, Progress
+from storage.urls import shown
 
 _DAY = 86_400.0
 #: Longest silence of a server that is only asked for news, in seconds.
@@ -82,7 +84,7 @@ def download_all(
     """
     stop = threading.Event()
     news = Client(replace(config, timeout=min(config.timeout, _NEWS)), stop)
-    job = _Job(Client(config, stop), news, Bars(quiet), refresh)
+    job = _Job(Client(config, stop), news, Display(quiet), refresh)
     pool = ThreadPoolExecutor(config.parallel, "download")
     try:
         futures = [pool.submit(_have, job, item) for item in wanted]
@@ -124,7 +126,7 @@ class _Job:
 
     client: Client
     news: Client  # asks, of files that are there, whether there are newer ones
-    bars: Bars
+    display: Display
     refresh: Refresh
     silent: bool = False  # upstream does not answer: it is asked for no more news
 
@@ -132,10 +134,11 @@ class _Job:
 def _have(job: _Job, item: Download) -> Version:
     if item.path.exists() and (job.refresh == "never" or not os.access(item.path.parent, os.W_OK)):
         return known_version(item.path) or Version(item.url, bytes=item.path.stat().st_size)
-    with job.bars.bar(item.path.name) as bar, _locked(item.path, job.client.stop, job.bars):
+    line = Progress(item.path.name, 0, "MB", display=job.display)
+    with line, _locked(item.path, job.client.stop, job.display):
         if item.path.exists() and not _is_outdated(job, item):
             return known_version(item.path) or Version(item.url, bytes=item.path.stat().st_size)
-        return _Transfer(job.client, item, bar).run()
+        return _Transfer(job.client, item, line).run()
 
 
 def _is_outdated(job: _Job, item: Download) -> bool:
@@ -151,13 +154,13 @@ def _is_outdated(job: _Job, item: Download) -> bool:
         if here is None or time.time() - here.checked < _DAY or job.silent:
             return False
         try:
-            upstream = job.news.retrying(item.url, lambda: _head(job.news, item.url), 0)
+            upstream = job.news.retrying(item.url, lambda: _head(job.news, item.url), job.news.patience(0))
         except InputError:  # whatever it is, the file is there
             job.silent = True
             return False
         if upstream.differs(here):
             since = f" of {upstream.modified}" if upstream.modified else ""
-            job.bars.note(
+            job.display.note(
                 f"{item.path.name}: {shown(item.url)} has another version{since}; sources.refresh=newer fetches it"
             )
     _write_note(_beside(item.path, "json"), replace(here, checked=time.time()))
@@ -167,8 +170,8 @@ def _is_outdated(job: _Job, item: Download) -> bool:
 class _Transfer:
     """Fetching one file, with the lock held."""
 
-    def __init__(self, client: Client, item: Download, bar: Bar) -> None:
-        self.client, self.item, self.bar = client, item, bar
+    def __init__(self, client: Client, item: Download, line: Progress) -> None:
+        self.client, self.item, self.line = client, item, line
         self.part = _beside(item.path, "part")
         self.note = _beside(item.path, "part.json")
         self.md5: str | None = None
@@ -183,11 +186,8 @@ class _Transfer:
             version = self._verified()
             if version is not None:
                 break
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
         _write_note(_beside(self.item.path, "json"), version)
-        self.part.replace(self.item.path)
-        _sync_folder(self.item.path.parent)
+        publish(self.part, self.item.path)
         self.note.unlink(missing_ok=True)
         return version
 
@@ -219,15 +219,19 @@ class _Transfer:
 
     def _fill(self) -> None:
         """Attempts until the part is as long as the file."""
-        patience, counted = Patience(self.client, self.item.url), self._size()
-        while True:
+        patience, counted = self.client.patience(), self._size()
+
+        def attempt() -> bool:
+            nonlocal counted
             try:
-                if self._attempt():
-                    return
-            except Passing as problem:
+                return self._attempt()
+            except Passing:
                 if self._size() - counted >= _PROGRESS:
                     patience.failures, counted = 0, self._size()
-                patience.wait(problem)
+                raise
+
+        while not self.client.retrying(self.item.url, attempt, patience):
+            pass
 
     def _attempt(self) -> bool:
         """One request for what is missing; whether nothing is missing now."""
@@ -262,7 +266,7 @@ class _Transfer:
         elif have:
             have = 0  # the whole file: it has changed, or this server knows no ranges
         self._refuse_oversize(version.bytes, have)
-        self.bar.start(have, version.bytes)
+        self.line.start(have, version.bytes)
         pieces = self.client.body(response)
         first = next(pieces, b"")
         if not have and (looks_like_html(first) or response.headers.get("Content-Type", "").startswith("text/html")):
@@ -289,7 +293,7 @@ class _Transfer:
                         self._refuse_oversize(have, 0)
                     file.write(piece)
                     file.flush()
-                    self.bar.advance(len(piece))
+                    self.line.advance(len(piece))
                     piece = next(pieces, None)
         except OSError as error:
             raise InputError(
@@ -372,37 +376,25 @@ def _read_note(path: Path) -> Version | None:
 
 
 def _write_note(path: Path, version: Version) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(asdict(version)))
-    temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    put(path, json.dumps(asdict(version)), durable=False)  # one that cannot be read is none
 
 
 @contextlib.contextmanager
-def _locked(path: Path, stop: threading.Event, bars: Bars) -> Iterator[None]:
-    """One process and thread at a time; the kernel frees the lock of a process that dies."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _beside(path, "lock").open("w")
-    except OSError as error:
-        raise InputError(f"{path.parent} cannot be written: {error.strerror}; set GEOSHARDS_CACHE") from None
-    with file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    bars.note(f"{path.name}: another process fetches it; waiting")
-                    told = True
-                if stop.wait(0.1):
-                    raise Stopped("called off") from None
+def _locked(path: Path, stop: threading.Event, display: Display) -> Iterator[None]:
+    """One process and thread at a time, others wait and say so."""
+    told = False
+
+    def wait() -> None:
+        nonlocal told
+        if not told:
+            display.note(f"{path.name}: another process fetches it; waiting")
+            told = True
+        if stop.wait(0.1):
+            raise Stopped("called off")
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(_beside(path, "lock"), wait))
+        except OSError as error:
+            raise InputError(f"{path.parent} cannot be written: {error.strerror}; set GEOSHARDS_CACHE") from None
         yield

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.footprints.plan import Box
 from pipeline.osm.cells.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
 from pipeline.osm.cells.slabs import (
     RunResult,
@@ -32,39 +30,20 @@ from pipeline.osm.cells.slabs import (
     plan_runs,
 )
 from pipeline.osm.extracts.passes import GEOMETRY_TYPES
-from pipeline.osm.extracts.read import read_extract
+from pipeline.osm.extracts.read import Box, read_extract
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import Rules
-from pipeline.run.ray_map import Progress, Runner, StageRow, peak_memory_mb
+from pipeline.run.ray_map import Runner
+from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
 from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
+from storage.files import atomic_file, file_sha256
+from storage.progress import Progress, StageRow, peak_memory_mb
 from storage.store import Store
 
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
-
-
-def cache_folder(configured: str) -> Path:
-    """The cache: the setting, else $GEOSHARDS_CACHE, else data/cache."""
-    return Path(configured or os.environ.get("GEOSHARDS_CACHE") or "data/cache").expanduser()
-
-
-@lru_cache(maxsize=8)
-def code_fingerprint(*rooms: str) -> str:
-    """SHA-256 (hex) of the source files of some rooms: results of other code are other results."""
-    root = Path(__file__).parents[2]
-    digest = sha256()
-    for room in rooms:
-        for path in sorted((root / room).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _read_into(path: Path, target: Path, rules: Rules, runner: Runner, quiet: bool) -> None:
@@ -104,7 +83,7 @@ def features_stage(
         if not path.is_file():
             raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
     hashes = [file_sha256(p) for p in extracts]
-    code = code_fingerprint("schemas", "geometry", "storage", "pipeline/formats", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("pipeline.osm.extracts.read")
     folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
     missing = {f: p for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()}
     for folder, path in missing.items():
@@ -137,19 +116,16 @@ def feature_drops(features: Features, repeated: dict[int, int]) -> pa.Table:
 def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
     """Write ``features.parquet`` (GeoParquet) slab by slab; its rows, and the DROPS rows, written beside it."""
     rows, repeated = 0, Counter[int]()
-    out.mkdir(parents=True, exist_ok=True)
-    target, temporary = out / "features.parquet", out / f".features.parquet.{os.getpid()}.tmp"
-    schema = FEATURES.with_metadata(geoparquet_metadata(None, GEOMETRY_TYPES))
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for slab in feature_slabs(features):
-                table, left = load_slab(slab)
-                repeated.update(left)
-                rows += table.num_rows
-                writer.write_table(table.cast(schema), row_group_size=65_536)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    schema = FEATURES.with_metadata(geoparquet_metadata(GEOMETRY_TYPES))
+    with (
+        atomic_file(out / "features.parquet") as target,
+        pq.ParquetWriter(target, schema, compression="zstd") as writer,
+    ):
+        for slab in feature_slabs(features):
+            table, left = load_slab(slab)
+            repeated.update(left)
+            rows += table.num_rows
+            writer.write_table(table.cast(schema), row_group_size=65_536)
     drops = feature_drops(features, dict(repeated))
     Store(out).write_table("drops.parquet", drops)
     return rows, drops
@@ -173,7 +149,7 @@ def vocabulary_stage(
 ) -> tuple[Cells, StageRow]:
     """Tag ids, vocabulary and cells of the merged features."""
     start = time.monotonic()
-    code = code_fingerprint("schemas", "geometry", "storage", "pipeline/formats", "pipeline/osm", "pipeline/rules")
+    code = code_fingerprint("pipeline.osm.extracts.read", "pipeline.osm.cells.slabs", "pipeline.osm.stage")
     names = [f.name for f in features.folders]
     asked = json.dumps(asdict(cleaning), sort_keys=True)
     cells = Cells(cache / f"cells-{_digest(*names, code, asked, str(zoom))}", zoom)

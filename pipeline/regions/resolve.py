@@ -1,10 +1,10 @@
-"""From a region's name to the files that hold it."""
+"""From a region's name to the OSM extracts that hold it."""
 
 from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,14 @@ from urllib.parse import unquote, urlsplit
 import shapely
 
 from pipeline.formats.wire import fields
-from pipeline.imagery.sources import absolute
-from pipeline.net.client import is_web, parse_json, shown
+from pipeline.net.client import parse_json
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version
 from pipeline.regions.area import parse_bbox, read_polygons
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.index import Index, parse_index
-from pipeline.run.ray_map import Progress
-from pipeline.samples.config import ShardsConfig
-from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
+from storage.urls import expand, is_local, is_web, shown
 
 #: Endings of files that osmium reads.
 _OSM = (".pbf", ".osm", ".opl", ".xml", ".bz2", ".gz", ".osc")
@@ -31,8 +28,6 @@ _POLYGONS = (".geojson", ".json")
 #: An index older than this is fetched again, where that is possible.
 _INDEX_SECONDS = 7 * 86_400.0
 _MAX_NAME = 60
-#: What ``auto`` stands for where a region is asked for by name or area.
-IMAGERY, STREETVIEW = "earth-search", "panoramax"
 
 
 @dataclass(frozen=True)
@@ -56,62 +51,7 @@ class Selection:
     name: str  # [a-z0-9_-]+; names the default output folder
     extracts: list[Extract]
     clip: Any = None  # lon/lat (multi)polygon that tiles must meet; None: wherever the extracts reach
-    named: bool = False  # asked for by name or area, so that `auto` means the defaults of the web
-
-
-@dataclass(frozen=True)
-class Region:
-    """A resolved region."""
-
-    name: str  # [a-z0-9_-]+; names the default output folder
-    extracts: list[Path]
-    imagery: str = ""  # as `find_imagery` takes it; empty: none
-    streetview: str = ""  # as `open_source` takes it; empty: none
-    licences: dict[str, str] = field(default_factory=dict)  # osm | rs | sv -> SPDX or words
-    clip: Any = None  # as in Selection
-
-
-def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
-    """The files of ``config.region``, and what ``config.imagery`` and ``config.streetview`` mean for it; extracts that
-    are missing are downloaded.
-
-    ``demo`` is generated into the cache. ``auto`` imagery and photos are the demo's own; `IMAGERY` and `STREETVIEW` for
-    a region by name or area; none for files.
-
-    Raises:
-        InputError: a path does not exist, a name is unknown, or a file cannot be had; the message says what may stand
-            there.
-    """
-    if config.region == "demo":
-        region = _demo(config, cache, quiet)
-    else:
-        chosen = select(config.region, config.sources, config.net, cache, quiet)
-        fetch(chosen, config.net, config.sources.refresh, quiet)
-        paths = [e.path for e in chosen.extracts]
-        region = Region(chosen.name, paths, *defaults(chosen), {"osm": "ODbL-1.0"}, chosen.clip)
-    imagery, streetview = chosen_sources(config, region.imagery, region.streetview)
-    if streetview and not is_service(streetview) and not Path(streetview).exists():
-        raise InputError(
-            f"street view {streetview} does not exist; give a folder of photos, a CSV or Parquet table, one of "
-            f"{', '.join(SERVICES)}, or none"
-        )
-    return replace(region, imagery=imagery, streetview=streetview)
-
-
-def defaults(chosen: Selection) -> tuple[str, str]:
-    """Imagery and street view that ``auto`` stands for."""
-    return (IMAGERY, STREETVIEW) if chosen.named else ("", "")
-
-
-def chosen_sources(config: ShardsConfig, imagery: str, streetview: str) -> tuple[str, str]:
-    """Imagery and street view of the settings; the arguments are what ``auto`` stands for."""
-    if config.imagery != "auto":
-        imagery = "" if config.imagery == "none" else absolute(config.imagery)
-    if config.streetview != "auto":
-        streetview = "" if config.streetview == "none" else config.streetview
-        if streetview and not is_service(streetview):
-            streetview = str(Path(streetview).expanduser().absolute())
-    return imagery, streetview
+    named: bool = False  # asked for by name or area, not as files
 
 
 def select(text: str, sources: SourcesConfig, net: NetConfig, cache: Path, quiet: bool = False) -> Selection:
@@ -133,7 +73,7 @@ def select(text: str, sources: SourcesConfig, net: NetConfig, cache: Path, quiet
     if area is None and any(p.lower().endswith(_POLYGONS) for p in parts):
         if len(parts) > 1:
             raise InputError(f"region {text!r}: a file of polygons stands alone; put all polygons into one file")
-        path = Path(parts[0]).expanduser()
+        path = Path(expand(parts[0]))
         area, name = read_polygons(path), _plain(path.name.split(".")[0])
     if area is not None:
         index = load_index(sources, net, cache, quiet)
@@ -147,8 +87,8 @@ def _listed(parts: list[str], sources: SourcesConfig, net: NetConfig, cache: Pat
     files: list[Extract] = []
     wanted: list[str] = []
     for part in parts:
-        path = Path(part).expanduser()
-        if "://" in part:
+        path = Path(expand(part))
+        if not is_local(part):
             files.append(_of_url(part, cache))
             names.append(files[-1].id)
         elif part.lower().endswith(_OSM) or path.is_file():
@@ -284,13 +224,3 @@ def _short(name: str) -> str:
     if len(name) <= _MAX_NAME:
         return name
     return f"{name[: _MAX_NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _demo(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
-    from pipeline.demo import build_demo
-
-    folder = cache / f"demo-{config.demo.seed}-{config.demo.scale}"
-    with Progress("demo town", 0, "parts", quiet) as progress:
-        files = build_demo(folder, seed=config.demo.seed, scale=config.demo.scale, progress=progress.update)
-    licences = {"osm": "CC0-1.0", "rs": "CC0-1.0", "sv": "CC0-1.0"}
-    return Region("demo", [files.osm], str(files.imagery), str(files.streetview), licences)

@@ -92,9 +92,9 @@ class Rules:
 class RulesConfig:
     """Paths of edited rule files; the built-in ones where none is given."""
 
-    polygon_features: str | None = None
-    tags: str | None = None
-    classes: str | None = None
+    polygon_features: str | None = None  # path of a YAML file: which closed ways are areas
+    tags: str | None = None  # path of a YAML file: which tags are kept
+    classes: str | None = None  # path of a YAML file: classes of osm.png, paint order, line widths in metres
 
 
 def load_rules(config: RulesConfig = RulesConfig()) -> Rules:

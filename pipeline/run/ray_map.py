@@ -1,25 +1,21 @@
-"""Running one function over many items, in this process or on Ray; progress with an ETA; a table at the end."""
+"""Running one function over many items, in this process or on Ray."""
 
 from __future__ import annotations
 
 import logging
 import os
-import resource
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any, TextIO, TypeVar
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, TypeVar
+
+from storage.progress import peak_memory_mb
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @dataclass(frozen=True)
@@ -32,83 +28,6 @@ class Timed:
 
 def _timed(function: Callable[[Any], Any], item: Any) -> Timed:
     return Timed(function(item), peak_memory_mb())
-
-
-@dataclass
-class StageRow:
-    """One line of the closing table; also a row of catalog/stages."""
-
-    stage: str
-    items: int
-    unit: str
-    seconds: float
-    peak_memory_mb: float
-    drops: int = 0
-    cached: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """A row in schemas.catalog.STAGES order."""
-        rate = self.items / self.seconds if self.seconds > 0 else 0.0
-        return {
-            "stage": self.stage, "items": self.items, "unit": self.unit, "seconds": round(self.seconds, 3),
-            "items_per_second": round(rate, 3), "peak_memory_mb": round(self.peak_memory_mb, 1), "drops": self.drops,
-            "cached": self.cached,
-        }  # fmt: skip
-
-
-@dataclass
-class Progress:
-    """Lines on standard error: in place on a terminal, every few seconds elsewhere, none when quiet."""
-
-    stage: str
-    total: int
-    unit: str
-    quiet: bool = False
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
-    done: int = 0
-    _start: float = field(default_factory=time.monotonic)
-    _shown: float = 0.0
-
-    def advance(self, count: int) -> None:
-        """``count`` more items are done."""
-        self.done += count
-        now = time.monotonic()
-        every = 0.2 if self.stream.isatty() else 5.0
-        if not self.quiet and now - self._shown >= every and (self.stream.isatty() or now - self._start >= every):
-            self._shown = now
-            self._write(now)
-
-    def update(self, done: int, total: int) -> None:
-        """``done`` of ``total`` items are done."""
-        self.total = total
-        self.advance(done - self.done)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _write(self, now: float) -> None:
-        elapsed = now - self._start
-        rate = self.done / elapsed if elapsed else 0.0
-        left = (self.total - self.done) / rate if rate else 0.0
-        share = 100 * self.done / self.total if self.total else 100
-        text = f"{self.stage}: {self.done}/{self.total} {self.unit} ({share:.0f} %), {rate:.1f}/s, ETA {_clock(left)}"
-        self.stream.write(f"\r\x1b[K{text}" if self.stream.isatty() else f"{text}\n")
-        self.stream.flush()
-
-    def close(self) -> None:
-        """Clear the line on a terminal."""
-        if self.stream.isatty() and not self.quiet:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class _Cluster(threading.Thread):
@@ -133,6 +52,8 @@ class _Cluster(threading.Thread):
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.local:  # the process that starts it is one of the workers
             options |= {"num_cpus": self.workers - 1, "include_dashboard": False}
+            # Ray would make one itself and leave it in the home, where it changes what a later `ray start` asks for.
+            os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
         try:
             ray.init(**options)
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
@@ -265,22 +186,3 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def format_table(rows: list[StageRow]) -> str:
-    """The closing table as text."""
-    head = ["stage", "items", "seconds", "items/s", "peak MB", "drops"]
-    body = [
-        [
-            r.stage + (" (cached)" if r.cached else ""), f"{r.items:,} {r.unit}", f"{r.seconds:.1f}",
-            f"{r.items / r.seconds:,.1f}" if r.seconds >= 0.05 and not r.cached else "-",
-            f"{r.peak_memory_mb:,.0f}", f"{r.drops:,}",
-        ]
-        for r in rows
-    ]  # fmt: skip
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in [head, *body]
-    ]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -9,48 +9,58 @@ from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
+from numpy.typing import NDArray
 
-from pipeline.footprints.plan import tile_boxes
+from pipeline.alignment import Placement, place
+from pipeline.osm.cells.near import blocks_of, cells_of
 from pipeline.osm.stage import read_cell, read_cell_column
-from pipeline.samples.job import Previous, ShardJob, Tile
+from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
 from pipeline.samples.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file, shard_name
+from storage.files import atomic_file
 from storage.store import Store
 
 
 def shard_inputs(job: ShardJob) -> str:
-    """SHA-256 (hex) of all that decides a shard's bytes: its tiles, the features, images and photos of them, and the
-    salt.
+    """SHA-256 (hex) of all that decides a shard's bytes: its footprints, the features, images and photos of them, and
+    the salt.
 
-    Features count as their cell rows, by the rows' own hashes, where their box meets a tile of the shard.
+    Features count as their cell rows, by the rows' own hashes, where their box meets a footprint of the shard.
     """
-    fixed = [job.salt, job.imagery, job.min_objects, job.source, json.dumps(job.licences, sort_keys=True)]
-    digest = sha256(" ".join(map(str, fixed)).encode())
-    digest.update(np.ascontiguousarray(job.tiles).tobytes())
-    shift = job.zoom - job.cell_zoom
-    cells: dict[int, list[Tile]] = {}
-    for x, y in job.tiles.tolist():
-        cells.setdefault((y >> shift) * (1 << job.cell_zoom) + (x >> shift), []).append((x, y))
-    for snapshot in job.snapshots:
-        digest.update((snapshot.time or "" if len(job.snapshots) > 1 else "").encode())
-        for cell, tiles in sorted(cells.items()):
-            digest.update(_rows_near(snapshot.cells, cell, np.array(tiles, np.int64), job.zoom).tobytes())
-    for tile in job.tiles.tolist():
-        for photo in job.photos.get((tile[0], tile[1]), []):
+    fixed = [job.salt, job.imagery, json.dumps(job.licences, sort_keys=True), *job.footprints.keys, *job.footprints.crs]
+    digest = sha256(" ".join(fixed).encode())
+    for column in (job.footprints.crs_code, job.footprints.transform, job.footprints.size):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    if isinstance(job.objects, VectorObjects):
+        digest.update(f"{job.objects.part.name} {job.objects.time}".encode() + job.objects.ids.tobytes())
+    else:
+        _add_features(digest, job.objects, place(job.footprints))
+    for row in job.chips.rows.values() if job.chips is not None else ():
+        digest.update(f"{row['key']} {row['image_hash']} {row['acquired']}\n".encode())
+    for key in job.footprints.keys:
+        for photo in job.photos.get(key, []):
             digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + _content(photo.path))
     return digest.hexdigest()
 
 
-def _rows_near(cells: str, cell: int, tiles: np.ndarray, zoom: int) -> np.ndarray:
-    """Hashes u64 of the cell's features whose box meets one of the tiles, in the cell's order."""
+def _add_features(digest: Any, objects: ExtractObjects, placement: Placement) -> None:
+    outlines = shapely.box(*placement.bbox.T)
+    blocks, owner = np.unique(blocks_of(placement.bbox, objects.zoom), axis=0, return_inverse=True)
+    for snapshot in objects.snapshots:
+        digest.update((snapshot.time or "" if len(objects.snapshots) > 1 else "").encode())
+        for number, block in enumerate(blocks.tolist()):
+            for cell in cells_of(block, objects.zoom):
+                digest.update(_rows_near(snapshot.cells, cell, outlines[owner.ravel() == number]).tobytes())
+
+
+def _rows_near(cells: str, cell: int, boxes: NDArray[Any]) -> NDArray[np.uint64]:
+    """Hashes u64 of the cell's features whose box meets one of the boxes, in the cell's order."""
     bounds = shapely.bounds(read_cell(cells, cell).geometry).reshape(-1, 4)
-    boxes = tile_boxes(tiles, zoom)
     west, south, east, north = shapely.total_bounds(boxes)
     near = np.flatnonzero(
         (bounds[:, 0] <= east) & (bounds[:, 2] >= west) & (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
@@ -82,13 +92,15 @@ def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
         new.write_table(pending_file(table, job.index), _moved(rows[table], job, after).cast(TABLES[table]))
     row = rows["shards"].to_pylist()[0]
     return ShardResult(
-        job.index, len(job.tiles), row["samples"], row["n_streetview"], row["bytes"], row["n_drops"], 0.0, adopted=True
+        job.index, job.planned, row["samples"], row["n_streetview"], row["bytes"], row["n_drops"], 0.0, adopted=True
     )
 
 
 def _moved(rows: pa.Table, job: ShardJob, shard: str) -> pa.Table:
     """Rows of one shard as the new version has them: its name, its index, and the time of the new snapshot."""
-    values = {"shard": shard, "index": job.index, "osm_time": job.snapshots[-1].time}
+    values = {"shard": shard, "index": job.index}
+    if isinstance(job.objects, ExtractObjects):
+        values["osm_time"] = job.objects.snapshots[-1].time
     for name, value in values.items():
         if name in rows.column_names:
             at = rows.column_names.index(name)
@@ -102,15 +114,11 @@ def _link(old: Store, before: str, new: Store, after: str) -> None:
         new.write(after, old.read(before))
         return
     source, target = Path(old.path(before)), Path(new.path(after))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
-        os.link(source, temporary)
-        temporary.replace(target)
+        with atomic_file(target) as fresh:
+            os.link(source, fresh)
     except OSError:
         new.write(after, old.read(before))
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=2)

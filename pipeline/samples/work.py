@@ -1,41 +1,57 @@
-"""One shard: its planned tiles in, one tar and its index rows out."""
+"""One shard: its planned footprints in, one tar and its index rows out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, place
+from pipeline.footprints.chips.image import ChipImage, read_image
 from pipeline.imagery.encode import encode
 from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import TileImage
-from pipeline.osm.stage import read_cell, read_edit_times
-from pipeline.samples.job import ShardJob, Snapshot, Tile
+from pipeline.osm.vectors.features import PartFeatures, load_part
+from pipeline.samples.job import ExtractObjects, ShardJob
 from pipeline.samples.reuse import adopt, shard_inputs
 from pipeline.samples.write import ShardResult, ShardWriter, sample_meta
 from pipeline.streetview.members import add_photos
-from pipeline.tokens.build import build_tokens
 from pipeline.tokens.raster import encode_png
-from schemas.features import ObjectType, drop_row
-from schemas.footprint import Footprint, xyz_footprint
-from schemas.keys import XyzKey
+from pipeline.tokens.sheet import FootprintTokens, TokenMaker, extract_tokens, vector_tokens
+from schemas.errors import InputError
+from schemas.features import drop_row
+from schemas.footprint import Footprint
 from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, RsInfo, SampleMeta, rounded
-from schemas.tokens import OsmTokens
 
-#: Pixels of class raster that are painted at once: 256 tiles of 256 px amortise the calls and stay below 1 GB.
-_PIXELS = 256 * 256 * 256
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class _Tokens:
-    tokens: OsmTokens
-    raster: NDArray[np.uint8] | None
-    edited: str | None  # newest edit of its objects, ISO 8601
-    snapshot: Snapshot
+class _OwnImage:
+    """A chip's own image."""
+
+    image: ChipImage
+    row: dict[str, Any]  # of CHIPS
+
+    @property
+    def acquired(self) -> str | None:
+        time: str | None = self.row["acquired"]
+        return time
+
+
+Images = Sequence[TileImage | _OwnImage]
+
+
+@dataclass(frozen=True, eq=False)
+class _Objects:
+    """OSM objects of a shard's footprints."""
+
+    tokens: list[FootprintTokens]  # [C]
+    time: list[str | None]  # [C] of the OSM data, ISO 8601
+    outside: Ints  # [C] objects of a chip's own vector files that lie outside of it
 
 
 def build_shard(job: ShardJob) -> ShardResult:
@@ -48,96 +64,118 @@ def build_shard(job: ShardJob) -> ShardResult:
     if job.previous is not None and (kept := adopt(job, job.previous, inputs)) is not None:
         return kept
     writer = ShardWriter(job.out, job.index, job.config.split, inputs)
-    footprints = {
-        (int(x), int(y)): xyz_footprint(XyzKey(job.zoom, int(x), int(y), job.config.size)) for x, y in job.tiles
-    }
-    images: dict[Tile, list[TileImage]] = {}
-    if job.with_imagery:
-        images, rows = read_images(job.scenes, footprints, job.config.rs, job.config.net, job.source)
-        writer.drops += rows
-    tiles = [t for t in footprints if not job.with_imagery or t in images]
-    tokens = _tokens(job, footprints, tiles, images, writer.drops)
-    tiles = [t for t in tiles if t in tokens]
-    if tiles:
-        placement = place([footprints[t] for t in tiles])
-    for position, tile in enumerate(tiles):
-        osm, own = tokens[tile], images.get(tile, [])
-        members, meta = _members(job, footprints[tile], own, osm, tile, placement, position, writer.drops)
-        writer.add(
-            members, meta, osm.tokens, placement.corners[position], _licences(job, own, osm.tokens), osm.snapshot.time
-        )
-    return writer.finish(len(job.tiles))
+    part = None if isinstance(job.objects, ExtractObjects) else load_part(job.objects.part, job.objects.ids)
+    lost = frozenset[int]() if part is None else part.unreadable  # named where their vector files were read
+    images = _images(job, [i for i in range(job.planned) if i not in lost], writer.drops)
+    chosen = np.array(sorted(images), np.int64)
+    if len(chosen):
+        footprints, placement = [job.footprints[i] for i in chosen.tolist()], place(job.footprints.take(chosen))
+        objects = _objects(job, part, chosen, footprints, placement, [images[i] for i in chosen.tolist()])
+        for position, i in enumerate(chosen.tolist()):
+            _add(job, writer, footprints[position], placement, position, images[i], objects)
+    return writer.finish(job.planned)
 
 
-def _licences(job: ShardJob, images: list[TileImage], tokens: OsmTokens) -> set[str]:
-    """Licences of a sample's images and OSM data."""
-    licences = {job.licences["osm"]} if len(tokens) and "osm" in job.licences else set()
-    named = (job.config.rs.licence or image.scene.licence or job.licences.get("rs") for image in images)
-    return licences | {licence for licence in named if licence}
+def _images(job: ShardJob, wanted: list[int], drops: list[dict[str, Any]]) -> dict[int, Images]:
+    """Images of the footprints that may be samples, by number; the others are drops."""
+    found: dict[int, Images] = {}
+    groups: dict[tuple[int, int, int], dict[int, Footprint]] = {}
+    for i in wanted:
+        footprint = job.footprints[i]
+        if job.chips is not None and job.config.chips.image == "own" and footprint.key in job.chips.rows:
+            if (own := _own_image(job, job.chips.rows[footprint.key], drops)) is not None:
+                found[i] = [own]
+        elif job.with_imagery:
+            kind = (int(job.footprints.crs_code[i]), footprint.width, footprint.height)
+            groups.setdefault(kind, {})[i] = footprint
+        else:
+            found[i] = []
+    for members in groups.values():
+        images, rows = read_images(job.scenes, members, job.config.rs, job.config.net)
+        drops += rows
+        found |= images
+    return found
 
 
-def _tokens(
+def _own_image(job: ShardJob, row: dict[str, Any], drops: list[dict[str, Any]]) -> _OwnImage | None:
+    config = job.config.rs
+    try:
+        image = read_image(job.chips.folder / row["image"], config)  # type: ignore[union-attr]
+    except InputError as error:
+        drops.append(drop_row("samples", row["image"], "unreadable_image", key=row["key"], detail=str(error)[:200]))
+        return None
+    if image.nodata_share > config.max_nodata:
+        detail = f"{image.nodata_share:.4f} of the pixels, over rs.max_nodata={config.max_nodata}"
+        drops.append(drop_row("samples", row["image"], "nodata", key=row["key"], detail=detail))
+        return None
+    return _OwnImage(image, row)
+
+
+def _objects(
     job: ShardJob,
-    footprints: dict[Tile, Footprint],
-    tiles: list[Tile],
-    images: dict[Tile, list[TileImage]],
-    drops: list[dict[str, Any]],
-) -> dict[Tile, _Tokens]:
-    """Tokens of ``tiles``, built cell by cell."""
-    shift = job.zoom - job.cell_zoom
-    cells: dict[tuple[Snapshot, int], list[Tile]] = {}
-    for x, y in tiles:
-        own = images.get((x, y))
-        snapshot = job.snapshot_for(own[0].acquired if own else None)
-        cells.setdefault((snapshot, (y >> shift) * (1 << job.cell_zoom) + (x >> shift)), []).append((x, y))
-    result: dict[Tile, _Tokens] = {}
-    batch = min(256, max(1, _PIXELS // job.config.size**2))
-    for (snapshot, cell), members in cells.items():
-        for first in range(0, len(members), batch):
-            result |= _token_batch(job, snapshot, cell, members[first : first + batch], footprints)
-    for tile in tiles:
-        count = len(result[tile].tokens)
-        if count < job.min_objects:
-            detail = f"{count} objects, under plan.min_objects={job.min_objects}"
-            drops.append(drop_row("samples", job.source, "too_few_objects", key=footprints[tile].key, detail=detail))
-            del result[tile]
-    return {t: result[t] for t in tiles if t in result}
+    part: PartFeatures | None,
+    chosen: Ints,
+    footprints: list[Footprint],
+    placement: Placement,
+    images: list[Images],
+) -> _Objects:
+    """OSM objects of the chosen footprints."""
+    maker = TokenMaker(job.config.tokens, job.paint)
+    if isinstance(job.objects, ExtractObjects):
+        at = [job.objects.at(own[0].acquired if own else None) for own in images]
+        tokens = extract_tokens(maker, footprints, placement, [s.cells for s in at], job.objects.zoom)
+        return _Objects(tokens, [s.time for s in at], np.zeros(len(chosen), np.int64))
+    assert part is not None
+    place_of = np.full(job.planned, -1, np.int64)
+    place_of[chosen] = np.arange(len(chosen))
+    own = np.flatnonzero(place_of[part.chip] >= 0)
+    chip = place_of[part.chip[own]]
+    tokens = vector_tokens(maker, footprints, placement, chip, part.features.take(own))
+    given = np.bincount(chip, minlength=len(chosen))
+    outside = given - np.array([len(t.tokens) for t in tokens], np.int64)
+    return _Objects(tokens, [job.objects.time] * len(chosen), outside)
 
 
-def _token_batch(
-    job: ShardJob, snapshot: Snapshot, cell: int, tiles: list[Tile], footprints: dict[Tile, Footprint]
-) -> dict[Tile, _Tokens]:
-    chosen = [footprints[t] for t in tiles]
-    placement = place(chosen)
-    west, south = placement.bbox[:, :2].min(axis=0)
-    east, north = placement.bbox[:, 2:].max(axis=0)
-    near = read_cell(snapshot.cells, cell).near(west, south, east, north)
-    settings = job.config.tokens
-    built = build_tokens(
-        near, chosen, settings.patch_grid, paint=job.paint if settings.raster else None, gsd=placement.gsd.mean(axis=1),
-        seed=settings.seed, explode=settings.explode,
-    )  # fmt: skip
-    rasters = built.rasters if built.rasters is not None else [None] * len(tiles)
-    return {
-        t: _Tokens(tokens, raster, _edited(snapshot, cell, tokens), snapshot)
-        for t, tokens, raster in zip(tiles, built.tokens, rasters, strict=True)
-    }
+def _add(
+    job: ShardJob,
+    writer: ShardWriter,
+    footprint: Footprint,
+    placement: Placement,
+    position: int,
+    images: Images,
+    objects: _Objects,
+) -> None:
+    """Add the sample of one footprint, unless it has too few objects."""
+    osm, outside, chips = objects.tokens[position], int(objects.outside[position]), job.chips
+    if outside and chips is not None:
+        files = ",".join(chips.rows[footprint.key]["vectors"])[:200]
+        writer.drops.append(drop_row("samples", files, "outside_footprint", key=footprint.key, count=outside))
+    least = job.config.plan.min_objects
+    least = least if least is not None else 0 if images else 1
+    if len(osm.tokens) < least:
+        detail = f"{len(osm.tokens)} objects, under plan.min_objects={least}"
+        writer.drops.append(drop_row("samples", "", "too_few_objects", key=footprint.key, detail=detail))
+        return
+    members, meta = _members(job, footprint, images, osm, placement, position, writer.drops)
+    writer.add(
+        members, meta, osm.tokens, placement.corners[position], _licences(job, images, osm), objects.time[position]
+    )
 
 
-def _edited(snapshot: Snapshot, cell: int, tokens: OsmTokens) -> str | None:
-    """Newest edit of the objects of a tile, ISO 8601; None without objects, or where the extract has no times."""
-    identity, times = read_edit_times(snapshot.cells, cell)
-    own = tokens.osm_id * len(ObjectType) + tokens.osm_type
-    newest = int(times[np.searchsorted(identity, own)].max(initial=0))
-    return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else None
+def _licences(job: ShardJob, images: Images, osm: FootprintTokens) -> set[str]:
+    """Licences of a sample's images and OSM data."""
+    named = [job.licences.get("osm")] if len(osm.tokens) else []
+    for image in images:
+        own = image.scene.licence if isinstance(image, TileImage) else None
+        named.append(job.config.rs.licence or own or job.licences.get("rs"))
+    return {licence for licence in named if licence}
 
 
 def _members(
     job: ShardJob,
     footprint: Footprint,
-    images: list[TileImage],
-    osm: _Tokens,
-    tile: Tile,
+    images: Images,
+    osm: FootprintTokens,
     placement: Placement,
     position: int,
     drops: list[dict[str, Any]],
@@ -148,18 +186,34 @@ def _members(
         members[OSM_RASTER] = encode_png(osm.raster, job.paint.palette)
     rs: list[RsInfo] = []
     for number, image in enumerate(images):
-        name, data = encode(image.pixels, job.config.rs, number if job.config.rs.dates > 1 else None, image.original)
-        members[name] = data
-        source = ", ".join(image.sources) or image.scene.name
-        share = rounded(image.nodata_share)
-        rs.append(
-            RsInfo(name, image.scene.bands, str(image.pixels.dtype), source, image.acquired, share, image.stretch)
-        )
-    taken = rs[0].acquired if rs else None
-    streetview = add_photos(footprint, job.photos.get(tile, []), job.config.sv, taken, members, drops)
+        data, info = _rs(job, image, number)
+        members[info.member] = data
+        rs.append(info)
+    photos = job.photos.get(footprint.key, [])
+    streetview = add_photos(photos, job.config.sv, rs[0].acquired if rs else None, members, drops)
     meta = sample_meta(
-        footprint, placement, position,
-        osm_edited=osm.edited, rs=rs, streetview=streetview, provenance={"region": job.source},
+        footprint, placement, position, osm_edited=osm.edited, rs=rs, streetview=streetview,
+        provenance=_provenance(job, footprint.key),
     )  # fmt: skip
     members[JSON] = meta.to_bytes()
     return members, meta
+
+
+def _rs(job: ShardJob, image: TileImage | _OwnImage, number: int) -> tuple[bytes, RsInfo]:
+    """One image as a member, and what the JSON document says of it; ``number`` is its place among several dates."""
+    if isinstance(image, _OwnImage):
+        row, own = image.row, image.image
+        source = row["source"] or row["image"].rsplit("/", 1)[-1]
+        return own.data, RsInfo(
+            own.member, row["bands"], row["dtype"], source, image.acquired, rounded(own.nodata_share)
+        )
+    config = job.config.rs
+    name, data = encode(image.pixels, config, number if config.dates > 1 else None, image.original)
+    source = ", ".join(image.sources) or image.scene.name
+    share = rounded(image.nodata_share)
+    return data, RsInfo(name, image.scene.bands, str(image.pixels.dtype), source, image.acquired, share, image.stretch)
+
+
+def _provenance(job: ShardJob, key: str) -> dict[str, str]:
+    row = None if job.chips is None else job.chips.rows.get(key)
+    return {} if row is None else {"stem": row["stem"], "footprint": row["how"]}

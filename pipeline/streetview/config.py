@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.streetview.times import day_seconds
+from schemas.config import execution
 from schemas.errors import ConfigError
 
 
@@ -14,33 +15,31 @@ from schemas.errors import ConfigError
 class StreetviewConfig:
     """From photos to SV images."""
 
-    size: int = 512  # longest side in pixels; smaller photos stay as they are; of a view, both sides
-    quality: int = 88  # of sv.N.jpg, 1..100
-    max_per_tile: int = 16
-    choose: Literal["spread", "first", "quality"] = (
-        "spread"  # which, where there are more: far apart, oldest, best rated
-    )
-    licence: str | None = None  # where the source names none
-    position: Literal["corrected", "original"] = "corrected"  # corrected: as the source puts it now, where it does
+    size: int = 512  # longest side of a photo in pixels; smaller photos stay as they are; both sides of a view
+    quality: int = 88  # JPEG quality of sv.N.jpg, 1..100
+    max_per_tile: int = 16  # most photos of one footprint
+    choose: Literal["spread", "first", "quality"] = "spread"  # which of more: far apart, the oldest, the best rated
+    licence: str | None = None  # of photos whose source names none
+    position: Literal["corrected", "original"] = "corrected"  # of the camera: as the source puts it now, or as it came
     margin: float = 0.0  # metres around the footprint within which a photo belongs to it too
     panorama: Literal["keep", "views"] = "keep"  # of 360° photos; views: perspective ones of size × size pixels
-    views: int = 4  # evenly around, the first straight ahead
-    view_fov: float = 90.0  # degrees
+    views: int = 4  # views of a 360° photo, evenly around, the first straight ahead
+    view_fov: float = 90.0  # degrees that a view spans
     max_accuracy: float | None = None  # metres; photos whose source states a worse one are dropped
     after: str | None = None  # ISO 8601 date or time; older photos are dropped
-    before: str | None = None  # and those of then or later
-    min_sun: float | None = (
-        None  # degrees; photos with the sun lower are dropped: 0 sunset, -6 the end of civil twilight
-    )
+    before: str | None = None  # ISO 8601 date or time; photos of then or later are dropped
+    min_sun: float | None = None  # degrees; photos with the sun lower are dropped: 0 sunset, -6 end of civil twilight
     sequence_spacing: float = 0.0  # metres; of one sequence, photos nearer to the one kept before are dropped
     spacing: float = 0.0  # metres; photos nearer to any kept one, and looking its way, are dropped
     hash_distance: int | None = None  # bits of 64; photos of one footprint that differ in no more are dropped but one
-    max_megapixels: float = 80.0  # of one photo
-    max_mb: float = 64.0  # of one download
-    panoramax_url: str = ""  # empty: $GEOSHARDS_MIRROR/panoramax, else https://api.panoramax.xyz
-    kartaview_url: str = ""  # empty: $GEOSHARDS_MIRROR/kartaview, else https://api.openstreetcam.org
-    mapillary_url: str = ""  # empty: $GEOSHARDS_MIRROR/mapillary, else https://graph.mapillary.com
-    mapillary_tiles_url: str = ""  # empty: https://tiles.mapillary.com, or mapillary_url where that is another
+    max_megapixels: float = 80.0  # millions of pixels; larger photos are dropped
+    max_mb: float = 64.0  # megabytes; photos that are longer downloads are dropped
+    panoramax_url: str = execution("")  # base URL; empty: $GEOSHARDS_MIRROR/panoramax, else https://api.panoramax.xyz
+    kartaview_url: str = execution(
+        ""
+    )  # base URL; empty: $GEOSHARDS_MIRROR/kartaview, else https://api.openstreetcam.org
+    mapillary_url: str = execution("")  # base URL; empty: $GEOSHARDS_MIRROR/mapillary, else https://graph.mapillary.com
+    mapillary_tiles_url: str = execution("")  # base URL; empty: https://tiles.mapillary.com, or mapillary_url
 
     def __post_init__(self) -> None:
         urls = (self.panoramax_url, self.kartaview_url, self.mapillary_url, self.mapillary_tiles_url)

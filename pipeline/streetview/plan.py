@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from hashlib import file_digest, sha256
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from pipeline.run.ray_map import Progress
+from pipeline.alignment import Placement
 from pipeline.streetview.choice import choose
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.filters import filter_photos
-from pipeline.streetview.pairing import pair, pair_tiles
-from pipeline.streetview.position import BoxArea, TileArea
+from pipeline.streetview.pairing import pair
+from pipeline.streetview.position import Area
 from pipeline.streetview.record import Drops, Photo, PhotoError, to_photo
 from pipeline.streetview.sources import Source
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import Footprint
+from schemas.footprint import Footprints
+from storage.files import file_sha256
+from storage.progress import Progress
 
+#: Columns of PAIRS that say which photo stands where.
+_PLACE = ("footprint", "photo", "x", "y")
 #: As many failures, and no success, mean that something else is wrong than the photos.
 _HOPELESS = 3
 
@@ -37,15 +40,15 @@ class ChosenPhotos:
     drops: list[dict[str, object]]  # rows of DROPS
 
 
-def photos_of_tiles(
+def photos_of(
     source: Source,
     config: StreetviewConfig,
-    tiles: NDArray[np.int64],
-    zoom: int,
+    footprints: Footprints,
+    placement: Placement,
     fetch: bool = True,
     quiet: bool = True,
 ) -> ChosenPhotos:
-    """Photos for XYZ tiles i64[T,2] of one zoom; the number of a footprint is its row.
+    """Photos for footprints of any CRS and rotation; the number of a footprint is its row.
 
     Without ``fetch``, photos of the web are listed and chosen, but not downloaded: their ``path`` is empty.
 
@@ -54,39 +57,11 @@ def photos_of_tiles(
         InputError: the source cannot be used, or not now: the next run goes on where this one ended.
     """
     drops = Drops(source.name)
-    listed = source.list(TileArea(tiles, zoom, config.margin), drops)
-    return _chosen(
-        source, config, listed, drops, lambda photos: pair_tiles(photos, tiles, zoom, config.margin),
-        lambda i: f"tile {zoom}/{tiles[i, 0]}/{tiles[i, 1]}", fetch, quiet,
-    )  # fmt: skip
-
-
-def photos_of_footprints(
-    source: Source, config: StreetviewConfig, footprints: Sequence[Footprint], fetch: bool = True, quiet: bool = True
-) -> ChosenPhotos:
-    """Photos for footprints of any CRS and rotation; raises as `photos_of_tiles`."""
-    drops = Drops(source.name)
-    listed = source.list(BoxArea.of_footprints(list(footprints), config.margin), drops)
-    return _chosen(
-        source, config, listed, drops, lambda photos: pair(photos, footprints, config.margin),
-        lambda i: footprints[i].key, fetch, quiet,
-    )  # fmt: skip
-
-
-def _chosen(
-    source: Source,
-    config: StreetviewConfig,
-    listed: pa.Table,
-    drops: Drops,
-    join: Callable[[pa.Table], pa.Table],
-    name: Callable[[int], str],
-    fetch: bool,
-    quiet: bool,
-) -> ChosenPhotos:
+    listed = source.list(Area.around(placement.bbox, config.margin), drops)
     photos = filter_photos(licensed(listed, source.name, drops), config, drops)
-    pairs = join(photos)
+    pairs = pair(photos, footprints, placement, config.margin)
     _without_footprint(photos, pairs, drops)
-    chosen = choose(pairs, photos, config.max_per_tile, config.choose, drops, name)
+    chosen = choose(pairs, photos, config.max_per_tile, config.choose, drops, lambda i: str(footprints.keys[i]))
     rows = sorted({row for own in chosen.values() for row in own})
     wanted = dict(zip(rows, photos.take(pa.array(rows, pa.int64())).to_pylist(), strict=True))
     if fetch:
@@ -94,18 +69,20 @@ def _chosen(
     else:
         paths = {row: values["path"] or "" for row, values in wanted.items()}
     ready = {row: to_photo(wanted[row], path) for row, path in paths.items()}
-    found = {footprint: [ready[row] for row in own if row in ready] for footprint, own in chosen.items()}
+    at = {(f, p): (x, y) for f, p, x, y in zip(*(pairs[c].to_pylist() for c in _PLACE), strict=True)}
+    found: dict[int, list[Photo]] = {}
+    for number, own in chosen.items():
+        places = [(ready[row], *at[number, row]) for row in own if row in ready]
+        found[number] = [replace(photo, x=x, y=y) for photo, x, y in places]
     return ChosenPhotos({k: v for k, v in found.items() if v}, drops.rows())
 
 
 def photos_row(photos: Sequence[Photo]) -> dict[str, Any]:
     """Row of ``dataset.json`` for the photos of a run, which have files: their hash, and every licence."""
-    digests = []
-    for photo in photos:
-        with open(photo.path, "rb") as file:
-            digests.append(
-                f"{file_digest(file, 'sha256').hexdigest()} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
-            )
+    digests = [
+        f"{file_sha256(Path(photo.path))} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
+        for photo in photos
+    ]
     digest = sha256("\n".join(sorted(digests)).encode()).hexdigest()
     licences = ", ".join(sorted({p.licence for p in photos if p.licence}))
     return {"kind": "streetview", "name": photos[0].source, "sha256": digest, "licence": licences, "date": None}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.alignment import place as place_footprints
+from geometry.tiles import tile_bounds, tile_ranges, tiles_between
 from pipeline.streetview.record import PLACED, Drops, doubles
-from schemas.footprint import Footprint, lonlat_to_tile, tile_to_lonlat
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,88 +22,30 @@ Position = Literal["corrected", "original"]
 METRES_A_DEGREE = 111_195.0
 
 
-class Area(Protocol):
-    """Where photos are wanted."""
-
-    def holds(self, lonlat: Floats) -> NDArray[np.bool_]:
-        """Which positions f64[N,2] in degrees lie in it, bool[N]; NaN does not."""
-        ...
-
-    def boxes(self, zoom: int) -> dict[tuple[int, int], tuple[float, float, float, float]]:
-        """XYZ tiles (x, y) of ``zoom`` that it meets, in order, each with the box of the part that is wanted.
-
-        Boxes are west, south, east, north in degrees.
-        """
-        ...
+#: Metres around a footprint in which a photo is judged by its place in the footprint's own CRS.
+_EDGE_M = 0.01
+#: Share of a tile by which boxes are drawn in: an edge that rounds over a tile's edge asks for no other tile.
+_INNER = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class TileArea:
-    """XYZ tiles of one zoom, each with a margin."""
+class Area:
+    """Where photos are wanted: boxes in degrees around footprints, each with a margin."""
 
-    tiles: Ints  # [T,2] x, y
-    zoom: int
+    bounds: Floats  # [B,4] west, south, east, north; none across the 180th meridian
     margin_m: float = 0.0
 
-    @cached_property
-    def _codes(self) -> Ints:
-        return np.unique(self._code(self.tiles))
-
-    def _code(self, tiles: Ints) -> Ints:
-        return tiles[..., 1].astype(np.int64) * (1 << self.zoom) + tiles[..., 0]
-
-    def member(self, tiles: Ints) -> NDArray[np.bool_]:
-        """Which of the tiles i64[N,2] are in the area, bool[N]."""
-        if not len(self._codes):
-            return np.zeros(len(tiles), bool)
-        codes = self._code(tiles)
-        at = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
-        inside: NDArray[np.bool_] = (self._codes[at] == codes) & ((tiles >= 0) & (tiles < 1 << self.zoom)).all(axis=1)
-        return inside
-
-    def holds(self, lonlat: Floats) -> NDArray[np.bool_]:
-        """As in `Area`."""
-        found, _ = tiles_of(lonlat, self.zoom, self.margin_m)
-        result = np.zeros(len(lonlat), bool)
-        for tiles in found:
-            result |= self.member(tiles)
-        return result
-
-    def boxes(self, zoom: int) -> dict[tuple[int, int], tuple[float, float, float, float]]:
-        """As in `Area`."""
-        tiles, own = np.unique(self.tiles.reshape(-1, 2), axis=0), self.zoom
-        if self.margin_m > 0:  # the margin may reach into tiles of ``zoom`` that hold none of ours
-            return BoxArea(widened(_tile_boxes(tiles, own), self.margin_m)).boxes(zoom)
-        if zoom > own:
-            tiles, own = _children(tiles, zoom - own), zoom
-        found: dict[tuple[int, int], tuple[float, float, float, float]] = {}
-        for (x, y), box in zip((tiles >> (own - zoom)).tolist(), _tile_boxes(tiles, own).tolist(), strict=True):
-            found[x, y] = _union(found[x, y], box) if (x, y) in found else tuple(box)
-        return dict(sorted(found.items()))
-
-
-@dataclass(frozen=True, eq=False)
-class BoxArea:
-    """Boxes in degrees: those around footprints of any CRS and rotation, or a user's own."""
-
-    bounds: Floats  # [B,4] west, south, east, north
-
     @classmethod
-    def of_footprints(cls, footprints: list[Footprint], margin_m: float = 0.0) -> BoxArea:
-        """The boxes around footprints, with a margin; one across the 180th meridian gives two."""
-        groups: dict[tuple[str, int, int], list[Footprint]] = {}
-        for f in footprints:
-            groups.setdefault((f.crs, f.width, f.height), []).append(f)
-        bounds = [place_footprints(members).bbox for members in groups.values()]
-        boxes = split_antimeridian(np.concatenate(bounds)) if bounds else np.zeros((0, 4))
-        return cls(widened(boxes, max(margin_m, 0.01)))  # a photo on an edge is judged in the footprint's own CRS
+    def around(cls, bbox: Floats, margin_m: float = 0.0) -> Area:
+        """The area of boxes f64[N,4] of footprints; one across the 180th meridian gives two."""
+        return cls(split_antimeridian(bbox), margin_m)
 
     @cached_property
     def _tree(self) -> Any:
-        return shapely.STRtree(shapely.box(*self.bounds.T))
+        return shapely.STRtree(shapely.box(*widened(self.bounds, max(self.margin_m, _EDGE_M)).T))
 
     def holds(self, lonlat: Floats) -> NDArray[np.bool_]:
-        """As in `Area`."""
+        """Which positions f64[N,2] in degrees lie in it, bool[N]; NaN does not."""
         known = np.flatnonzero(np.isfinite(lonlat).all(axis=1))
         result = np.zeros(len(lonlat), bool)
         hit, _ = self._tree.query(shapely.points(lonlat[known]), predicate="intersects")
@@ -113,40 +53,25 @@ class BoxArea:
         return result
 
     def boxes(self, zoom: int) -> dict[tuple[int, int], tuple[float, float, float, float]]:
-        """As in `Area`."""
-        side = (1 << zoom) - 1
-        found: dict[tuple[int, int], tuple[float, float, float, float]] = {}
-        for west, south, east, north in self.bounds.tolist():
-            x0, y0 = np.clip(np.floor(lonlat_to_tile(np.array([west, north]), zoom)), 0, side).astype(int)
-            x1, y1 = np.clip(np.floor(lonlat_to_tile(np.array([east, south]), zoom)), 0, side).astype(int)
-            for x in range(x0, x1 + 1):
-                for y in range(y0, y1 + 1):
-                    part = _intersection((west, south, east, north), _tile_boxes(np.array([[x, y]]), zoom)[0].tolist())
-                    found[x, y] = _union(found[x, y], part) if (x, y) in found else part
-        return dict(sorted(found.items()))
+        """XYZ tiles (x, y) of ``zoom`` that it meets, in order, each with the box of the part that is wanted.
 
-
-def tiles_of(lonlat: Floats, zoom: int, margin_m: float = 0.0) -> tuple[list[Ints], Floats]:
-    """Tiles whose square, widened by the margin, holds each position f64[N,2]: at most four, repeats among them.
-
-    Returns:
-        i64[N,2] arrays, each with one of the tiles of every position; and the position in tile units f64[N,2], where an
-        edge is an edge although its arithmetic rounds.
-    """
-    with np.errstate(invalid="ignore"):
-        at: Floats = np.asarray(np.round(lonlat_to_tile(lonlat, zoom), 8))
-        if margin_m <= 0:
-            return [_floor(at)], at
-        cosine = np.maximum(np.cos(np.radians(lonlat[:, 1])), 1e-6)
-        reach = margin_m * (1 << zoom) / (360.0 * METRES_A_DEGREE * cosine)
-    # A margin of half a tile or more would reach more neighbours than its corners do.
-    steps = max(1, math.ceil(float(np.nanmax(reach, initial=0.0)) * 2))
-    offsets = np.linspace(-1.0, 1.0, steps + 1)
-    return [_floor(at + reach[:, None] * (dx, dy)) for dx in offsets for dy in offsets], at
-
-
-def _floor(at: Floats) -> Ints:
-    return np.where(np.isfinite(at), np.floor(at), -1).astype(np.int64)
+        Boxes are west, south, east, north in degrees.
+        """
+        bounds = widened(self.bounds, self.margin_m)
+        owner, tiles = tiles_between(*tile_ranges(bounds, zoom, -_INNER))
+        part = tile_bounds(tiles, zoom)
+        part[:, :2] = np.maximum(part[:, :2], bounds[owner, :2])
+        part[:, 2:] = np.minimum(part[:, 2:], bounds[owner, 2:])
+        order = np.lexsort((tiles[:, 1], tiles[:, 0]))
+        tiles, part = tiles[order], part[order]
+        starts = np.flatnonzero(np.append(True, (np.diff(tiles, axis=0) != 0).any(axis=1))[: len(tiles)])
+        if not len(starts):
+            return {}
+        low, high = np.minimum.reduceat(part[:, :2], starts), np.maximum.reduceat(part[:, 2:], starts)
+        return {
+            (x, y): (w, s, e, n)
+            for (x, y), (w, s), (e, n) in zip(tiles[starts].tolist(), low.tolist(), high.tolist(), strict=True)
+        }
 
 
 def place(photos: pa.Table, position: Position, area: Area | None, drops: Drops | None) -> pa.Table:
@@ -233,24 +158,3 @@ def split_antimeridian(bounds: Floats) -> Floats:
     w, s, e, n = bounds[across].T
     half = np.full_like(w, 180.0)
     return np.concatenate((bounds[~across], np.stack((e, s, half, n), 1), np.stack((-half, s, w, n), 1)))
-
-
-def _children(tiles: Ints, levels: int) -> Ints:
-    """The tiles that tiles i64[T,2] are cut into ``levels`` zooms below."""
-    spread = np.arange(1 << levels)
-    grid = np.stack(np.meshgrid(spread, spread, indexing="ij"), axis=-1).reshape(-1, 2)
-    return ((tiles[:, None] << levels) + grid).reshape(-1, 2)
-
-
-def _tile_boxes(tiles: Ints, zoom: int) -> Floats:
-    """Boxes f64[T,4] of tiles i64[T,2]."""
-    lower = tile_to_lonlat(tiles + np.array([0.0, 1.0]), zoom)
-    return np.concatenate((lower, tile_to_lonlat(tiles + np.array([1.0, 0.0]), zoom)), axis=1)
-
-
-def _union(a: Any, b: Any) -> tuple[float, float, float, float]:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
-def _intersection(a: Any, b: Any) -> tuple[float, float, float, float]:
-    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])

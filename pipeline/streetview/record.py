@@ -76,6 +76,8 @@ class Photo:
     source: str = ""
     accuracy_m: float | None = None
     visible: tuple[float, float, float, float] | None = None  # as in PHOTOS
+    x: float = math.nan  # normalised image coordinates in the footprint that it was chosen for
+    y: float = math.nan
 
 
 @dataclass

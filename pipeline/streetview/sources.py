@@ -21,6 +21,7 @@ from pipeline.streetview.services.mapillary import TILES, MapillarySource, hide_
 from pipeline.streetview.services.panoramax import PanoramaxSource
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
+from storage.urls import expand
 
 #: Services by the names that stand in place of a path.
 SERVICES = ("panoramax", "mapillary", "kartaview")
@@ -82,7 +83,7 @@ def open_source(
     client = Client(net)
     if is_service(name):
         return _service(name, config, client, cache, licence, renew, quiet)
-    path = Path(name).expanduser()
+    path = Path(expand(name))
     if path.is_dir() or (path.is_file() and path.suffix.lower() in SUFFIXES):
         return FolderSource(path, licence, config.position)
     if path.is_file() and path.suffix.lower() in (".csv", ".parquet"):

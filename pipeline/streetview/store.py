@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.net.client import Client, Refused, Unavailable, looks_like_html, shown
+from pipeline.net.client import Client, Refused, Unavailable, looks_like_html
 from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.record import PhotoError
 from schemas.errors import InputError
+from storage.store import Store
+from storage.urls import shown
 
 #: What a server says no with for good; other failures may be gone at the next run, and are not remembered.
 _FINAL = ("refused", "too_many_bytes", "unreadable_image", "too_many_pixels")
@@ -54,13 +54,13 @@ class PhotoStore:
             data = self._get(address)
         except PhotoError as error:
             if error.reason in _FINAL:
-                _write(note, json.dumps({"reason": error.reason, "detail": str(error)}).encode())
+                self._write(note, json.dumps({"reason": error.reason, "detail": str(error)}).encode())
             raise
         digest = sha256(data).hexdigest()
         path = self._path(digest)
         if not path.is_file() or path.stat().st_size != len(data):
-            _write(path, data)
-        _write(note, json.dumps({"sha256": digest, "bytes": len(data)}).encode())
+            self._write(path, data)
+        self._write(note, json.dumps({"sha256": digest, "bytes": len(data)}).encode())
         return path
 
     def _get(self, url: str) -> bytes:
@@ -86,6 +86,10 @@ class PhotoStore:
                     raise PhotoError("too_many_bytes", f"{shown(url)} sends over {self.max_bytes / 1e6:g} MB")
             return bytes(data)
 
+    def _write(self, path: Path, data: bytes) -> None:
+        """Put a file in its place; what is damaged is noticed when it is read, and fetched again."""
+        Store(path.parent).write(path.name, data, durable=False)
+
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / digest
 
@@ -101,20 +105,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     whole = isinstance(found, dict) and ("sha256" in found or {"reason", "detail"} <= found.keys())
     return found if whole else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put a file in its place whole.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; free space or set GEOSHARDS_CACHE") from None
-    finally:
-        temporary.unlink(missing_ok=True)

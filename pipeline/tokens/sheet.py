@@ -1,4 +1,4 @@
-"""Tokens of chips, each of which may have a CRS, a place and a size of its own.
+"""Tokens of footprints, each of which may have a CRS, a place and a size of its own.
 
 ``build_tokens`` takes footprints of one CRS and size at a time. Objects from vector files belong to their own chip, so
 they are brought to its pixels first, CRS by CRS; then all chips of one size whose objects lie inside them are built
@@ -16,14 +16,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.alignment import Placement, place, project
+from pipeline.alignment import Placement, project
 from pipeline.osm.cells.cut import keep_dimension
-from pipeline.osm.cells.near import cells_of, features_near, newest_edit
+from pipeline.osm.cells.near import blocks_of, features_near, newest_edit
 from pipeline.osm.features import FeatureBatch
 from pipeline.rules import PaintRules
-from pipeline.samples.config import TokensConfig
 from pipeline.tokens.build import BuiltTokens, build_tokens
-from schemas.footprint import Footprint
+from pipeline.tokens.config import TokensConfig
+from schemas.footprint import Footprint, Footprints
 from schemas.tokens import OsmTokens
 
 Ints = NDArray[np.int64]
@@ -34,14 +34,14 @@ _STEPS = 2.0**28
 _SHEET = "EPSG:4326"
 #: Degrees beyond a chip's bounds to which its objects may reach.
 _REACH = 1.0
-#: Pixels of class raster painted at once, and chips on a sheet.
+#: Pixels of class raster painted at once, and footprints built together.
 _PIXELS = 1 << 24
-_CHIPS = 256
+_TOGETHER = 256
 
 
 @dataclass(frozen=True, eq=False)
-class ChipTokens:
-    """Of one chip."""
+class FootprintTokens:
+    """Of one footprint."""
 
     tokens: OsmTokens
     raster: NDArray[np.uint8] | None  # [height,width]
@@ -57,7 +57,7 @@ class TokenMaker:
 
     def build(
         self, features: FeatureBatch, footprints: list[Footprint], gsd: NDArray[np.float64]
-    ) -> Iterator[ChipTokens]:
+    ) -> Iterator[FootprintTokens]:
         """Tokens of footprints of one CRS and size; ``gsd`` f64[T] metres a pixel."""
         settings = self.config
         built: BuiltTokens = build_tokens(
@@ -66,23 +66,14 @@ class TokenMaker:
         )  # fmt: skip
         for i, tokens in enumerate(built.tokens):
             own = footprints[i]
-            yield ChipTokens(tokens, None if built.rasters is None else built.rasters[i, : own.height, : own.width])
-
-
-def place_chips(footprints: Sequence[Footprint]) -> Placement:
-    """Positions of footprints that may differ in CRS and size, in their order."""
-    count = len(footprints)
-    whole = Placement(np.empty((count, 2)), np.empty((count, 4)), np.empty((count, 4, 2)), np.empty((count, 2)))
-    for rows in _groups([(f.crs, f.width, f.height) for f in footprints]):
-        part = place([footprints[i] for i in rows.tolist()])
-        for name in ("centre", "bbox", "corners", "gsd"):
-            getattr(whole, name)[rows] = getattr(part, name)
-    return whole
+            yield FootprintTokens(
+                tokens, None if built.rasters is None else built.rasters[i, : own.height, : own.width]
+            )
 
 
 def vector_tokens(
     maker: TokenMaker, footprints: Sequence[Footprint], placement: Placement, chip: Ints, features: FeatureBatch
-) -> list[ChipTokens]:
+) -> list[FootprintTokens]:
     """Tokens of chips whose objects are their own.
 
     Args:
@@ -99,9 +90,9 @@ def vector_tokens(
     alone = np.zeros(len(footprints), bool)
     alone[chip[~within]] = True  # an object that sticks out would reach into the chip beside it
     sheets: list[Hashable] = [i if alone[i] else -1 for i in range(len(footprints))]
-    result: dict[int, ChipTokens] = {}
+    result: dict[int, FootprintTokens] = {}
     for rows in _groups(sheets):
-        most = min(_CHIPS, max(1, _PIXELS // int(size[rows].max(axis=0).prod())))
+        most = min(_TOGETHER, max(1, _PIXELS // int(size[rows].max(axis=0).prod())))
         for start in range(0, len(rows), most):
             batch = rows[start : start + most]
             built = _sheet(maker, footprints, gsd, batch, chip, features, pixels)
@@ -138,12 +129,8 @@ def _to_pixels(footprints: Sequence[Footprint], chip: Ints, geometry: NDArray[An
     for rows in _groups([footprints[c].crs for c in chip.tolist()]):
         pixels[rows] = project(geometry[rows], footprints[chip[rows[0]]].crs)
     xy, owner = shapely.get_coordinates(pixels, return_index=True)
-    a, b, c, d, e, f = np.array([p.transform for p in footprints], np.float64).reshape(-1, 6).T
-    own = chip[owner]
-    dx, dy = xy[:, 0] - c[own], xy[:, 1] - f[own]
-    det = (a * e - b * d)[own]
-    x, y = (e[own] * dx - b[own] * dy) / det, (a[own] * dy - d[own] * dx) / det
-    return shapely.set_coordinates(pixels, np.rint(np.stack((x, y), axis=1) * _STEPS) / _STEPS)
+    steps = Footprints.of(footprints).crs_to_pixel(chip[owner], xy)
+    return shapely.set_coordinates(pixels, np.rint(steps * _STEPS) / _STEPS)
 
 
 def _sheet(
@@ -154,7 +141,7 @@ def _sheet(
     chip: Ints,
     features: FeatureBatch,
     pixels: NDArray[Any],
-) -> Iterator[ChipTokens]:
+) -> Iterator[FootprintTokens]:
     """Tokens of chips of one size, side by side."""
     step = max(footprints[i].width for i in batch.tolist()) + 2
     first, last = np.searchsorted(chip, batch), np.searchsorted(chip, batch, side="right")
@@ -172,29 +159,28 @@ def _sheet(
 
 
 def extract_tokens(
-    maker: TokenMaker, footprints: Sequence[Footprint], placement: Placement, cells: str, zoom: int
-) -> list[ChipTokens]:
-    """Tokens of chips from an extract: those that share a cell, a CRS and a size are built together.
+    maker: TokenMaker, footprints: Sequence[Footprint], placement: Placement, cells: Sequence[str], zoom: int
+) -> list[FootprintTokens]:
+    """Tokens of footprints from extracts: those that share cells, a CRS and a size are built together.
 
     Args:
-        footprints, placement: C chips.
-        cells, zoom: pipeline.osm.stage.Cells.path and .zoom.
+        footprints, placement: N footprints.
+        cells: [N] pipeline.osm.stage.Cells.path of the extract that each takes its objects from.
+        zoom: of the cells.
     """
-    own = [cells_of(bbox, zoom) for bbox in placement.bbox]
-    keys: list[Hashable] = [
-        (c, f.crs, f.width, f.height, -1 if len(c) == 1 else i)
-        for i, (c, f) in enumerate(zip(own, footprints, strict=True))
-    ]
-    result: dict[int, ChipTokens] = {}
+    blocks = [tuple(b) for b in blocks_of(placement.bbox, zoom).tolist()]
+    keys = [(path, b, f.crs, f.width, f.height) for path, b, f in zip(cells, blocks, footprints, strict=True)]
+    result: dict[int, FootprintTokens] = {}
     for rows in _groups(keys):
         first = footprints[rows[0]]
-        most = min(_CHIPS, max(1, _PIXELS // (first.width * first.height)))
+        path, block = cells[rows[0]], blocks[rows[0]]
+        most = min(_TOGETHER, max(1, _PIXELS // (first.width * first.height)))
         for start in range(0, len(rows), most):
             batch = rows[start : start + most]
             b = placement.bbox[batch]
             bbox = (*b[:, :2].min(axis=0).tolist(), *b[:, 2:].max(axis=0).tolist())
-            features = features_near(cells, zoom, own[batch[0]], bbox)
+            features = features_near(path, zoom, block, bbox)
             built = maker.build(features, [footprints[i] for i in batch.tolist()], placement.gsd[batch].mean(axis=1))
             for i, made in zip(batch.tolist(), built, strict=True):
-                result[i] = replace(made, edited=newest_edit(cells, zoom, own[i], made.tokens))
+                result[i] = replace(made, edited=newest_edit(path, zoom, block, made.tokens))
     return [result[i] for i in range(len(footprints))]

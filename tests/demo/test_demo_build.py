@@ -3,17 +3,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mercantile
 import numpy as np
 import pytest
 
 from pipeline.demo import DemoFiles, Plan, build_demo
-from pipeline.demo.geo import tile_xy
 from pipeline.demo.pictures.aerial import aerial_grid, aerial_windows
 from pipeline.demo.pictures.pose import default_photo_count
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
-
-from .conftest import PHOTOS, SIDE_TILES
+from tests.demo.conftest import PHOTOS, SIDE_TILES
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -65,9 +64,10 @@ def test_record_lists_every_file_with_its_digest(small_demo: DemoFiles) -> None:
 def test_scale_multiplies_the_tiles_covered(scale: int, tiles: int) -> None:
     plan = Plan(scale=scale)
     r = plan.region
-    x0, y1 = tile_xy(r.west, r.south)
-    x1, y0 = tile_xy(r.east, r.north)
-    assert (x1 - x0) * (y1 - y0) == pytest.approx(tiles, rel=0.01)
+    metres = mercantile.xy(r.east, r.north)[0] - mercantile.xy(r.west, r.south)[0]
+    metres *= mercantile.xy(r.east, r.north)[1] - mercantile.xy(r.west, r.south)[1]
+    side = mercantile.xy_bounds(0, 0, 17).right - mercantile.xy_bounds(0, 0, 17).left
+    assert metres / side**2 == pytest.approx(tiles, rel=0.01)
     assert default_photo_count(plan) == pytest.approx(tiles / 2, rel=0.01)
     # The blocks and the image cover the whole box.
     left, top, width, height = aerial_grid(plan)

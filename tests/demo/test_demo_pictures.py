@@ -16,11 +16,11 @@ from pipeline.demo.pictures.aerial import PIXEL_M
 from pipeline.demo.pictures.ground import make_ground, rasterise
 from pipeline.demo.pictures.pose import CAMERA, DRIVEN, FOCAL_35MM
 from pipeline.demo.pictures.streetview import render_photo
+from pipeline.demo.town.block import Block, Builder, Building, Surface
 from pipeline.demo.town.plan import Plan as PlanType
 from pipeline.demo.town.streets import edge_line
-from pipeline.demo.town.world import Block, Builder, Building, Surface, World
-
-from .conftest import PHOTOS
+from pipeline.demo.town.world import World
+from tests.demo.conftest import PHOTOS
 
 
 def _degrees(parts: tuple[float, float, float]) -> float:

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.mirror import stac, xyz
-from pipeline.mirror.server import Mirror
 from tests.imagery.scenes import write_granule, write_manifest
+from tests.mirror.server import Mirror
 
 SERVICES = {"earth-search": stac.respond, "planetary-computer": stac.respond, "xyz": xyz.respond}
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.shutil import copy
 
+from geometry.tiles import lonlat_to_tile, xyz_footprint
 from pipeline.imagery.stac.presets import PRESETS
-from schemas.footprint import Footprint, lonlat_to_tile, xyz_footprint
-from schemas.keys import XyzKey
+from schemas.footprint import Footprint
+from schemas.keys import XyzKey, chip_key
 
 LON, LAT = 10.3, 47.2
 UTM = "EPSG:32632"
@@ -47,6 +48,35 @@ def write_raster(
         if mask is not None:
             target.write_mask(mask)
     return path
+
+
+def write_utm(path: Path, box: tuple[float, float, float, float], gsd: float, crs: str, pixels: object = None) -> Path:
+    """A GeoTIFF in a UTM zone that contains the lon/lat box; ``pixels(x, y)`` gives u8[3,H,W] from CRS coordinates."""
+    west, south, east, north = box
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(
+        [west, west, east, east], [south, north, south, north]
+    )
+    left, top = min(x) - 20, max(y) + 20
+    width, height = int((max(x) + 20 - left) / gsd), int((top - min(y) + 20) / gsd)
+    if callable(pixels):
+        xs, ys = np.meshgrid(left + (np.arange(width) + 0.5) * gsd, top - (np.arange(height) + 0.5) * gsd)
+        data = pixels(xs, ys)
+    else:
+        data = np.random.default_rng(3).integers(0, 255, (3, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
+        data = data.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "crs": crs,
+               "transform": rasterio.transform.from_origin(left, top, gsd, gsd), "photometric": "RGB"}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(data)
+        target.update_tags(LICENSE="CC0-1.0")
+    return path
+
+
+def own_footprint(path: Path) -> Footprint:
+    """The footprint that is a raster's own grid: its pixels are read as they are."""
+    with rasterio.open(path) as source:
+        crs = source.crs.to_string()
+        return Footprint(chip_key(path.stem), crs, tuple(source.transform[:6]), source.width, source.height)
 
 
 def write_cog(path: Path, data: NDArray[Any], quality: int = 85, **where: Any) -> Path:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from rasterio.shutil import copy
 
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.local import find_rasters, open_scene, own_footprint
+from pipeline.imagery.local import find_rasters, open_scene
 from pipeline.imagery.raster import Patch
 from pipeline.imagery.read import hidden, lowered, read_images
-from pipeline.imagery.scene import Asset, Mask, Scene, candidates, covered, near, order_days
+from pipeline.imagery.scene import Asset, Mask, Scene, candidates, covered, order_days
 from pipeline.imagery.sources import find_imagery, source_rows
 from pipeline.net.config import NetConfig
 from schemas.errors import ConfigError, InputError
-from tests.imagery.scenes import LAT, LON, UTM, around, texture, tiles, write_raster
+from tests.imagery.scenes import LAT, LON, UTM, around, own_footprint, texture, tiles, write_raster
 
 NET = NetConfig(retries=0)
 ZOOM, SIZE = 17, 64
@@ -204,7 +204,6 @@ def test_covered_counts_the_scenes_of_one_day_together() -> None:
     assert covered(boxes, [a, replace(b, acquired=None)], config).tolist() == [True, False, True, False]
     assert covered(boxes, [a, b], ImageryConfig(max_nodata=0.6)).tolist() == [True, True, True, True]
     assert covered(boxes, [], config).tolist() == [False] * 4
-    assert near([a, b, other], 2.1, 0, 3.9, 1) == [b]
 
 
 def test_patterns_name_files_once_and_in_order(tmp_path: Path) -> None:

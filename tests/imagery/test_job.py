@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
-from pipeline.mirror.server import Mirror
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.imagery.scenes import LAT, LON
+from tests.mirror.server import Mirror
 from trainers.stream.members.decode import decode_npy
 
 
@@ -35,7 +34,7 @@ def test_two_days_of_a_tile_are_two_members_with_their_times(
     )
     config = ShardsConfig(
         region=str(osm), imagery="earth-search", size=64, out=str(tmp_path / "out"), workers=1,
-        cache=str(tmp_path / "cache"), plan=PlanConfig(min_objects=0, tiles_per_shard=4),
+        cache=str(tmp_path / "cache"), plan=PlanConfig(min_objects=0, per_shard=4),
         rs=ImageryConfig(dates=2, bands=("B4", "B3", "B2", "B8")),
     )  # fmt: skip
     document = make_shards(config, quiet=True).document

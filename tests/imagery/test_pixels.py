@@ -18,12 +18,12 @@ from pipeline.imagery import read as reading
 from pipeline.imagery import stretch
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
-from pipeline.imagery.local import open_scene, own_footprint
+from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
 from pipeline.net.config import NetConfig
 from schemas.config import build
 from schemas.errors import ConfigError, InputError
-from tests.imagery.scenes import LAT, LON, UTM, around, texture, tiles, write_raster
+from tests.imagery.scenes import LAT, LON, UTM, around, own_footprint, texture, tiles, write_raster
 
 NET = NetConfig(retries=0)
 

@@ -17,11 +17,22 @@ from pyproj import Transformer
 
 from pipeline.imagery import raster, resample
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
-from pipeline.imagery.local import own_footprint
 from pipeline.imagery.raster import Patch, read_footprints
 from schemas.errors import InputError
 from schemas.footprint import Footprint
-from tests.imagery.scenes import LAT, LON, UTM, around, expected, ramp, texture, tiles, write_cog, write_raster
+from tests.imagery.scenes import (
+    LAT,
+    LON,
+    UTM,
+    around,
+    expected,
+    own_footprint,
+    ramp,
+    texture,
+    tiles,
+    write_cog,
+    write_raster,
+)
 
 
 def read(path: Path, footprints: dict[Any, Footprint], resampling: str = "bilinear") -> dict[Any, Patch]:

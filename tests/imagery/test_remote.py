@@ -22,13 +22,13 @@ from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.read import read_images
 from pipeline.imagery.remote import Opener, RangeFile
 from pipeline.imagery.scene import Asset, Scene
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Client, Unavailable
 from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from tests.imagery.scenes import LAT, LON, UTM, around, tiles, write_cog
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 
 FAST = NetConfig(timeout=1.0, retries=2, backoff=0.001, max_wait=0.05)
 AREA = shapely.box(LON - 1, LAT - 1, LON + 1, LAT + 1)

@@ -21,11 +21,11 @@ from pipeline.imagery.sources import absolute, find_imagery, source_rows
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.imagery.stac.search import within
 from pipeline.mirror.messages import Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from schemas.errors import ConfigError, InputError
 from tests.imagery.conftest import SERVICES
 from tests.imagery.scenes import LAT, LON, tiles, write_granule, write_manifest
+from tests.mirror.server import Mirror
 
 NET = NetConfig(timeout=5.0, retries=2, backoff=0.001, max_wait=0.05)
 HERE = [(LON - 0.02, LAT - 0.02, LON + 0.02, LAT + 0.02)]

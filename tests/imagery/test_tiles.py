@@ -16,19 +16,20 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyproj import Transformer
 
+from geometry.tiles import lonlat_to_tile
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import find_imagery, source_rows
 from pipeline.imagery.tiles import check_template, tile_url
-from pipeline.mirror import faults
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.net.config import NetConfig
 from schemas.errors import ConfigError
-from schemas.footprint import Footprint, lonlat_to_tile
+from schemas.footprint import Footprint
 from tests.imagery.conftest import SERVICES
 from tests.imagery.scenes import LAT, LON, expected, tiles
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 
 FAST = NetConfig(timeout=2.0, retries=1, backoff=0.001, max_wait=0.02)
 SIDE = 64

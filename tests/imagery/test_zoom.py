@@ -8,6 +8,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry.tiles import lonlat_to_tile, xyz_footprint
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.scene import Scene
@@ -15,7 +16,6 @@ from pipeline.imagery.sources import natural_zoom_of
 from pipeline.imagery.stac.presets import SENTINEL_ZOOM
 from pipeline.imagery.zoom import MAX_ZOOM, SLACK, natural_zoom, pixel_metres
 from schemas.errors import ConfigError
-from schemas.footprint import lonlat_to_tile, xyz_footprint
 from schemas.keys import XyzKey
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror.server import Mirror
+from tests.mirror.server import Mirror
 
 
 @pytest.fixture

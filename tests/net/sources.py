@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
+from tests.mirror.server import Mirror
 
 #: Impatient, so that tests are fast.
 FAST = NetConfig(timeout=2.0, retries=3, backoff=0.001, max_wait=0.05)

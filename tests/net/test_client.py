@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
-from pipeline.net.client import Client, Refused, Stopped, Unavailable, shown
+from pipeline.net.client import Client, Refused, Stopped, Unavailable
 from pipeline.net.config import NetConfig, base_url
 from schemas.errors import ConfigError, InputError
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.net.sources import FAST, raw_server
 
 
@@ -209,10 +209,6 @@ def test_other_servers_are_understood_or_refused(client: Client, answer: bytes, 
         else:
             with pytest.raises(InputError, match=r"127\.0\.0\.1"):
                 client.get(url)
-
-
-def test_printed_addresses_hold_no_secrets() -> None:
-    assert shown("https://u:p@h.org:8/a/b?t=1#f") == "https://h.org:8/a/b"
 
 
 def test_a_mirror_stands_for_every_service(monkeypatch: pytest.MonkeyPatch) -> None:

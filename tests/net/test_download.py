@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -22,15 +21,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Refused, Unavailable
 from pipeline.net.config import NetConfig
 from pipeline.net.download import Download, download_all, known_version, remote_bytes
-from pipeline.net.progress import Bars
 from pipeline.regions.resolve import check_pbf
 from schemas.errors import InputError
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.net.sources import FAST, address, pbf_bytes, publish, raw_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +53,7 @@ def test_a_file_arrives_with_what_upstream_says_of_it(mirror: Mirror, tmp_path: 
     assert version is not None
     assert version.bytes == len(data)
     assert version.etag
-    assert sorted(p.name for p in path.parent.iterdir()) == [".x.osm.pbf.json", ".x.osm.pbf.lock", "x.osm.pbf"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [".x.osm.pbf.json", "x.osm.pbf"]
 
 
 def test_several_files_come_side_by_side(mirror: Mirror, tmp_path: Path) -> None:
@@ -427,38 +425,6 @@ def test_a_cache_that_cannot_be_written_is_named(mirror: Mirror, tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file cannot be written"):
         get(mirror, tmp_path / "file")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_each_file_has_a_bar_of_its_own_on_a_terminal() -> None:
-    screen = Terminal()
-    bars = Bars(stream=screen)
-    a, b = bars.bar("a.osm.pbf"), bars.bar("b.osm.pbf")
-    a.start(0, 4_000_000)
-    b.start(1_000_000, None)
-    a.advance(1_000_000)
-    last = screen.getvalue().rsplit("\x1b[J", 1)[1]
-    assert "a.osm.pbf: 1.0/4.0 MB (25 %)" in last
-    assert "b.osm.pbf: 1.0 MB" in last
-    bars.note("a word")
-    assert "\x1b[2F\x1b[Ja word\na.osm.pbf" in screen.getvalue()
-    bars.remove(a)
-    bars.remove(b)
-    assert screen.getvalue().endswith("\x1b[1F\x1b[J")
-
-
-def test_no_bar_is_drawn_when_quiet() -> None:
-    screen = Terminal()
-    bars = Bars(quiet=True, stream=screen)
-    with bars.bar("a") as bar:
-        bar.start(0, 10)
-        bar.advance(10)
-        bars.note("a word")
-    assert screen.getvalue() == ""
 
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(mirror: Mirror, tmp_path: Path) -> None:

@@ -29,3 +29,16 @@ def read(folder: Path, text: str, name: str = "x.opl") -> Extract:
 def encoded(text: str) -> str:
     """Text as an OPL tag key or value."""
     return "".join(c if (c.isalnum() and c.isascii()) or c == "_" else f"%{ord(c):x}%" for c in text)
+
+
+def write_opl(path: Path, nodes: list[tuple[int, float, float, str]], ways: list[tuple[int, list[int], str]]) -> Path:
+    """Nodes (id, lon, lat, tags) and ways (id, node ids, tags) as OPL text; tags as in OPL: k=v,k=v."""
+    lines = [
+        f"n{i} v1 dV c1 t2024-06-01T00:00:00Z i1 utest T{tags} x{lon:.7f} y{lat:.7f}" for i, lon, lat, tags in nodes
+    ]
+    lines += [
+        f"w{i} v1 dV c1 t2024-06-01T00:00:00Z i1 utest T{tags} N{','.join(f'n{r}' for r in refs)}"
+        for i, refs, tags in ways
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -12,10 +12,10 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geometry.tiles import tile_to_lonlat
 from pipeline.osm.cells.cut import CUT, MARGIN, MAX_SEGMENT, WholeFeatures, cut_to_cells, densify, whole_features
 from pipeline.osm.vocabulary import tag_features
 from schemas.features import CELL_ZOOM, DROPS, Kind, ObjectType
-from schemas.footprint import tile_to_lonlat
 from tests.osm.opl import RULES, encoded, read
 from tests.tokens.oracle import mapped
 

@@ -1,9 +1,9 @@
 """GeoLink's released examples, three image chips with their vector files, through ``geoshards chips``.
 
-Node and edge counts are those that the released graph builder gives for them (specs/geolink.md section 2.10). There an
-edge stands in both directions and every node has one to itself; here a pair has one code, i < j, and the models add
-the loops. So ``n`` directed edges less the loops are n / 2 pairs, ``covers`` and ``coveredBy`` are one pair each, and
-both mixed edge types (``ln↔pg`` 23 + 23) are 23 pairs.
+Node and edge counts are those that the released graph builder gives for them
+(docs/papers/geolink.md#released-examples). There an edge stands in both directions and every node has one to itself;
+here a pair has one code, i < j, and the models add the loops. So ``n`` directed edges less the loops are n / 2 pairs,
+``covers`` and ``coveredBy`` are one pair each, and both mixed edge types (``ln↔pg`` 23 + 23) are 23 pairs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ import pytest
 import shapely
 from PIL import Image
 
-from pipeline.alignment import lonlat_to_normalised
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.driver.chips import make_chips
+from pipeline.driver.shards import make_shards
+from pipeline.footprints.chips.config import ChipsConfig
+from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig
-from pipeline.samples.chips_config import ChipImagery, ChipsConfig
+from pipeline.samples.config import ShardsConfig
 from schemas.footprint import Footprint
 from schemas.relations import INVERSE, Relation
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tags import tag_id
 from schemas.tokens import OsmTokens
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
+from tests.grounds import lonlat_to_normalised
 from tests.real.conftest import absent
 
 POINT, LINE, POLYGON = 0, 1, 2
@@ -71,7 +73,10 @@ TABLE: dict[str, tuple[tuple[int, int, int], dict[tuple[int, int, Relation], int
     ),
 }
 
-RS = ChipImagery(licence="as GeoLink's release")
+RS = ImageryConfig(licence="as GeoLink's release")
+CHIPS: dict[str, Any] = {
+    "region": "none", "footprints": ("chips",), "imagery": "none", "streetview": "none", "workers": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +92,9 @@ def chips(real_data: Path) -> Path:
 def built(chips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("geolink") / "out"
     cache = str(tmp_path_factory.mktemp("cache"))
-    make_chips(
-        ChipsConfig(folder=str(chips), out=str(out), workers=1, cache=cache, osm=CleaningConfig(1), rs=RS), quiet=True
+    make_shards(
+        ShardsConfig(**CHIPS, chips=ChipsConfig(str(chips)), out=str(out), cache=cache, osm=CleaningConfig(1), rs=RS),
+        quiet=True,
     )
     return out
 
@@ -115,7 +121,7 @@ def test_nodes_and_edges_are_those_of_the_released_graphs(samples: dict[str, Any
 
 
 def test_equal_geometries_are_equal_and_nothing_else_becomes_so(chips: Path, tmp_path: Path) -> None:
-    """The released code tests covers first, so that it never gives equals (specs/geolink.md section 2.6)."""
+    """The released code tests covers first, so that it never gives equals (docs/papers/geolink.md#relations)."""
     stem = "n4503852781_DE_"
     shutil.copytree(chips / stem, tmp_path / "chips")
     path = tmp_path / "chips" / f"{stem}_polygon.geojson"
@@ -124,9 +130,13 @@ def test_equal_geometries_are_equal_and_nothing_else_becomes_so(chips: Path, tmp
     twin["properties"]["label"] = "shop:craft"
     document["features"].append(twin)
     path.write_text(json.dumps(document))
-    make_chips(
-        ChipsConfig(
-            folder=str(tmp_path / "chips"), out=str(tmp_path / "out"), workers=1, cache=str(tmp_path / "c"), rs=RS
+    make_shards(
+        ShardsConfig(
+            **CHIPS,
+            chips=ChipsConfig(str(tmp_path / "chips")),
+            out=str(tmp_path / "out"),
+            cache=str(tmp_path / "c"),
+            rs=RS,
         ),
         quiet=True,
     )
@@ -161,7 +171,7 @@ def test_every_object_carries_the_tags_of_its_label(chips: Path, samples: dict[s
         assert found == labels
 
 
-#: CRS of each chip's image, and its ground sampling distance (SkyScript's collections; specs/geolink.md section 2.1).
+#: CRS of each chip's image, and its ground sampling distance (SkyScript's collections; docs/papers/geolink.md#images).
 GROUND = {
     "a1085095888_S2_20": ("EPSG:32642", 10.0),
     "a472140250_FI_21": ("EPSG:3067", 0.5),

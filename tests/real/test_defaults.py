@@ -14,17 +14,16 @@ import mercantile
 import numpy as np
 import pytest
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.main import main
 from pipeline.cli.verify import find_problems
-from pipeline.mirror.server import Mirror
+from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.config import base_url
 from schemas.sample import SampleMeta
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
-from tests.imagery.scenes import write_granule, write_manifest
-from tests.pipeline.conftest import write_utm
-from tests.pipeline.test_shards import bytes_of
+from tests.driver.test_shards import bytes_of
+from tests.imagery.scenes import write_granule, write_manifest, write_utm
+from tests.mirror.server import Mirror
 from tests.real.test_downloads import COUNTRIES, ROOT
 from tests.real.test_europe import command
 from tests.streetview.makers import picture, write_table
@@ -107,7 +106,7 @@ def test_a_killed_default_build_ends_with_the_same_bytes(mirror: Mirror, tmp_pat
     def build(cache: str, out: str, limit: float | None) -> None:
         words, env = command(tmp_path / cache, tmp_path / out, "monaco")
         kept = [w for w in words if not w.startswith(("--imagery", "--streetview", "--zoom"))]
-        sampled = [*kept, "plan.sampling.max_tiles=6", "plan.tiles_per_shard=2"]
+        sampled = [*kept, "plan.sampling.max_tiles=6", "plan.per_shard=2"]
         try:
             done = subprocess.run(sampled, env=env, timeout=limit or 240, check=False)
             assert done.returncode == 0
@@ -172,8 +171,9 @@ def test_a_person_at_the_terminal_is_asked_before_a_large_build(
 
 def test_every_service_of_the_web_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEOSHARDS_MIRROR", raising=False)
-    for service in ("geofabrik", "earth-search", "planetary-computer", "panoramax", "mapillary", "kartaview"):
+    for service in ("geofabrik", "panoramax", "mapillary", "kartaview"):
         assert base_url(service).startswith("https://")
+    assert all(preset.url.startswith("https://") for preset in PRESETS.values())
 
 
 def test_photos_only_leaves_the_tiles_with_photos(

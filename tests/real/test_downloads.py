@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror import faults
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.resolve import check_pbf, select
 from schemas.errors import InputError
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTRIES = {
@@ -58,7 +58,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from pipeline.samples.config import ShardsConfig
-from pipeline.regions.resolve import resolve
+from pipeline.driver.sources import resolve
 print(*resolve(ShardsConfig(region="europe"), Path(sys.argv[1]), quiet=True).extracts)
 """
 

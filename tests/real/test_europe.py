@@ -15,14 +15,14 @@ import mercantile
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.catalog.reader import sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.mirror.server import Mirror
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.keys import XyzKey
+from storage.dataset import sample_rows
 from storage.store import Store
-from tests.pipeline.test_shards import bytes_of
+from tests.driver.test_shards import bytes_of
+from tests.mirror.server import Mirror
 from tests.real.test_downloads import COUNTRIES, ROOT
 
 
@@ -41,7 +41,7 @@ def command(cache: Path, out: Path, region: str = "europe") -> tuple[list[str], 
     flags = {"region": region, "imagery": "none", "streetview": "none", "zoom": "13", "out": str(out), "workers": "1"}
     words = [sys.executable, "-m", "pipeline.cli.main", "shards", "--quiet"]
     words += [f"--{name}={value}" for name, value in flags.items()]
-    words += ["tokens.raster=false", "plan.tiles_per_shard=16"]
+    words += ["tokens.raster=false", "plan.per_shard=16"]
     return words, os.environ | {"GEOSHARDS_CACHE": str(cache)}
 
 

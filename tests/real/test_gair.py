@@ -10,17 +10,16 @@ import pytest
 import rasterio
 from PIL import Image
 
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
-from pipeline.driver.chips import make_chips
 from pipeline.driver.shards import make_shards
+from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.imagery.config import ImageryConfig
-from pipeline.samples.chips_config import ChipImagery, ChipsConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
 
-#: Tile, photo (lon, lat), normalised position (specs/gair.md).
+#: Tile, photo (lon, lat), normalised position (docs/papers/gair.md#data).
 CASES = {
     "sacramento": ((-121.474012, 38.570138), (0.583, 0.720)),
     "tokyo": ((139.75009, 35.657349), (0.183, 0.996)),
@@ -42,12 +41,13 @@ def test_gair_tiles_keep_bands_and_dtype_and_photos_their_place(real_data: Path,
     (tmp_path / "chips").mkdir()
     for name in CASES:
         (tmp_path / "chips" / f"{name}_rs.tif").symlink_to(real_data / f"gair/sentinel2/{name}_rs.tif")
-    config = ChipsConfig(
-        folder=str(tmp_path / "chips"), extracts=str(real_data / "osm/monaco/monaco_2023-12-25.osm.pbf"),
+    config = ShardsConfig(
+        footprints=("chips",), imagery="none", chips=ChipsConfig(str(tmp_path / "chips")),
+        region=str(real_data / "osm/monaco/monaco_2023-12-25.osm.pbf"),
         streetview=str(photo_table(tmp_path / "photos")), out=str(tmp_path / "out"), workers=1,
-        rs=ChipImagery(licence="Copernicus Sentinel data"), cache=str(tmp_path / "cache"),
+        rs=ImageryConfig(licence="Copernicus Sentinel data"), cache=str(tmp_path / "cache"),
     )  # fmt: skip
-    assert make_chips(config, quiet=True).document["samples"] == 2
+    assert make_shards(config, quiet=True).document["samples"] == 2
     store = Store(tmp_path / "out")
     assert find_problems(store.root) == []
     for row, members in read_samples(store, sample_rows(store)):

@@ -12,23 +12,25 @@ import pytest
 import rasterio
 from rasterio.shutil import copy
 
-from pipeline.alignment import lonlat_to_normalised, place
-from pipeline.catalog.reader import read_samples, sample_rows
+from pipeline.alignment import place
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
-from pipeline.imagery.local import open_scene, own_footprint
+from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import find_imagery
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.mirror import stac
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from schemas.sample import SampleMeta
+from storage.dataset import read_samples, sample_rows
 from storage.store import Store
-from tests.imagery.scenes import tiles
-from tests.pipeline.conftest import write_opl, write_photo
+from tests.grounds import lonlat_to_normalised
+from tests.imagery.scenes import own_footprint, tiles
+from tests.mirror.server import Mirror
+from tests.osm.opl import write_opl
+from tests.streetview.makers import write_photo
 
 Find = Callable[[str], Path]
 NET = NetConfig(retries=0)
@@ -38,13 +40,6 @@ GAIR = [
     ("gair/sentinel2/sacramento_rs.tif", (-121.474012, 38.570138), (0.583, 0.720)),
     ("gair/sentinel2/tokyo_rs.tif", (139.75009, 35.657349), (0.183, 0.996)),
 ]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GEOSHARDS_CACHE", str(tmp_path_factory.mktemp("real-cache")))
 
 
 @pytest.mark.parametrize(("name", "lonlat", "position"), GAIR)

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.catalog.describe import read_catalog
-from pipeline.catalog.reader import read_samples, sample_rows
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
@@ -19,14 +17,8 @@ from pipeline.samples.config import PlanConfig, ShardsConfig
 from pipeline.streetview.config import StreetviewConfig
 from schemas.sample import OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests never see or fill the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GEOSHARDS_CACHE", str(tmp_path_factory.mktemp("real-cache")))
 
 
 def test_both_oakland_extracts_meet_the_landsat_scene_that_contains_them(real_data: Path, tmp_path: Path) -> None:

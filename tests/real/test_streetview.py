@@ -17,7 +17,6 @@ from PIL import Image
 
 from pipeline.mirror import kartaview, mapillary, panoramax
 from pipeline.mirror.photos import number_of
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
@@ -25,11 +24,12 @@ from pipeline.streetview.files.table import TableSource
 from pipeline.streetview.filters import filter_photos
 from pipeline.streetview.pairing import pair
 from pipeline.streetview.pictures.encode import encode_photos
-from pipeline.streetview.plan import photos_of_footprints, photos_of_tiles
 from pipeline.streetview.record import Drops, Photo
 from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.footprint import Footprint
+from tests.grounds import photos_of_footprints, photos_of_tiles
+from tests.mirror.server import Mirror
 from tests.streetview.makers import placed
 
 SERVICES = {"panoramax": panoramax.respond, "kartaview": kartaview.respond, "mapillary": mapillary.respond}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.footprint import xyz_footprint
+from geometry.tiles import xyz_footprint
 from schemas.keys import XyzKey
 from tests.tokens.building import Place, differences, oracle_of, read_place, tokens_of
 from tests.tokens.oracle import boxes_meet

@@ -13,10 +13,11 @@ import pytest
 import shapely
 from rasterio.features import rasterize
 
+from geometry.tiles import xyz_footprint
 from pipeline.alignment import place as placed
 from pipeline.tokens.build import build_tokens
 from schemas.features import Kind
-from schemas.footprint import Footprint, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import DISJOINT, Relation, classify
 from schemas.tokens import OsmTokens

@@ -14,23 +14,19 @@ import pytest
 from pipeline.driver.shards import make_shards
 from pipeline.driver.update import update
 from pipeline.osm.extracts.changes import apply_changes
-from pipeline.samples.config import PlanConfig, ShardsConfig, TokensConfig
-from tests.pipeline.test_shards import bytes_of
-from tests.pipeline.test_update import write_change
+from pipeline.samples.config import PlanConfig, ShardsConfig
+from pipeline.tokens.config import TokensConfig
+from tests.driver.test_shards import bytes_of
+from tests.driver.test_update import write_change
 
 DATES = ["2012-07-06", "2021-04-21", "2023-12-25"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
 
 
 def test_three_dates_of_monaco_one_after_the_other(real_file: Callable[[str], Path], tmp_path: Path) -> None:
     files = [real_file(f"osm/monaco/monaco_{d}.osm.pbf") for d in DATES]
     config = ShardsConfig(
         region=str(files[0]), out=str(tmp_path / "data"), name="monaco", zoom=16, workers=1,
-        plan=PlanConfig(tiles_per_shard=16), tokens=TokensConfig(raster=False),
+        plan=PlanConfig(per_shard=16), tokens=TokensConfig(raster=False),
     )  # fmt: skip
     make_shards(config, quiet=True)
     for number in (1, 2):
@@ -45,7 +41,7 @@ def test_a_day_of_edits_leaves_most_shards_alone(real_file: Callable[[str], Path
     base = real_file("osm/monaco/monaco_2023-12-25.osm.pbf")
     config = ShardsConfig(
         region=str(base), out=str(tmp_path / "data"), name="monaco", zoom=17, workers=1,
-        plan=PlanConfig(tiles_per_shard=16), tokens=TokensConfig(raster=False),
+        plan=PlanConfig(per_shard=16), tokens=TokensConfig(raster=False),
     )  # fmt: skip
     first = make_shards(config, quiet=True)
     houses = []

@@ -11,14 +11,16 @@ import pytest
 import shapely
 
 from pipeline.cli.main import main
-from pipeline.mirror import faults
+from pipeline.driver.sources import Region, resolve
 from pipeline.mirror.messages import Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.config import NetConfig
 from pipeline.regions.config import SourcesConfig
-from pipeline.regions.resolve import Region, Selection, check_pbf, resolve, select
+from pipeline.regions.resolve import Selection, check_pbf, select
 from pipeline.samples.config import ShardsConfig
+from schemas.config import content
 from schemas.errors import ConfigError, InputError
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.net.sources import FAST
 from tests.regions.indexes import write_extract
 
@@ -283,7 +285,7 @@ def test_long_lists_get_short_names(mirror: Mirror, tmp_path: Path) -> None:
 
 def test_where_data_comes_from_does_not_decide_what_it_is() -> None:
     here, there = ShardsConfig(), ShardsConfig(sources=SourcesConfig("http://h.org", "never"), net=NO_NETWORK)
-    assert here.content() == there.content()
+    assert content(here) == content(there)
 
 
 def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -103,17 +103,12 @@ def test_a_catalog_file_holds_many_shards() -> None:
     assert SHARDS_PER_FILE == 256
 
 
-@given(
-    st.none() | st.tuples(*[st.floats(-180, 180)] * 4),
-    st.lists(st.sampled_from(("Point", "LineString", "Polygon")), unique=True),
-)
-def test_geoparquet_metadata_names_its_column_encoding_and_covering(bbox: Any, kinds: list[str]) -> None:
-    document = json.loads(geoparquet_metadata(bbox, kinds)[b"geo"])
+@given(st.lists(st.sampled_from(("Point", "LineString", "Polygon")), unique=True))
+def test_geoparquet_metadata_names_its_column_encoding_and_covering(kinds: list[str]) -> None:
+    document = json.loads(geoparquet_metadata(kinds)[b"geo"])
     assert document["version"] == "1.1.0"
     column = document["columns"][document["primary_column"]]
     assert column["encoding"] == "WKB"
     assert column["geometry_types"] == sorted(kinds)
-    assert column.get("bbox") == (None if bbox is None else list(bbox))
     for side, (field, leaf) in column["covering"]["bbox"].items():
         assert FEATURES.field(field).type.field(leaf).name == side
-    assert "covering" not in json.loads(geoparquet_metadata(bbox, kinds, covering=False)[b"geo"])["columns"]["geometry"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.footprint import tile_to_lonlat
+from geometry.tiles import tile_to_lonlat
 from schemas.splits import BUFFER, SPLITS, SplitConfig, assign_split, block_split
 
 CONFIGS = st.builds(

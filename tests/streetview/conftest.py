@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geometry.tiles import lonlat_to_tile
 from pipeline.mirror import kartaview, mapillary, panoramax
-from pipeline.mirror.server import Mirror
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.position import TileArea
 from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import Source, open_source
-from schemas.footprint import lonlat_to_tile
+from tests.grounds import TileArea
+from tests.mirror.server import Mirror
 from tests.streetview.makers import EAST, FAST, NORTH, SOUTH, WEST, town
 
 SERVICES = {"panoramax": panoramax.respond, "kartaview": kartaview.respond, "mapillary": mapillary.respond}

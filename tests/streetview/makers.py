@@ -40,6 +40,33 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = (96, 64), **optio
     return path
 
 
+def write_photo(
+    path: Path,
+    lon: float,
+    lat: float,
+    heading: float | None = 90.0,
+    colour: tuple[int, int, int] = (90, 120, 60),
+    licence: str | None = "CC0-1.0",
+) -> Path:
+    """A small JPEG with EXIF GPS."""
+    image = Image.new("RGB", (64, 48), colour)
+    exif = Image.Exif()
+    gps = exif.get_ifd(0x8825)
+    for value, ref_tag, value_tag, refs in ((lat, 1, 2, "NS"), (lon, 3, 4, "EW")):
+        whole = abs(value)
+        degrees, minutes = int(whole), int(whole * 60 % 60)
+        gps[ref_tag] = refs[value < 0]
+        gps[value_tag] = (float(degrees), float(minutes), round((whole * 60 - int(whole * 60)) * 60, 6))
+    if heading is not None:
+        gps[16], gps[17] = "T", heading
+    exif[0x0132] = "2024:06:01 10:00:00"
+    if licence is not None:
+        exif[0x8298] = licence
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, "JPEG", exif=exif)
+    return path
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> Path:
     """A CSV; None is an empty cell."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.mirror import faults
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.pictures.encode import encode_photos
-from pipeline.streetview.plan import ChosenPhotos, photos_of_tiles
-from pipeline.streetview.position import TileArea
+from pipeline.streetview.plan import ChosenPhotos
 from pipeline.streetview.record import Drops
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError, InputError
+from tests.grounds import TileArea, photos_of_tiles
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.streetview.conftest import SECRET, SERVICES, Open
 from tests.streetview.makers import FAST, picture, reasons, write_table
 

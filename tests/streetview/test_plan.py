@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.alignment import pixel_to_lonlat
-from pipeline.mirror import faults
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
-from pipeline.streetview.plan import ChosenPhotos, photos_of_footprints, photos_of_tiles
-from pipeline.streetview.position import TileArea
+from pipeline.streetview.plan import ChosenPhotos
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError
-from schemas.footprint import Footprint, lonlat_to_tile, tile_to_lonlat
-from tests.pipeline.conftest import write_photo
+from schemas.footprint import Footprint
+from tests.grounds import TileArea, photos_of_footprints, photos_of_tiles, pixel_to_lonlat
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.streetview.conftest import SERVICES, Open
-from tests.streetview.makers import FAST, picture, reasons, town, write_table
+from tests.streetview.makers import FAST, picture, reasons, town, write_photo, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -183,7 +182,7 @@ from pathlib import Path
 import numpy as np
 from pipeline.net.config import NetConfig
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.plan import photos_of_tiles
+from tests.grounds import photos_of_tiles
 from pipeline.streetview.sources import open_source
 config = StreetviewConfig(panoramax_url=sys.argv[1])
 source = open_source("panoramax", config, NetConfig(parallel=2), Path(sys.argv[2]))

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.mirror import faults
+from geometry.tiles import lonlat_to_tile
 from pipeline.mirror.messages import Request, Response
-from pipeline.mirror.server import Mirror
 from pipeline.net.client import Unavailable
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.position import TileArea
 from pipeline.streetview.record import PLACED, Drops
 from pipeline.streetview.services import kartaview, panoramax
 from pipeline.streetview.services import mapillary as mapillary_module
 from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import lonlat_to_tile
+from tests.grounds import TileArea
+from tests.mirror import faults
+from tests.mirror.server import Mirror
 from tests.streetview.conftest import SECRET, SERVICES, Open
 from tests.streetview.makers import FAST, town
 

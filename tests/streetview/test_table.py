@@ -13,11 +13,11 @@ import pytest
 import shapely
 from PIL import Image
 
+from geometry.tiles import tile_to_lonlat
 from pipeline.streetview.files.table import TableSource
-from pipeline.streetview.position import TileArea
 from pipeline.streetview.record import PLACED, Drops
 from schemas.errors import InputError
-from schemas.footprint import tile_to_lonlat
+from tests.grounds import TileArea
 from tests.streetview.makers import picture, read_photos, reasons, write_table
 
 AREA = TileArea(np.array([[8624, 5742]]), 14)

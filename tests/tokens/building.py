@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 import shapely
 
+from geometry.tiles import tile_to_lonlat, xyz_footprint
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
 from pipeline.osm.extracts.read import read_extract
 from pipeline.osm.features import FeatureBatch
@@ -21,7 +22,7 @@ from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import Rules, load_rules
 from pipeline.tokens.build import build_tokens
 from schemas.features import CELL_ZOOM, Kind, ObjectType
-from schemas.footprint import Footprint, tile_to_lonlat, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.tokens import ANCHORS, OsmTokens

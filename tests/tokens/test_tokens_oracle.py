@@ -13,9 +13,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geometry.tiles import xyz_footprint
 from pipeline.tokens.build import build_tokens
 from pipeline.tokens.relate import delaunay_edges
-from schemas.footprint import Footprint, xyz_footprint
+from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import Relation
 from tests.osm.opl import opl

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from trainers.engine.checkpoint import load_checkpoint
 from trainers.models.gair import Gair, GairLoss, GairSettings
 from trainers.models.geolink import GeoLink
 from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings
@@ -34,6 +35,10 @@ def geolink_model(variant: str = "ours") -> GeoLink:
 def gair_model(variant: str = "ours") -> Gair:
     torch.manual_seed(0)
     return Gair(GAIR, variant, GairLoss())
+
+
+def trained(checkpoint: Path) -> GeoLink:
+    return GeoLink.trained(load_checkpoint(checkpoint), str(checkpoint))
 
 
 def geolink_batch(root: Path, size: int = 16, skip: int = 0) -> TileBatch:

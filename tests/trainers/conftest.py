@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.stream.synthetic import SyntheticSettings, write_dataset
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
 
 @pytest.fixture(autouse=True, scope="session")

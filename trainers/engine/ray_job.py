@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError, GeoshardsError
+from storage.urls import absolute
+from trainers import ROOT
 from trainers.engine.checkpoint import FILE_NAME
 from trainers.engine.loop import Stopped, stop_signal, train
 from trainers.engine.report import check_trackers
 from trainers.engine.settings import Task, TrainSettings
 from trainers.stream.datasets import parse_datasets
 
-#: Repository root: workers import the trainers from where the job did.
-ROOT = Path(__file__).resolve().parents[2]
 #: What `ray job submit` sets for the process that it starts.
 _MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 #: Times that a worker which died is started again, from the last checkpoint.
@@ -70,6 +70,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
     except ImportError as error:
         raise ConfigError(f"a Ray job needs Ray Train ({error}); pip install 'ray[train]'") from None
     check_trackers(settings.log)
+    # Workers import the trainers from where the job did.
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     if not ray.is_initialized():
         # Ray forwards what workers print; Ray Train would log the same lines beside it.
@@ -108,7 +109,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
 def _absolute(root: str) -> str:
     """``root`` with local paths made absolute; URLs and weights stay."""
     data = parse_datasets(root)
-    paths = [r if "://" in r else str(Path(r).resolve()) for r in data.roots]
+    paths = [absolute(root) for root in data.roots]
     if data.weights is None:
         return ",".join(paths)
     return ",".join(f"{path}:{weight}" for path, weight in zip(paths, data.weights, strict=True))

@@ -1,11 +1,8 @@
-"""What a run says: lines of metrics, a line of progress, the final table."""
+"""What a run writes down of itself: lines of metrics, event files, a project of Weights & Biases."""
 
 from __future__ import annotations
 
 import json
-import resource
-import sys
-import time
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,15 +12,14 @@ from typing import Any
 import torch
 
 from schemas.errors import ConfigError
+from storage.files import put
+from storage.progress import peak_memory_mb
 from trainers.engine.settings import LogSettings
 
 
-def peak_memory_mb(device: torch.device) -> float:
+def memory_mb(device: torch.device) -> float:
     """Largest memory so far in MiB: of the GPU's allocator on cuda, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024 if sys.platform != "darwin" else peak / 2**20
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_memory_mb()
 
 
 class TensorBoard:
@@ -127,9 +123,7 @@ class Metrics:
                         kept.append(line)
                 except (ValueError, KeyError):
                     continue  # a line cut short by a crash
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept))
-            temporary.replace(path)
+            put(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, row: dict[str, Any]) -> None:
@@ -146,44 +140,3 @@ class Metrics:
             self._file.close()
         for other in self._others:
             other.close()
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> duration(3725)
-    '1:02:05'
-    """
-    whole = round(max(0.0, seconds))
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-class Progress:
-    """One line a log interval on standard error, with the time that is left."""
-
-    def __init__(self, total_samples: int, done: int, quiet: bool) -> None:
-        self._total, self._begin, self._quiet = total_samples, done, quiet
-        self._start = time.perf_counter()
-
-    def show(self, step: int, samples: int, values: dict[str, float]) -> None:
-        """Say where the run stands."""
-        if self._quiet:
-            return
-        seconds = time.perf_counter() - self._start
-        rate = (samples - self._begin) / max(seconds, 1e-9)
-        left = (self._total - samples) / max(rate, 1e-9)
-        parts = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        share = 100 * samples / max(1, self._total)
-        print(f"step {step}  {share:.0f} %  {parts}  {rate:.1f} samples/s  {duration(left)} left", file=sys.stderr)
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as aligned text, numbers to the right."""
-    names = list(rows[0])
-    cells = [[f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    widths = [max(len(c[i]) for c in [names, *cells]) for i in range(len(names))]
-    lines = []
-    for cell in [names, *cells]:
-        first, rest = cell[0].ljust(widths[0]), [c.rjust(w) for c, w in zip(cell[1:], widths[1:], strict=True)]
-        lines.append("  ".join([first, *rest]).rstrip())
-    return "\n".join(lines)

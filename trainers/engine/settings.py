@@ -5,14 +5,10 @@ Order of precedence, weakest first: defaults, size (model=), recipe (preset=), -
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +16,9 @@ from torch import nn
 
 from schemas.config import build, merge, overlay, parse_override, parse_yaml
 from schemas.errors import ConfigError
+from trainers.embed.features import find_vectors
 from trainers.stream.batch import View
 from trainers.stream.stream import StreamSettings
-from trainers.stream.tagtable import find_vectors
-
-#: Recipes, each a YAML file a trainer in ``presets/``.
-PRESETS = ("tiny", "one_gpu", "paper")
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,8 @@ class TrainSettings:
 class Report(typing.Protocol):
     """What an evaluation gives."""
 
-    def scalars(self) -> dict[str, float]:
+    @property
+    def scores(self) -> dict[str, float]:
         """Numbers by name; ``loss`` decides which checkpoint is the best."""
 
     def line(self, step: int) -> str:
@@ -126,14 +120,28 @@ class Report(typing.Protocol):
 
 
 @dataclass(frozen=True)
+class Presets:
+    """Settings that a word of the user's stands for."""
+
+    sizes: Mapping[str, Mapping[str, Any]]  # by model=
+    recipes: Mapping[str, Mapping[str, Any]]  # by preset=
+
+
+def read_presets(file: str) -> Presets:
+    """Those of a task, from the YAML file beside its module ``file``."""
+    path = Path(file).with_suffix(".yaml")
+    return Presets(**parse_yaml(path.read_text("utf-8"), path.name))
+
+
+@dataclass(frozen=True)
 class Task:
     """What the engine needs to know of a trainer."""
 
     name: str  # geolink | gair
     summary: str  # one line
     settings: type[TrainSettings]
-    presets: Mapping[str, Mapping[str, Any]]  # settings by model=
-    default_select: str  # samples that the model can use
+    presets: Presets
+    select: str  # samples that the model can use
     #: Settings to a model whose forward maps a batch to {"loss": …, parts}, and whose ``gather`` says whether the mean
     #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch.
     build: Callable[[Any], nn.Module]
@@ -161,20 +169,16 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
     if recipe == "auto":
         by_size = given.get("model", "auto") != "auto"
         recipe = "none" if by_size else "tiny" if automatic == "tiny" else "one_gpu"
-    held = preset_file(task.name, recipe) if recipe in PRESETS else {}
+    held = task.presets.recipes.get(recipe, {})
     model = overlay(held, given).get("model", "auto")
     name = automatic if model == "auto" else model
-    size = dict(task.presets.get(str(name), {}))
+    size = dict(task.presets.sizes.get(str(name), {}))
     if "epochs" in held or "steps" in held:
         size = {key: value for key, value in size.items() if key not in ("epochs", "steps")}
     settings = build(task.settings, overlay(overlay(size, held), given))
+    if settings.stream.select is None:
+        settings = dataclasses.replace(settings, stream=dataclasses.replace(settings.stream, select=task.select))
     return dataclasses.replace(settings, model=typing.cast(Any, name), preset=typing.cast(Any, recipe))
-
-
-def preset_file(task: str, recipe: str) -> dict[str, Any]:
-    """Settings of the recipe ``PRESETS`` names, from its YAML file beside this module."""
-    path = resources.files("trainers.engine") / "presets" / f"{task}-{recipe}.yaml"
-    return parse_yaml(path.read_text(), path.name)
 
 
 def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
@@ -189,7 +193,7 @@ def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> Train
     full: Any = settings  # every trainer adds arch
     arch = full.arch
     width = vectors[0].encoder.width
-    preset = task.presets.get(settings.model, {}).get("arch", {}).get("tag_width", type(arch)().tag_width)
+    preset = task.presets.sizes.get(settings.model, {}).get("arch", {}).get("tag_width", type(arch)().tag_width)
     if arch.tag_width not in (preset, width):
         raise ConfigError(
             f"arch.tag_width={arch.tag_width}, but {vectors[0].path} has {width} features a tag; leave arch.tag_width "
@@ -204,29 +208,3 @@ def is_override(text: str) -> bool:
         return False
     parse_override(text)
     return True
-
-
-def documented(defaults: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """(full name, default, comment) of every setting of a dataclass value, nested too; the comment is its line's."""
-    comments: dict[str, str] = {}
-    for base in reversed([c for c in type(defaults).__mro__ if dataclasses.is_dataclass(c)]):
-        comments |= _comments(base)
-    for f in dataclasses.fields(defaults):
-        value = getattr(defaults, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from documented(value, f"{where}{f.name}.")
-        else:
-            items = f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
-            yield f"{where}{f.name}", "none" if value is None else items, comments.get(f.name, "")
-
-
-def _comments(cls: type) -> dict[str, str]:
-    source = textwrap.dedent(inspect.getsource(cls))
-    lines = source.splitlines()
-    found = {}
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # the class statement
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            _, mark, comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
-            if mark:
-                found[node.target.id] = comment.strip()
-    return found

@@ -2,7 +2,7 @@
 
 ``python -m trainers.evaluate.finetune CKPT ROOT [--epochs N] [--freeze]`` trains UperNet on a checkpoint's ViT and
 prints the scores of the held-out tiles as one JSON line. The graphs of that layout are pickles, which are not opened:
-the image alone is used. Settings are those of specs/geolink.md section 5.5.
+the image alone is used. Settings are those of docs/papers/geolink.md#downstream.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from schemas.errors import DatasetError, GeoshardsError
+from trainers.engine.checkpoint import load_checkpoint
 from trainers.evaluate.heads import UperNet, confusion, scores, to_map
-from trainers.export.weights import hybrid_blocks, load_geolink
 from trainers.models.geolink import GeoLink
 
 #: Classes in label order; every other value (9 in some cities, 255 in others) means none.
@@ -81,13 +81,12 @@ class Segmenter(nn.Module):
         super().__init__()
         vit = encoder.settings.vit
         self.norm, self.vit, self.freeze = encoder.norm, encoder.vit, freeze
-        self.blocks = hybrid_blocks(vit)
         self.head = UperNet((vit.dim,) * 4, len(CLASSES), channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """u8[B,3,S,S] to logits [B,classes,S,S]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            levels, tokens = self.vit.levels(self.norm(image), self.blocks)
+            levels, tokens = self.vit.levels(self.norm(image), self.vit.settings.hybrid_blocks)
         return self.head([to_map(t) for t in (*levels, tokens[:, 1:])], image.shape[-1])
 
 
@@ -143,8 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     try:
-        encoder, settings = load_geolink(options.checkpoint)
-        tiles = read_tiles(options.root, settings.arch.vit.image_size)
+        encoder = GeoLink.trained(load_checkpoint(options.checkpoint), str(options.checkpoint))
+        tiles = read_tiles(options.root, encoder.settings.vit.image_size)
     except GeoshardsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from trainers.engine.settings import TrainSettings
 from trainers.evaluate.protocols import retrieval
 from trainers.evaluate.report import EvaluationReport
 from trainers.evaluate.split import open_split
 from trainers.models.gair import Gair
 from trainers.models.losses import great_circle, info_nce, normalise, queue_nce
 from trainers.stream.batch import TileBatch
-
-if TYPE_CHECKING:
-    from trainers.engine.tasks import GairTraining
 
 #: Photos compared with all others at once.
 _CHUNK = 1024
@@ -29,17 +26,14 @@ _NOTE = (
 
 
 def evaluate_gair(
-    model: Gair, settings: GairTraining, roots: Sequence[str], device: torch.device
+    model: Gair, settings: TrainSettings, roots: Sequence[str], device: torch.device
 ) -> EvaluationReport | None:
     """Losses, retrieval and geolocalisation; None where the validation split has no photos.
 
     SECL's negatives are the places of the split: those of the queue depend on the training. Every process computes the
     same.
     """
-    view = Gair.view(settings.arch)
-    stream = open_split(
-        settings, roots, view, "n_rs > 0 AND n_streetview > 0", settings.eval.split, settings.eval.samples
-    )
+    stream = open_split(settings, roots, Gair.view(model.settings), settings.eval.split, settings.eval.samples)
     if stream is None:
         return None
     photo, place, lonlat = (torch.cat(parts) for parts in _embed(model, stream.batches(until_epoch=1), device))

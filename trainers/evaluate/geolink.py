@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from trainers.engine.settings import TrainSettings
 from trainers.evaluate.labels import TASKS, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
 from trainers.evaluate.report import EvaluationReport
 from trainers.evaluate.split import open_split
 from trainers.models.geolink import GeoLink
 from trainers.stream.stream import GeoStream
-
-if TYPE_CHECKING:
-    from trainers.engine.tasks import GeoLinkTraining
 
 #: Fewest labelled samples, on each side, for which a probe says something.
 LEAST = 8
@@ -27,22 +24,22 @@ _NOTE = (
 
 
 def evaluate_geolink(
-    model: GeoLink, settings: GeoLinkTraining, roots: Sequence[str], device: torch.device
+    model: GeoLink, settings: TrainSettings, roots: Sequence[str], device: torch.device
 ) -> EvaluationReport | None:
     """Losses, retrieval and probes; None where the validation split holds nothing.
 
     The losses are those of training, masks by the slots' seeds included, so that two evaluations compare. Everything
     else sees whole images and whole graphs. Every process computes the same.
     """
-    view = GeoLink.view(settings.arch, settings.fidelity)
-    held = open_split(settings, roots, view, "n_rs > 0", settings.eval.split, settings.eval.samples)
+    view = GeoLink.view(model.settings, model.fidelity)
+    held = open_split(settings, roots, view, settings.eval.split, settings.eval.samples)
     if held is None:
         return None
     gather, model.gather = model.gather, False
     legend = Legend.of(roots)
     try:
         losses, test = _losses(model, held, device), _features(model, held, legend, device)
-        seen = open_split(settings, roots, view, "n_rs > 0", "train", settings.eval.train_samples)
+        seen = open_split(settings, roots, view, "train", settings.eval.train_samples)
         train = _features(model, seen, legend, device) if seen is not None else None
     finally:
         model.gather = gather

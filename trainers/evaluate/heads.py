@@ -1,4 +1,4 @@
-"""Downstream heads on features of the encoder: UperNet, regression, change (specs/geolink.md sections 3.7 and 5.5)."""
+"""Downstream heads on features: UperNet, regression, change (docs/papers/geolink.md#downstream-heads)."""
 
 from __future__ import annotations
 

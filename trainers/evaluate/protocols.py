@@ -1,5 +1,4 @@
-"""Protocols on frozen features (specs/geolink.md section 5): nearest neighbours, linear probe, few labels, transfer,
-retrieval."""
+"""Protocols on frozen features (docs/papers/geolink.md#downstream): nearest neighbours, linear probe, retrieval."""
 
 from __future__ import annotations
 
@@ -8,8 +7,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from schemas.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,22 +23,6 @@ class Labelled:
         """Those that have a class."""
         held = self.classes >= 0
         return Labelled(self.features[held], self.classes[held])
-
-    def share(self, share: float, seed: int = 0) -> Labelled:
-        """A share of the samples of each class, at least one: the few-label protocol (10 % in the paper).
-
-        Raises:
-            ConfigError: the share is not in (0, 1].
-        """
-        if not 0 < share <= 1:
-            raise ConfigError(f"share={share} of labels must lie in (0, 1]")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        kept = []
-        for number in self.classes.unique().tolist():
-            own = order[self.classes[order] == number]
-            kept.append(own[: max(1, round(share * len(own)))])
-        rows = torch.cat(kept)
-        return Labelled(self.features[rows], self.classes[rows])
 
 
 def majority(train: Labelled, test: Labelled) -> float:
@@ -83,11 +64,6 @@ def linear_probe(train: Labelled, test: Labelled, decay: float = 1e-3, steps: in
     return float(((y @ weight.detach() + bias.detach()).argmax(1) == test.classes).float().mean())
 
 
-def r2(predicted: Tensor, true: Tensor) -> float:
-    """Coefficient of determination of f32[N] predictions: 1 is perfect, 0 is the mean."""
-    return float(1 - (predicted - true).square().sum() / (true - true.mean()).square().sum().clamp_min(1e-12))
-
-
 def retrieval(a: Tensor, b: Tensor, at: tuple[int, ...] = (1, 5)) -> dict[str, float]:
     """Share of rows whose partner is among the nearest, from a to b and back, averaged; beside what chance gives.
 
@@ -101,8 +77,3 @@ def retrieval(a: Tensor, b: Tensor, at: tuple[int, ...] = (1, 5)) -> dict[str, f
     ranks = [(s >= own[:, None]).sum(1) - 1 for s in (similarity, similarity.T)]
     found = {f"r@{k}": float(sum((rank < k).float().mean() for rank in ranks) / 2) for k in at}
     return found | {f"chance_r@{k}": min(1.0, k / max(1, len(a))) for k in at}
-
-
-def transfer(source: Labelled, target: Labelled, test: Labelled) -> dict[str, float]:
-    """The cross-region protocol: a probe fitted on one region and used in another, beside one fitted there."""
-    return {"transferred": linear_probe(source, test), "local": linear_probe(target, test)}

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from storage.files import put
+
 #: Files of the run folder.
 JSON_NAME, HTML_NAME = "evaluation.json", "evaluation.html"
 #: Colours of classes, unlabelled last (Okabe and Ito 2008).
@@ -33,10 +35,6 @@ class EvaluationReport:
     names: tuple[str, ...]  # of the classes
     note: str  # what the scores mean
 
-    def scalars(self) -> dict[str, float]:
-        """All scores by name."""
-        return self.scores
-
     def line(self, step: int) -> str:
         """The scores that matter, in one line."""
         parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in _SHOWN if name in self.scores)
@@ -48,9 +46,7 @@ class EvaluationReport:
         before: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
         rows = [row for row in before if row["step"] < step] + [{"step": step, **self.scores}]
         for name, text in ((JSON_NAME, json.dumps(rows, indent=1)), (HTML_NAME, self.page(rows))):
-            fresh = out / f".{name}.tmp"
-            fresh.write_text(text)
-            fresh.replace(out / name)
+            put(out / name, text)
 
     def page(self, rows: list[dict[str, Any]]) -> str:
         """The history as a table, and the plot of the last step."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from schemas.errors import DatasetError
+from trainers.engine.settings import TrainSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import View
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream, StreamSettings
 
-if TYPE_CHECKING:
-    from trainers.engine.settings import TrainSettings
 
-
-def open_split(
-    settings: TrainSettings, roots: Sequence[str], view: View, default_select: str, split: str, limit: int
-) -> GeoStream | None:
+def open_split(settings: TrainSettings, roots: Sequence[str], view: View, split: str, limit: int) -> GeoStream | None:
     """At most ``limit`` samples of a split, without augmentation, in this process alone; None where it is empty."""
     reading = StreamSettings(
         select=settings.stream.select, split=split, limit=limit, shuffle="none", workers=0, tags=settings.stream.tags,
@@ -26,7 +21,7 @@ def open_split(
     )  # fmt: skip
     try:
         return GeoStream(
-            list(roots), view, batch_size=settings.eval.batch_size, settings=reading, default_select=default_select,
+            list(roots), view, batch_size=settings.eval.batch_size, settings=reading,
             place=Place(rank=0, world=1, workers=0), tag_weight=settings.fidelity,
         )  # fmt: skip
     except DatasetError:  # the training split of the same data has been opened: what fails here is an empty split

@@ -7,19 +7,17 @@ import json
 from pathlib import Path
 
 from schemas.command import Command
-
-#: The formats by name; here too, so that --help needs no torch.
-NAMES = ("timm", "multimodal", "safetensors", "torchscript", "onnx")
+from trainers.export import FORMATS
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="checkpoint.pt or best.pt of a GeoLink run")
-    parser.add_argument("--format", required=True, choices=NAMES, help="what to write")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--out", type=Path, help="file (default: beside the checkpoint, named by the format)")
 
 
 def _run(args: argparse.Namespace) -> int:
-    from trainers.export.weights import FORMATS, export
+    from trainers.export.weights import export
 
     suffix, text = FORMATS[args.format]
     out = args.out or args.checkpoint.with_name(f"{args.checkpoint.stem}-{args.format}{suffix}")

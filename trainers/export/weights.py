@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections import OrderedDict
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,38 +14,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from schemas.config import build
+from schemas.config import to_mapping
 from schemas.errors import ConfigError, DatasetError
+from storage.files import atomic_file
 from trainers.engine.checkpoint import load_checkpoint
-from trainers.engine.tasks import GeoLinkTraining
+from trainers.export import FORMATS
 from trainers.models.geolink import GeoLink
-from trainers.models.vit import IMAGENET, SIZES, ViT, ViTSettings
+from trainers.models.vit import IMAGENET, SIZES, ViTSettings
 
-FORMATS: Mapping[str, tuple[str, str]] = {
-    "timm": (".safetensors", "the ViT under timm's names; load strictly into vit_*_patch16_224 with num_classes=0"),
-    "multimodal": (".pt", "ViT, OSM encoder and fusion, with their settings; trainers.export.weights.load_multimodal"),
-    "safetensors": (".safetensors", "all weights, decoder included, with the settings as metadata"),
-    "torchscript": (".ts", "the ViT: f32[B,3,S,S] pixels in 0..255 to tokens f32[B,1+P,D]"),
-    "onnx": (".onnx", "the same; needs the packages onnx and onnxscript"),
-}
 #: What only pretraining needs.
 _PRETRAINING = ("decoder", "tag_head")
-
-
-def load_geolink(path: Path) -> tuple[GeoLink, GeoLinkTraining]:
-    """The model of a checkpoint, ready for inference, and the settings it was trained with.
-
-    Raises:
-        DatasetError: it is no checkpoint, or not one of GeoLink.
-    """
-    state = load_checkpoint(path)
-    config = dict(state["config"])
-    if config.pop("task", None) != "geolink":
-        raise DatasetError(f"{path} is no checkpoint of GeoLink; only those are exported")
-    settings = build(GeoLinkTraining, config)
-    model = GeoLink(settings.arch, settings.fidelity, settings.loss)
-    model.load_state_dict(state["model"])
-    return model.eval(), settings
 
 
 def architecture(vit: ViTSettings) -> str:
@@ -55,19 +33,15 @@ def architecture(vit: ViTSettings) -> str:
     return f"vit_{size}_patch{vit.patch}_{vit.image_size}" if size else "custom"
 
 
-def description(settings: GeoLinkTraining, model: GeoLink) -> dict[str, Any]:
+def description(model: GeoLink) -> dict[str, Any]:
     """What a user of the ViT has to know, as plain values."""
+    vit = model.settings.vit
     return {
-        "architecture": architecture(settings.arch.vit), "num_classes": 0, "global_pool": "",
-        "pos_embed_requires_grad": False, "norm_eps": model.vit.norm.eps, "bands": list(settings.arch.bands),
+        "architecture": architecture(vit), "num_classes": 0, "global_pool": "",
+        "pos_embed_requires_grad": False, "norm_eps": model.vit.norm.eps, "bands": list(model.settings.bands),
         "mean": [m / 255 for m in IMAGENET[0]], "std": [d / 255 for d in IMAGENET[1]],
-        **asdict(settings.arch.vit),
+        **asdict(vit),
     }  # fmt: skip
-
-
-def multimodal_state(model: GeoLink) -> dict[str, Tensor]:
-    """Weights of the multimodal model: all but those that only pretraining needs."""
-    return {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in _PRETRAINING}
 
 
 def load_multimodal(path: Path) -> GeoLink:
@@ -78,33 +52,14 @@ def load_multimodal(path: Path) -> GeoLink:
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        config, weights = held["model_config"], held["model_state_dict"]
+        training, weights = held["model_config"]["training"], held["model_state_dict"]
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path} is no multimodal export ({error}); make one with geoshards export") from None
-    settings = build(GeoLinkTraining, config["training"])
-    model = GeoLink(settings.arch, settings.fidelity, settings.loss)
+    model = GeoLink.of(training)
     for name in _PRETRAINING:
         delattr(model, name)
     model.load_state_dict(weights)
     return model.eval()
-
-
-def hybrid_blocks(vit: ViTSettings) -> tuple[int, int, int]:
-    """Blocks, from 0, whose output a dense head takes beside the fused map: 7, 11 and 15 of 24, and as far along in
-    others."""
-    third, half, most = (max(0, share * vit.depth // 6 - 1) for share in (2, 3, 4))
-    return third, half, most
-
-
-class ImageFeatures(nn.Module):
-    """The ViT with its pixel norm: f32[B,3,S,S] in 0..255 to tokens f32[B,1+P,D]."""
-
-    def __init__(self, norm: nn.Module, vit: ViT) -> None:
-        super().__init__()
-        self.norm, self.vit = norm, vit
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.vit(self.norm(image))
 
 
 def export(path: Path, form: str, out: Path) -> Path:
@@ -112,40 +67,35 @@ def export(path: Path, form: str, out: Path) -> Path:
 
     Raises:
         ConfigError: an unknown format, or a package it needs is missing.
-        DatasetError: see :func:`load_geolink`.
+        DatasetError: it is no checkpoint, or not one of GeoLink.
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
-    model, settings = load_geolink(path)
-    facts = description(settings, model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.tmp")
-    try:
-        _write(form, model, settings, facts, fresh)
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
+    model = GeoLink.trained(load_checkpoint(path), str(path))
+    with atomic_file(out) as fresh:
+        _write(form, model, fresh)
     return out
 
 
-def _write(form: str, model: GeoLink, settings: GeoLinkTraining, facts: dict[str, Any], path: Path) -> None:
-    training = {"fidelity": settings.fidelity, "arch": _plain(asdict(settings.arch))}
+def _write(form: str, model: GeoLink, path: Path) -> None:
+    facts = description(model)
+    whole = facts | {"training": {"fidelity": model.fidelity, "arch": to_mapping(model.settings)}}
     if form == "timm":
-        save_file(_contiguous(model.vit.state_dict()), path, {"config": json.dumps(facts)})
+        save_file(model.vit.state_dict(), path, {"config": json.dumps(facts)})
     elif form == "safetensors":
-        save_file(_contiguous(model.state_dict()), path, {"config": json.dumps(facts | {"training": training})})
+        save_file(model.state_dict(), path, {"config": json.dumps(whole)})
     elif form == "multimodal":
-        torch.save({"model_config": facts | {"training": training}, "model_state_dict": multimodal_state(model)}, path)
+        kept = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in _PRETRAINING}
+        with path.open("wb") as file:  # of a path torch would store the name
+            torch.save({"model_config": whole, "model_state_dict": kept}, file)
     else:
-        features = ImageFeatures(model.norm, model.vit).eval()
-        side = settings.arch.vit.image_size
-        example = torch.zeros(2, len(settings.arch.bands), side, side)
+        features = nn.Sequential(OrderedDict(norm=model.norm, vit=model.vit)).eval()
+        side = model.settings.vit.image_size
+        example = torch.zeros(2, len(model.settings.bands), side, side)
         if form == "torchscript":
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # torch would rather have torch.export; TorchScript is what is asked for
-                torch.jit.save(torch.jit.trace(features, example), str(path))
+            with path.open("wb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch would rather have torch.export; TorchScript is asked for
+                torch.jit.save(torch.jit.trace(features, example), file)
         else:
             _write_onnx(features, example, path)
 
@@ -157,15 +107,5 @@ def _write_onnx(features: nn.Module, example: Tensor, path: Path) -> None:
     batch = torch.export.Dim("batch")
     torch.onnx.export(
         features, (example,), str(path), input_names=["image"], output_names=["tokens"], dynamo=True,
-        dynamic_shapes={"image": {0: batch}}, external_data=False, verbose=False,
+        dynamic_shapes=({0: batch},), external_data=False, verbose=False,
     )  # fmt: skip
-
-
-def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Object-patch fusion: nodes and patches of one sample attend to each other (specs/geolink.md section 3.6)."""
+"""Object-patch fusion: nodes and patches of one sample attend to each other (docs/papers/geolink.md#fusion)."""
 
 from __future__ import annotations
 

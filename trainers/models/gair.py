@@ -1,6 +1,6 @@
 """GAIR: remote-sensing, street-view and location encoders in one space.
 
-In: a :class:`TileBatch`. Out: the loss and its parts. specs/gair.md sections 3 and 4.
+In: a :class:`TileBatch`. Out: the loss and its parts. docs/papers/gair.md#losses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainers.models.nili import Nili
 from trainers.models.vit import PixelNorm, ViT, ViTSettings, image_norm
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
-#: Statistics of street-view photos in 0..255 (specs/gair.md section 2.4).
+#: Statistics of street-view photos in 0..255 (docs/papers/gair.md#photos).
 PHOTO = ((135.47184384, 142.28621995, 145.12271992), (59.19978436, 59.35279219, 72.02295734))
 
 
@@ -56,7 +56,7 @@ class GairLoss:
 
 @dataclass(frozen=True)
 class GairVariant:
-    """Choices on which release and sense differ (specs/gair.md section 6)."""
+    """Choices on which release and sense differ (docs/papers/gair.md#defects)."""
 
     head: str  # of NILI
     incl_radius: float  # metres

@@ -1,15 +1,19 @@
 """GeoLink: image and OSM encoders trained by reconstruction, contrast and spatial consistency.
 
-In: a :class:`TileBatch`. Out: the loss and its parts. specs/geolink.md sections 3 and 4.
+In: a :class:`TileBatch`. Out: the loss and its parts. docs/papers/geolink.md#losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from schemas.config import build
+from schemas.errors import DatasetError
 from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
@@ -79,7 +83,7 @@ class GeoLink(nn.Module):
     def __init__(self, settings: GeoLinkSettings, variant: str = "ours", loss: GeoLinkLoss | None = None) -> None:
         super().__init__()
         s, v = settings, choices(settings, variant)
-        self.settings, self.rules, self.weights = s, v, loss or GeoLinkLoss()
+        self.settings, self.fidelity, self.rules, self.weights = s, variant, v, loss or GeoLinkLoss()
         self.gather = v.gather if self.weights.gather is None else self.weights.gather
         channels = len(s.bands)
         self.norm = image_norm(channels)
@@ -96,6 +100,25 @@ class GeoLink(nn.Module):
             FusionRules(v.patch_centre, v.fusion_last, v.fusion_positions, v.fusion_values),
         )  # fmt: skip
         self.tag_head = nn.Linear(s.fusion_dim, s.tag_width)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> GeoLink:
+        """The model that plain values of the settings ``arch`` and ``fidelity`` describe; its weights are new."""
+        return cls(build(GeoLinkSettings, config["arch"]), config["fidelity"])
+
+    @classmethod
+    def trained(cls, checkpoint: Mapping[str, Any], name: str) -> GeoLink:
+        """The model of a checkpoint called ``name``, ready for inference.
+
+        Raises:
+            DatasetError: it is not one of GeoLink.
+        """
+        config = checkpoint["config"]
+        if config.get("task") != "geolink":
+            raise DatasetError(f"{name} is no checkpoint of GeoLink; only those can be used here")
+        model = cls.of(config)
+        model.load_state_dict(checkpoint["model"])
+        return model.eval()
 
     @staticmethod
     def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
@@ -174,7 +197,7 @@ class GeoLink(nn.Module):
     def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:
         """What L_cst would be for the batch's masked nodes if 0, or if their mean, were predicted for each.
 
-        The features point much the same way (specs/geolink.md section 2.4): the loss means little without these.
+        The features point much the same way (docs/papers/geolink.md#tags): the loss means little without these.
         """
         masked = mask_nodes(batch, self.settings.node_mask, COUNT_RULES[self.rules.mask_count])
         counted = masked & take(torch.cat((batch.valid & batch.has_rs, batch.valid.new_zeros(1))), batch.node_sample)

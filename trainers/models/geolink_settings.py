@@ -61,17 +61,17 @@ class GeoLinkSettings:
     node_mask: float = 0.2  # share of nodes of each kind whose tags are hidden
     temperature: float = 0.2  # divides the similarities
     checkpoint: bool = False  # recompute the blocks' activations in the backward pass: less memory, a third more work
-    edges: Literal["auto", "none", "attention", "both"] = "auto"  # where relations are felt; auto here: the variant's
-    node_norm: Literal["auto", "node", "batch"] = "auto"  # mean and deviation of each node, or of a kind in the batch
-    kind_weights: Literal["auto", "softmax", "sum"] = "auto"  # of points, lines and polygons in the region
-    mask_count: Literal["auto", "share", "at_least_one"] = "auto"  # masked nodes of a small group
-    anchors: Literal["auto", "ours", "paper", "released", "centroid"] = "auto"  # places by which an object is located
+    edges: Literal["auto", Edges] = "auto"  # where relations are felt; auto here: the variant's
+    node_norm: Literal["auto", Norms] = "auto"  # mean and deviation of each node, or of a kind in the batch
+    kind_weights: Literal["auto", Weights] = "auto"  # of points, lines and polygons in the region
+    mask_count: Literal["auto", Counts] = "auto"  # masked nodes of a small group
+    anchors: Literal["auto", Anchors] = "auto"  # places by which an object is located
     patch_centre: float | None = None  # 0.5: a patch is located at its centre; 0: at its corner; none: the variant's
     fused_nodes: int | None = None  # most masked nodes a sample in the fusion; none: the variant's
-    fusion_last: Literal["auto", "residual", "plain", "none"] = "auto"  # last layer of the fusion
-    fusion_positions: Literal["auto", "queries_keys", "keys_values", "none"] = "auto"  # where positions are added
-    fusion_values: Literal["auto", "updated", "original"] = "auto"  # patches that objects read
-    cst_mean: Literal["auto", "node", "sample"] = "auto"  # over what the consistency loss is a mean
+    fusion_last: Literal["auto", LastLayer] = "auto"  # last layer of the fusion
+    fusion_positions: Literal["auto", Positions] = "auto"  # where positions are added
+    fusion_values: Literal["auto", Values] = "auto"  # patches that objects read
+    cst_mean: Literal["auto", Means] = "auto"  # over what the consistency loss is a mean
     image_eps: float | None = None  # of the image encoder's last norm; none: the variant's
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class GeoLinkLoss:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a variant chooses (specs/geolink.md sections 6.2 and 8); names are those of the settings."""
+    """What a variant chooses (docs/papers/geolink.md#defects); names are those of the settings."""
 
     edges: Edges
     node_norm: Norms

@@ -1,4 +1,7 @@
-"""Location encoder: Equal Earth, random Fourier features at three scales, an MLP each (specs/gair.md section 3.2)."""
+"""Location encoder: Equal Earth, random Fourier features at three scales, an MLP each.
+
+docs/papers/gair.md#location-encoder.
+"""
 
 from __future__ import annotations
 

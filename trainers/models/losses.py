@@ -50,7 +50,7 @@ def _cross_entropy(logits: Tensor, positive: Tensor, allowed: Tensor, rows: Tens
 def info_nce(
     a: Tensor, b: Tensor, valid: Tensor, temperature: float, excluded: Tensor | None = None, gather: bool = False
 ) -> Tensor:
-    """Symmetric InfoNCE between paired rows a, b [N,D]: specs/geolink.md section 4.1, specs/gair.md section 4.
+    """Symmetric InfoNCE between paired rows a, b [N,D]: docs/papers/geolink.md#losses, docs/papers/gair.md#losses.
 
     Args:
         a, b: embeddings of any length; cosine similarity is used.
@@ -81,7 +81,7 @@ def queue_nce(
 ) -> Tensor:
     """InfoNCE of rows a [N,D] to their positives [N,D] against a queue [K,D]; ``allowed`` bool[N,K] negatives.
 
-    specs/gair.md section 4, SECL. Without negatives the loss is 0. With ``gather`` the mean is that of
+    docs/papers/gair.md#losses, SECL. Without negatives the loss is 0. With ``gather`` the mean is that of
     :func:`mean_over_ranks`.
     """
     a, positive = normalise(blank(a, valid)), normalise(blank(positive, valid))

@@ -26,8 +26,8 @@ class PatchMask:
 def mask_patches(seed: Tensor, grid: int, ratio: float, block: int = 1) -> PatchMask:
     """Keep ``grid² * (1 - ratio)`` patches (at least one), chosen by the slot seeds i64[B].
 
-    ``block`` > 1 hides whole squares of so many patches a side, the last one in part (specs/geolink.md section 3.1,
-    ``mask_scale``).
+    ``block`` > 1 hides whole squares of so many patches a side, the last one in part
+    (docs/papers/geolink.md#image-encoder, ``mask_scale``).
     """
     side = torch.arange(grid, device=seed.device) // block
     number = (side[:, None] * grid + side[None]).reshape(-1)
@@ -52,7 +52,7 @@ def patchify(image: Tensor, patch: int) -> Tensor:
 
 
 class MaeDecoder(nn.Module):
-    """Visible tokens to the pixels of the hidden patches: two blocks by default (specs/geolink.md section 3.2)."""
+    """Visible tokens to the pixels of the hidden patches (docs/papers/geolink.md#pixel-decoder)."""
 
     position: Tensor
 
@@ -84,7 +84,7 @@ class MaeDecoder(nn.Module):
 def reconstruction_loss(predicted: Tensor, pixels: Tensor, valid: Tensor, gather: bool = False) -> Tensor:
     """Mean squared error over the hidden patches of valid samples, each patch normalised by its own mean and variance.
 
-    specs/geolink.md section 4.1. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B]. With ``gather`` the
+    docs/papers/geolink.md#losses. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B]. With ``gather`` the
     mean is that of :func:`~trainers.models.losses.mean_over_ranks`.
     """
     centred = pixels - pixels.mean(-1, keepdim=True)

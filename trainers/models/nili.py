@@ -1,4 +1,4 @@
-"""NILI: the embedding of one place inside a tile, read from the grid of patch tokens (specs/gair.md section 3.3)."""
+"""NILI: the embedding of one place inside a tile, read from the grid of patch tokens (docs/papers/gair.md#nili)."""
 
 from __future__ import annotations
 

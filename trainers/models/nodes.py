@@ -1,7 +1,7 @@
 """Nodes of packed graphs before any layer: their tags, which are masked, which are chosen.
 
 Nodes of all samples are packed end to end; padding nodes belong to sample B and are never a neighbour of a real node.
-specs/geolink.md sections 2.4, 2.9, 3.3.
+docs/papers/geolink.md#tags, #positions, #osm-encoder.
 """
 
 from __future__ import annotations

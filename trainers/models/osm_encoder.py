@@ -1,7 +1,7 @@
 """The OSM encoders: graph attention, graph convolution and a transformer over packed graphs of three kinds of node.
 
 In: :class:`NodeInputs`. Out: node encodings f32[N,dim], 0 in padding nodes. Stored edges are
-walked both ways, self-loops are added. specs/geolink.md section 3.3.
+walked both ways, self-loops are added. docs/papers/geolink.md#osm-encoder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Encodings of nodes to one of the region: Set2Set a kind (Vinyals et al. 2016), then attention over kinds.
 
-specs/geolink.md section 3.4.
+docs/papers/geolink.md#region.
 """
 
 from __future__ import annotations

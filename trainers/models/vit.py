@@ -37,6 +37,13 @@ class ViTSettings:
         """Patches a side."""
         return self.image_size // self.patch
 
+    @property
+    def hybrid_blocks(self) -> tuple[int, int, int]:
+        """Blocks, from 0, whose output a dense head takes beside the fused map: 7, 11 and 15 of 24, and as far along
+        in others."""
+        third, half, most = (max(0, share * self.depth // 6 - 1) for share in (2, 3, 4))
+        return third, half, most
+
 
 #: The four sizes by name (Touvron et al. 2021), at 224 pixels and 16 a patch.
 SIZES: Mapping[str, ViTSettings] = {
@@ -51,7 +58,7 @@ def sincos(position: Tensor, dim: int) -> Tensor:
     """Two-dimensional sin-cos embedding f32[...,dim] of positions [...,2] (x, y) in patch units.
 
     First half x, second half y; each half [sin | cos] with frequencies 10000^(-k/(dim/4)),
-    specs/geolink.md section 2.9. Reckoned in the type of ``position``.
+    docs/papers/geolink.md#positions. Reckoned in the type of ``position``.
     """
     quarter = dim // 4
     omega = 10000.0 ** (-torch.arange(quarter, device=position.device, dtype=position.dtype) / quarter)

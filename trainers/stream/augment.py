@@ -38,7 +38,7 @@ class AugmentSettings:
 
     enabled: bool = True  # false: the sample as it is stored
     crop: float = 0.0  # probability of a window of the footprint; what it shows is scaled to the image size
-    crop_area: tuple[float, float] = (0.4, 0.9)  # least and largest share of the area (specs/geolink.md section 4.3)
+    crop_area: tuple[float, float] = (0.4, 0.9)  # of the area, least and most (docs/papers/geolink.md#augmentation)
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)  # least and largest width over height
     flip: float = 0.5  # probability of a left-right mirror of image, tokens and photo positions together
     flip_vertical: float = 0.0  # probability of an up-down mirror of them
@@ -49,7 +49,7 @@ class AugmentSettings:
     saturation: float = 0.0  # largest relative change; of images with the bands R, G, B alone
     hue: float = 0.0  # largest turn of the colour circle, 0..0.5 of it; the same
     drop_objects: float = 0.0  # share of OSM objects left out at random
-    photo_flip: float = 0.0  # probability of a mirror of a photo alone; specs/gair.md section 2.4 has 0.5
+    photo_flip: float = 0.0  # probability of a mirror of a photo alone; docs/papers/gair.md#photos has 0.5
 
     def __post_init__(self) -> None:
         shares = ("crop", "flip", "flip_vertical", "rotate", "jitter", "photo_flip", "drop_objects")

@@ -21,9 +21,9 @@ from torch.utils.data import get_worker_info
 from geometry.keypoints import KeyPoints
 from geometry.tokens import joined
 from schemas.tokens import FIELDS, NORMALISED, Granularity, empty_tokens
+from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
 from trainers.stream.pixels import LOOK, look_row, show
-from trainers.stream.tagtable import TagTable
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
 CAPACITY, PHOTO_CAPACITY = 16, 8

@@ -11,14 +11,14 @@ import numpy as np
 from schemas.errors import ConfigError, CorruptSampleError
 from schemas.sample import OSM_TOKENS
 from schemas.tokens import OsmTokens
+from storage.ranges import CacheSettings, Range
+from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import Index
 from trainers.stream.members.read import Members, ShardReader
-from trainers.stream.members.remote import CacheSettings, Range
 from trainers.stream.sample import Decoder, Encoded
 from trainers.stream.schedule import Chosen, Request, Schedule
-from trainers.stream.tagtable import TagTable
 
 #: Blocks whose ranges a process remembers.
 _BLOCKS = 256

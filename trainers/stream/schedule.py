@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
 from schemas.errors import ConfigError
-from trainers.stream.catalog.flat import Mapped, cache_folder, make_folder, open_folder, store
+from storage.urls import cache_folder
+from trainers.stream.catalog.flat import Mapped, make_folder, open_folder, store
 from trainers.stream.catalog.index import Index
 from trainers.stream.mixture import Mixture
 from trainers.stream.order import Along, Keys, Order, batch_positions, epoch_key, places_at, slot_seeds

@@ -26,17 +26,17 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from schemas.config import unknown_key
 from schemas.errors import ConfigError, DatasetError, GeoshardsError
+from storage.ranges import CacheSettings
+from trainers.embed.features import TagWeight, open_tag_table
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.load import BatchLoader
-from trainers.stream.members.remote import CacheSettings
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.state import HASHES, check_state, source_state
-from trainers.stream.tagtable import TagWeight, open_tag_table
 
 #: Where the pixels of images are made; see trainers.stream.pixels.
 Pixels = Literal["workers", "device"]
@@ -126,7 +126,6 @@ class GeoStream(IterableDataset[TileBatch]):
         view: what the model takes; an RGB image of 256 px and tokens where None.
         batch_size: global samples an optimiser step.
         settings: selection, order, workers, augmentation.
-        default_select: condition where the settings give none.
         seed, epoch: with the content and the selection they fix the order and every random draw.
         place: rank, world and workers; taken from the environment where None.
         accumulate: micro-batches a rank makes of its share of a global batch.
@@ -149,7 +148,6 @@ class GeoStream(IterableDataset[TileBatch]):
         *,
         batch_size: int,
         settings: StreamSettings | None = None,
-        default_select: str = "",
         seed: int = 0,
         epoch: int = 0,
         place: Place | None = None,
@@ -165,8 +163,7 @@ class GeoStream(IterableDataset[TileBatch]):
         self.parts = self.place.world * accumulate
         slots(batch_size, 0, self.parts)
         given = parse_datasets(datasets)
-        select = default_select if settings.select is None else settings.select
-        indexes = [load_index(root, select, settings.split, settings.limit) for root in given.roots]
+        indexes = [load_index(root, settings.select or "", settings.split, settings.limit) for root in given.roots]
         if given.weights is None:
             indexes.sort(key=lambda i: i.content_hash)  # as one dataset they are the same in any order
         same = [i.root for i, j in pairwise(indexes) if i.content_hash == j.content_hash]

@@ -17,13 +17,14 @@ from schemas.errors import ConfigError, CorruptSampleError, DatasetError, Depend
 from schemas.index import key_hashes
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
+from storage.urls import expand, is_local
+from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.read import Members
 from trainers.stream.order import slot_seeds
 from trainers.stream.sample import Decoder, Encoded
-from trainers.stream.tagtable import TagTable
 
 
 def wds_pipeline(
@@ -60,9 +61,9 @@ def wds_pipeline(
         import webdataset
     except ImportError:
         raise DependencyError("the webdataset pipeline needs webdataset: pip install webdataset") from None
-    if "://" in str(root):
+    if not is_local(str(root)):
         raise ConfigError(f"{root}: the webdataset pipeline reads local directories; GeoStream reads URLs")
-    shards = sorted(str(p) for p in (Path(root) / "shards").glob("*.tar"))
+    shards = sorted(str(p) for p in (Path(expand(root)) / "shards").glob("*.tar"))
     if not shards:
         raise DatasetError(f"{root}/shards holds no shard; give a dataset directory")
     given = {"shardshuffle": len(shards) if shuffle else False, "seed": seed, "empty_check": False} | options

@@ -36,8 +36,9 @@ from pipeline.demo.pictures.ground import (
     tree_shadows,
     trees_in,
 )
+from pipeline.demo.town.block import Block, Building
 from pipeline.demo.town.plan import Plan
-from pipeline.demo.town.world import Block, Building, World
+from pipeline.demo.town.world import World
 
 PIXEL_M = 0.75
 AERIAL_MARGIN_M = 60.0  # the image goes on this far beyond the region's box

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.demo.geo import FloatArray
 from pipeline.demo.pictures.ground import noise_texture
-from pipeline.demo.town.world import LEVEL_M
+from pipeline.demo.town.block import LEVEL_M
 
 
 @dataclass(frozen=True)

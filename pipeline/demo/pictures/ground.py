@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from pipeline.demo.geo import FloatArray
-from pipeline.demo.town.world import Block, Building, Surface, World
+from pipeline.demo.town.block import Block, Building, Surface
+from pipeline.demo.town.world import World
 
 Bounds = tuple[float, float, float, float]
 

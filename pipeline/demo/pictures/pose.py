@@ -11,9 +11,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from pipeline.demo.geo import grid_convergence, to_lonlat, to_utm
+from pipeline.demo.town.block import Builder
 from pipeline.demo.town.plan import BUILT, Plan
 from pipeline.demo.town.streets import along, edge_line, length_of
-from pipeline.demo.town.world import Builder
 
 PHOTO_WIDTH = 512
 PHOTO_HEIGHT = 384

@@ -33,7 +33,8 @@ from pipeline.demo.pictures.ground import (
     trees_in,
 )
 from pipeline.demo.pictures.pose import FOCAL_PX, PHOTO_HEIGHT, PHOTO_WIDTH, PhotoPose, camera_of
-from pipeline.demo.town.world import Block, Building, World
+from pipeline.demo.town.block import Block, Building
+from pipeline.demo.town.world import World
 
 VIEW_M = 240.0  # nothing stands beyond this distance
 # The ground is looked up in ever coarser rasters: (up to metres, pixel metres, least surface size).

@@ -8,20 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.demo.geo import FloatArray
-from pipeline.demo.town.names import CONTROL_VALUE, LONG_VALUE, POI_NAMES, POIS, street_name
-from pipeline.demo.town.streets import (
-    HALF_WIDTH_M,
-    LAND,
-    MARKING,
-    PATCH,
-    PATH,
-    ROAD,
-    WATER,
-    band,
-    edge_line,
-    paint_street,
-)
-from pipeline.demo.town.world import (
+from pipeline.demo.town.block import (
     ADDRESS_TAGGED_RATE,
     GARDEN_TREE_MAPPED_RATE,
     HEIGHT_TAGGED_RATE,
@@ -35,6 +22,19 @@ from pipeline.demo.town.world import (
     Builder,
     Building,
     Tags,
+)
+from pipeline.demo.town.names import CONTROL_VALUE, LONG_VALUE, POI_NAMES, POIS, street_name
+from pipeline.demo.town.streets import (
+    HALF_WIDTH_M,
+    LAND,
+    MARKING,
+    PATCH,
+    PATH,
+    ROAD,
+    WATER,
+    band,
+    edge_line,
+    paint_street,
 )
 
 RGB = tuple[int, int, int]

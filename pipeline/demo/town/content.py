@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.demo.town import built, green
+from pipeline.demo.town.block import Block, Builder
 from pipeline.demo.town.names import SCRIPTS, TOWNS
 from pipeline.demo.town.plan import CELL, Plan
 from pipeline.demo.town.streets import add_embankment, add_rail, add_river, add_streets
-from pipeline.demo.town.world import Block, Builder
 
 _CONTENT: dict[str, Callable[[Builder], None]] = {
     "centre": built.centre,

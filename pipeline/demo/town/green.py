@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 
 from pipeline.demo.geo import FloatArray
+from pipeline.demo.town.block import PARK_TREE_MAPPED_RATE, Builder, Ref, Tags
 from pipeline.demo.town.built import add_building, landuse, oriented
 from pipeline.demo.town.streets import HALF_WIDTH_M, LAND, PATCH, PATH, WATER, band
-from pipeline.demo.town.world import PARK_TREE_MAPPED_RATE, Builder, Ref, Tags
 
 CROPS = ("wheat", "maize", "rape", "barley", "potato", "bare", "beet")
 FOREST_SPACING_M = 6.6

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
+import mercantile
 import numpy as np
 
-from pipeline.demo.geo import FloatArray, tile_lonlat, tile_xy, to_utm
+from geometry.tiles import tile_to_lonlat
+from pipeline.demo.geo import TILE_ZOOM, FloatArray, to_utm
+from pipeline.demo.town.block import Block, Relation, Way
 from pipeline.demo.town.names import CONTROL_VALUE, LONG_VALUE
 from pipeline.demo.town.plan import Plan
-from pipeline.demo.town.world import Block, Relation, Way
 
 _N = 9_000_000_000  # first id of the odd objects; the town's own ids stay below it
 _MISSING = 9_900_000_000  # ids that no object has
@@ -44,10 +44,9 @@ OUT_OF_RANGE_LONLAT = (200.0, 95.0)
 def tile_edge_points(plan: Plan) -> list[tuple[float, float]]:
     """Longitude/latitude of a point on a tile's west edge and of one on a north edge."""
     r = plan.region
-    x, y = tile_xy((r.west + r.east) / 2, (r.south + r.north) / 2)
-    west = tile_lonlat(math.floor(x), math.floor(y) + 0.37)
-    north = tile_lonlat(math.floor(x) + 0.61, math.floor(y))
-    return [(round(lon, 7), round(lat, 7)) for lon, lat in (west, north)]
+    tile = mercantile.tile((r.west + r.east) / 2, (r.south + r.north) / 2, TILE_ZOOM)
+    places = tile_to_lonlat(np.array([[tile.x, tile.y + 0.37], [tile.x + 0.61, tile.y]]), TILE_ZOOM)
+    return [(round(lon, 7), round(lat, 7)) for lon, lat in places.tolist()]
 
 
 def _field_corner(plan: Plan) -> FloatArray:

@@ -15,8 +15,9 @@ from osmium.osm.mutable import Relation as OsmRelation
 from osmium.osm.mutable import Way as OsmWay
 
 from pipeline.demo.geo import to_lonlat
+from pipeline.demo.town.block import Block, Relation, Way
 from pipeline.demo.town.oddities import INVALID_OBJECTS, OUT_OF_RANGE_LONLAT, make_oddities, tile_edge_points
-from pipeline.demo.town.world import Block, Relation, Way, World
+from pipeline.demo.town.world import World
 
 GENERATOR = "geoshards-demo"
 TIMESTAMP = dt.datetime(2024, 8, 20, 10, 0, 0, tzinfo=dt.UTC)

@@ -9,9 +9,9 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.demo.geo import FloatArray
+from pipeline.demo.town.block import STREET_TREE_MAPPED_RATE, Builder, Ref, Tags
 from pipeline.demo.town.names import street_name
 from pipeline.demo.town.plan import CELL
-from pipeline.demo.town.world import STREET_TREE_MAPPED_RATE, Builder, Ref, Tags
 
 HALF_WIDTH_M = {
     "primary": 5.0, "secondary": 4.2, "tertiary": 3.6, "residential": 3.0, "unclassified": 2.6, "service": 2.0,

@@ -47,7 +47,7 @@ class GeoreferenceError(InputError):
 
 @dataclass(frozen=True)
 class Collection:
-    """An image collection of SkyScript's (specs/geolink.md section 2.1)."""
+    """An image collection of SkyScript's (docs/papers/geolink.md#images)."""
 
     gsd: tuple[float, ...]  # nominal, metres
     crs: int | None = None  # EPSG code; None: the UTM zone of the place

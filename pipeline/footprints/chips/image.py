@@ -10,7 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from pipeline.imagery.encode import encode
 from pipeline.imagery.local import band_names
 from pipeline.imagery.raster import GDAL
 from pipeline.imagery.scene import DTYPES
-from pipeline.samples.chips_config import ChipImagery
 from schemas.errors import InputError
 
 #: Pixels of the largest chip, which is what the trainers decode at most.
@@ -155,7 +154,7 @@ def _place(source: Any) -> tuple[str | None, Affine | None]:
     return (f"EPSG:{code}" if code else str(source.crs.to_wkt())), transform
 
 
-def read_image(path: Path, config: ChipImagery) -> ChipImage:
+def read_image(path: Path, config: ImageryConfig) -> ChipImage:
     """The image as a member: its own bytes where they need no change.
 
     Raises:
@@ -176,10 +175,10 @@ def read_image(path: Path, config: ChipImagery) -> ChipImage:
         rgba = np.asarray(image.convert("RGBA"))
         pixels, mask = rgba[..., :3].transpose(2, 0, 1), rgba[..., 3]
         if config.format == "auto":  # what was decoded is kept to the bit
-            config = ChipImagery(format="png")
+            config = replace(config, format="png")
     if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
         mask = np.where(np.isfinite(pixels).all(axis=0), mask, 0)
-    member, encoded = encode(pixels, ImageryConfig(format=config.format, quality=config.quality))
+    member, encoded = encode(pixels, config)
     return ChipImage(member, encoded, _share(mask))
 
 

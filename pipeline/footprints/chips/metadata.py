@@ -2,7 +2,7 @@
 
 Read are JSON objects and SkyScript's pickles (as plain values only). Fields, all optional:
 
-- ``bbox`` or ``box``: west, south, east, north in degrees (SkyScript, specs/geolink.md section 2.1);
+- ``bbox`` or ``box``: west, south, east, north in degrees (SkyScript, docs/papers/geolink.md#images);
 - ``crs``: the CRS along whose axes the chip lies; ``gsd``: units of that CRS a pixel, where the chip lies on its grid;
 - ``bounds``: left, bottom, right, top in units of ``crs``; ``transform``: six numbers a, b, c, d, e, f, as rasterio's;
 - ``time``: ISO 8601, a year, or [year, month, day, hour, minute] in UTC;

@@ -1,11 +1,11 @@
-"""Which chips become samples, in which order, in which shard."""
+"""Chips of a folder as footprints: where each lies, what it holds, which overlap."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,14 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from geometry.hilbert import hilbert
+from pipeline.alignment import place
 from pipeline.footprints.chips.georeference import GeoreferenceError, georeference, skyscript_name
 from pipeline.footprints.chips.image import read_header
 from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.scan import ChipFiles
-from pipeline.footprints.plan import cut_shards
-from pipeline.samples.chips_config import ChipsConfig
-from pipeline.tokens.sheet import place_chips
 from schemas.errors import InputError
 from schemas.features import drop_row
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, Footprint, lonlat_to_tile
+from schemas.footprint import Footprint, Footprints
 
 #: One row a chip; a million of them are a few hundred MB, in this form.
 CHIPS = pa.schema(
@@ -48,8 +45,6 @@ CHIPS = pa.schema(
         ("vectors_hash", pa.string()),  # of its vector files
     ]
 )
-#: Zoom of the Hilbert curve along which chips are ordered: cells of 2.4 m at the equator.
-_ORDER = 24
 #: Share of a footprint by which neighbours along one side overlap through rounding.
 _ROUNDING = 1e-6
 
@@ -60,7 +55,9 @@ class DescribeJob:
 
     folder: Path
     chips: list[ChipFiles]
-    config: ChipsConfig
+    crs: str = "auto"  # as in ChipsConfig
+    acquired: str | None = None  # of chips whose metadata name no time, ISO 8601
+    vectors: bool = True  # their vector files hold their objects
 
 
 def describe_chips(job: DescribeJob) -> tuple[pa.Table, list[dict[str, Any]]]:
@@ -69,7 +66,7 @@ def describe_chips(job: DescribeJob) -> tuple[pa.Table, list[dict[str, Any]]]:
     drops: list[dict[str, Any]] = []
     for chip in job.chips:
         try:
-            rows.append(_describe(job.folder, chip, job.config))
+            rows.append(_describe(job, chip))
         except GeoreferenceError as error:
             drops.append(drop_row("chips", chip.image, error.reason, key=chip.key, detail=str(error)[:200]))
         except _UnreadableError as error:
@@ -86,19 +83,20 @@ class _UnreadableError(InputError):
         self.path, self.reason = path, reason
 
 
-def _describe(folder: Path, chip: ChipFiles, config: ChipsConfig) -> dict[str, Any]:
+def _describe(job: DescribeJob, chip: ChipFiles) -> dict[str, Any]:
     """One row of CHIPS without what depends on its place."""
+    folder = job.folder
     metadata = _metadata(folder, chip)
     try:
         header = read_header(folder / chip.image, bool(chip.sidecars))
         digests = [
             _hash(folder, [chip.image, *chip.sidecars, *([chip.metadata] if chip.metadata else [])]),
-            _hash(folder, [] if config.extracts else [*chip.vectors, *chip.parts]),
+            _hash(folder, [*chip.vectors, *chip.parts] if job.vectors else []),
         ]
     except InputError as error:
         raise _UnreadableError(chip.image, "unreadable_image", str(error)) from None
     size = header.width, header.height
-    found = georeference(chip.stem, size, (header.crs, header.transform), metadata, config.chips.crs)
+    found = georeference(chip.stem, size, (header.crs, header.transform), metadata, job.crs)
     known, name = metadata or Metadata(), skyscript_name(chip.stem)
     try:
         Footprint(chip.key, found.crs, found.transform, *size)
@@ -106,11 +104,11 @@ def _describe(folder: Path, chip: ChipFiles, config: ChipsConfig) -> dict[str, A
         raise GeoreferenceError("bad_transform", str(error)) from None
     return {
         "key": chip.key, "stem": chip.stem, "image": chip.image,
-        "vectors": [] if config.extracts else list(chip.vectors),
+        "vectors": list(chip.vectors) if job.vectors else [],
         "crs": found.crs, "transform": found.transform, "width": size[0], "height": size[1],
         "bands": list(header.bands), "dtype": header.dtype, "how": found.how,
         "source": known.source or (name[0] if name else ""),
-        "acquired": known.time or (name[1] if name else None) or config.rs.acquired,
+        "acquired": known.time or (name[1] if name else None) or job.acquired,
         "image_hash": digests[0], "vectors_hash": digests[1],
     }  # fmt: skip
 
@@ -136,16 +134,19 @@ def _hash(folder: Path, paths: list[str]) -> str:
     return digest.hexdigest()
 
 
-def footprint_of(row: dict[str, Any]) -> Footprint:
-    """The footprint of a CHIPS row."""
-    return Footprint(row["key"], row["crs"], tuple(row["transform"]), row["width"], row["height"])
+def columns_of(rows: Sequence[dict[str, Any]]) -> Footprints:
+    """The footprints of CHIPS rows."""
+    single = [Footprint(r["key"], r["crs"], tuple(r["transform"]), r["width"], r["height"]) for r in rows]
+    columns = Footprints.of(single)
+    columns.origin[:] = [r["how"] for r in rows]
+    return columns
 
 
 def _place(rows: list[dict[str, Any]], drops: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows with centre and corners; footprints that are no place on Earth are dropped."""
     if not rows:
         return []
-    placement = place_chips([footprint_of(row) for row in rows])
+    placement = place(columns_of(rows))
     kept = []
     for i, row in enumerate(rows):
         west, south, east, north = placement.bbox[i].tolist()
@@ -186,7 +187,7 @@ def drop_overlapping(chips: pa.Table, max_overlap: float) -> tuple[pa.Table, lis
     """Without chips that share more than ``max_overlap`` of the smaller footprint with another of their source.
 
     Chips are looked at in the order of their keys, and each is kept unless it overlaps one that is kept already. 1
-    keeps all. GeoLink drops pairs with overlapping coverage (specs/geolink.md section 2.2), which is 0.
+    keeps all. GeoLink drops pairs with overlapping coverage (docs/papers/geolink.md#objects), which is 0.
     """
     if max_overlap >= 1 or not chips.num_rows:
         return chips, []
@@ -213,15 +214,3 @@ def drop_overlapping(chips: pa.Table, max_overlap: float) -> tuple[pa.Table, lis
             detail = f"{share_:.1%} of the smaller footprint is shared with {keys[other]}, over {max_overlap=:g}"
             drops.append(drop_row("chips", images[b], "overlaps", key=keys[b], detail=detail))
     return chips.filter(pa.array(keep)), drops
-
-
-def cut_chips(chips: pa.Table, per_shard: int) -> list[pa.Table]:
-    """Chips along the Hilbert curve, cut into shards."""
-    lonlat = np.stack((chips["lon"].to_numpy(), chips["lat"].to_numpy()), axis=1)
-    lonlat[:, 1] = np.clip(lonlat[:, 1], -WEB_MERCATOR_MAX_LATITUDE, WEB_MERCATOR_MAX_LATITUDE)
-    tiles = np.clip(np.floor(lonlat_to_tile(lonlat, _ORDER)), 0, (1 << _ORDER) - 1).astype(np.int64)
-    order = np.argsort(hilbert(tiles[:, 0], tiles[:, 1], _ORDER), kind="stable")
-    runs = cut_shards(tiles[order], _ORDER, per_shard)
-    edges = [0, *accumulate(len(run) for run in runs)]
-    ordered = chips.take(pa.array(order))
-    return [ordered.slice(a, b - a) for a, b in pairwise(edges)]

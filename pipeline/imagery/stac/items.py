@@ -23,9 +23,10 @@ from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
 from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
-from pipeline.net.client import Unavailable, is_web, shown
+from pipeline.net.client import Unavailable
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
+from storage.urls import is_web, shown
 
 #: Licences that say nothing: https://github.com/radiantearth/stac-spec, commons/common-metadata.md.
 _VAGUE = ("proprietary", "various", "other", "")

@@ -18,7 +18,7 @@ shadow, 4 vegetation, 5 bare, 6 water, 7 unclassified, 8 and 9 cloud of medium a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _EARTH_SEARCH = {
@@ -34,13 +34,15 @@ _SHIFTED = 4.0  # processing baseline
 
 @dataclass(frozen=True)
 class Preset:
-    """A service, and what it calls things."""
+    """A service, and what it calls things. An entry of ``PRESETS`` is all that a service needs."""
 
-    service: str  # in pipeline.net.config.DEFAULT_BASES
+    url: str  # of the STAC API
     collections: tuple[str, ...]  # the first is the default
     bands: Mapping[str, str]  # name to asset key, in the order that they have where none are chosen
     mask: str  # asset key of the scene classes
     tokens: str = ""  # path of the signatures' service, from the root of the server; {collection} is filled in
+    #: Collection to the property that says whether the offset has been taken away; others have ESA's values.
+    harmonised: Mapping[str, str] = field(default_factory=dict)
     mask_values: tuple[int, ...] = (3, 8, 9, 10)
     dtype: str = "uint16"
     gsd: float = 10.0
@@ -50,6 +52,8 @@ class Preset:
     licence: str = (
         "contains modified Copernicus Sentinel data (free, full and open; Copernicus Sentinel Data Legal Notice)"
     )
+    #: What the licence asks of those who use the images.
+    demand: str = "Copernicus Sentinel data: free, full and open; say “contains modified Copernicus Sentinel data”"
 
     def offset(self, collection: str, properties: Mapping[str, Any]) -> int | None:
         """What is to be taken from an item's values to have them as before baseline 04.00; None: it cannot be known."""
@@ -59,14 +63,18 @@ class Preset:
             return None
         if baseline < _SHIFTED:
             return 0
-        if self.service == "earth-search" and collection == "sentinel-2-l2a":
-            return 0 if properties.get("earthsearch:boa_offset_applied") is True else None
+        if collection in self.harmonised:
+            return 0 if properties.get(self.harmonised[collection]) is True else None
         return _OFFSET
 
 
 PRESETS = {
-    "earth-search": Preset("earth-search", ("sentinel-2-l2a", "sentinel-2-c1-l2a"), _EARTH_SEARCH, "scl"),
+    "earth-search": Preset(
+        "https://earth-search.aws.element84.com/v1", ("sentinel-2-l2a", "sentinel-2-c1-l2a"), _EARTH_SEARCH, "scl",
+        harmonised={"sentinel-2-l2a": "earthsearch:boa_offset_applied"},
+    ),
     "planetary-computer": Preset(
-        "planetary-computer", ("sentinel-2-l2a",), _ESA, "SCL", tokens="/api/sas/v1/token/{collection}"
+        "https://planetarycomputer.microsoft.com/api/stac/v1", ("sentinel-2-l2a",), _ESA, "SCL",
+        tokens="/api/sas/v1/token/{collection}",
     ),
 }  # fmt: skip

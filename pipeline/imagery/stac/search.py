@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pystac
 import pystac_client
@@ -25,9 +24,12 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.imagery.config import ImageryConfig
-from pipeline.net.client import Client, is_web, parse_json, shown
-from pipeline.run.ray_map import Progress
+from pipeline.imagery.stac.presets import PRESETS
+from pipeline.net.client import Client, parse_json
 from schemas.errors import InputError
+from storage.files import put
+from storage.progress import Progress
+from storage.urls import is_web, shown
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Item = dict[str, Any]  # a STAC item, of which only that is left which scenes are made of
@@ -39,7 +41,7 @@ BAD = (
 )  # fmt: skip
 #: What is kept of an item's properties, and of an asset.
 _PROPERTIES = ("datetime", "start_datetime", "eo:cloud_cover", "license", "updated", "s2:processing_baseline",
-               "earthsearch:boa_offset_applied")  # fmt: skip
+               *(name for service in PRESETS.values() for name in service.harmonised.values()))  # fmt: skip
 _ASSET = ("href", "type", "roles", "bands", "eo:bands", "file:checksum")
 
 
@@ -125,10 +127,7 @@ def find_items(
         raise InputError(f"{shown(search.where)} is no STAC that can be read: {str(error)[:200]}") from None
     found = [items[name] for name in sorted(items)]
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{kept.name}.{uuid4().hex[:8]}")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        temporary.replace(kept)
+        put(kept, json.dumps(found))
     return found
 
 

@@ -15,10 +15,10 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.packed import expand, ranges
+from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, tile_bounds, tile_codes, tile_ranges, tiles_between
 from pipeline.osm.cells.hashes import exact_hash, shape_hash
 from pipeline.osm.cells.merge import KINDS, TYPES
 from schemas.features import CELL_ZOOM, CELLS, DROPS, Kind, ObjectType, drop_row
-from schemas.footprint import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_to_lonlat
 
 #: Longest segment in degrees: 0.005° (560 m) bends by less than 1 cm in web-mercator and UTM below 70° latitude.
 MAX_SEGMENT = 0.005
@@ -116,17 +116,17 @@ def cut_to_cells(
     usable, drops = _refuse(bounds, features, geometry)
     drops += [_drop(features, i, "geometry_repaired") for i in repaired if usable[i]]
     rows = np.flatnonzero(usable)
-    feature, column, line = _cells_of(bounds[rows], zoom)
+    feature, tiles = tiles_between(*tile_ranges(bounds[rows], zoom, MARGIN))
     feature = rows[feature]
     whole = np.bincount(feature, minlength=len(geometry))[feature] == 1
     cut = np.flatnonzero(~whole)
     pieces = geometry[feature]
     if len(cut):
-        boxes = _cell_boxes(column[cut], line[cut], zoom)
+        boxes = shapely.box(*tile_bounds(tiles[cut], zoom, MARGIN).T)
         pieces[cut] = keep_dimension(shapely.intersection(pieces[cut], boxes), kind[feature[cut]])
     there = np.array([p is not None for p in pieces], bool) & ~shapely.is_empty(pieces)
-    feature, column, line, pieces = feature[there], column[there], line[there], pieces[there]
-    cell = line * (1 << zoom) + column
+    feature, tiles, pieces = feature[there], tiles[there], pieces[there]
+    cell = tile_codes(tiles, zoom)
     order = np.lexsort((osm_id[feature], osm_type[feature], kind[feature], cell))
     feature, cell, pieces = feature[order], cell[order], pieces[order]
     at, starts = ranges(offsets, feature)
@@ -191,23 +191,3 @@ def _refuse(
         drops += [_drop(features, i, reason) for i in np.flatnonzero(mask & ~bad)]
         bad |= mask
     return ~bad, drops
-
-
-def _cells_of(bounds: NDArray[np.float64], zoom: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Feature, column and row of every cell that a feature's bounds meet, margins included."""
-    side = 1 << zoom
-    upper_left = lonlat_to_tile(bounds[:, [0, 3]], zoom) - MARGIN
-    lower_right = lonlat_to_tile(bounds[:, [2, 1]], zoom) + MARGIN
-    first = np.clip(np.floor(upper_left), 0, side - 1).astype(np.int64)
-    last = np.clip(np.floor(lower_right), 0, side - 1).astype(np.int64)
-    width, height = (last - first + 1).T
-    feature, k = expand(width * height)
-    return feature, first[feature, 0] + k % width[feature], first[feature, 1] + k // width[feature]
-
-
-def _cell_boxes(column: NDArray[np.int64], row: NDArray[np.int64], zoom: int) -> Geometries:
-    """Cells with margin as lon/lat boxes; the outermost rows reach over the poles."""
-    corner = np.stack((column, row), axis=1).astype(np.float64)
-    west, north = tile_to_lonlat(corner - MARGIN, zoom).T
-    east, south = tile_to_lonlat(corner + 1 + MARGIN, zoom).T
-    return shapely.box(west, south, east, north)

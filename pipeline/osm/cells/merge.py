@@ -86,7 +86,7 @@ def _ranges(parts: Sequence[Part], size: int) -> list[tuple[int, int]]:
     return [(a, b - 1) for a, b in pairwise(edges)]
 
 
-def load_slab(slab: Slab, columns: list[str] | None = None) -> tuple[pa.Table, dict[int, int]]:
+def load_slab(slab: Slab) -> tuple[pa.Table, dict[int, int]]:
     """FEATURES rows of a slab sorted by id, and how many were repeated, by the extract that is not used."""
     tables, sources = [FEATURES.empty_table()], []
     for part in slab.parts:
@@ -95,8 +95,7 @@ def load_slab(slab: Slab, columns: list[str] | None = None) -> tuple[pa.Table, d
         table = pq.read_table(part.path, filters=filters, use_threads=False).replace_schema_metadata(None)
         tables.append(table)
         sources.append(np.full(table.num_rows, part.source))
-    merged, repeated = newest(pa.concat_tables(tables), np.concatenate(sources) if sources else np.zeros(0, np.int64))
-    return (merged if columns is None else merged.select(columns)), repeated
+    return newest(pa.concat_tables(tables), np.concatenate(sources) if sources else np.zeros(0, np.int64))
 
 
 def newest(table: pa.Table, source: np.ndarray) -> tuple[pa.Table, dict[int, int]]:

@@ -1,7 +1,7 @@
-"""OSM objects of a chip from the cells of an extract.
+"""OSM objects near a footprint, from the cells of an extract.
 
-A chip is no tile: it may lie across cells. Most lie within one cell and its margin, and take its features as they are;
-for the others, the pieces of each object are joined again.
+A footprint may lie across cells. Most lie within one cell and its margin, and take its features as they are; for the
+others, the pieces of each object are joined again.
 """
 
 from __future__ import annotations
@@ -11,38 +11,51 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geometry.tiles import lonlat_to_tile, tile_codes
 from pipeline.osm.cells.cut import MARGIN
 from pipeline.osm.cells.seams import Cell, Seams
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell, read_edit_times
 from schemas.features import ObjectType
-from schemas.footprint import lonlat_to_tile
 from schemas.tokens import OsmTokens
 
+Block = tuple[int, int, int, int]  # first column, first row, last column, last row of some cells
 
-def cells_of(bbox: Sequence[float], zoom: int) -> tuple[Cell, ...]:
-    """The one cell that holds a box (west, south, east, north in degrees) within its margin, or all that it meets."""
-    west, south, east, north = bbox
-    corners = lonlat_to_tile(np.array([[west, north], [east, south]]), zoom)
-    (x0, y0), (x1, y1) = np.clip(corners, 0, (1 << zoom) - 1e-9).tolist()
-    column, row = int((x0 + x1) / 2), int((y0 + y1) / 2)
+
+def blocks_of(bbox: NDArray[np.float64], zoom: int) -> NDArray[np.int64]:
+    """The one cell that holds each box f64[N,4] (west, south, east, north in degrees) within its margin, or all that it
+    meets, as `Block` i64[N,4]."""
+    corners = np.stack((lonlat_to_tile(bbox[:, [0, 3]], zoom), lonlat_to_tile(bbox[:, [2, 1]], zoom)), axis=1)
+    corners = np.clip(corners, 0, (1 << zoom) - 1e-9)
+    middle = np.floor(corners.mean(axis=1))
     room = MARGIN / 2
-    if column - room <= x0 and x1 <= column + 1 + room and row - room <= y0 and y1 <= row + 1 + room:
-        return ((column, row),)
-    return tuple((x, y) for y in range(int(y0), int(y1) + 1) for x in range(int(x0), int(x1) + 1))
+    alone = (middle - room <= corners[:, 0]).all(axis=1) & (corners[:, 1] <= middle + 1 + room).all(axis=1)
+    every = np.floor(corners).reshape(-1, 4)
+    return np.where(alone[:, None], np.tile(middle, 2), every).astype(np.int64)
 
 
-def features_near(path: str, zoom: int, cells: Sequence[Cell], bbox: Sequence[float]) -> FeatureBatch:
+def cells_of(block: Block, zoom: int) -> list[int]:
+    """The cells of a block, as `read_cell` takes them."""
+    return tile_codes(np.array(_cells(block)), zoom).tolist()
+
+
+def _cells(block: Block) -> list[Cell]:
+    x0, y0, x1, y1 = block
+    return [(x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
+
+
+def features_near(path: str, zoom: int, block: Block, bbox: Sequence[float]) -> FeatureBatch:
     """Features of an extract whose bounds meet a box, each whole inside it.
 
     Args:
         path, zoom: of the cells (pipeline.osm.stage.Cells).
-        cells: of the box (``cells_of``).
+        block: of the box (``blocks_of``).
         bbox: west, south, east, north in degrees.
     """
-    batches = [read_cell(path, row * (1 << zoom) + column).near(*bbox) for column, row in cells]
-    return batches[0] if len(batches) == 1 else _join(batches, cells, zoom)
+    batches = [read_cell(path, cell).near(*bbox) for cell in cells_of(block, zoom)]
+    return batches[0] if len(batches) == 1 else _join(batches, _cells(block), zoom)
 
 
 def _join(batches: list[FeatureBatch], cells: Sequence[Cell], zoom: int) -> FeatureBatch:
@@ -69,16 +82,19 @@ def _concatenate(batches: list[FeatureBatch]) -> FeatureBatch:
     return FeatureBatch(tag_offsets=np.concatenate(([0], np.cumsum(lengths))), **columns)
 
 
-def newest_edit(path: str, zoom: int, cells: Sequence[Cell], tokens: OsmTokens) -> str | None:
-    """Time of the last edit of any object of a chip, ISO 8601; None without objects, or where the extract has no times.
+def newest_edit(path: str, zoom: int, block: Block, tokens: OsmTokens) -> str | None:
+    """Time of the last edit of any object of a footprint, ISO 8601; None without objects, or where the extract has no
+    times.
 
     Args:
-        path, zoom, cells: as for ``features_near``.
-        tokens: of the chip.
+        path, zoom, block: as for ``features_near``.
+        tokens: of the footprint.
     """
     own = tokens.osm_id * len(ObjectType) + tokens.osm_type
     newest = 0
-    for column, row in cells:
-        identity, times = read_edit_times(path, row * (1 << zoom) + column)
-        newest = max(newest, int(times[np.isin(identity, own)].max(initial=0)))
+    for cell in cells_of(block, zoom):
+        identity, times = read_edit_times(path, cell)
+        if len(identity):
+            at = np.minimum(np.searchsorted(identity, own), len(identity) - 1)
+            newest = max(newest, int(times[at[identity[at] == own]].max(initial=0)))
     return datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else None

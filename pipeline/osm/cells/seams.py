@@ -16,9 +16,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geometry.tiles import tile_bounds
 from pipeline.osm.cells.cut import MARGIN, keep_dimension
 from schemas.features import Kind
-from schemas.footprint import tile_to_lonlat
 
 Floats = NDArray[np.float64]
 Geometries = NDArray[Any]  # object array of shapely geometries
@@ -57,12 +57,9 @@ class Seams:
         merged = shapely.line_merge(shapely.multilinestrings(parts))
         return _without(merged, self._on_seam(0.0))
 
-    def _edges(self, margin: float) -> tuple[Floats, Floats, Floats, Floats]:
-        """West, south, east and north of each cell."""
-        corner = np.array(self.cells, np.float64)
-        west, north = tile_to_lonlat(corner - margin, self.zoom).T
-        east, south = tile_to_lonlat(corner + 1 + margin, self.zoom).T
-        return west, south, east, north
+    def _edges(self, margin: float) -> Floats:
+        """West, south, east and north of each cell, f64[4,C]."""
+        return tile_bounds(np.array(self.cells), self.zoom, margin).T
 
     def _boxes(self, margin: float) -> Geometries:
         return np.asarray(shapely.box(*self._edges(margin)), object)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from heapq import merge
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import osmium
 
 from schemas.errors import InputError
+from storage.files import atomic_file
 
 _ORDER = {"n": 0, "w": 1, "r": 2}
 _TIMESTAMP = "osmosis_replication_timestamp"
@@ -33,19 +33,17 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         InputError: a file cannot be read, or the base is not sorted by type and id.
     """
     newest, stamp = _read_changes(changes)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
     try:
         source = osmium.FileProcessor(str(base))
         header = _header(source.header, stamp)
-        with osmium.SimpleWriter(osmium.io.File(str(temporary), "osm.pbf"), header=header) as writer:
+        with (
+            atomic_file(target) as fresh,
+            osmium.SimpleWriter(osmium.io.File(str(fresh), "osm.pbf"), header=header) as writer,
+        ):
             for thing in _merged(base, source, newest):
                 writer.add(thing)
-        temporary.replace(target)
     except (RuntimeError, OSError, ValueError, IndexError) as error:
         raise InputError(f"OSM extract {base} cannot be read: {error}; download it again") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _key(thing: Any) -> tuple[int, int]:

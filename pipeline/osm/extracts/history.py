@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import osmium
 from numpy.typing import NDArray
 
 from schemas.errors import InputError
+from storage.files import atomic_file
 
 _FORMAT = "osm.pbf,pbf_compression=zlib"
 
@@ -48,26 +47,18 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
     missing = [name for name, target in targets.items() if not target.exists()]
     if not missing:
         return list(targets.values())
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         wanted = versions_at(*_versions(path), np.array([ends[n].timestamp() for n in missing]))
-        with ExitStack() as stack:
-            part = {n: folder / f".{targets[n].name}.{os.getpid()}-{uuid4().hex[:8]}.osm.pbf" for n in missing}
-            for temporary in part.values():
-                stack.callback(temporary.unlink, missing_ok=True)
-            processor = osmium.FileProcessor(str(path))
-            header = processor.header
-            header.has_multiple_object_versions = False
-            with ExitStack() as writing:
-                writers = [
-                    writing.enter_context(osmium.SimpleWriter(osmium.io.File(str(t), _FORMAT), header=header))
-                    for t in part.values()
-                ]
-                for o, row in zip(processor, wanted, strict=True):
-                    for number in np.flatnonzero(row).tolist() if row.any() else ():
-                        writers[number].add(o)
-            for name, temporary in part.items():
-                temporary.replace(targets[name])
+        processor = osmium.FileProcessor(str(path))
+        header = processor.header
+        header.has_multiple_object_versions = False
+        with ExitStack() as writing:
+            fresh = [writing.enter_context(atomic_file(targets[n])) for n in missing]
+            files = [osmium.io.File(str(f), _FORMAT) for f in fresh]
+            writers = [writing.enter_context(osmium.SimpleWriter(f, header=header)) for f in files]
+            for o, row in zip(processor, wanted, strict=True):
+                for number in np.flatnonzero(row).tolist() if row.any() else ():
+                    writers[number].add(o)
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(f"history {path} cannot be read: {error}; download it again") from None
     return list(targets.values())

@@ -156,5 +156,5 @@ def write_part(job: RangeJob, name: str, tables: list[pa.Table]) -> Path | None:
         return None
     table = pa.concat_tables(tables).combine_chunks()
     target = f"features/{name}-{job.index:06d}.parquet"
-    Store(job.folder).write_table(target, table, geoparquet_metadata(None, GEOMETRY_TYPES))
+    Store(job.folder).write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES))
     return job.folder / target

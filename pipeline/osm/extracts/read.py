@@ -39,7 +39,7 @@ from pipeline.run.ray_map import Runner
 from schemas.errors import InputError
 from schemas.features import FEATURES
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 _Task = tuple[list[Blob], tuple[int, int]]  # and which share of each of its blobs
 
 #: Blobs a task in each pass. A blob holds about 8,000 objects; a task takes some 0.2 s and less than 100 MB, so that

@@ -1,7 +1,7 @@
 """Tags of a vector feature, from the ways in which vector files hold them, as OSM has them.
 
-- GeoLink's ``label`` (specs/geolink.md section 2.2): ``key:value;key:value``, where ``yes`` was replaced by the key and
-  ``:`` in a key by a space. Both are undone, so that the rules see OSM's tags; the texts come out as they were.
+- GeoLink's ``label`` (docs/papers/geolink.md#objects): ``key:value;key:value``, where ``yes`` was replaced by the key
+  and ``:`` in a key by a space. Both are undone, so that the rules see OSM's tags; the texts come out as they were.
 - ``other_tags`` of GDAL's OSM driver and ``tags`` of osm2pgsql: ``"key"=>"value","key"=>"value"``.
 - ``tags`` as an object, or its JSON text.
 - Every other property is a tag of its name, but for ids and bookkeeping.

@@ -12,11 +12,11 @@ from typing import Any
 
 from pyproj import Geod
 
-from pipeline.net.client import shown
 from pipeline.streetview.files.table import LICENCES
 from pipeline.streetview.record import PhotoError, iso_time, number, projection, turn, whole, words
 from pipeline.streetview.services.web import Box, Rows, WebSource, ask_in_parts
 from schemas.errors import InputError
+from storage.urls import shown
 
 _PAGE = 150  # photos, the most that it gives
 _MOST_PAGES = 1000

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from geometry.tiles import tile_to_lonlat
 from pipeline.formats.mvt import TilePoint, decode_points
 from pipeline.net.client import Refused
 from pipeline.streetview.files.table import LICENCES
 from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, words
 from pipeline.streetview.services.web import Box, Rows, WebSource
 from schemas.errors import ConfigError, InputError
-from schemas.footprint import tile_to_lonlat
 
 #: Environment variable that holds the access token.
 TOKEN = "MAPILLARY_TOKEN"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from pipeline.net.client import is_web, shown
 from pipeline.streetview.pictures.gpano import visible_part
 from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, whole, words
 from pipeline.streetview.services.web import Box, Rows, WebSource, ask_in_parts
 from schemas.errors import InputError
+from storage.urls import is_web, shown
 
 #: Photos of one answer; it takes the server seconds already.
 _LIMIT = 1000

@@ -6,7 +6,6 @@ grown since; ``sources.refresh=newer`` asks anew.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.net.client import Client
-from pipeline.run.ray_map import Progress
 from pipeline.streetview.position import Area, Position, place
 from pipeline.streetview.record import PHOTOS, PLACED, Drops, doubles, to_table
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
+from storage.progress import Progress
+from storage.store import Store
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Rows = list[dict[str, Any]]  # of PHOTOS
@@ -102,7 +102,7 @@ class WebSource(ABC):
         if not self.renew and (known := _read(path)) is not None:
             return known
         table = _first_of_each(to_table(self.ask(tile, box)))
-        _write(path, table)
+        Store(path.parent).write_table(path.name, table)
         return table
 
     def settings(self) -> tuple[Any, ...]:
@@ -146,15 +146,3 @@ def _read(path: Path) -> pa.Table | None:
     except (OSError, pa.ArrowException):
         return None
     return table.cast(PHOTOS) if table.column_names == PHOTOS.names else None
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; free space or set GEOSHARDS_CACHE") from None
-    finally:
-        temporary.unlink(missing_ok=True)

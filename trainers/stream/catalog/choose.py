@@ -14,7 +14,7 @@ from geometry.mix import GOLDEN, mix
 from schemas.errors import DatasetError
 from schemas.index import SPLIT_CODES
 from schemas.splits import BUFFER
-from storage.retry import list_files, open_parquet
+from storage.store import Store
 from trainers.stream.catalog.parts import Ints, Parts
 from trainers.stream.catalog.select import evaluate, mentions_split, words
 
@@ -22,12 +22,12 @@ Mask = NDArray[np.bool_]
 
 
 def choose_rows(
-    root: str, parts: Parts, select: str = "", split: str = "train", limit: int | None = None
+    dataset: Store, parts: Parts, select: str = "", split: str = "train", limit: int | None = None
 ) -> tuple[Ints, str]:
     """Selected rows i64[n] of ``parts`` by rising hash of their keys, and the digest of the keys.
 
     Args:
-        root: path or URL of the dataset directory.
+        dataset: its directory.
         parts: its index files.
         select: SQL condition over the samples table, or empty.
         split: that is read unless the condition names another.
@@ -37,7 +37,7 @@ def choose_rows(
         DatasetError: nothing is selected, a key is held twice, or the samples table does not fit the index.
         ConfigError: the condition cannot be read, or would not select the same samples every time.
     """
-    met = _met(root, parts, select) if select.strip() else np.ones(len(parts), bool)
+    met = _met(dataset, parts, select) if select.strip() else np.ones(len(parts), bool)
     splits = parts.column("split") if len(parts) else np.zeros(0, np.uint8)
     buffer = SPLIT_CODES.index(BUFFER)
     chosen = met & (splits != buffer)
@@ -45,11 +45,11 @@ def choose_rows(
         chosen &= splits == (SPLIT_CODES.index(split) if split in SPLIT_CODES else len(SPLIT_CODES))
     if not chosen.any():
         counts = Counter({name: int((met & (splits == i)).sum()) for i, name in enumerate(SPLIT_CODES)})
-        raise DatasetError(_nothing(root, select, split, len(parts), counts))
+        raise DatasetError(_nothing(dataset.root, select, split, len(parts), counts))
     rows = np.flatnonzero(chosen)
     hashes = parts.column("key_hash")[chosen]
     order, tied = _by_hash(hashes)
-    _settle_ties(root, parts, rows, hashes, order, tied)
+    _settle_ties(dataset.root, parts, rows, hashes, order, tied)
     if limit is not None and limit < len(order):
         order = order[:limit]
         hashes = hashes[order]
@@ -63,15 +63,15 @@ def split_digest(parts: Parts) -> str:
     )
 
 
-def _met(root: str, parts: Parts, select: str) -> Mask:
+def _met(dataset: Store, parts: Parts, select: str) -> Mask:
     """Which rows of the samples table meet the condition, bool[rows]."""
-    where = f"{root}/catalog/samples"
+    where = dataset.path("catalog/samples")
     masks: list[Mask] = []
     centres: list[NDArray[np.float64]] = []
     used = {"lon", "lat"} | {w.lower() for w in words(select)}
-    for file in list_files(root, "catalog/samples", ".parquet"):
+    for name in dataset.names("catalog/samples"):
         try:
-            held = open_parquet(root, file)
+            held = dataset.parquet(f"catalog/samples/{name}")
             schema = held.schema_arrow
             known = [name for name in schema.names if name not in ("geometry", "members")]
             if not masks:  # an unknown column is named with all that there are
@@ -83,7 +83,7 @@ def _met(root: str, parts: Parts, select: str) -> Mask:
             first = str(error).splitlines()[0]
             raise DatasetError(f"{where} cannot be read ({first}); build the dataset again") from None
     if not masks or not np.array_equal(np.concatenate(centres), parts.column("lonlat")):
-        raise DatasetError(f"{where} has other rows than {root}/catalog/index; build the dataset again")
+        raise DatasetError(f"{where} has other rows than {dataset.path('catalog/index')}; build the dataset again")
     return np.concatenate(masks)
 
 

@@ -5,39 +5,22 @@ A folder is whole or absent: it is written beside its place and renamed, its des
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import mmap
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import DatasetError
+from storage.files import atomic_folder
+from storage.locks import locked
 
 Arrays = dict[str, NDArray[Any]]
 _META = "meta.json"
-
-
-def cache_folder() -> Path:
-    """Where derived files lie: ``GEOSHARDS_CACHE``, default ``data/cache``."""
-    return Path(os.environ.get("GEOSHARDS_CACHE", "data/cache"))
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the file ``path`` alone for the time of the block; the lock ends with the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class Mapped(dict[str, NDArray[Any]]):
@@ -89,20 +72,11 @@ def make_folder(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> Non
     with locked(folder.with_name(f"{folder.name}.lock")):
         if (folder / _META).exists():
             return
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.tmp")
-        fresh.mkdir(parents=True)
-        try:
+        with atomic_folder(folder) as fresh:
             meta = dict(build(fresh))
             files = sorted(fresh.glob("*.npy"))
             meta["lengths"] = {name: len(a) for name, a in Mapped(fresh, [f.stem for f in files]).items()}
-            for file in fresh.iterdir():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
             (fresh / _META).write_text(json.dumps(meta))
-            fresh.rename(folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def store(folder: Path | None, name: str, rows: int, like: NDArray[Any]) -> NDArray[Any]:

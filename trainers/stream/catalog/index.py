@@ -14,22 +14,23 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
-import pyarrow as pa
 
-from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart
-from storage.retry import is_local, list_files, open_parquet, patiently
+from storage.dataset import find_catalog, load_dataset
+from storage.retry import patiently
+from storage.store import Store
+from storage.urls import absolute, cache_folder
 from trainers.stream.catalog.choose import choose_rows, split_digest
-from trainers.stream.catalog.flat import Arrays, Mapped, cache_folder, make_folder, open_folder, store
+from trainers.stream.catalog.flat import Arrays, Mapped, make_folder, open_folder, store
 from trainers.stream.catalog.parts import Entries, Ints, Parts
 
 #: Version of what is kept in the cache.
 _FORMAT = 2
 #: Bytes of index files from which the cache is used: some 50,000 samples.
 CACHED_FROM = 1 << 23
+_FOLDER = "catalog/index"
 #: Groups of shards whose digests a state keeps, so that a shard that changed can be named.
 GROUPS = 64
 
@@ -122,56 +123,6 @@ class Index:
             self.held.release()
 
 
-def open_text(url: str) -> str:
-    """Contents of a small text file of a dataset.
-
-    Raises:
-        DatasetError: it does not exist.
-    """
-    fs, path = fsspec.core.url_to_fs(url)
-    try:
-        data: bytes = patiently(url, lambda: fs.cat_file(path))
-        return data.decode()
-    except (FileNotFoundError, NotADirectoryError):
-        raise DatasetError(
-            f"{url} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
-        ) from None
-
-
-def dataset_info(root: str) -> dict[str, Any]:
-    """``dataset.json`` as a mapping.
-
-    Raises:
-        DatasetError: missing, no JSON, without its hashes, or of a newer version.
-    """
-    url = f"{root}/dataset.json"
-    try:
-        info = json.loads(open_text(url))
-        version = int(info["schema_version"])
-        missing = [name for name in ("content_hash", "layout_hash") if not isinstance(info.get(name), str)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{url} cannot be read ({error!r}); build the dataset again") from None
-    if missing:
-        raise DatasetError(f"{url} lacks {' and '.join(missing)}: the run that made it did not finish; run it again")
-    if version > SCHEMA_VERSION:
-        raise DatasetError(f"{url} has schema version {version}, this reader knows {SCHEMA_VERSION}; update geoshards")
-    return dict(info)
-
-
-def read_table(root: str, name: str, without: frozenset[str] = frozenset()) -> pa.Table | None:
-    """A catalog table, its columns ``without`` left unread, or None where the dataset has none."""
-    files = list(list_files(root, f"catalog/{name}", ".parquet"))
-    if not files:
-        return None
-    try:
-        held = [open_parquet(root, file) for file in files]
-        columns = [c for c in held[0].schema_arrow.names if c not in without]
-        return pa.concat_tables(file.read(columns) for file in held)
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DatasetError(f"{root}/catalog/{name} cannot be read ({first}); build the dataset again") from None
-
-
 def load_index(
     root: str, select: str = "", split: str = "train", limit: int | None = None, cached_from: int = CACHED_FROM
 ) -> Index:
@@ -186,37 +137,36 @@ def load_index(
         DatasetError: the dataset is incomplete, holds a key twice, or nothing is selected.
         ConfigError: the condition cannot be read, or would not select the same samples every time.
     """
-    root = root.rstrip("/")
+    dataset = Store(root)
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit} must be at least 1")
-    info = dataset_info(root)
-    fs = fsspec.core.url_to_fs(root)[0]
-    listing = _listing(root)
+    info = load_dataset(dataset)
+    listing = _listing(dataset)
     if not listing:
-        raise DatasetError(f"{root}/catalog/index holds no index; build the dataset again")
+        raise DatasetError(f"{dataset.path('catalog/index')} holds no index; build the dataset again")
     large = sum(size for size, _ in listing.values()) >= cached_from
-    identity = [_FORMAT, info["content_hash"], info["layout_hash"], sorted(listing.items())]
+    identity = [_FORMAT, absolute(dataset.root), info["content_hash"], info["layout_hash"], sorted(listing.items())]
     try:
-        parts = _open_parts(root, fs, listing, _folder("parts", identity) if large else None)
+        parts = _open_parts(dataset, listing, _folder("parts", identity) if large else None)
         if large:
             dealt = split_digest(parts)  # a split may change while the hashes and the sizes of files stay
             folder = _folder("rows", [identity, dealt, select, split, limit])
 
             def build(fresh: Path) -> dict[str, Any]:
-                rows, selection = choose_rows(root, parts, select, split, limit)
+                rows, selection = choose_rows(dataset, parts, select, split, limit)
                 store(fresh, "rows", len(rows), rows[:0].astype("i4" if len(parts) < 1 << 31 else "i8"))[:] = rows
-                return {"selection_hash": selection, "digests": _digests(root)}
+                return {"selection_hash": selection, "digests": _digests(dataset)}
 
             make_folder(folder, build)
             parts.release()
             held, meta = open_folder(folder)
-            return _index(root, info, parts, held, meta, dealt, str(folder))
+            return _index(dataset.root, info, parts, held, meta, dealt, str(folder))
     except OSError as error:
         print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
-        parts = _open_parts(root, fs, listing, None)
-    rows, selection = choose_rows(root, parts, select, split, limit)
-    meta = {"selection_hash": selection, "digests": _digests(root)}
-    return _index(root, info, parts, {"rows": rows}, meta, split_digest(parts))
+        parts = _open_parts(dataset, listing, None)
+    rows, selection = choose_rows(dataset, parts, select, split, limit)
+    meta = {"selection_hash": selection, "digests": _digests(dataset)}
+    return _index(dataset.root, info, parts, {"rows": rows}, meta, split_digest(parts))
 
 
 def _folder(kind: str, named: Any) -> Path:
@@ -224,25 +174,25 @@ def _folder(kind: str, named: Any) -> Path:
     return cache_folder().absolute() / "index" / digest
 
 
-def _open_parts(root: str, fs: Any, listing: Mapping[str, tuple[int, str]], folder: Path | None) -> Parts:
+def _open_parts(dataset: Store, listing: Mapping[str, tuple[int, str]], folder: Path | None) -> Parts:
     """The index files: local ones mapped where they lie, those of a URL read, or fetched into ``folder`` and mapped."""
-    if is_local(root):
-        return Parts.open(list(listing))
+    if not dataset.remote:
+        return Parts.open([dataset.path(f"{_FOLDER}/{name}") for name in listing])
 
-    def fetched(file: str) -> bytes:
-        data: bytes = patiently(root, lambda: _whole(fs.cat_file(file), listing[file][0]))
-        return data
+    def fetched(name: str) -> bytes:
+        url = dataset.path(f"{_FOLDER}/{name}")
+        return patiently(url, lambda: _whole(dataset.read(f"{_FOLDER}/{name}", listed=True), listing[name][0]))
 
     if folder is None:
-        return Parts([IndexPart.from_buffer(fetched(file), file) for file in listing])
+        return Parts([IndexPart.from_buffer(fetched(name), dataset.path(f"{_FOLDER}/{name}")) for name in listing])
 
     def fill(fresh: Path) -> dict[str, Any]:
-        for file in listing:
-            (fresh / Path(file).name).write_bytes(fetched(file))
+        for name in listing:
+            (fresh / name).write_bytes(fetched(name))
         return {}
 
     make_folder(folder, fill)
-    return Parts.open([str(folder / Path(file).name) for file in listing])
+    return Parts.open([str(folder / name) for name in listing])
 
 
 def _whole(data: bytes, size: int) -> bytes:
@@ -263,17 +213,18 @@ def _index(
     )  # fmt: skip
 
 
-def _listing(root: str) -> dict[str, tuple[int, str]]:
+def _listing(dataset: Store) -> dict[str, tuple[int, str]]:
     """Index files with their size and what tells one version of a file from another."""
     return {
         name: (int(facts.get("size") or 0), str(facts.get("mtime") or facts.get("ETag") or facts.get("created") or ""))
-        for name, facts in list_files(root, "catalog/index", ".safetensors").items()
+        for name, facts in dataset.files(_FOLDER).items()
+        if name.endswith(".safetensors")
     }
 
 
-def _digests(root: str) -> dict[str, Any]:
+def _digests(dataset: Store) -> dict[str, Any]:
     """ShardDigests of the dataset as plain values; empty where it has no table of shards."""
-    table = read_table(root, "shards", frozenset({"bbox"}))
+    table = find_catalog(dataset, "shards", {"bbox"})
     if table is None:
         return {"shards": 0, "digest": [], "names": []}
     rows = sorted(zip(table["shard"].to_pylist(), table["sha256"].to_pylist(), strict=True))

@@ -124,7 +124,7 @@ def resize(image: Pixels, size: int, window: Window | None = None) -> Pixels:
 def to_uint8(raster: NDArray[Any], bands: list[str]) -> Pixels:
     """A raster of any type to u8: Sentinel-2 reflectance by ±2σ of its band, other values by their own range.
 
-    Sentinel-2 statistics: specs/gair.md section 2.3.
+    Sentinel-2 statistics: docs/papers/gair.md#images.
     """
     if raster.dtype == np.uint8:
         return raster
@@ -142,7 +142,7 @@ def to_uint8(raster: NDArray[Any], bands: list[str]) -> Pixels:
     return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
 
 
-#: Mean and deviation of Sentinel-2 L2A digital numbers by band (specs/gair.md section 2.3).
+#: Mean and deviation of Sentinel-2 L2A digital numbers by band (docs/papers/gair.md#images).
 SENTINEL2: dict[str, tuple[float, float]] = {
     "B2": (1172.9397, 706.6250), "B3": (1378.0846, 720.1862), "B4": (1509.3327, 783.1424),
     "B5": (1750.0275, 707.1962), "B6": (2073.2758, 714.2782), "B7": (2207.3283, 748.1827),

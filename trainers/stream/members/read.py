@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from io import FileIO
 from typing import Any
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import CorruptSampleError, DatasetError
-from storage.retry import is_local
+from storage.ranges import CacheSettings, Range, RemoteShards, coalesce
+from storage.urls import is_local
 from trainers.stream.catalog.index import Index
 from trainers.stream.catalog.parts import Entries
-from trainers.stream.members.remote import CacheSettings, Range, RemoteShards, coalesce
 
 Ints = NDArray[np.int64]
 Members = dict[str, memoryview]
@@ -42,7 +41,6 @@ class ShardReader:
         self._open: dict[int, tuple[FileIO, int, int]] = {}  # its number, its length; the first opened is closed first
         self._chosen: dict[tuple[int, tuple[str, ...] | None], Picks] = {}
         self._most = _most_open()
-        self._root = fsspec.core.strip_protocol(index.root)
         self._remote: RemoteShards | None = None
         self.local = is_local(index.root)
 
@@ -139,7 +137,9 @@ class ShardReader:
 
     def _fetch(self, samples: Ints, wanted: Sequence[Sequence[str]] | None, whole: Sequence[Range]) -> dict[Range, Any]:
         if self._remote is None:
-            self._remote = RemoteShards(self.index, self.cache)
+            index = self.index
+            version = f"{index.content_hash}/{index.layout_hash}"
+            self._remote = RemoteShards(f"{index.root}/shards", index.shard_names, version, self.cache)
         if whole and self._remote.keeps:
             return self._remote.get(whole)
         return self._remote.get([r for row in self._pieces(samples, wanted) for r in row])
@@ -159,7 +159,7 @@ class ShardReader:
         return data
 
     def _opened(self, shard: int) -> tuple[FileIO, int, int]:
-        path = f"{self._root}/shards/{self.index.shard_names[shard]}"
+        path = f"{self.index.root}/shards/{self.index.shard_names[shard]}"
         try:
             file = open(path, "rb", 0)  # noqa: SIM115  # stays open
         except FileNotFoundError:

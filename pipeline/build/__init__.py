@@ -1,1 +1,0 @@
-"""From settings to a dataset directory: the stages, one after another."""

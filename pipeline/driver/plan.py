@@ -1,0 +1,205 @@
+"""What will be built: all stages before the first sample."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from pipeline.driver.snapshots import snapshots_stage
+from pipeline.driver.sources import Region, chosen_sources, resolve
+from pipeline.driver.stages import (
+    ChipsFound,
+    Stages,
+    boxes_around,
+    candidates_of,
+    chips_stage,
+    count_drops,
+    imagery_stage,
+    meeting,
+    open_photos,
+    own_gsd,
+    own_zoom,
+    photos_stage,
+    pictured,
+    vectors_stage,
+    wish_of,
+)
+from pipeline.footprints.candidates import Candidates, Listed, Mixture
+from pipeline.footprints.choose import Choosing
+from pipeline.footprints.plan import Box, along_curve, cut_extents, cut_shards
+from pipeline.footprints.sampling import WEB_TILES
+from pipeline.imagery.scene import Scene
+from pipeline.imagery.sources import of_the_web
+from pipeline.osm.stage import Cells, Features, features_stage
+from pipeline.osm.vectors.features import NamedParts, PartJob
+from pipeline.rules import Rules, load_rules
+from pipeline.run.ray_map import Runner
+from pipeline.samples.config import ShardsConfig
+from pipeline.samples.job import ExtractObjects, VectorObjects
+from pipeline.streetview.record import Photo
+from schemas.errors import InputError
+from schemas.features import DROPS
+from storage.progress import StageRow
+from storage.urls import cache_folder
+
+
+@dataclass
+class Plan:
+    """What will be built."""
+
+    config: ShardsConfig  # with what it left open: zoom, gsd, number of footprints
+    region: Region
+    rules: Rules
+    features: Features | None  # of all extracts, the newest of each
+    cells: list[Cells]  # one, one a snapshot, or none without extracts
+    objects: ExtractObjects | None
+    chips: ChipsFound | None
+    parts: list[PartJob]  # vector files by shard; none with an extract
+    named: NamedParts | None  # their tags
+    vocabulary: pa.Table
+    scenes: list[Scene]  # that meet a footprint
+    footprints: Mixture  # in the order of the shards
+    shards: list[slice]  # of the footprints
+    photos: dict[str, list[Photo]]  # by key
+    drops: list[dict[str, Any]]  # of planning: footprints, scenes and photos
+    stages: list[StageRow] = field(default_factory=list)
+
+    def objects_of(self, shard: int) -> ExtractObjects | VectorObjects:
+        """Where the OSM objects of a shard lie."""
+        if self.objects is not None:
+            return self.objects
+        if self.named is None:
+            raise InputError("the footprints have neither extracts nor vector files")
+        return VectorObjects(self.parts[shard], self.named.ids[shard], self.config.vectors.time)
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """Vocabulary, and what was dropped before there were samples."""
+        own = [pq.read_table(c.folder / "drops.parquet").replace_schema_metadata(None) for c in self.cells]
+        return self.vocabulary, pa.concat_tables([*own, pa.Table.from_pylist(self.drops, schema=DROPS)])
+
+
+def make_plan(
+    config: ShardsConfig, runner: Runner, quiet: bool = False, region: Region | None = None, fetch: bool = True
+) -> Plan:
+    """All stages before the first sample.
+
+    Args:
+        config: settings.
+        runner: of the stages that work side by side.
+        quiet: no progress.
+        region: its files; resolved from the settings where it is not given.
+        fetch: download photos; without, they are only listed.
+
+    Raises:
+        GeoshardsError: an input cannot be used, or none of it declares a licence.
+    """
+    cache, stages, start = cache_folder(config.cache), Stages([]), time.monotonic()
+    region = region or _region(config, cache, quiet)
+    rules = load_rules(config.rules)
+    stages.add("regions", len(region.extracts) + bool(region.imagery) + bool(region.streetview), "inputs", start)
+    chips = chips_stage(config, runner, quiet, stages) if "chips" in config.footprints else None
+    features: Features | None = None
+    extents: list[Box] = []
+    if region.extracts:
+        features, row = features_stage(region.extracts, rules, cache, runner, quiet)
+        stages.rows.append(row)
+        extents = cut_extents(features.extents, region.clip)
+    boxes = extents if chips is None or config.chips.image == "own" else [*extents, *_around(chips)]
+    scenes, drops = imagery_stage(config, region, boxes, cache, quiet, stages)
+    zoom, gsd = own_zoom(config, region.imagery, scenes), own_gsd(config, scenes)
+    config = replace(with_cap(config, region.imagery), zoom=zoom, grid=replace(config.grid, gsd=gsd))
+    candidates, beyond = candidates_of(config, wish_of(config, extents, region.clip, chips))
+    drops += [*(chips.drops if chips is not None else ()), *beyond]
+    cells, objects, vocabulary = list[Cells](), None, pa.table({})
+    if features is not None:
+        cell_zoom = min(c.cell_zoom() for c in candidates)
+        cells, snapshots, vocabulary, rows = snapshots_stage(
+            config, region, features, _days(scenes, chips, config), rules, cell_zoom, cache, runner, quiet
+        )
+        objects = ExtractObjects(snapshots, cell_zoom)
+        stages.rows += rows
+    source = open_photos(config, region, cache, quiet)
+    planned, shards, left = _choose(config, candidates, scenes, cells, rules, runner, source, quiet, stages)
+    columns = Listed.of("", planned.footprints()) if source is not None else None
+    photos, lost = photos_stage(source, config, columns, fetch, quiet, stages) if columns is not None else ({}, [])
+    drops += [*left, *lost]
+    parts, named = list[PartJob](), None
+    if features is None and chips is not None:
+        keys = planned.footprints().keys
+        parts, named = vectors_stage(config, chips, [keys[s] for s in shards], rules, cache, runner, quiet, stages)
+        vocabulary, drops = named.vocabulary.table(), [*drops, *named.drops]
+    met = meeting(scenes, shapely.box(*planned.bbox().T))
+    return Plan(
+        config, region, rules, features, cells, objects, chips, parts, named, vocabulary, met, planned, shards, photos,
+        drops, stages.rows,
+    )  # fmt: skip
+
+
+def _choose(
+    config: ShardsConfig,
+    candidates: Sequence[Candidates],
+    scenes: list[Scene],
+    cells: list[Cells],
+    rules: Rules,
+    runner: Runner,
+    source: Any,
+    quiet: bool,
+    stages: Stages,
+) -> tuple[Mixture, list[slice], list[dict[str, Any]]]:
+    """The footprints to build in the order of their shards, the shards, and DROPS rows of the others."""
+    start = time.monotonic()
+    rule = Choosing(
+        config.plan, config.rs, scenes, cells[-1] if cells else None, rules.paint, runner,
+        None if source is None else partial(pictured, source, config, quiet),
+    )  # fmt: skip
+    chosen = [rule(c) for c in candidates]
+    drops = [row for _, rows in chosen for row in rows]
+    planned = Mixture.of([left for left, _ in chosen])
+    distance = along_curve(planned.centre())
+    order = np.argsort(distance, kind="stable")
+    shards = cut_shards(distance[order], config.plan.per_shard)
+    unit = config.footprints[0] if len(config.footprints) == 1 else "footprints"
+    stages.add("plan", len(planned), "cells" if unit == "grid" else unit, start, count_drops(drops))
+    return planned.take(order), shards, drops
+
+
+def _region(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
+    """The files of the settings; without a region, those of chips alone."""
+    if config.region != "none":
+        return resolve(config, cache, quiet)
+    licences = {"osm": config.vectors.licence}
+    return Region(name_of(Path(config.chips.folder).expanduser()), [], *chosen_sources(config, "", ""), licences)
+
+
+def _around(chips: ChipsFound) -> list[Box]:
+    return boxes_around(chips.candidates(False).bbox())
+
+
+def _days(scenes: list[Scene], chips: ChipsFound | None, config: ShardsConfig) -> list[str]:
+    """Days of the images, YYYY-MM-DD, rising."""
+    own = chips.table["acquired"].to_pylist() if chips is not None and config.chips.image == "own" else []
+    times = [config.rs.acquired or t for t in (*(s.acquired for s in scenes), *own)]
+    return sorted({t[:10] for t in times if t and len(t) >= 10})
+
+
+def with_cap(config: ShardsConfig, imagery: str) -> ShardsConfig:
+    """The settings with a number of footprints at most: a build from the web is sampled unless it is told not to."""
+    sampling = config.plan.sampling
+    if sampling.max_tiles is None:
+        sampling = replace(sampling, max_tiles=WEB_TILES if of_the_web(imagery) else 0)
+    return replace(config, plan=replace(config.plan, sampling=sampling))
+
+
+def name_of(folder: Path) -> str:
+    """Name of a dataset of chips, from their folder: [a-z0-9_-]+."""
+    return re.sub("[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-")[:60] or "chips"

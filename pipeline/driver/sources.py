@@ -1,0 +1,82 @@
+"""From settings to sources: a region's extracts, and what ``auto`` imagery and street view mean for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.demo import build_demo
+from pipeline.imagery.sources import absolute
+from pipeline.regions.resolve import Selection, fetch, select
+from pipeline.samples.config import ShardsConfig
+from pipeline.streetview.sources import SERVICES, is_service
+from schemas.errors import InputError
+from storage.progress import Progress
+from storage.urls import absolute as absolute_path
+
+#: What ``auto`` stands for where a region is asked for by name or area.
+IMAGERY, STREETVIEW = "earth-search", "panoramax"
+
+
+@dataclass(frozen=True)
+class Region:
+    """A resolved region."""
+
+    name: str  # [a-z0-9_-]+; names the default output folder
+    extracts: list[Path]
+    imagery: str = ""  # as `find_imagery` takes it; empty: none
+    streetview: str = ""  # as `open_source` takes it; empty: none
+    licences: dict[str, str] = field(default_factory=dict)  # osm | rs | sv -> SPDX or words
+    clip: Any = None  # as in Selection
+
+
+def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
+    """The files of ``config.region``, and what ``config.imagery`` and ``config.streetview`` mean for it; extracts that
+    are missing are downloaded.
+
+    ``demo`` is generated into the cache. ``auto`` imagery and photos are the demo's own; `IMAGERY` and `STREETVIEW` for
+    a region by name or area; none for files.
+
+    Raises:
+        InputError: a path does not exist, a name is unknown, or a file cannot be had; the message says what may stand
+            there.
+    """
+    if config.region == "demo":
+        region = _demo(config, cache, quiet)
+    else:
+        chosen = select(config.region, config.sources, config.net, cache, quiet)
+        fetch(chosen, config.net, config.sources.refresh, quiet)
+        paths = [e.path for e in chosen.extracts]
+        region = Region(chosen.name, paths, *defaults(chosen), {"osm": "ODbL-1.0"}, chosen.clip)
+    imagery, streetview = chosen_sources(config, region.imagery, region.streetview)
+    if streetview and not is_service(streetview) and not Path(streetview).exists():
+        raise InputError(
+            f"street view {streetview} does not exist; give a folder of photos, a CSV or Parquet table, one of "
+            f"{', '.join(SERVICES)}, or none"
+        )
+    return replace(region, imagery=imagery, streetview=streetview)
+
+
+def defaults(chosen: Selection) -> tuple[str, str]:
+    """Imagery and street view that ``auto`` stands for."""
+    return (IMAGERY, STREETVIEW) if chosen.named else ("", "")
+
+
+def chosen_sources(config: ShardsConfig, imagery: str, streetview: str) -> tuple[str, str]:
+    """Imagery and street view of the settings; the arguments are what ``auto`` stands for."""
+    if config.imagery != "auto":
+        imagery = "" if config.imagery == "none" else absolute(config.imagery)
+    if config.streetview != "auto":
+        streetview = "" if config.streetview == "none" else config.streetview
+        if streetview and not is_service(streetview):
+            streetview = absolute_path(streetview)
+    return imagery, streetview
+
+
+def _demo(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
+    folder = cache / f"demo-{config.demo.seed}-{config.demo.scale}"
+    with Progress("demo town", 0, "parts", quiet) as progress:
+        files = build_demo(folder, seed=config.demo.seed, scale=config.demo.scale, progress=progress.update)
+    licences = {"osm": "CC0-1.0", "rs": "CC0-1.0", "sv": "CC0-1.0"}
+    return Region("demo", [files.osm], str(files.imagery), str(files.streetview), licences)

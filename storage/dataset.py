@@ -1,0 +1,81 @@
+"""A dataset directory read back: dataset.json, catalog tables, and samples by their offsets in the shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.catalog import SCHEMA_VERSION
+from schemas.errors import DatasetError
+from schemas.sample import is_member
+from storage.store import Store
+
+
+def load_dataset(store: Store) -> dict[str, Any]:
+    """``dataset.json`` as a mapping.
+
+    Raises:
+        DatasetError: missing, no JSON, without its hashes, or of a newer layout than this code reads.
+    """
+    where = store.path("dataset.json")
+    try:
+        document = json.loads(store.read("dataset.json"))
+        version = int(document["schema_version"])
+        missing = [name for name in ("content_hash", "layout_hash") if not isinstance(document.get(name), str)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{where} cannot be read ({error!r}); build the dataset again") from None
+    if missing:
+        raise DatasetError(f"{where} lacks {' and '.join(missing)}: the run that made it did not finish; run it again")
+    if version > SCHEMA_VERSION:
+        raise DatasetError(
+            f"{where} has schema version {version}, this reader knows {SCHEMA_VERSION}; update geoshards"
+        )
+    return dict(document)
+
+
+def find_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.Table | None:
+    """A whole catalog table, its columns ``without`` left unread; None where the dataset has none."""
+    names = [name for name in store.names(f"catalog/{table}") if name.endswith(".parquet")]
+    return pa.concat_tables(store.read_table(f"catalog/{table}/{n}", without) for n in names) if names else None
+
+
+def read_catalog(store: Store, table: str) -> pa.Table:
+    """A whole catalog table.
+
+    Raises:
+        DatasetError: the dataset has none.
+    """
+    found = find_catalog(store, table)
+    if found is None:
+        raise DatasetError(f"{store.root} has no catalog/{table}; is it a dataset that `geoshards shards` finished?")
+    return found
+
+
+def sample_rows(store: Store) -> list[dict[str, Any]]:
+    """Rows of ``samples`` in shard order."""
+    return list(read_catalog(store, "samples").to_pylist())
+
+
+def read_samples(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    """(row, members by name) of each row; a shard is opened once where its rows follow each other.
+
+    Raises:
+        DatasetError: a shard is missing or shorter than its index says.
+    """
+    name, data = "", b""
+    for row in rows:
+        if row["shard"] != name:
+            name = row["shard"]
+            data = store.read(f"shards/{name}")
+        members: dict[str, bytes] = {}
+        for member in row["members"]:
+            end = member["offset"] + member["size"]
+            if not is_member(member["name"]) or not 0 <= member["offset"] <= end <= len(data):
+                raise DatasetError(
+                    f"{store.root}/shards/{name}: {row['key']}.{member['name']} lies outside the shard; build it again"
+                )
+            members[member["name"]] = data[member["offset"] : end]
+        yield row, members

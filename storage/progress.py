@@ -1,0 +1,179 @@
+"""What a command says at the terminal: progress on standard error while it works, and one table at the end."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+#: Seconds between two drawings on a terminal, and between two lines of one thing elsewhere.
+REDRAW, EVERY = 0.2, 5.0
+
+
+class Display:
+    """Lines on standard error: in place on a terminal, every few seconds elsewhere, none when quiet. For threads."""
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self._lock = threading.Lock()
+        self._lines: list[Progress] = []
+        self._drawn = 0  # lines on the terminal
+        self._shown = 0.0
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if not self.quiet:
+            with self._lock:
+                self._draw([f"{text}\n"])
+
+    def changed(self, line: Progress) -> None:
+        """Draw what has changed, if it is time to."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        with self._lock:
+            if line not in self._lines:
+                self._lines.append(line)
+            if self.terminal and now - self._shown >= REDRAW:
+                self._shown = now
+                self._draw([])
+            elif not self.terminal and now - line.shown >= EVERY:
+                line.shown = now
+                self._draw([f"{line}\n"])
+
+    def remove(self, line: Progress) -> None:
+        """Take a line away."""
+        with self._lock:
+            if line in self._lines:
+                self._lines.remove(line)
+                if self.terminal:
+                    self._draw([])
+
+    def _draw(self, lines: list[str]) -> None:
+        if self.terminal:
+            width = shutil.get_terminal_size().columns - 1
+            up = f"\x1b[{self._drawn}F" if self._drawn else ""
+            lines = [f"{up}\x1b[J", *lines, *(f"{str(line)[:width]}\n" for line in self._lines)]
+            self._drawn = len(self._lines)
+        self.stream.write("".join(lines))
+        self.stream.flush()
+
+
+class Progress:
+    """How much of one thing is done, with the rate and the time that is left; a line of a display until it is closed.
+
+    Args:
+        name: of the thing; empty where the line stands behind other words.
+        total: items in all; 0: not known yet.
+        unit: of the items, in the plural. ``MB``: items are bytes.
+        quiet: show nothing.
+        display: where several are shown together.
+        done: items that were done before.
+    """
+
+    def __init__(
+        self, name: str, total: int, unit: str, quiet: bool = False, display: Display | None = None, done: int = 0
+    ) -> None:
+        self.name, self.unit = name, unit
+        self.display = display or Display(quiet)
+        self.start(done, total)
+
+    def start(self, done: int, total: int | None) -> None:
+        """``done`` of ``total`` (None: unknown) items were there before; the time counts from now."""
+        self.done = self._before = done
+        self.total = total or 0
+        self.shown = self._begun = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """``count`` more items are done."""
+        self.done += count
+        self.display.changed(self)
+
+    def update(self, done: int, total: int) -> None:
+        """``done`` of ``total`` items are done."""
+        self.total = total
+        self.advance(done - self.done)
+
+    def __str__(self) -> str:
+        """Items, share, rate and time left."""
+        rate = (self.done - self._before) / max(time.monotonic() - self._begun, 1e-9)
+        scale, form = (1e6, ",.1f") if self.unit == "MB" else (1, ",.0f")
+        of = f"/{self.total / scale:{form}}" if self.total else ""
+        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        left = f", ETA {duration((self.total - self.done) / rate)}" if rate and self.total else ""
+        name = f"{self.name}: " if self.name else ""
+        return f"{name}{self.done / scale:{form}}{of} {self.unit}{share}, {rate / scale:,.1f} {self.unit}/s{left}"
+
+    def close(self) -> None:
+        """Take the line away."""
+        self.display.remove(self)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> duration(3725)
+    '1:02:05'
+    """
+    whole = round(max(0.0, seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 2**20
+
+
+@dataclass
+class StageRow:
+    """One line of the closing table; also a row of catalog/stages."""
+
+    stage: str
+    items: int
+    unit: str
+    seconds: float
+    peak_memory_mb: float
+    drops: int = 0
+    cached: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """A row in schemas.catalog.STAGES order."""
+        rate = self.items / self.seconds if self.seconds > 0 else 0.0
+        return {
+            "stage": self.stage, "items": self.items, "unit": self.unit, "seconds": round(self.seconds, 3),
+            "items_per_second": round(rate, 3), "peak_memory_mb": round(self.peak_memory_mb, 1), "drops": self.drops,
+            "cached": self.cached,
+        }  # fmt: skip
+
+
+def format_table(stages: Sequence[StageRow | Mapping[str, Any]]) -> str:
+    """The closing table of stages, or of what their ``as_dict`` gave, as text."""
+    rows = [stage.as_dict() if isinstance(stage, StageRow) else stage for stage in stages]
+    cells = [["stage", "items", "seconds", "items/s", "peak MB", "drops"]] + [
+        [
+            r["stage"] + (" (cached)" if r["cached"] else ""), f"{r['items']:,} {r['unit']}", f"{r['seconds']:.1f}",
+            f"{r['items_per_second']:,.1f}" if r["seconds"] >= 0.05 and not r["cached"] else "-",
+            f"{r['peak_memory_mb']:,.0f}", f"{r['drops']:,}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

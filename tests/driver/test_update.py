@@ -1,0 +1,207 @@
+"""Updates: the bytes of a full build, and no more work than what changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import osmium
+import pytest
+
+from pipeline.cli.verify import find_problems
+from pipeline.driver.shards import make_shards
+from pipeline.driver.update import finish_exchange, update
+from pipeline.osm.extracts.changes import apply_changes
+from schemas.errors import ConfigError, DatasetError, GeoshardsError, InputError
+from storage.dataset import sample_rows
+from storage.store import Store
+from tests.driver.test_shards import bytes_of, config_of
+from tests.driver.village import Village
+from tests.osm.opl import opl
+
+_STAMP = 'version="2" timestamp="2025-01-01T00:00:00Z" changeset="1" uid="1" user="t"'
+
+
+def write_change(path: Path, body: str) -> Path:
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<osmChange version="0.6">{body}</osmChange>\n'
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def village_change(village: Village, path: Path) -> Path:
+    """A new tree, a moved corner of a house whose way is not listed, a house retagged and another deleted."""
+    things = list(osmium.FileProcessor(str(village.osm)))
+    ways = [(w.id, [n.ref for n in w.nodes]) for w in osmium.FileProcessor(str(village.osm), osmium.osm.WAY)]
+    houses = [w for w in ways if len(w[1]) == 5][:3]
+    corner = next(
+        (n.id, n.lon, n.lat) for n in osmium.FileProcessor(str(village.osm), osmium.osm.NODE) if n.id == houses[0][1][0]
+    )
+    refs = "".join(f'<nd ref="{r}"/>' for r in houses[1][1])
+    new = len(things) + 100_000
+    return write_change(
+        path,
+        f'<create><node id="{new}" {_STAMP} lon="{corner[1]}" lat="{corner[2]}">'
+        '<tag k="natural" v="tree"/></node></create>'
+        f'<modify><node id="{corner[0]}" {_STAMP} lon="{corner[1] - 3e-5}" lat="{corner[2]}"/>'
+        f'<way id="{houses[1][0]}" {_STAMP}>{refs}<tag k="building" v="barn"/></way></modify>'
+        f'<delete><way id="{houses[2][0]}" {_STAMP}/></delete>',
+    )
+
+
+@pytest.mark.parametrize("imagery", [True, False])
+def test_an_update_by_a_change_file_gives_the_bytes_of_a_full_build_and_rebuilds_only_what_changed(
+    village: Village, tmp_path: Path, imagery: bool
+) -> None:
+    settings = {} if imagery else {"imagery": "none", "streetview": "none"}
+    config = config_of(village, tmp_path / "data", name="village", **settings)
+    make_shards(config, quiet=True)
+    before = {r["key"]: r["sha256"] for r in sample_rows(Store(tmp_path / "data"))}
+    tars = {p.name: p.stat().st_ino for p in (tmp_path / "data" / "shards").iterdir()}
+    outcome = update(str(tmp_path / "data"), [village_change(village, tmp_path / "c.osc.gz")], workers=1, quiet=True)
+    after = {r["key"]: r["sha256"] for r in sample_rows(Store(tmp_path / "data"))}
+    changed = {k for k in before | after if before.get(k) != after.get(k)}
+    assert 0 < len(changed) < len(after) / 2
+    rows = {r["key"]: r["shard"] for r in sample_rows(Store(tmp_path / "data"))}
+    kept = {p.name for p in (tmp_path / "data" / "shards").iterdir() if p.stat().st_ino in tars.values()}
+    assert len(kept) == outcome.adopted > 0
+    assert not kept & {rows[k] for k in changed if k in rows}
+    assert outcome.adopted == len(set(rows.values()) - {rows[k] for k in changed if k in rows})
+
+    newer = next((Path(os.environ["GEOSHARDS_CACHE"]) / "updated").rglob("village.osm.pbf"))
+    full = dataclasses.replace(config, region=str(newer), out=str(tmp_path / "full"))
+    make_shards(full, quiet=True)
+    assert bytes_of(tmp_path / "data") == bytes_of(tmp_path / "full")
+    assert find_problems(str(tmp_path / "data")) == []
+    newer.unlink()
+
+
+def test_a_newer_extract_replaces_the_old_one(village: Village, tmp_path: Path) -> None:
+    config = config_of(village, tmp_path / "data", name="village", imagery="none", streetview="none")
+    make_shards(config, quiet=True)
+    newer = tmp_path / "newer.osm.pbf"
+    apply_changes(village.osm, [village_change(village, tmp_path / "c.osc")], newer)
+    outcome = update(str(tmp_path / "data"), [newer], workers=1, quiet=True)
+    assert outcome.adopted > 0
+    make_shards(dataclasses.replace(config, region=str(newer), out=str(tmp_path / "full")), quiet=True)
+    assert bytes_of(tmp_path / "data") == bytes_of(tmp_path / "full")
+    again = update(str(tmp_path / "data"), [newer], workers=1, quiet=True)
+    assert again.adopted == again.document["shards"]
+
+
+_RUN = """
+import sys
+from pathlib import Path
+import pipeline.driver.update
+kill = sys.argv[3]
+real = getattr(pipeline.driver.update, kill, None)
+import os, signal
+def dies(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+if kill == "rename":
+    count = 0
+    move = Path.rename
+    def rename(self, target):
+        global count
+        count += 1
+        if count == 4:
+            dies()
+        return move(self, target)
+    Path.rename = rename
+else:
+    setattr(pipeline.driver.update, kill, dies)
+pipeline.driver.update.update(sys.argv[1], [Path(sys.argv[2])], workers=1, quiet=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["make_shards", "_exchange", "finish_exchange", "rename"])
+def test_an_update_killed_anywhere_is_finished_by_running_it_again(
+    village: Village, tmp_path: Path, where: str
+) -> None:
+    config = config_of(village, tmp_path / "data", name="village", imagery="none", streetview="none")
+    make_shards(config, quiet=True)
+    change = village_change(village, tmp_path / "c.osc")
+    newer = tmp_path / "newer.osm.pbf"
+    apply_changes(village.osm, [change], newer)
+    done = subprocess.run([sys.executable, "-c", _RUN, str(tmp_path / "data"), str(newer), where], check=False)
+    assert done.returncode == -9
+    update(str(tmp_path / "data"), [newer], workers=1, quiet=True)
+    make_shards(dataclasses.replace(config, region=str(newer), out=str(tmp_path / "full")), quiet=True)
+    assert bytes_of(tmp_path / "data") == bytes_of(tmp_path / "full")
+    assert not [p.name for p in (tmp_path / "data").iterdir() if p.name.startswith(".")]
+
+
+def test_updates_refuse_what_they_cannot_do(village: Village, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = str(tmp_path / "data")
+    config = config_of(village, tmp_path / "data", imagery="none", streetview="none")
+    make_shards(config, quiet=True)
+    change = village_change(village, tmp_path / "c.osc")
+    wrong: list[tuple[type[GeoshardsError], str, dict[str, Any]]] = [
+        (InputError, "does not exist", {"files": [tmp_path / "none.osc"]}),
+        (ConfigError, "one newer extract", {"files": [change, village.osm]}),
+        (ConfigError, "--extract", {"files": [change], "extract": "other.pbf"}),
+        (DatasetError, "--cache", {"files": [change], "cache": str(tmp_path / "empty")}),
+    ]
+    for kind, message, arguments in wrong:
+        with pytest.raises(kind, match=message):
+            update(data, quiet=True, workers=1, **arguments)
+    with pytest.raises(ConfigError, match="remote"):
+        update("s3://bucket/data", [change])
+    with pytest.raises(DatasetError, match="missing"):
+        update(str(tmp_path / "nothing"), [change])
+    (tmp_path / "bad.osc").write_text("<osmChange")
+    with pytest.raises(InputError, match=r"bad\.osc cannot be read"):
+        update(data, [tmp_path / "bad.osc"], quiet=True, workers=1)
+
+
+def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
+    base, target = tmp_path / "base.opl", tmp_path / "out.osm.pbf"
+    base.write_text(
+        opl("n1 v3 x9 y47\nn2 v1 x9.1 y47\nn3 v1 x9.2 y47\nw1 v1 Thighway=path Nn1,n2\nr1 v1 Ttype=site Mw1@")
+    )
+    attributes = 'timestamp="2025-01-01T00:00:00Z"'
+    write_change(
+        tmp_path / "1.osc",
+        f'<modify><node id="1" version="2" {attributes} lon="8" lat="8"/>'
+        f'<node id="2" version="2" {attributes} lon="8" lat="8"/></modify>'
+        f'<create><relation id="2" version="1" {attributes}><member type="way" ref="1" role="x"/></relation></create>',
+    )
+    write_change(
+        tmp_path / "2.osc",
+        f'<delete><node id="3" version="2" {attributes}/></delete>'
+        f'<modify><node id="2" version="3" {attributes} lon="7" lat="7"/></modify>'
+        f'<create><node id="4" version="1" {attributes} lon="6" lat="6"><tag k="name" v="ü=,"/></node></create>',
+    )
+    apply_changes(base, [tmp_path / "1.osc", tmp_path / "2.osc"], target)
+    found = [
+        (o.type_str(), o.id, o.version, (o.lon, o.lat) if o.is_node() else None, dict(o.tags))
+        for o in osmium.FileProcessor(str(target))
+    ]
+    assert found == [
+        ("n", 1, 3, (9, 47), {}), ("n", 2, 3, (7, 7), {}), ("n", 4, 1, (6, 6), {"name": "ü=,"}),
+        ("w", 1, 1, None, {"highway": "path"}), ("r", 1, 1, None, {"type": "site"}), ("r", 2, 1, None, {}),
+    ]  # fmt: skip
+    members = [
+        [(m.type, m.ref, m.role) for m in r.members] for r in osmium.FileProcessor(str(target), osmium.osm.RELATION)
+    ]
+    assert members == [[("w", 1, "")], [("w", 1, "x")]]
+    header = osmium.FileProcessor(str(target)).header
+    assert header.get("osmosis_replication_timestamp") == "2025-01-01T00:00:00Z"
+
+
+def test_an_unsorted_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.opl").write_text("n2 v1 x9 y47\nn1 v1 x9 y47\n")
+    with pytest.raises(InputError, match="osmium sort"):
+        apply_changes(tmp_path / "base.opl", [], tmp_path / "out.osm.pbf")
+    assert [p.name for p in tmp_path.iterdir()] == ["base.opl"]
+
+
+def test_nothing_to_exchange_is_nothing_done(tmp_path: Path) -> None:
+    (tmp_path / ".next").mkdir()
+    finish_exchange(tmp_path)
+    assert (tmp_path / ".next").exists()

@@ -1,0 +1,157 @@
+"""Planning: pure functions on tiles."""
+
+from __future__ import annotations
+
+import mercantile
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geometry.hilbert import hilbert
+from geometry.tiles import xyz_footprint
+from pipeline.footprints.candidates import Listed, Mixture, Tiles
+from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
+from schemas.errors import ConfigError, InputError
+from schemas.keys import XyzKey
+
+
+@given(st.integers(0, 6))
+def test_hilbert_order_visits_every_tile_once_and_only_steps_to_neighbours(order: int) -> None:
+    side = 1 << order
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(side), np.arange(side)))
+    distance = hilbert(x, y, order)
+    assert sorted(distance.tolist()) == list(range(side * side))
+    at = np.argsort(distance)
+    steps = np.abs(np.diff(x[at])) + np.abs(np.diff(y[at]))
+    assert (steps == 1).all()
+
+
+@given(st.floats(-179, 178), st.floats(-80, 79), st.floats(0.0001, 0.3), st.integers(3, 12))
+def test_extent_tiles_are_those_of_mercantile(west: float, south: float, size: float, zoom: int) -> None:
+    box = (west, south, west + size, south + size)
+    expected = {(t.x, t.y) for t in mercantile.tiles(*box, zooms=zoom)}
+    found = {tuple(t) for t in extent_tiles([box], zoom, 10**6).tolist()}
+    assert expected <= found  # mercantile shrinks the box by 1e-9 of a degree, so an edge tile may be missing there
+
+
+def test_overlapping_extents_own_each_tile_once() -> None:
+    tiles = extent_tiles([(9.0, 47.0, 9.2, 47.1), (9.1, 47.0, 9.3, 47.1)], 14, 10**6)
+    assert len(np.unique(tiles, axis=0)) == len(tiles)
+
+
+def test_tile_boxes_are_those_of_mercantile() -> None:
+    tiles = np.array([[0, 0], [69001, 45840], [131071, 131071]])
+    for (x, y), box in zip(tiles.tolist(), Tiles(tiles, 17, 256).outlines(), strict=True):
+        np.testing.assert_allclose(box.bounds, tuple(mercantile.bounds(x, y, 17)), atol=1e-9)
+
+
+def test_too_many_tiles_are_refused_with_the_setting_to_change() -> None:
+    with pytest.raises(ConfigError, match=r"plan\.max_tiles"):
+        extent_tiles([(-10, 40, 10, 60)], 17, 1000)
+
+
+TILES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=120, unique=True)
+
+
+def shards_of(tiles: list[tuple[int, int]], most: int) -> list[tuple[tuple[int, int], ...]]:
+    xy = np.array(tiles, np.int64)
+    distance = along_curve(Tiles(xy, 4, 256).centre())
+    order = np.argsort(distance)
+    return [tuple((int(x), int(y)) for x, y in xy[order][shard]) for shard in cut_shards(distance[order], most)]
+
+
+def in_order(tiles: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """By the Hilbert curve of the tiles' own zoom."""
+    x, y = np.array(tiles).T
+    return [tiles[i] for i in np.argsort(hilbert(x, y, 4))]
+
+
+@given(TILES, st.integers(1, 40))
+def test_shards_hold_every_tile_once_in_hilbert_order_and_no_more_than_asked(
+    tiles: list[tuple[int, int]], most: int
+) -> None:
+    shards = shards_of(tiles, most)
+    assert [t for s in shards for t in s] == in_order(tiles)
+    assert all(1 <= len(s) <= most for s in shards)
+
+
+@given(TILES, st.sampled_from([4, 16, 32]), st.tuples(st.integers(0, 15), st.integers(0, 15)))
+def test_a_new_tile_changes_no_shard_outside_the_quad_that_it_fills(
+    tiles: list[tuple[int, int]], most: int, new: tuple[int, int]
+) -> None:
+    """The smallest quad around the new tile that is larger than a shard: outside it every shard stays."""
+    level = next(k for k in range(5) if k == 4 or sum(_quad(t, k) == _quad(new, k) for t in {*tiles, new}) > most)
+    before, after = shards_of(tiles, most), shards_of([*{*tiles, new}], most)
+    outside = {s for s in before if all(_quad(t, level) != _quad(new, level) for t in s)}
+    assert outside <= set(after)
+
+
+def _quad(tile: tuple[int, int], level: int) -> tuple[int, int]:
+    return tile[0] >> level, tile[1] >> level
+
+
+WORLD = [(-180.0, -85.0, 180.0, 85.0)]
+
+
+@given(st.floats(8, 9), st.floats(46, 47), st.floats(0.01, 0.5), st.booleans())
+def test_tiles_of_an_area_are_those_that_share_ground_with_it(
+    west: float, south: float, size: float, hollow: bool
+) -> None:
+    area = shapely.Point(west + size, south + size).buffer(size)
+    area = area.difference(area.centroid.buffer(size / 2)) if hollow else area
+    tiles = area_tiles(WORLD, area, 11, 10**6)
+    found = {tuple(t) for t in tiles.tolist()}
+    assert len(found) == len(tiles)
+    for x, y in extent_tiles([area.bounds], 11, 10**6).tolist():
+        shared = shapely.box(*mercantile.bounds(x, y, 11)).intersection(area).area
+        assert ((x, y) in found) == (shared > 0) or shared < 1e-12
+
+
+def test_tiles_of_an_area_are_cut_to_the_extents() -> None:
+    area, extent = shapely.box(9.0, 47.0, 9.5, 47.5), (8.0, 46.0, 9.2, 47.2)
+    both = area.intersection(shapely.box(*extent))
+    np.testing.assert_array_equal(area_tiles([extent], area, 12, 10**6), area_tiles(WORLD, both, 12, 10**6))
+    with pytest.raises(ConfigError, match=r"plan\.max_tiles"):
+        area_tiles(WORLD, area, 20, 10**6)
+
+
+def test_a_continent_of_tiles_is_counted_without_looking_at_each() -> None:
+    area = shapely.box(-10.0, 36.0, 30.0, 60.0)
+    tiles = area_tiles(WORLD, area, 12, 10**7)
+    np.testing.assert_array_equal(tiles, extent_tiles([area.bounds], 12, 10**7))
+
+
+def test_extents_that_an_area_does_not_meet_go() -> None:
+    area = shapely.box(9.0, 47.0, 9.5, 47.5)
+    assert cut_extents([(8.0, 46.0, 9.2, 48.0), (0.0, 0.0, 1.0, 1.0)], area) == [(9.0, 47.0, 9.2, 47.5)]
+
+
+def test_full_quads_make_full_shards() -> None:
+    tiles = [(x, y) for x in range(16) for y in range(16)]
+    assert [len(s) for s in shards_of(tiles, 16)] == [16] * 16
+    assert [len(s) for s in shards_of(tiles, 32)] == [32] * 8
+
+
+def test_an_empty_plan_says_why() -> None:
+    with pytest.raises(InputError, match="no footprint is left"):
+        cut_shards(np.zeros(0, np.int64), 16)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 63), st.integers(0, 63)), min_size=1, max_size=40, unique=True), st.integers(0, 9)
+)
+def test_tiles_as_columns_are_the_footprints_of_mercantile(tiles: list[tuple[int, int]], seed: int) -> None:
+    candidates = Tiles(np.array(tiles), 6, 128)
+    for tile, footprint in zip(tiles, candidates.footprints(), strict=True):
+        np.testing.assert_allclose(footprint.bounds(), mercantile.xy_bounds(*tile, 6), atol=1e-6)
+        assert footprint == xyz_footprint(XyzKey(6, *tile, 128))
+    listed = Listed.of("tiles", candidates.footprints())
+    np.testing.assert_allclose(listed.bbox(), candidates.bbox(), atol=1e-9)
+    np.testing.assert_allclose(listed.centre()[:, 0], candidates.centre()[:, 0], atol=1e-9)
+    order = np.random.default_rng(seed).permutation(2 * len(tiles))
+    both = Mixture.of([candidates, listed]).take(order)
+    every = [*candidates.footprints(), *listed.footprints()]
+    assert list(both.footprints()) == [every[i] for i in order]
+    np.testing.assert_allclose(both.bbox(), np.concatenate((candidates.bbox(), listed.bbox()))[order])

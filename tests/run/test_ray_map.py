@@ -1,0 +1,81 @@
+"""The runner: every item once, errors as they are, the same files from one worker and from two."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from pipeline.osm.extracts import read as reader
+from pipeline.run.ray_map import Runner
+from schemas.errors import InputError
+from tests.osm.opl import GRID, RULES, opl
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner(2) as two:
+        yield two
+
+
+def slow_square(n: int) -> tuple[int, int]:
+    time.sleep(0.02)
+    return n * n, os.getpid()
+
+
+def refuse(n: int) -> int:
+    if n == 3:
+        raise InputError("item 3 is wrong; leave it out")
+    return n
+
+
+def test_this_process_does_brief_items_until_ray_is_up_and_none_is_lost(runner: Runner) -> None:
+    import ray
+
+    ray.shutdown()  # that of other tests of this process would be joined, and do all of the work
+    results = list(runner.map(slow_square, range(100), brief=True))
+    assert sorted(i for i, _, _ in results) == list(range(100))
+    assert all(value == i * i for i, (value, _), _ in results)
+    assert results[0][1][1] == os.getpid()
+    runner.start().result()
+    assert not list(Path.home().iterdir())  # of Ray's token least of all: later clusters would ask for it
+    both = list(runner.map(slow_square, range(60), brief=True))
+    assert sorted(value for _, (value, _), _ in both) == [n * n for n in range(60)]
+    pids = {pid for _, (_, pid), _ in both}
+    assert os.getpid() in pids  # one of the two workers
+    assert len(pids) == 2
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_an_error_of_an_item_is_raised_as_it_is(runner: Runner, up: bool) -> None:
+    if up:
+        runner.start().result()
+        with pytest.raises(InputError, match="item 3 is wrong"):
+            list(runner.map(refuse, range(9)))
+    else:
+        with Runner(1) as one, pytest.raises(InputError, match="item 3 is wrong"):
+            list(one.map(refuse, range(9)))
+
+
+def test_two_workers_read_what_one_reads(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_BLOBS", "_WAY_BLOBS", "_RELATIONS"):
+        monkeypatch.setattr(reader, name, 1)
+    path = tmp_path / "x.opl"
+    trees = "\n".join(f"n{i} v1 x9 y{47 + i / 1e5} Tnatural=tree" for i in range(100, 20_000))
+    ways = "\n".join(
+        f"w{i} v1 Thighway=path Nn{1 + i % 9},n{1 + i % 8},n{404 if i % 50 else 50_000}" for i in range(1, 9000)
+    )
+    areas = "w9999 v1 Nn1,n3,n9,n1\nr1 v1 Ttype=multipolygon,natural=water Mw9999@\nr2 v1 Ttype=boundary,place=x Mw404@"
+    path.write_text(opl(f"{GRID}\n{trees}\n{ways}\n{areas}"))
+    found = []
+    runner.start().result()
+    for number, own in enumerate((Runner(1), runner)):
+        extract = reader.read_extract(path, RULES, tmp_path / str(number), own)
+        hashes = {p.name: sha256(p.read_bytes()).hexdigest() for p in extract.parts}
+        found.append((hashes, extract.drops.to_pylist(), extract.extent, extract.snapshot, extract.objects))
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 5

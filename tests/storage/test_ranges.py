@@ -1,0 +1,102 @@
+"""Byte ranges: joined with little waste, kept within a size, fetched once by processes that want the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import ConfigError
+from storage.ranges import CacheSettings, Range, RangeCache, RemoteShards, coalesce
+
+PIECES = st.lists(
+    st.builds(lambda s, a, n: Range(s, a, a + n), st.integers(0, 2), st.integers(0, 10**6), st.integers(1, 10**5)),
+    max_size=30,
+)
+
+
+@given(PIECES, st.floats(0, 0.2))
+def test_joined_ranges_cover_the_pieces_and_waste_little(pieces: list[Range], waste: float) -> None:
+    joined = coalesce(pieces, waste)
+    assert all(any(r.shard == p.shard and r.start <= p.start and p.end <= r.end for r in joined) for p in pieces)
+    assert all(a.shard != b.shard or a.end < b.start for a, b in pairwise(joined))
+    dense = coalesce(pieces, 0)
+    used = sum(r.end - r.start for r in dense)
+    assert sum(r.end - r.start for r in joined) <= used * (1 + waste) + 1
+
+
+def test_the_cache_keeps_to_its_size_and_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
+    cache = RangeCache(tmp_path, 100_000)
+    for i in range(40):
+        cache.keep(f"{i:032x}", bytes(5000))
+        os.utime(cache._path(f"{i:032x}"), (1e9 + i, 1e9 + i))
+        held = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
+        assert held <= 100_000 + 5000
+    fresh = RangeCache(tmp_path, 100_000)
+    assert fresh.find(f"{0:032x}", 5000) is None
+    found = fresh.find(f"{39:032x}", 5000)
+    assert found is not None
+    assert bytes(found) == bytes(5000)
+    assert fresh.find(f"{39:032x}", 4999) is None  # of another size: not the entry that was asked for
+
+
+def test_the_folder_of_the_cache_follows_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert CacheSettings().path == tmp_path / "stream"
+    assert CacheSettings("~/c").path == tmp_path / "home" / "c"
+    assert CacheSettings("none").path is None
+    with pytest.raises(ConfigError, match="cache_gb"):
+        CacheSettings(gigabytes=0)
+
+
+def fetch(folder: Path, shards: str, out: Any) -> None:
+    asked: list[int] = []
+
+    class Counting(RemoteShards):
+        def _request(self, requests: Any) -> list[bytes]:
+            asked.extend(r.end - r.start for r in requests)
+            return super()._request(requests)
+
+    remote = Counting(shards, ["a.tar", "b.tar"], "v", CacheSettings(str(folder)))
+    wanted = [Range(s, a, a + 9000) for s in (0, 1) for a in range(0, 200_000, 40_000)]
+    found = remote.get(wanted)
+    out.put((sum(asked), all(bytes(found[r]) == content(r.shard)[r.start : r.end] for r in wanted)))
+
+
+def content(shard: int) -> bytes:
+    return bytes((i * 7 + shard) % 251 for i in range(200_000))
+
+
+def test_two_processes_fetch_each_range_once_and_read_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for number, name in enumerate(("a.tar", "b.tar")):
+        (tmp_path / "shards" / name).write_bytes(content(number))
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    both = [
+        context.Process(target=fetch, args=(tmp_path / "cache", f"file://{tmp_path}/shards", results)) for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    found = [results.get(timeout=100) for _ in both]
+    for process in both:
+        process.join()
+    assert [right for _, right in found] == [True, True]
+    assert sum(asked for asked, _ in found) == 2 * 5 * 9000  # together, once
+
+
+def test_a_range_past_the_end_of_a_shard_is_short_and_not_kept(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/ranges/a.tar", content(0))
+    remote = RemoteShards("memory://ranges", ["a.tar"], "v", CacheSettings(str(tmp_path)))
+    past = Range(0, 199_000, 202_000)
+    assert remote.get([past]) == {past: content(0)[199_000:]}
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and f.name != "lock"]

@@ -1,0 +1,92 @@
+"""Photos: where they were taken, what is refused, what is stripped."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from schemas.errors import InputError
+from tests.streetview.makers import encode_photo, read_photos, write_photo
+
+
+@given(lon=st.floats(-179.9, 179.9), lat=st.floats(-84, 84), heading=st.floats(0, 359.99))
+def test_exif_position_and_heading_survive(
+    tmp_path_factory: pytest.TempPathFactory, lon: float, lat: float, heading: float
+) -> None:
+    if abs(lon) < 1e-3 or abs(lat) < 1e-3:
+        return
+    path = write_photo(tmp_path_factory.mktemp("p") / "a.jpg", lon, lat, heading)
+    (photo,), drops = read_photos(path)
+    assert not drops
+    assert photo.lon == pytest.approx(lon, abs=1e-7)  # 1 cm
+    assert photo.lat == pytest.approx(lat, abs=1e-7)
+    assert photo.heading == pytest.approx(heading, abs=1e-3)
+    assert photo.captured_at == "2024-06-01T10:00:00"
+
+
+def test_photo_without_gps_is_a_named_drop(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpg")
+    photos, drops = read_photos(tmp_path)
+    assert not photos
+    assert [(d["key"], d["reason"]) for d in drops] == [("plain.jpg", "no_position")]
+
+
+def test_truncated_photo_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_photo(tmp_path / "cut.jpg", 9.5, 47.1)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"cut\.jpg"):
+        encode_photo(str(path), 64, 80)
+
+
+def test_written_photo_is_upright_small_and_without_metadata(tmp_path: Path) -> None:
+    image = Image.new("RGB", (400, 200), "red")
+    image.paste("blue", (0, 0, 200, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn 90° clockwise to view
+    exif.get_ifd(0x8825)[1] = "N"
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    result = Image.open(io.BytesIO(encode_photo(str(tmp_path / "turned.jpg"), 100, 90)))
+    assert result.size == (50, 100)
+    top, bottom = result.getpixel((25, 10)), result.getpixel((25, 90))
+    assert top[2] > 200 > 60 > top[0]  # type: ignore[index]
+    assert bottom[0] > 200 > 60 > bottom[2]  # type: ignore[index]
+    assert not result.getexif()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a.jpg,,47", "no_position"), ("a.jpg,200,47", "coordinate_out_of_range"),
+        ("a.jpg,0,0", "coordinate_out_of_range"),
+        ("none.jpg,9,47", "missing_file"), ("../a.jpg,9,47", "missing_file"), ("/etc/hostname,9,47", "missing_file"),
+        ("a.jpg,nan,47", "coordinate_out_of_range"),
+    ],
+)  # fmt: skip
+def test_bad_rows_of_a_table_are_named_drops(tmp_path: Path, row: str, reason: str) -> None:
+    write_photo(tmp_path / "a.jpg", 9.5, 47.1)
+    (tmp_path / "t.csv").write_text(f"file,lon,lat\n{row}\n")
+    photos, drops = read_photos(tmp_path / "t.csv")
+    assert not photos
+    assert [d["reason"] for d in drops] == [reason]
+
+
+def test_known_column_names_are_understood(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.jpg", 1.0, 2.0)
+    (tmp_path / "t.csv").write_text(
+        "uuid,filename,longitude,latitude,compass_angle,captured_at,license,creator_username\n"
+        "u1,a.jpg,9.5,47.1,400,1717236000000,CC-BY-SA-4.0,ada\n"
+    )
+    (photo,), _ = read_photos(tmp_path / "t.csv")
+    assert (photo.id, photo.lon, photo.lat, photo.heading) == ("u1", 9.5, 47.1, 40.0)
+    assert (photo.captured_at, photo.licence, photo.author) == ("2024-06-01T10:00:00Z", "CC-BY-SA-4.0", "ada")
+
+
+def test_table_without_positions_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,where\na.jpg,here\n")
+    with pytest.raises(InputError, match="no column lon or longitude"):
+        read_photos(tmp_path / "t.csv")

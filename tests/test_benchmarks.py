@@ -1,0 +1,87 @@
+"""Every benchmark runs at its smallest size, without its peers, and prints one line of JSON with a figure of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.forks import in_forks
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+_TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
+#: Words, and a figure that must be above zero: its names from the outside in, with dots.
+SMALLEST = {
+    "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
+    "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
+    "geolink_learns.py": (f"synthetic --seeds 0 --steps 1 --set {_TINY}", "samples_per_second"),
+    "geolink_step.py": ("--sizes tiny --batch 8 --rounds 1 --threads 1", "tiny.nodes"),
+    "gpu_geolink.py": ("--device cpu --model tiny --batch 4 --steps 1", "samples_per_second"),
+    "imagery.py": ("--side 640 --runs 1", "tiles_per_second.ours"),
+    "stream_decode.py": ("--size 32 --images 2 --rounds 1", "results.simplejpeg.full_ms"),
+    "stream_memory.py": ("--samples 8 --epochs 1 --workers 1", "one_process_mb.0"),
+    "stream_race.py": ("--samples 16 --rounds 1 --passes 1 --peers ''", "results.geoshards.samples_per_second"),
+    "stream_read.py": ("--samples 16 --rounds 1", "offset_samples_per_second"),
+    "stream_scale.py": ("--samples 4000 --per-shard 200 --rounds 1", "resume_s"),
+    "tokens.py": ("--places streets.opl --runs 1 --tiles 1", "tokens.streets.opl.geoshards_tiles_per_s"),
+    "tokens_to_shards.py": ("streets.opl --runs 1 --sample 1", "geoshards_tiles_per_s"),
+}
+
+
+def write_streets(path: Path) -> None:
+    """Houses along streets, as OPL, on about 700 m."""
+    lines, ways, number = [], [], 0
+    for row in range(8):
+        for column in range(10):
+            lon, lat = 9.5 + 1e-3 * column, 47.1 + 6e-4 * row
+            for x, y in ((0, 0), (4, 0), (4, 4), (0, 4)):
+                number += 1
+                lines.append(f"n{number} v1 x{lon + x * 1e-4:.7f} y{lat + y * 1e-4:.7f}")
+            own = [f"n{number - k}" for k in (3, 2, 1, 0, 3)]
+            ways.append(f"w{len(ways) + 1} v1 Tbuilding=house N{','.join(own)}")
+        ways.append(f"w{len(ways) + 1} v1 Thighway=residential Nn{number - 39},n{number - 3}")
+    path.write_text("\n".join([*lines, *ways]) + "\n")
+
+
+def write_chip(folder: Path) -> None:
+    """A square of noise with a road, as GeoLink's release has them."""
+    folder.mkdir()
+    Image.effect_noise((150, 150), 60).convert("RGB").save(folder / "plot.jpg")
+    place = {"bbox": [9.5, 47.1, 9.501, 47.1007], "crs": "EPSG:32632", "time": 2021}
+    (folder / "plot_meta.json").write_text(json.dumps(place))
+    road = {"type": "LineString", "coordinates": [[9.5, 47.1003], [9.501, 47.1004]]}
+    feature = {"type": "Feature", "properties": {"label": "highway:track"}, "geometry": road}
+    (folder / "plot_line.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each gave, by its name."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    write_streets(folder / "streets.opl")
+    write_chip(folder / "chips")
+    splits = ("train", "train", "train", "val")
+    write_dataset(folder / "synthetic", SyntheticSettings(samples=96, size=32, photos=0, splits=splits))
+    lists = {name: [["python", str(BENCHMARKS / name), *words_of(name)]] for name in SMALLEST}
+    return {result["list"]: result for result in in_forks(lists, folder, os.environ)}
+
+
+def words_of(name: str) -> list[str]:
+    """Its smallest size."""
+    return ["" if word == "''" else word for word in SMALLEST[name][0].split()]
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in BENCHMARKS.glob("*.py")))
+def test_a_benchmark_runs_at_its_smallest_size(name: str, lines: dict[str, dict[str, Any]]) -> None:
+    ran = lines[name]
+    assert ran["status"] == 0, ran["err"]
+    figure: Any = json.loads(ran["out"])  # one line, and nothing else
+    names = SMALLEST[name][1].replace(".opl", "§opl").split(".")
+    for word in names:
+        figure = figure[int(word) if word.isdigit() else word.replace("§", ".")]
+    assert figure > 0

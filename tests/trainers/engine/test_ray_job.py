@@ -1,0 +1,202 @@
+"""``ray job submit trainers/geolink.py``, typed literally, from the repository root, after ``ray start``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import ConfigError
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
+from trainers.engine.checkpoint import load_checkpoint
+from trainers.engine.cli import parse
+from trainers.engine.ray_job import _absolute, count_workers
+from trainers.tasks.geolink import GEOLINK
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@contextmanager
+def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A Ray head node of our own, started in the repository root, ended by its process; yields the environment.
+
+    It is started as `make ray-up` does: without tokens, as it listens on this machine alone. With a token file in the
+    home directory, which any earlier `ray.init()` leaves, Ray would ask for tokens that `ray job submit` does not send.
+    It need not wait for its nodes to empty when it ends.
+    """
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    settings |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    gcs, dashboard, agent = free_ports(3)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as folder:  # socket paths must be short
+        head = subprocess.Popen(
+            ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
+             f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+             "--num-cpus=2", f"--temp-dir={folder}/ray"],
+            cwd=ROOT, env=environment | settings, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 90
+            while time.monotonic() < deadline:
+                assert head.poll() is None, head.communicate()[0][-2000:]
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                        break
+                time.sleep(0.3)
+            yield environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        finally:
+            head.send_signal(signal.SIGTERM)
+            head.communicate(timeout=60)
+
+
+def submit(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command; typed again while the head node, just started, has no agent yet."""
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(
+            ["ray", "job", "submit", "trainers/geolink.py"],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False,
+        )  # fmt: skip
+        if "No available agent" not in done.stdout + done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
+
+
+def ask(environment: dict[str, str], path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    """What the head's job server answers, as `ray job` asks it: a GET, or a POST of ``body``."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/{path}", data)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return dict(json.loads(answer.read()))
+
+
+def enter(environment: dict[str, str], name: str, command: str) -> None:
+    """Submit a job, as :func:`submit` does."""
+
+    def entered() -> bool:
+        try:
+            ask(environment, "", {"submission_id": name, "entrypoint": command})
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+        else:
+            return True
+        if "No available agent" not in text:
+            pytest.fail(text[-2000:])
+        return False
+
+    wait_for(entered)
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+
+
+def outcome(environment: dict[str, str], name: str) -> tuple[str, str]:
+    """(status, log) of a job when it has ended."""
+    wait_for(lambda: ask(environment, name)["status"] not in ("PENDING", "RUNNING"))
+    return str(ask(environment, name)["status"]), str(ask(environment, f"{name}/logs")["logs"])
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of a user of a cluster of two CPUs, with a small dataset and a token that `make shards` left."""
+    pytest.importorskip("ray.train", reason="needs Ray Train; pip install 'ray[train]'")
+    splits = ("train", "train", "train", "val")
+    folder = tmp_path_factory.mktemp("ray")
+    data = write_dataset(folder / "demo", SyntheticSettings(samples=40, size=48, splits=splits, photos=0))
+    home = folder / "home"
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {
+        "HOME": str(home), "GEOSHARDS_DATA": str(data), "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    with cluster(environment) as inside:
+        yield inside
+
+
+@pytest.mark.timeout(600)  # it starts many processes that import torch or Ray
+def test_the_literal_command_trains_on_the_cluster(ray_cluster: dict[str, str]) -> None:
+    before = set((ROOT / "runs").glob("geolink-*")) if (ROOT / "runs").exists() else set()
+    done = submit(ray_cluster)
+    made = sorted(set((ROOT / "runs").glob("geolink-*")) - before)
+    try:
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        assert "succeeded" in done.stdout + done.stderr
+        summary = json.loads((made[-1] / "summary.json").read_text())
+        assert summary["finished"]
+        assert summary["trainer"] == "geolink"
+        assert "Started training worker group of size 2" in done.stdout  # TorchTrainer, on the CPUs that there are
+        assert done.stdout.count("step 10 ") == 1
+    finally:
+        for folder in made:
+            shutil.rmtree(folder)
+        with suppress(OSError):  # others may lie there
+            (ROOT / "runs").rmdir()
+
+
+@pytest.mark.timeout(600)
+def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
+    ray_cluster: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "r"
+    words = f"trainers/geolink.py out={out} steps=100000 checkpoint_every=100000 log_every=1 eval.every=0"
+    words += " log.tensorboard=false"
+    enter(ray_cluster, "first", words)
+    metrics, checkpoint = out / "metrics.jsonl", out / "checkpoint.pt"
+    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
+    assert not checkpoint.exists()
+    ask(ray_cluster, "first/stop", {})
+    status, log = outcome(ray_cluster, "first")
+    step = load_checkpoint(checkpoint)["step"]
+    assert status == "STOPPED"
+    assert log.splitlines()[-1] == f"error: stopped by SIGTERM after step {step}; go on with out={out} resume=auto"
+    assert json.loads(metrics.read_text().splitlines()[-1])["step"] == step
+    again = f"{words} ray_workers=1 resume=auto stop_after=2"
+    enter(ray_cluster, "second", again)
+    status, log = outcome(ray_cluster, "second")
+    assert status == "SUCCEEDED", log[-3000:]
+    assert load_checkpoint(checkpoint)["step"] == step + 2
+
+
+def test_workers_divide_the_batch_and_fit_the_cluster() -> None:
+    settings, _, _ = parse(GEOLINK, ["model=tiny", "batch_size=12"])
+    assert [count_workers(settings, 0, cpus) for cpus in (1, 2, 5, 7)] == [1, 2, 4, 6]
+    assert count_workers(settings, 3, 64) == 3  # GPUs, where there are any
+    asked, _, _ = parse(GEOLINK, ["model=tiny", "batch_size=12", "ray_workers=5"])
+    with pytest.raises(ConfigError, match="ray_workers=5"):
+        count_workers(asked, 0, 8)
+
+
+def test_workers_are_given_absolute_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _absolute("a,s3://b/c") == f"{tmp_path}/a,s3://b/c"
+    assert _absolute("a:0.5,s3://b:0.5") == f"{tmp_path}/a:0.5,s3://b:0.5"

@@ -1,0 +1,173 @@
+"""Promises of the evaluation: labels, protocols, reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainers.batches import GAIR as GAIR_SETTINGS
+from tests.trainers.batches import GEOLINK, PLAIN
+from tests.trainers.synthetic import CLASSES, SyntheticSettings, write_dataset
+from trainers.engine.checkpoint import load_checkpoint
+from trainers.engine.cli import main
+from trainers.engine.settings import Task
+from trainers.evaluate.gair import _distances, _losses
+from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
+from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
+from trainers.evaluate.report import principal
+from trainers.models.gair import Gair, GairLoss
+from trainers.models.geolink import GeoLink
+from trainers.models.losses import great_circle
+from trainers.stream.stream import GeoStream
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK as TASK
+
+TEXT_OF = {c[0] for c in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def with_val(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    splits = ("train", "train", "train", "val")
+    settings = SyntheticSettings(samples=96, size=48, splits=splits, photos=0)
+    return write_dataset(tmp_path_factory.mktemp("val") / "d", settings)
+
+
+@pytest.fixture(scope="module")
+def with_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = SyntheticSettings(samples=96, size=48, splits=("train", "train", "train", "val"), photos=2)
+    return write_dataset(tmp_path_factory.mktemp("photos") / "d", settings)
+
+
+def test_labels_equal_those_read_object_by_object(with_val: Path) -> None:
+    stream = GeoStream(str(with_val), GeoLink.view(GEOLINK), batch_size=32, settings=PLAIN)
+    batch = next(stream.batches())
+    found = labels(batch, Legend.of([str(with_val)]))
+    from schemas.tags import tag_id
+
+    name = {tag_id(text): text for text in TEXT_OF}
+    use = {text: k for k, texts in enumerate(LAND_USE.values()) for text in texts}
+    road = {text: k for k, texts in enumerate(ROADS.values()) for text in texts}
+    for i in range(len(batch)):
+        own = [t for t in range(len(batch.tag_node)) if batch.node_sample[batch.tag_node[t]] == i]
+        held = [(name[int(batch.tag_id[batch.tag_row[t]])], float(batch.extent[batch.tag_node[t]])) for t in own]
+        areas = {k: sum(e for text, e in held if use.get(text) == k) for k in range(len(LAND_USE))}
+        best = max(areas, key=lambda k: areas[k])
+        assert int(found["land_use"][i]) == (best if areas[best] > 0 else UNKNOWN)
+        built = sum(e for text, e in held if text == "building:building")
+        level = sum(built > share for share in DENSITY)
+        assert int(found["building_density"][i]) == (level if held else UNKNOWN)
+        greatest = max((road[text] for text, _ in held if text in road), default=0)
+        assert int(found["road_class"][i]) == (greatest if held else UNKNOWN)
+    assert len(found["land_use"].unique()) > 2
+
+
+def _clouds(seed: int, count: int = 120) -> Labelled:
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.arange(count) % 3
+    features = torch.randn(count, 8, generator=generator)
+    features[torch.arange(count), classes] += 4
+    return Labelled(features, classes)
+
+
+def test_probes_find_what_is_there_and_nothing_where_there_is_none() -> None:
+    train, test = _clouds(0), _clouds(1)
+    for protocol in (knn, linear_probe):
+        assert protocol(train, test) > 0.9
+        blind = Labelled(torch.randn(120, 8, generator=torch.Generator().manual_seed(5)), test.classes)
+        assert protocol(train, blind) < 0.6
+    assert majority(train, test) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_retrieval_of_equal_constant_and_random_rows() -> None:
+    rows = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    assert retrieval(rows, rows)["r@1"] == 1
+    assert retrieval(torch.ones(40, 16), torch.ones(40, 16))["r@1"] == 0
+    assert retrieval(rows, rows.flip(0))["r@5"] < 0.4
+    assert retrieval(rows, rows)["chance_r@5"] == pytest.approx(5 / 40)
+
+
+def test_principal_axes_hold_most_of_the_spread() -> None:
+    features = torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 5, 0.1, 0.1, 0.1])
+    found = principal(features)
+    assert found.shape == (50, 2)
+    assert found.var(0).sum() / features.var(0).sum() > 0.99
+    assert principal(features[:, :1]).shape == (50, 2)
+
+
+def test_a_run_reports_on_the_validation_split_and_keeps_the_best(with_val: Path, tmp_path: Path) -> None:
+    words = [f"data={with_val}", f"out={tmp_path}/r", "model=tiny", "batch_size=16", "steps=6", "eval.every=3"]
+    words += ["log.tensorboard=false", "loss.cont=0.5", "--quiet"]
+    assert main(TASK, words) == 0
+    rows = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert [row["step"] for row in rows] == [3, 6]
+    for name in ("rec", "cont", "cst", "cst_zero", "cst_mean", "r@1", "r@5", "chance_r@1", "land_use_knn"):
+        assert name in rows[-1]
+    assert 0 < rows[-1]["cst_mean"] < rows[-1]["cst_zero"]
+    page = (tmp_path / "r" / "evaluation.html").read_text()
+    assert page.count("<circle") == 24
+    best = load_checkpoint(tmp_path / "r" / "best.pt")
+    assert best["evaluation"]["best"] == min(row["loss"] for row in rows)
+    metrics = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics if "val/loss" in m] == [3, 6]
+
+
+def test_gair_reports_on_the_validation_split_and_keeps_the_best(with_photos: Path, tmp_path: Path) -> None:
+    words = [f"data={with_photos}", f"out={tmp_path}/r", "model=tiny", "batch_size=16", "steps=4", "eval.every=2"]
+    assert main(GAIR, [*words, "log.tensorboard=false", "--quiet"]) == 0
+    rows = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert [row["step"] for row in rows] == [2, 4]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["incl"] + row["secl"])
+        assert row["chance_r@5"] == row["location_chance_r@5"] == pytest.approx(5 * row["chance_r@1"])
+        assert row["median_km"] >= 0
+        assert 0 < row["chance_median_km"] < 20_000
+    assert load_checkpoint(tmp_path / "r" / "best.pt")["evaluation"]["best"] == min(row["loss"] for row in rows)
+    shown = (tmp_path / "r" / "evaluation.html").read_text().count("<circle")
+    assert shown == round(1 / rows[0]["chance_r@1"]) > 16
+
+
+@pytest.mark.parametrize(("near", "far"), [(150.0, 400.0), (0.0, 0.0)])
+def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes(near: float, far: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    photo, place, location = (torch.randn(11, 8, generator=generator) for _ in range(3))
+    lonlat = torch.rand(11, 2, generator=generator).double() * 0.01  # a square of some 1.1 km
+    model = Gair(GAIR_SETTINGS, "ours", GairLoss(2.0, 3.0))
+    model.incl_radius, model.secl_radius = near, far
+    found = _losses(model, photo, place, location, lonlat, batch=4)
+    apart = great_circle(lonlat, lonlat)
+
+    def loss(a: torch.Tensor, b: torch.Tensor, i: int, others: list[int], radius: float) -> float:
+        kept = [i, *(j for j in others if j != i and apart[i, j] >= radius)]
+        logits = torch.cosine_similarity(a[i][None], b[kept]) / model.settings.temperature
+        return float(-torch.log_softmax(logits, 0)[0])
+
+    def batch(i: int) -> list[int]:
+        return list(range(i // 4 * 4, min(11, i // 4 * 4 + 4)))
+
+    incl = [(loss(photo, place, i, batch(i), near) + loss(place, photo, i, batch(i), near)) / 2 for i in range(11)]
+    every = list(range(11))
+    secl = [(loss(photo, location, i, every, far) + loss(place, location, i, every, far)) / 2 for i in range(11)]
+    assert found["incl"] == pytest.approx(sum(incl) / 11, rel=1e-5)
+    assert found["secl"] == pytest.approx(sum(secl) / 11, rel=1e-5)
+    assert found["loss"] == pytest.approx(2 * found["incl"] + 3 * found["secl"], rel=1e-6)
+
+
+def test_the_distance_of_a_photo_is_to_the_place_that_it_names() -> None:
+    lonlat = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]]).double()
+    east = 111.195  # kilometres a degree of the equator
+    right = _distances(torch.eye(3), torch.eye(3), lonlat)
+    assert right == {"median_km": 0.0, "chance_median_km": pytest.approx(3 * east, rel=1e-3)}
+    wrong = _distances(torch.eye(3), torch.eye(3)[[1, 0, 2]], lonlat)  # the first two are taken for each other
+    assert wrong["median_km"] == pytest.approx(east, rel=1e-3)
+
+
+@pytest.mark.parametrize("task", [TASK, GAIR], ids=["geolink", "gair"])
+def test_evaluation_leaves_training_as_it_was(task: Task, with_photos: Path, tmp_path: Path) -> None:
+    words = [f"data={with_photos}", "model=tiny", "batch_size=16", "steps=4", "log.tensorboard=false", "--quiet"]
+    assert main(task, [*words, f"out={tmp_path}/with", "eval.every=1"]) == 0
+    assert main(task, [*words, f"out={tmp_path}/without", "eval.every=0"]) == 0
+    a, b = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("with", "without"))
+    assert all(torch.equal(a[k], b[k]) for k in a)

@@ -1,0 +1,604 @@
+"""Building blocks against independent references."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from schemas.relations import INVERSE, Relation
+from tests.trainers.batches import geolink_batch, geolink_model
+from trainers.embed.features import TagTable
+from trainers.models.fusion import MultiHead, Places
+from trainers.models.location import SCALE, LocationEncoder, equal_earth
+from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
+from trainers.models.mae import gather_patches, mask_patches, patchify, reconstruction_loss
+from trainers.models.nili import Nili
+from trainers.models.nodes import (
+    CountRule,
+    NodeInputs,
+    anchor_positions,
+    at_least_one,
+    choose_nodes,
+    mask_nodes,
+    most_masked,
+    node_features,
+    share_count,
+)  # fmt: skip
+from trainers.models.noise import uniform
+from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, HeteroGAT, HeteroGCN, NodeNorm, NodeTransformer
+from trainers.models.region import Aggregation, softmax_over_present, sum_of_present
+from trainers.models.scatter import rank_in_segment, segment_softmax
+from trainers.models.vit import Attention, ViT, ViTSettings, grid_positions, sincos
+from trainers.stream.batch import TileBatch
+
+
+def test_attention_equals_torch() -> None:
+    ours, theirs = Attention(32, 4), nn.MultiheadAttention(32, 4, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.in_proj_bias.copy_(ours.qkv.bias)
+        theirs.out_proj.weight.copy_(ours.proj.weight)
+        theirs.out_proj.bias.copy_(ours.proj.bias)
+    x = torch.randn(3, 7, 32)
+    torch.testing.assert_close(ours(x), theirs(x, x, x)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_masked_attention_equals_torch_and_survives_no_keys() -> None:
+    ours, theirs = MultiHead(16, 2, 0.0), nn.MultiheadAttention(16, 2, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.q.weight, ours.k.weight, ours.v.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.q.bias, torch.randn(16), ours.v.bias]))
+        theirs.out_proj.weight.copy_(ours.out.weight)
+        theirs.out_proj.bias.copy_(ours.out.bias)
+    q, k, v = torch.randn(3, 4, 16), torch.randn(3, 5, 16), torch.randn(3, 5, 16)
+    mask = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    some = mask.flatten().nonzero().flatten()  # rows of keys, packed, with one that lies nowhere
+    rows = torch.cat((some, some[:1]))
+    keys = Places(3, 5, torch.cat((some, torch.tensor([15]))))
+    packed = [t.flatten(0, 1)[rows] for t in (k, v)]
+    found = ours(q.flatten(0, 1), *packed, Places(3, 4), keys, mask).view(3, 4, 16)
+    whole = ours(*(t.flatten(0, 1) for t in (q, k, v)), Places(3, 4), Places(3, 5), mask).view(3, 4, 16)
+    torch.testing.assert_close(found, whole)
+    expected = theirs(q[:2], k[:2], v[:2], key_padding_mask=~mask[:2])[0]
+    torch.testing.assert_close(found[:2], expected, atol=1e-5, rtol=1e-5)
+    assert not found[2].any()
+
+
+def test_vit_has_timms_parameter_names() -> None:
+    names = set(ViT(ViTSettings(32, 16, 16, 1, 2)).state_dict())
+    block = {
+        f"blocks.0.{n}.{w}"
+        for n in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+        for w in ("weight", "bias")
+    }
+    assert (
+        names
+        == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"}
+        | block
+    )
+
+
+def test_patch_embedding_equals_a_matrix_product() -> None:
+    vit = ViT(ViTSettings(32, 8, 16, 1, 2))
+    image = torch.randn(2, 3, 32, 32)
+    weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).reshape(16, -1)
+    expected = patchify(image, 8) @ weight.T + vit.patch_embed.proj.bias
+    torch.testing.assert_close(vit.patch_embed(image), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_sincos_follows_its_formula() -> None:
+    found = sincos(torch.tensor([[3.0, 5.5]]), 8)[0]
+    expected = [f(p * w) for p in (3.0, 5.5) for f in (math.sin, math.cos) for w in (1.0, 0.01)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_place_matches_the_patch_that_holds_it() -> None:
+    places = torch.rand(400, 2)
+    anchors = torch.full((400, 4, 2), float("nan"))
+    anchors[:, 0] = places
+    nodes = anchor_positions(anchors, 14, 64)
+    patches = sincos(grid_positions(14, 0.5), 64)
+    own = (places[:, 1] * 14).floor() * 14 + (places[:, 0] * 14).floor()
+    assert ((nodes @ patches.T).argmax(1) == own).float().mean() > 0.95
+    corners = sincos(grid_positions(14, 0.0), 64)
+    assert ((nodes @ corners.T).argmax(1) == own).float().mean() < 0.5  # the released offset
+
+
+def test_anchor_positions_leave_unused_anchors_out() -> None:
+    anchors = torch.full((1, 4, 2), float("nan"))
+    anchors[0, :2] = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
+    expected = (sincos(anchors[0, 0] * 14, 16) + sincos(anchors[0, 1] * 14, 16)) / 2
+    torch.testing.assert_close(anchor_positions(anchors, 14, 16)[0], expected)
+
+
+def test_masks_keep_the_stated_share_and_follow_the_seed() -> None:
+    seed = torch.arange(64)
+    mask = mask_patches(seed, 14, 0.75)
+    assert mask.keep.shape == (64, 49)
+    assert mask.hidden.shape == (64, 147)
+    every = torch.cat((mask.keep, mask.hidden), 1).sort().values
+    assert torch.equal(every, torch.arange(196).expand(64, -1))
+    assert torch.equal(mask_patches(seed[5:6], 14, 0.75).keep[0], mask.keep[5])
+    tokens = torch.arange(64 * 196).view(64, 196, 1).float()
+    found = gather_patches(tokens, mask.keep)[..., 0].long()
+    assert torch.equal(found, mask.keep + 196 * torch.arange(64)[:, None])
+    share = torch.bincount(mask.hidden.flatten(), minlength=196) / 64
+    assert share.min() > 0.5
+    assert share.max() < 0.97
+
+
+@pytest.mark.parametrize(("grid", "block"), [(14, 2), (14, 4), (7, 2)])
+def test_block_masks_hide_whole_squares_but_for_one(grid: int, block: int) -> None:
+    mask = mask_patches(torch.arange(32), grid, 0.75, block)
+    hidden = torch.zeros(32, grid * grid).scatter(1, mask.hidden, 1.0).view(32, grid, grid)
+    assert mask.keep.shape[1] == int(grid * grid * 0.25)
+    for sample in hidden:
+        parts = [square for rows in sample.split(block) for square in rows.split(block, 1)]
+        assert sum(0 < float(square.mean()) < 1 for square in parts) <= 1
+    assert len({tuple(sample.flatten().tolist()) for sample in hidden}) > 20
+
+
+def test_noise_is_uniform_and_independent_of_shape() -> None:
+    values = uniform(torch.arange(500)[:, None], torch.arange(100)[None], 1)
+    assert abs(values.mean() - 0.5) < 0.01
+    assert abs(values.var() - 1 / 12) < 0.002
+    assert torch.equal(values[17, 3:4], uniform(torch.tensor([17]), torch.tensor([3]), 1))
+    assert not torch.equal(values, uniform(torch.arange(500)[:, None], torch.arange(100)[None], 2))
+    assert abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02
+
+
+def test_reconstruction_loss_counts_masked_patches_of_valid_samples() -> None:
+    image, predicted = torch.randn(3, 3, 16, 16), torch.randn(3, 2, 192)
+    mask = mask_patches(torch.arange(3), 2, 0.5)
+    valid = torch.tensor([True, False, True])
+    total = []
+    for b in (0, 2):
+        for k, p in enumerate(mask.hidden[b].tolist()):
+            y, x = divmod(p, 2)
+            target = image[b, :, y * 8 : y * 8 + 8, x * 8 : x * 8 + 8].permute(1, 2, 0).flatten()
+            target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
+            total.append(((predicted[b, k] - target) ** 2).mean())
+    found = reconstruction_loss(predicted, gather_patches(patchify(image, 8), mask.hidden), valid)
+    torch.testing.assert_close(found, torch.stack(total).mean())
+
+
+def test_segment_softmax_equals_softmax_by_segment() -> None:
+    scores, segment = torch.randn(50), torch.randint(0, 6, (50,))
+    valid = torch.rand(50) < 0.7
+    found = segment_softmax(scores, segment, 7, valid)
+    for s in range(6):
+        rows = (segment == s) & valid
+        torch.testing.assert_close(found[rows], torch.softmax(scores[rows], 0))
+    assert not found[~valid].any()
+
+
+def test_rank_in_segment_sorts_within_segments() -> None:
+    order, segment = torch.rand(60), torch.randint(0, 5, (60,))
+    found = rank_in_segment(order, segment, 5)
+    for s in range(5):
+        rows = (segment == s).nonzero().flatten()
+        assert torch.equal(found[rows], order[rows].argsort().argsort())
+
+
+def inputs_of(batch: TileBatch, masked: torch.Tensor | None = None) -> tuple[NodeInputs, torch.Tensor]:
+    """Node inputs with random mask tokens, and the same multiplied out f32[N,F]."""
+    masked = torch.zeros_like(batch.node_valid) if masked is None else masked
+    token = torch.randn(3, batch.tag_features.shape[1])
+    inputs = NodeInputs(batch, batch.tag_features.float(), token, masked)
+    return inputs, torch.where(masked[:, None], token[batch.node_kind], node_features(batch))
+
+
+def neighbours_of(batch: TileBatch) -> dict[int, list[tuple[int, int]]]:
+    """Node to its (neighbour, relation of that to it), itself first."""
+    found: dict[int, list[tuple[int, int]]] = {i: [(i, int(Relation.SELF))] for i in range(len(batch.node_kind))}
+    for (i, j), r, live in zip(batch.edges.T.tolist(), batch.edge_relation.tolist(), batch.edge_valid, strict=True):
+        if live:
+            found[j].append((i, r))
+            found[i].append((j, int(INVERSE[r])))
+    return found
+
+
+def slow_layer(layer: HeteroGAT | HeteroGCN, x: torch.Tensor, batch: TileBatch) -> torch.Tensor:
+    """The layer by its definition: node by node, relation by relation."""
+    kind, neighbours = batch.node_kind.tolist(), neighbours_of(batch)
+    out = torch.zeros(len(kind), layer.dim)
+    for i in range(len(kind)):
+        if not batch.node_valid[i]:
+            continue
+        for source_kind in range(3):
+            pair = source_kind * 3 + kind[i]
+            out[i] += layer.bias[pair] / 3
+            near = [(j, r) for j, r in neighbours[i] if kind[j] == source_kind]
+            if not near:
+                continue
+            if isinstance(layer, HeteroGAT):
+                share = slow_attention(layer, x, i, pair, near)
+            else:
+                around = [sum(kind[n] == kind[i] for n, _ in neighbours[j]) for j, _ in near]
+                share = torch.tensor([(len(near) * d) ** -0.5 for d in around])
+            for a, (j, r) in zip(share, near, strict=True):
+                message = x[j] @ layer.weight[pair]
+                if layer.edges.message:
+                    message = message + layer.relation_message[pair, r]
+                out[i] += a * message / 3
+    return layer.norm(F.relu(out), batch.node_kind, batch.node_valid) * batch.node_valid[:, None]
+
+
+def slow_attention(gat: HeteroGAT, x: torch.Tensor, i: int, pair: int, near: list[tuple[int, int]]) -> torch.Tensor:
+    scores = []
+    for j, r in near:
+        score = (x[j] @ gat.weight[pair]) @ gat.source[pair] + (x[i] @ gat.weight[pair]) @ gat.target[pair]
+        if gat.edges.attention:
+            score = score + gat.relation_score[pair, r]
+        scores.append(F.leaky_relu(score, 0.2))
+    return torch.softmax(torch.stack(scores), 0)
+
+
+USES = [EdgeUse(True, True), EdgeUse(True, False), EdgeUse(False, False)]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("layer", [HeteroGAT, HeteroGCN])
+def test_graph_layers_equal_a_loop_over_nodes(dataset: Path, layer: type[HeteroGAT], use: EdgeUse) -> None:
+    batch = geolink_batch(dataset, 4)
+    encoder = layer(16, 12, use, NodeNorm)
+    nn.init.normal_(encoder.bias)
+    inputs, x = inputs_of(batch, mask_nodes(batch, 0.3, share_count))
+    assert inputs.masked.any()
+    torch.testing.assert_close(encoder(inputs), slow_layer(encoder, x, batch), atol=2e-5, rtol=1e-4)
+
+
+def make_encoder(name: str, use: EdgeUse) -> nn.Module:
+    if name == "transformer":
+        return NodeTransformer(16, 12, use, NodeNorm, 6, 2, 2, 64)
+    return {"gat": HeteroGAT, "gcn": HeteroGCN}[name](16, 12, use, NodeNorm)
+
+
+def test_the_transformer_equals_torchs_sample_by_sample(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 6)
+    ours = make_encoder("transformer", EdgeUse(True, False))
+    theirs = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(12, 2, 48, 0.0, F.gelu, batch_first=True, norm_first=True),
+        2,
+        enable_nested_tensor=False,
+    )
+    with torch.no_grad():
+        for a, b in zip(theirs.layers, ours.blocks, strict=True):
+            for mine, its in (
+                (b.qkv, (a.self_attn.in_proj_weight, a.self_attn.in_proj_bias)),
+                (b.proj, (a.self_attn.out_proj.weight, a.self_attn.out_proj.bias)),
+                (b.mlp.fc1, (a.linear1.weight, a.linear1.bias)),
+                (b.mlp.fc2, (a.linear2.weight, a.linear2.bias)),
+            ):
+                its[0].copy_(mine.weight)
+                its[1].copy_(mine.bias)
+    inputs, x = inputs_of(batch)
+    found, neighbours = ours(inputs), neighbours_of(batch)
+    place = anchor_positions(batch.anchors, 6, 12)
+    for i in range(6):
+        own = (batch.node_sample == i).nonzero().flatten().tolist()
+        if not own:
+            continue
+        start = torch.stack([x[n] @ ours.embed[batch.node_kind[n]] + place[n] for n in own])
+        bias = torch.zeros(2, len(own), len(own))
+        for row, n in enumerate(own):
+            for j, r in neighbours[n]:
+                pair = batch.node_kind[j] * 3 + batch.node_kind[n]
+                bias[:, row, own.index(j)] += ours.relation_score[pair * len(Relation) + r]
+        expected = F.layer_norm(theirs(start[None], mask=bias)[0], (12,))
+        torch.testing.assert_close(found[own], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_nodes_beyond_the_transformers_capacity_still_have_an_encoding(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 8)
+    encoder = NodeTransformer(16, 12, EdgeUse(True, True), NodeNorm, 6, 2, 2, capacity=3)
+    found = encoder(inputs_of(batch)[0])
+    assert found.isfinite().all()
+    assert (found.abs().sum(1) > 0).equal(batch.node_valid)
+
+
+@pytest.mark.parametrize("name", ["gat", "gcn", "transformer"])
+def test_relations_are_felt_unless_switched_off(dataset: Path, name: str) -> None:
+    batch = geolink_batch(dataset, 8)
+    inputs, _ = inputs_of(batch)
+    changed = replace(batch, edge_relation=torch.full_like(batch.edge_relation, int(Relation.TOUCHES)))
+    for use, felt in ((EdgeUse(True, True), True), (EdgeUse(False, False), False)):
+        encoder = make_encoder(name, use)
+        assert bool((encoder(replace(inputs, batch=changed)) - encoder(inputs)).abs().max() > 1e-3) == felt
+
+
+def test_a_lone_neighbours_relation_is_felt(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 1)
+    batch.edge_valid = torch.zeros_like(batch.edge_valid)
+    batch.edge_valid[0] = True
+    gat = HeteroGAT(16, 12, EdgeUse(True, True), NodeNorm)
+    inputs, _ = inputs_of(batch)
+    before = gat(inputs)
+    batch.edge_relation = (batch.edge_relation + 1) % len(Relation)
+    assert (gat(inputs) - before).abs().max() > 1e-4
+
+
+def test_node_norm_keeps_samples_apart_and_the_released_norm_does_not() -> None:
+    x, kind, valid = torch.randn(10, 8), torch.randint(0, 3, (10,)), torch.ones(10).bool()
+    other = x.clone()
+    other[5:] += 3
+    for norm, apart in ((NodeNorm(8), True), (BatchNodeNorm(8), False)):
+        assert torch.allclose(norm(x, kind, valid)[:5], norm(other, kind, valid)[:5]) == apart
+    rows = x[kind == 0]
+    expected = (rows - rows.mean()) / (rows.std(unbiased=False) + 1e-5)
+    torch.testing.assert_close(BatchNodeNorm(8)(x, kind, valid)[kind == 0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_of_kinds_sum_to_one_over_those_present(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 16)
+    aggregate = Aggregation(16, softmax_over_present)
+    _, weights = aggregate(torch.randn(len(batch.node_valid), 16), batch)
+    for i in range(16):
+        kinds = set(batch.node_kind[batch.node_sample == i].tolist())
+        assert set(weights[i].nonzero().flatten().tolist()) == kinds
+        assert weights[i].sum().item() == pytest.approx(1.0 if kinds else 0.0, abs=1e-6)
+    assert set(sum_of_present(weights, weights > 0).flatten().tolist()) <= {0.0, 1.0}
+
+
+def test_set2set_equals_a_loop_over_samples(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 6)
+    x = torch.randn(len(batch.node_valid), 8)
+    aggregate = Aggregation(8, sum_of_present)
+    cells = [nn.LSTMCell(16, 8) for _ in range(3)]
+    with torch.no_grad():
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            for k, cell in enumerate(cells):
+                getattr(cell, name).copy_(getattr(aggregate, name)[k])
+    found, _ = aggregate(x, batch)
+    for i in range(6):
+        expected = torch.zeros(8)
+        for k in range(3):
+            rows = x[(batch.node_sample == i) & (batch.node_kind == k)]
+            if not len(rows):
+                continue
+            state, query = (torch.zeros(1, 8), torch.zeros(1, 8)), torch.zeros(1, 16)
+            for _ in range(5):
+                state = cells[k](query, state)
+                alpha = torch.softmax(rows @ state[0][0], 0)
+                query = torch.cat((state[0], (alpha[:, None] * rows).sum(0, keepdim=True)), 1)
+            expected = expected + aggregate.project[k](query)[0]
+        torch.testing.assert_close(found[i], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_node_masks_keep_the_share_and_the_released_minimum(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 48)
+    segment = batch.node_sample * 3 + batch.node_kind
+    size = torch.bincount(segment[batch.node_valid], minlength=144).float()
+    masked = mask_nodes(batch, 0.2, at_least_one)
+    counted = torch.bincount(segment[masked], minlength=144)
+    assert torch.equal(counted, torch.where(size > 0, (size * 0.2).round().clamp_min(1), 0.0).long())
+    shares = []
+    for shift in range(30):
+        batch.seed = batch.seed + 7919 * shift
+        shares.append((mask_nodes(batch, 0.2, share_count) & batch.node_valid).sum() / batch.node_valid.sum())
+    assert abs(torch.stack(shares).mean().item() - 0.2) < 0.01
+
+
+def test_chosen_nodes_are_the_masked_ones_up_to_capacity(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 16)
+    chosen = mask_nodes(batch, 0.6, share_count)
+    dense = choose_nodes(batch, chosen, 4)
+    for i in range(16):
+        own = set((chosen & (batch.node_sample == i)).nonzero().flatten().tolist())
+        found = dense.node[i][dense.valid[i]].tolist()
+        assert len(found) == len(set(found)) == min(4, len(own))
+        assert set(found) <= own
+
+
+@pytest.mark.parametrize("rule", [share_count, at_least_one])
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 0.6, 0.99])
+def test_packed_rows_are_the_chosen_nodes_and_fit(dataset: Path, rule: CountRule, ratio: float) -> None:
+    batch = geolink_batch(dataset, 16)
+    for shift in range(20):
+        batch.seed = batch.seed + 7919 * shift
+        chosen = mask_nodes(batch, ratio, rule)
+        most = most_masked(batch, ratio)
+        assert int(chosen.sum()) <= most
+        dense = choose_nodes(batch, chosen, 6, most)
+        assert len(dense.row_node) == min(16 * 6, most)
+        filled = dense.row_place < dense.node.numel()
+        assert torch.equal(dense.node.flatten()[dense.valid.flatten()], dense.row_node[filled])
+        assert torch.equal(dense.valid.flatten().nonzero().flatten(), dense.row_place[filled])
+        assert torch.equal(batch.node_sample[dense.row_node[filled]], dense.row_sample[filled])
+        assert (dense.row_sample[~filled] == len(batch)).all()
+
+
+def test_tag_features_are_a_weighted_mean(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 4)
+    features = node_features(batch)
+    node = int(batch.node_valid.nonzero()[3])
+    rows = batch.tag_node == node
+    expected = (batch.tag_features[batch.tag_row[rows]].float() * batch.tag_weight[rows, None]).sum(0)
+    torch.testing.assert_close(features[node], expected)
+
+
+def test_hash_features_have_unit_variance_and_never_change() -> None:
+    table = TagTable(512)
+    features = table.features(np.arange(-200, 200, dtype=np.int64)).astype(np.float64)
+    assert abs(features.mean()) < 0.01
+    assert abs(features.var() - 1) < 0.01
+    similarity = np.corrcoef(features) - np.eye(400)
+    assert np.abs(similarity).max() < 0.3
+    assert (
+        table.features(np.array([-6250362265166982711]))[0, :3].tolist()
+        == TagTable(8).features(np.array([-6250362265166982711]))[0, :3].tolist()
+    )
+
+
+def test_tag_weights_by_variant() -> None:
+    counts = {1: 1, 2: 100}
+    ids = np.array([1, 2])
+    assert TagTable(4, counts, "paper").weights(ids).tolist() == [1.0, 100.0]
+    assert TagTable(4, counts, "released").weights(ids).tolist() == pytest.approx([0.0, math.log(100)])
+    assert TagTable(4, counts, "ours").weights(ids).tolist() == pytest.approx([math.log(2), math.log(101)])
+    assert TagTable(4, {}, "paper").weights(ids).tolist() == [1.0, 1.0]
+
+
+# ---- losses
+
+
+def test_info_nce_equals_cross_entropy() -> None:
+    a, b = torch.randn(9, 5), torch.randn(9, 5)
+    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / 0.2
+    target = torch.arange(9)
+    expected = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    torch.testing.assert_close(info_nce(a, b, torch.ones(9).bool(), 0.2), expected)
+
+
+def test_info_nce_of_valid_rows_ignores_the_others() -> None:
+    a, b = torch.randn(9, 5), torch.randn(9, 5)
+    valid = torch.tensor([1, 0, 1, 1, 0, 1, 0, 0, 1]).bool()
+    a[~valid], b[~valid] = float("nan"), float("inf")
+    a.requires_grad_()
+    found = info_nce(a, b, valid, 0.07)
+    torch.testing.assert_close(found, info_nce(a[valid], b[valid], torch.ones(5).bool(), 0.07))
+    found.backward()
+    assert a.grad is not None
+    assert not a.grad[~valid].any()
+    assert a.grad.isfinite().all()
+
+
+def test_info_nce_without_rows_is_zero_with_a_gradient() -> None:
+    a = torch.randn(4, 3, requires_grad=True)
+    loss = info_nce(a, torch.randn(4, 3), torch.zeros(4).bool(), 0.2)
+    loss.backward()
+    assert loss.item() == 0
+    assert a.grad is not None
+    assert not a.grad.any()
+
+
+def test_an_excluded_pair_is_no_negative() -> None:
+    a, b = torch.randn(4, 3), torch.randn(4, 3)
+    excluded = torch.zeros(4, 4).bool()
+    excluded[0, 1] = excluded[1, 0] = True
+    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / 0.2
+    logits = logits.masked_fill(excluded, float("-inf"))
+    expected = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
+    torch.testing.assert_close(info_nce(a, b, torch.ones(4).bool(), 0.2, excluded), expected)
+    everything = torch.ones(4, 4).bool()
+    assert info_nce(a, b, torch.ones(4).bool(), 0.2, everything).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_queue_loss_equals_cross_entropy() -> None:
+    a, own, queue = torch.randn(5, 6), torch.randn(5, 6), torch.randn(7, 6)
+    allowed = torch.rand(5, 7) < 0.6
+    unit = [F.normalize(t, dim=1) for t in (a, own, queue)]
+    logits = torch.cat(((unit[0] * unit[1]).sum(1, keepdim=True), unit[0] @ unit[2].T), 1) / 0.07
+    logits[:, 1:] = logits[:, 1:].masked_fill(~allowed, float("-inf"))
+    expected = F.cross_entropy(logits, torch.zeros(5).long())
+    torch.testing.assert_close(queue_nce(a, own, torch.ones(5).bool(), queue, allowed, 0.07), expected)
+    assert queue_nce(a, own, torch.ones(5).bool(), queue, torch.zeros(5, 7).bool(), 0.07).item() == 0
+
+
+def test_great_circle_of_known_arcs() -> None:
+    a = torch.tensor([[0.0, 0.0], [10.0, 50.0]], dtype=torch.float64)
+    b = torch.tensor([[90.0, 0.0], [0.0, 90.0], [180.0, 0.0], [10.0, 51.0]], dtype=torch.float64)
+    degree = math.pi / 180 * EARTH_RADIUS
+    found = great_circle(a, b)
+    assert found[0, :3].tolist() == pytest.approx([90 * degree, 90 * degree, 180 * degree], rel=1e-5)
+    assert found[1, 3].item() == pytest.approx(degree, rel=1e-5)
+
+
+# ---- location and NILI
+
+
+def test_equal_earth_is_equal_area_and_symmetric() -> None:
+    lon = torch.linspace(-179, 179, 60, dtype=torch.float64)
+    lat = torch.linspace(-88, 88, 60, dtype=torch.float64)
+    places = torch.stack(torch.meshgrid(lon, lat, indexing="ij"), -1).reshape(-1, 2).requires_grad_()
+    xy = equal_earth(places) / SCALE
+    dx = torch.autograd.grad(xy[:, 0].sum(), places, retain_graph=True)[0]
+    dy = torch.autograd.grad(xy[:, 1].sum(), places)[0]
+    # On a unit sphere an area element is cos(lat) dlon dlat, in radians.
+    determinant = (dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0]) * (180 / math.pi) ** 2
+    expected = torch.cos(torch.deg2rad(places[:, 1])).detach()
+    torch.testing.assert_close(determinant, expected, atol=1e-4, rtol=1e-4)
+    mirrored = equal_earth(-places.detach())
+    torch.testing.assert_close(mirrored, -equal_earth(places.detach()))
+
+
+def test_equal_earth_of_known_places() -> None:
+    pole = equal_earth(torch.tensor([[0.0, 90.0]]))[0] / SCALE
+    assert pole.tolist() == pytest.approx([0.0, 1.3173627591574], abs=1e-9)  # north edge on a unit sphere
+    edge = equal_earth(torch.tensor([[180.0, 0.0]]))[0] / SCALE
+    assert edge.tolist() == pytest.approx([2.7066299836960748, 0.0], abs=1e-9)
+    assert edge[0].item() * SCALE == pytest.approx(1.0, abs=1e-3)
+
+
+def test_location_features_follow_the_rff_kernel_and_autocast_is_off() -> None:
+    torch.manual_seed(0)
+    encoder = LocationEncoder(8, features=4096, hidden=16)
+    place = torch.tensor([[7.42, 43.74], [7.42, 43.745]], dtype=torch.float64)
+    features = encoder.features(place)
+    distance = float((equal_earth(place[0]) - equal_earth(place[1])).norm())
+    for scale, sigma in enumerate((1.0, 16.0, 256.0)):
+        kernel = float((features[scale, 0] * features[scale, 1]).sum() / 4096)
+        assert kernel == pytest.approx(math.exp(-0.5 * (2 * math.pi * sigma * distance) ** 2), abs=0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder(place), encoder(place))
+        assert encoder(place).dtype == torch.float32
+        under = encoder(place)
+    torch.testing.assert_close(under, encoder(place))
+
+
+def test_nili_returns_the_place_asked_for() -> None:
+    n = 12
+    nili = Nili(2, n, 2, 8, "released")
+    with torch.no_grad():
+        nili.imnet.weight.zero_()
+        nili.imnet.bias.zero_()
+        for channel in range(2):
+            nili.imnet.weight[channel, channel * 9 + 4] = 1  # the middle tap
+    tokens = (2 * grid_positions(n, 0.5) / n - 1)[None]  # each cell holds its own centre (x, y)
+    u = torch.rand(300, 2) * 2 * (1 - 1 / n) - (1 - 1 / n)
+    torch.testing.assert_close(nili(tokens, torch.zeros(300).long(), u), u, atol=1e-4, rtol=0)
+
+
+def test_released_nili_is_a_bilinear_sample_of_a_convolution() -> None:
+    n, dim, out = 6, 5, 4
+    nili = Nili(dim, n, out, 8, "released")
+    tokens = torch.randn(3, n * n, dim)
+    sample = torch.randint(0, 3, (200,))
+    u = torch.rand(200, 2) * 2 * (1 - 1 / n) - (1 - 1 / n)
+    image = tokens.transpose(1, 2).view(3, dim, n, n)
+    weight = nili.imnet.weight[:, : 9 * dim].view(out, dim, 3, 3)
+    mapped = F.conv2d(image, weight, nili.imnet.bias, padding=1)
+    expected = F.grid_sample(mapped[sample], u[:, None, None], align_corners=False)[:, :, 0, 0]
+    torch.testing.assert_close(nili(tokens, sample, u), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_our_nili_is_more_than_that() -> None:
+    nili = Nili(5, 6, 4, 8, "ours")
+    tokens = torch.randn(1, 36, 5)
+    line = torch.stack((torch.linspace(-0.1, 0.2, 3), torch.full((3,), 0.05)), 1)
+    a, b, c = nili(tokens, torch.zeros(3).long(), line)
+    assert ((a + c) / 2 - b).abs().max() > 1e-4  # not linear between two patch centres
+
+
+@pytest.mark.parametrize("u", [[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0], [1.5, -1.5], [1 / 3, 1 / 3]])
+def test_nili_is_finite_on_borders_and_beyond(u: list[float]) -> None:
+    nili = Nili(4, 6, 3, 8)
+    assert nili(torch.randn(1, 36, 4), torch.zeros(1).long(), torch.tensor([u])).isfinite().all()
+
+
+def test_relation_inverse_is_walked(dataset: Path) -> None:
+    """A covering polygon and a covered one see different relations."""
+    batch = geolink_batch(dataset, 8)
+    walk = geolink_model().osm.walk(batch)
+    count = len(batch.edge_relation)
+    inverse = torch.from_numpy(INVERSE.astype("int64"))
+    assert torch.equal(walk.relation[count : 2 * count], inverse[walk.relation[:count]])
+    assert torch.equal(walk.source[:count], walk.target[count : 2 * count])
+    assert walk.live[2 * count :].sum() == batch.node_valid.sum()

@@ -1,0 +1,32 @@
+"""GAIR as a task: its settings, and how it is built, read for and measured. Sizes and recipes stand in the YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainers.engine.settings import Task, TrainSettings, read_presets
+from trainers.evaluate.gair import evaluate_gair
+from trainers.models.gair import Gair, GairLoss, GairSettings
+from trainers.stream.batch import View
+
+
+@dataclass(frozen=True)
+class GairTraining(TrainSettings):
+    """A GAIR run."""
+
+    arch: GairSettings = field(default_factory=GairSettings)
+    loss: GairLoss = field(default_factory=GairLoss)
+
+
+def _build(settings: GairTraining) -> Gair:
+    return Gair(settings.arch, settings.fidelity, settings.loss)
+
+
+def _view(settings: GairTraining) -> View:
+    return Gair.view(settings.arch)
+
+
+GAIR = Task(
+    "gair", "Train GAIR: images, the street-view photos taken in them, and where.",
+    GairTraining, read_presets(__file__), "n_rs > 0 AND n_streetview > 0", _build, _view, evaluate_gair,
+)  # fmt: skip

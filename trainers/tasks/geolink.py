@@ -1,0 +1,32 @@
+"""GeoLink as a task: its settings, and how it is built, read for and measured. Sizes and recipes stand in the YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainers.engine.settings import Task, TrainSettings, read_presets
+from trainers.evaluate.geolink import evaluate_geolink
+from trainers.models.geolink import GeoLink, GeoLinkLoss, GeoLinkSettings
+from trainers.stream.batch import View
+
+
+@dataclass(frozen=True)
+class GeoLinkTraining(TrainSettings):
+    """A GeoLink run."""
+
+    arch: GeoLinkSettings = field(default_factory=GeoLinkSettings)
+    loss: GeoLinkLoss = field(default_factory=GeoLinkLoss)
+
+
+def _build(settings: GeoLinkTraining) -> GeoLink:
+    return GeoLink(settings.arch, settings.fidelity, settings.loss)
+
+
+def _view(settings: GeoLinkTraining) -> View:
+    return GeoLink.view(settings.arch, settings.fidelity)
+
+
+GEOLINK = Task(
+    "geolink", "Train GeoLink: images with the OpenStreetMap objects in them.",
+    GeoLinkTraining, read_presets(__file__), "n_rs > 0", _build, _view, evaluate_geolink,
+)  # fmt: skip
