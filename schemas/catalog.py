@@ -1,4 +1,4 @@
-"""The tables that describe a dataset: one row a sample, a shard, a photo, a drop, a tag, a stage."""
+"""The tables that describe a dataset: one row a sample, a shard, a photo, a drop, a tag, a stage, a band."""
 
 from __future__ import annotations
 
@@ -92,6 +92,28 @@ STAGES = pa.schema(
     ]
 )
 
+#: One row a band and type, of a dataset's images or those of one split; written by ``geoshards stats``.
+STATISTICS = pa.schema(
+    [
+        ("band", pa.string()),  # schemas.bands.canonical
+        ("dtype", pa.string()),  # of its values
+        ("names", pa.list_(pa.string())),  # what the images call it
+        ("wavelength", pa.float64()),  # nm, or null
+        ("split", pa.string()),  # of the samples that were read; all: of every one
+        ("images", pa.int64()),
+        ("left_out", pa.int64()),  # images of the band that lack pixels, and nothing says which
+        ("count", pa.int64()),  # pixels; those without data are not counted
+        ("mean", pa.float64()),
+        ("std", pa.float64()),  # of the pixels themselves, no estimate: divided by count
+        ("min", pa.float64()),
+        ("p2", pa.float64()),  # least value that 2 % of the pixels do not exceed; null where values are no integers
+        ("p50", pa.float64()),
+        ("p98", pa.float64()),
+        ("max", pa.float64()),
+        ("content_hash", pa.string()),  # of the dataset whose images were read
+    ]
+)
+
 #: Tables under ``catalog/``, by name.
 TABLES: dict[str, pa.Schema] = {
     "samples": SAMPLES,
@@ -100,6 +122,7 @@ TABLES: dict[str, pa.Schema] = {
     "drops": DROPS,
     "vocabulary": VOCABULARY,
     "stages": STAGES,
+    "statistics": STATISTICS,
 }
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from schemas.bands import RGB, band
 from schemas.errors import CorruptSampleError, InputError
 from schemas.footprint import Footprint
 
@@ -46,6 +47,12 @@ class RsInfo:
     acquired: str | None = None  # ISO 8601, UTC; None where the source does not say
     nodata_share: float = 0.0  # 0..1
     stretch: str | None = None  # how values became 8 bit; None where they are the source's
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its channels; a picture of three that have no known name is red, green and blue."""
+        unknown = not self.member.endswith(".npy") and not any(map(band, self.bands))
+        return RGB if unknown else tuple(self.bands)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,18 @@ class SampleMeta:
             return cls(footprint=Footprint(**fp), gsd=gsd, bbox=bbox, rs=rs, streetview=streetview, **d)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InputError) as error:
             raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
+
+
+def image_infos(data: bytes) -> dict[str, RsInfo]:
+    """The images of a ``json`` member, by the names of their members; nothing else of it is read.
+
+    Raises:
+        CorruptSampleError: it is no JSON, or says something else.
+    """
+    try:
+        return {row["member"]: RsInfo(**row) for row in json.loads(data)["rs"]}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
 
 
 def canonical_json(value: Any) -> bytes:

@@ -30,8 +30,6 @@ F32 = NDArray[np.float32]
 
 #: Units a side of a footprint in ``vertices``: the full range of u16.
 UNITS = 65535
-#: Anchors of each kind, by Kind: a point itself; a line's midpoint and ends; a polygon's representative and 3 samples.
-ANCHORS = (1, 3, 4)
 
 Granularity = Literal["objects", "relations", "patches", "region"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)

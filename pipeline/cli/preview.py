@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.rules import PaintRules, load_rules
+from schemas.bands import RGB, channels
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
 from schemas.features import Kind
@@ -84,7 +85,8 @@ def _panels(members: dict[str, bytes], paint: PaintRules, side: int) -> list[Ima
 def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Image.Image:
     """The RS image as RGB; bands are stretched between their 2nd and 98th percentile; the class raster without one."""
     if meta.rs and not meta.rs[0].member.endswith(".npy"):
-        return Image.open(io.BytesIO(members[meta.rs[0].member])).convert("RGB")
+        picture = Image.open(io.BytesIO(members[meta.rs[0].member])).convert("RGB")
+        return Image.merge("RGB", [picture.getchannel(i) for i in _colours(list(meta.rs[0].names))])
     if meta.rs:
         bands = np.load(io.BytesIO(members[meta.rs[0].member]), allow_pickle=False).astype(np.float64)
         chosen = bands[_colours(meta.rs[0].bands)]
@@ -99,12 +101,10 @@ def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Ima
 
 
 def _colours(names: list[str]) -> list[int]:
-    """Which bands to show as red, green and blue: those that are called so, else the first three."""
-    for wanted in (("red", "green", "blue"), ("B4", "B3", "B2"), ("B04", "B03", "B02")):
-        if set(wanted) <= set(names):
-            return [names.index(name) for name in wanted]
+    """Which bands to show as red, green and blue: those that are, else the first three."""
+    held = channels(names)
     last = min(2, len(names) - 1)
-    return [0, min(1, last), last]
+    return [held[b] for b in RGB] if set(RGB) <= set(held) else [0, min(1, last), last]
 
 
 def _draw(base: Image.Image, tokens: OsmTokens, meta: SampleMeta) -> Image.Image:

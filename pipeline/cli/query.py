@@ -16,7 +16,7 @@ from storage.store import Store
 
 
 def connect(root: str) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with one view a catalog table: samples, shards, streetview, drops, vocabulary, stages.
+    """An in-memory DuckDB with one view a catalog table: those of schemas.catalog that it has.
 
     Raises:
         DatasetError: ``root`` is no dataset.
@@ -41,7 +41,7 @@ def connect(root: str) -> duckdb.DuckDBPyConnection:
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="dataset directory or fsspec URL")
-    parser.add_argument("sql", help="a query over samples, shards, streetview, drops, vocabulary, stages")
+    parser.add_argument("sql", help=f"a query over {', '.join(TABLES)}")
     parser.add_argument("--csv", action="store_true", help="print CSV")
     parser.epilog = (
         "examples:\n"

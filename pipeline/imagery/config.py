@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.bands import canonical
 from schemas.config import execution
 from schemas.errors import ConfigError
 
@@ -52,7 +53,7 @@ class ImageryConfig:
             "rs.stretch=linear needs rs.stretch_range=[[low, high]], for each band or for all": self.stretch != "linear"
             or bool(self.stretch_range),
             "rs.stretch_range needs rs.stretch=linear": self.stretch == "linear" or not self.stretch_range,
-            "rs.bands names a band twice": len(set(self.bands)) == len(self.bands),
+            "rs.bands names a band twice": len(set(map(canonical, self.bands))) == len(self.bands),
             "rs.mask_bits must be 0 to 31": all(0 <= b <= 31 for b in self.mask_bits),
             "rs.max_cloud must be 0 to 100 per cent": 0 <= self.max_cloud <= 100,
             "rs.max_items must be 1 or more": self.max_items >= 1,

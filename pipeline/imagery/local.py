@@ -19,6 +19,7 @@ from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.raster import GDAL, check_blocks
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
+from schemas.bands import channels, find
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from storage.urls import expand
@@ -99,20 +100,19 @@ def band_names(source: Any) -> dict[int, str]:
 
 
 def choose_bands(names: dict[int, str], config: ImageryConfig, where: str, mask: int | None = None) -> list[int]:
-    """Numbers of the bands of ``rs.bands``, by name or number from 1; all but the mask where none are named.
+    """Numbers of the bands of ``rs.bands``, by any name or by number from 1; all but the mask where none are named.
 
     Raises:
-        InputError: one is missing.
+        InputError: one is missing, or two of them are one band.
     """
-    numbers = {name: b for b, name in names.items()}
-    if not config.bands:
-        return [b for b in names if b != mask]
-    chosen = []
+    numbers, held = list(names), list(names.values())
+    chosen = [] if config.bands else [b for b in names if b != mask]
     for wanted in config.bands:
-        number = numbers.get(wanted) or (int(wanted) if wanted.isdecimal() and int(wanted) in names else None)
-        if number is None:
-            raise InputError(f"imagery {where} has no band {wanted}; it has {', '.join(names.values())}: set rs.bands")
-        chosen.append(number)
+        at = find(wanted, held, f"imagery {where}")
+        if at is None and not (wanted.isdecimal() and int(wanted) in names):
+            raise InputError(f"imagery {where} has no band {wanted}; it has {', '.join(held)}: set rs.bands")
+        chosen.append(int(wanted) if at is None else numbers[at])
+    channels([names[b] for b in chosen], f"imagery {where}")
     return chosen
 
 
@@ -138,16 +138,16 @@ def true_gsd(source: Any) -> float:
 
 def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | None:
     """Number of the band that ``rs.mask`` names."""
-    if config.mask in (None, "none"):
+    if config.mask is None or config.mask == "none":
         return None
-    found = next((b for b, name in names.items() if name == config.mask), None)
-    if found is None:
+    at = find(config.mask, list(names.values()), f"imagery {where}")
+    if at is None:
         raise InputError(f"imagery {where} has no band {config.mask}; it has {', '.join(names.values())}: set rs.mask")
     if not (config.mask_values or config.mask_bits):
         raise InputError(
             f"rs.mask={config.mask} needs rs.mask_values or rs.mask_bits: which of its values hide the ground"
         )
-    return found
+    return list(names)[at]
 
 
 def outline(source: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.imagery.config import ImageryConfig
+from schemas.bands import canonical
 
 #: What rs.npy holds; the stream reads these.
 DTYPES = ("uint8", "uint16", "int16", "float32")
@@ -165,6 +166,6 @@ def same_channels(scenes: Iterable[Scene]) -> tuple[Scene, Scene] | None:
     first = None
     for scene in scenes:
         first = first or scene
-        if (scene.bands, scene.dtype) != (first.bands, first.dtype):
+        if [*map(canonical, scene.bands), scene.dtype] != [*map(canonical, first.bands), first.dtype]:
             return first, scene
     return None

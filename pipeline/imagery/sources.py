@@ -25,6 +25,7 @@ from pipeline.imagery.tiles import check_template
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.client import Client
 from pipeline.net.config import NetConfig, base_url
+from schemas.bands import RGB
 from schemas.errors import ConfigError, InputError
 from storage.files import file_sha256
 from storage.urls import absolute as absolute_path
@@ -160,7 +161,7 @@ def _tiles(config: ImageryConfig) -> Scene:
     url = check_template(config.xyz_url)
     area = shapely.box(-180, -WEB_MERCATOR_MAX_LATITUDE, 180, WEB_MERCATOR_MAX_LATITUDE)
     return Scene(
-        name=shown(url), area=area, bands=["red", "green", "blue"], dtype="uint8", acquired=None,
+        name=shown(url), area=area, bands=list(RGB), dtype="uint8", acquired=None,
         tiles=Tiles(url, config.xyz_size, config.xyz_max_zoom), licence=config.licence,
         identity=sha256(shown(url).encode()).hexdigest(),
     )  # fmt: skip

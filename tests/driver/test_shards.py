@@ -19,6 +19,7 @@ import webdataset
 
 from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
+from pipeline.cli.stats import write_statistics
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.imagery.config import ImageryConfig
@@ -68,6 +69,18 @@ def test_two_workers_write_the_bytes_of_one(
 ) -> None:
     make_shards(config_of(village, tmp_path / "two", workers=2), quiet=True)
     assert bytes_of(tmp_path / "two") == bytes_of(built[1])
+
+
+def test_two_workers_count_the_bands_as_one_does(
+    built: tuple[Outcome, Path], tmp_path: Path, ray_session: None
+) -> None:
+    root = tmp_path / "village"
+    shutil.copytree(built[1], root)
+    tables = [write_statistics(str(root), "all", workers) for workers in (1, 2)]
+    assert tables[0].equals(tables[1])
+    assert [r["band"] for r in tables[0].to_pylist()] == ["blue", "green", "red"]
+    assert len(list((root / "shards").iterdir())) > 1
+    assert find_problems(str(root)) == []
 
 
 def test_another_shard_size_keeps_the_content_hash_and_changes_the_layout_hash(

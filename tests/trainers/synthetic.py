@@ -10,8 +10,9 @@ import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from geometry.tiles import tile_bounds, tile_to_lonlat, xyz_footprint
+from schemas.bands import RGB, canonical, published
 from schemas.catalog import SAMPLES, SCHEMA_VERSION, SHARDS, STREETVIEW, catalog_file, shard_name
 from schemas.features import VOCABULARY, Kind
 from schemas.footprint import Footprint
@@ -72,6 +74,9 @@ class SyntheticSettings:
     zoom: int = 16
     seed: int = 0
     splits: tuple[str, ...] = ("train",)  # given to the samples in turn
+    bands: tuple[str, ...] = ("R", "G", "B")  # of an image, as it calls them, in channel order
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    form: Literal["jpg", "png", "npy"] = "jpg"  # of an image; npy for any bands and types
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,10 +260,30 @@ def _tokens(objects: Sequence[_Object], s: SyntheticSettings, rng: np.random.Gen
     )  # fmt: skip
 
 
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+def _encoded(pixels: NDArray[Any], form: str = "jpg") -> bytes:
+    """An image [H,W,C]."""
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    if form == "npy":
+        np.save(out, np.ascontiguousarray(pixels.transpose(2, 0, 1)), allow_pickle=False)
+    else:
+        Image.fromarray(pixels).save(out, "JPEG" if form == "jpg" else "PNG", quality=90)
     return out.getvalue()
+
+
+def _image_info(s: SyntheticSettings) -> RsInfo:
+    return RsInfo(f"rs.{s.form}", list(s.bands), s.dtype, "synthetic")
+
+
+def _measured(painted: NDArray[np.uint8], s: SyntheticSettings) -> NDArray[Any]:
+    """What an image [H,W,C] holds of its bands, by what each is, wherever it stands; u8[H,W,3] is what it shows."""
+    planes = []
+    for name in _image_info(s).names:
+        plain = canonical(name)
+        shift = sum(plain.encode()) % 64 - 32  # bands that no eye sees differ, too
+        seen = painted[..., RGB.index(plain)] if plain in RGB else np.clip(painted.mean(2) + shift, 0, 255)
+        mean, deviation = published(name, s.dtype) or (10_000.0, 2_000.0)
+        planes.append(seen if s.dtype == "uint8" else np.clip(mean + (seen - 127.5) / 63.75 * deviation, 1, 65535))
+    return np.rint(np.stack(planes, 2)).astype(s.dtype)
 
 
 def _sample(index: int, s: SyntheticSettings) -> tuple[SampleMeta, dict[str, bytes], OsmTokens]:
@@ -269,13 +294,13 @@ def _sample(index: int, s: SyntheticSettings) -> tuple[SampleMeta, dict[str, byt
     footprint = xyz_footprint(XyzKey(s.zoom, column, row, s.size))
     image = _paint(objects, s, rng)
     tokens = _tokens(objects, s, rng)
-    members = {"rs.jpg": _jpeg(image), OSM_TOKENS: tokens.to_bytes()}
+    members = {f"rs.{s.form}": _encoded(_measured(image, s), s.form), OSM_TOKENS: tokens.to_bytes()}
     streetview = []
     for k in range(0 if index % 8 == 0 else int(rng.integers(1, s.photos + 1)) if s.photos else 0):
         x, y = rng.uniform(0.02, 0.98, 2)
         colour = image[int(y * s.size), int(x * s.size)].astype(np.float64)
         pixels = np.clip(colour + rng.normal(0, 10, (s.photo_size, s.photo_size, 3)), 0, 255).astype(np.uint8)
-        members[f"sv.{k}.jpg"] = _jpeg(pixels)
+        members[f"sv.{k}.jpg"] = _encoded(pixels)
         lon, lat = tile_to_lonlat(np.array([column + x, row + y]), s.zoom)
         streetview.append(
             StreetviewInfo(f"sv.{k}.jpg", f"synthetic-{index}-{k}", float(lon), float(lat), float(x), float(y),
@@ -295,7 +320,7 @@ def _meta(
     return SampleMeta(
         footprint=footprint, gsd=(gsd, gsd), lon=float(lon), lat=float(lat),
         bbox=(west, south, east, north),
-        rs=[RsInfo("rs.jpg", ["R", "G", "B"], "uint8", "synthetic")], streetview=streetview,
+        rs=[_image_info(s)], streetview=streetview,
     )  # fmt: skip
 
 
@@ -315,7 +340,7 @@ def _write_shard(
                 places.append({"name": member, "offset": end - -(-info.size // 512) * 512, "size": info.size})
             rows.append(_sample_row(name, position, meta, members, tokens, places))
     path.write_bytes(buffer.getvalue())
-    return rows, sample_hash({name: buffer.getvalue()})
+    return rows, sha256(buffer.getvalue()).hexdigest()
 
 
 def _sample_row(

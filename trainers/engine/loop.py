@@ -37,7 +37,7 @@ from trainers.engine.checkpoint import (
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
 from trainers.engine.report import Metrics, check_trackers, memory_mb, trackers
-from trainers.engine.settings import Task, TrainSettings, fit_tags
+from trainers.engine.settings import Task, TrainSettings, fit_bands, fit_tags
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
@@ -97,6 +97,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, settings: TrainSettings, data: Datasets, device: torch.device, quiet: bool) -> None:
+        settings = fit_bands(task, settings, data.roots)
         settings = fit_tags(task, settings, data.roots)
         if data.weights and settings.steps is None:
             raise ConfigError("a mixture has no epoch: say how long to train, with steps=N")
@@ -111,7 +112,7 @@ class Trainer:
             settings=replace(settings.stream, workers=_workers(settings, device)),
             accumulate=settings.accumulate, pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
-        unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
+        unused = any(value == 0 for value in to_mapping(settings).get("loss", {}).values())
         self.model = replicate(model, settings, device, unused)
         self.total = self.stream.samples_in(settings.steps, settings.epochs)
         self.optimizer = make_optimizer(model, settings.optim, device)

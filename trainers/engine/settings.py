@@ -14,10 +14,13 @@ from typing import Any, Literal
 
 from torch import nn
 
+from schemas.bands import named
 from schemas.config import build, merge, overlay, parse_override, parse_yaml
 from schemas.errors import ConfigError
 from trainers.embed.features import find_vectors
 from trainers.stream.batch import View
+from trainers.stream.catalog.index import load_index
+from trainers.stream.load import image_bands
 from trainers.stream.stream import StreamSettings
 
 
@@ -200,6 +203,30 @@ def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> Train
             "out, or go on with stream.tags=hash"
         )
     return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(arch, tag_width=width)))
+
+
+def fit_bands(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
+    """``settings`` with the canonical names of the model's bands; those of the datasets for ``arch.bands=all``.
+
+    Raises:
+        ConfigError: the datasets differ in their bands.
+        DatasetError: no sample has an image.
+    """
+    full: Any = settings  # every trainer adds arch
+    if full.arch.bands == "all":
+        reading = settings.stream
+        select = task.default_select if reading.select is None else reading.select
+        held = {root: image_bands(load_index(root, select, reading.split)) for root in roots}
+        (first, own), *rest = held.items()
+        for root, other in rest:
+            if set(other) != set(own):
+                raise ConfigError(
+                    f"arch.bands=all: {first} has {', '.join(own)}, but {root} {', '.join(other)}; name those that "
+                    "both have with arch.bands=[…]"
+                )
+    else:
+        own = named(full.arch.bands)
+    return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(full.arch, bands=own)))
 
 
 def is_override(text: str) -> bool:

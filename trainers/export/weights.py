@@ -20,7 +20,7 @@ from storage.files import atomic_file
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.export import FORMATS
 from trainers.models.geolink import GeoLink
-from trainers.models.vit import IMAGENET, SIZES, ViTSettings
+from trainers.models.vit import SIZES, ViTSettings
 
 #: What only pretraining needs.
 _PRETRAINING = ("decoder", "tag_head")
@@ -39,7 +39,7 @@ def description(model: GeoLink) -> dict[str, Any]:
     return {
         "architecture": architecture(vit), "num_classes": 0, "global_pool": "",
         "pos_embed_requires_grad": False, "norm_eps": model.vit.norm.eps, "bands": list(model.settings.bands),
-        "mean": [m / 255 for m in IMAGENET[0]], "std": [d / 255 for d in IMAGENET[1]],
+        "mean": (model.norm.mean.flatten() / 255).tolist(), "std": (model.norm.deviation.flatten() / 255).tolist(),
         **asdict(vit),
     }  # fmt: skip
 
@@ -91,7 +91,7 @@ def _write(form: str, model: GeoLink, path: Path) -> None:
     else:
         features = nn.Sequential(OrderedDict(norm=model.norm, vit=model.vit)).eval()
         side = model.settings.vit.image_size
-        example = torch.zeros(2, len(model.settings.bands), side, side)
+        example = torch.zeros(2, model.vit.patch_embed.proj.in_channels, side, side)
         if form == "torchscript":
             with path.open("wb") as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch would rather have torch.export; TorchScript is asked for

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from schemas.bands import RGB, Bands, named
 from schemas.errors import ConfigError
 from schemas.footprint import gair_query
 from trainers.models.location import LocationEncoder
@@ -29,7 +30,7 @@ class GairSettings:
 
     rs: ViTSettings = field(default_factory=lambda: ViTSettings(96, 8, 768, 12, 16))
     sv: ViTSettings = field(default_factory=lambda: ViTSettings(224, 16, 768, 12, 12))
-    bands: tuple[str, ...] = ("R", "G", "B")  # image bands; ten for Sentinel-2: B2 … B12
+    bands: Bands = RGB  # image bands in channel order, by any name; all: those of the dataset
     dim: int = 768  # width of the common space
     photos: int = 2  # most photos a tile and step; the image encoder runs once a tile
     location_features: int = 256  # Fourier frequencies a scale
@@ -117,8 +118,9 @@ class Gair(nn.Module):
         self.gather = given.gather
         self.incl_radius = v.incl_radius if given.incl_radius is None else given.incl_radius
         self.secl_radius = v.secl_radius if given.secl_radius is None else given.secl_radius
-        self.rs_norm, self.sv_norm = image_norm(len(s.bands)), PixelNorm(*PHOTO)
-        self.rs = ViT(s.rs, len(s.bands), class_token=False)
+        bands = named(s.bands)
+        self.rs_norm, self.sv_norm = image_norm(bands), PixelNorm(*PHOTO)
+        self.rs = ViT(s.rs, len(bands), class_token=False)
         self.sv = ViT(s.sv)
         self.sv_head = nn.Linear(s.sv.dim, s.dim)
         self.nili = Nili(s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, v.head)
@@ -128,7 +130,8 @@ class Gair(nn.Module):
     @staticmethod
     def view(settings: GairSettings) -> View:
         """What the stream has to read."""
-        return View(settings.rs.image_size, settings.bands, photos=settings.photos, photo_size=settings.sv.image_size)
+        size, bands = settings.sv.image_size, named(settings.bands)
+        return View(settings.rs.image_size, bands, photos=settings.photos, photo_size=size)
 
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         """Patch tokens [B,P,D] of the images; their mean is the tile's embedding."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from schemas.bands import named
 from schemas.config import build
 from schemas.errors import DatasetError
 from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
@@ -21,7 +22,6 @@ from trainers.models.geolink_settings import (
     KIND_WEIGHTS,
     NODE_NORMS,
     Choices,
-    GeoLinkLoss,
     GeoLinkSettings,
     choices,
 )
@@ -43,6 +43,16 @@ from trainers.models.region import Aggregation
 from trainers.models.scatter import segment_sizes, segment_sum, take
 from trainers.models.vit import ViT, image_norm
 from trainers.stream.batch import TileBatch, View
+
+
+@dataclass(frozen=True)
+class GeoLinkLoss:
+    """Weights of the losses; 0 switches one off, and what only it needs is not computed."""
+
+    rec: float = 1.0  # reconstruction of masked patches
+    cont: float = 0.01  # image against graph
+    cst: float = 0.01  # tags of masked nodes
+    gather: bool | None = None  # whether other ranks' samples are negatives; none: the variant's
 
 
 @dataclass
@@ -85,8 +95,9 @@ class GeoLink(nn.Module):
         s, v = settings, choices(settings, variant)
         self.settings, self.fidelity, self.rules, self.weights = s, variant, v, loss or GeoLinkLoss()
         self.gather = v.gather if self.weights.gather is None else self.weights.gather
-        channels = len(s.bands)
-        self.norm = image_norm(channels)
+        bands = named(s.bands)
+        channels = len(bands)
+        self.norm = image_norm(bands)
         self.vit = ViT(s.vit, channels, eps=v.image_eps, recompute=s.checkpoint)
         self.decoder = MaeDecoder(s.vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads, s.checkpoint)
         self.tags = LearnedTags(s.tag_rows, s.tag_width) if s.tags == "learned" else FrozenTags()
@@ -124,7 +135,8 @@ class GeoLink(nn.Module):
     def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         anchors = choices(settings, fidelity).anchors
-        return View(settings.vit.image_size, settings.bands, ("objects", "relations"), settings.tag_width, anchors)
+        bands = named(settings.bands)
+        return View(settings.vit.image_size, bands, ("objects", "relations"), settings.tag_width, anchors)
 
     def encode_image(self, batch: TileBatch) -> ImageState:
         """Visible patches of the masked images."""

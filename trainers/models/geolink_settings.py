@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from schemas.bands import RGB, Bands
 from schemas.errors import ConfigError
 from trainers.models.fusion import LastLayer, Positions, Values
 from trainers.models.nodes import CountRule, at_least_one, share_count
@@ -40,7 +41,7 @@ class GeoLinkSettings:
     """Size and choices of the model."""
 
     vit: ViTSettings = field(default_factory=ViTSettings)
-    bands: tuple[str, ...] = ("R", "G", "B")  # image bands in channel order
+    bands: Bands = RGB  # image bands in channel order, by any name; all: those of the dataset
     decoder_dim: int = 512  # width of the pixel decoder
     decoder_depth: int = 2  # its blocks
     decoder_heads: int = 16  # its attention heads
@@ -84,16 +85,6 @@ class GeoLinkSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"arch.{name}={value} must be at least 1")
-
-
-@dataclass(frozen=True)
-class GeoLinkLoss:
-    """Weights of the losses; 0 switches one off, and what only it needs is not computed."""
-
-    rec: float = 1.0  # reconstruction of masked patches
-    cont: float = 0.01  # image against graph
-    cst: float = 0.01  # tags of masked nodes
-    gather: bool | None = None  # whether other ranks' samples are negatives; none: the variant's
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ In: f32[B,C,S,S] normalised pixels. Out: tokens [B,(1+)P,D], row-major patches, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from schemas.bands import IMAGENET, canonical
 from schemas.errors import ConfigError
 
 
@@ -232,10 +233,8 @@ class PixelNorm(nn.Module):
         return (pixels.float() - self.mean.flatten().repeat(repeat)) / self.deviation.flatten().repeat(repeat)
 
 
-#: ImageNet statistics times 255.
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-
-
-def image_norm(channels: int) -> PixelNorm:
-    """ImageNet statistics for three bands, the middle of the range for any other number."""
-    return PixelNorm(*IMAGENET) if channels == 3 else PixelNorm((127.5,) * channels, (64.0,) * channels)
+def image_norm(bands: Sequence[str]) -> PixelNorm:
+    """ImageNet's statistics of red, green and blue, band by band; the middle of the range where there are others."""
+    known = [IMAGENET.moments.get(canonical(b)) for b in bands]
+    found = [k or (127.5, 64.0) for k in known] if all(known) else [(127.5, 64.0)] * len(known)
+    return PixelNorm(tuple(mean for mean, _ in found), tuple(deviation for _, deviation in found))

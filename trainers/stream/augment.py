@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from geometry.crop import Window
 from geometry.tokens import take_objects
 from geometry.turn import Turn, turn_tokens
+from schemas.bands import RGB, canonical
 from schemas.errors import ConfigError
 from schemas.tokens import OsmTokens
 from trainers.stream.order import draw
@@ -46,7 +47,7 @@ class AugmentSettings:
     jitter: float = 0.5  # probability of a change of the image's colours
     brightness: float = 0.2  # largest relative change
     contrast: float = 0.2  # largest relative change
-    saturation: float = 0.0  # largest relative change; of images with the bands R, G, B alone
+    saturation: float = 0.0  # largest relative change; of images with red, green and blue alone
     hue: float = 0.0  # largest turn of the colour circle, 0..0.5 of it; the same
     drop_objects: float = 0.0  # share of OSM objects left out at random
     photo_flip: float = 0.0  # probability of a mirror of a photo alone; docs/papers/gair.md#photos has 0.5
@@ -130,9 +131,7 @@ def draw_turn(seed: np.uint64, settings: AugmentSettings) -> Turn:
     return turn.then(across, bool(down < settings.flip_vertical))
 
 
-def augment(
-    sample: TileSample, seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...] = ("R", "G", "B")
-) -> TileSample:
+def augment(sample: TileSample, seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...] = RGB) -> TileSample:
     """The sample as the slot with ``seed`` shows it; its window has been cut already."""
     if not settings.enabled:
         return sample
@@ -171,12 +170,12 @@ def turned(sample: TileSample, turn: Turn) -> TileSample:
 
 
 def draw_colours(seed: np.uint64, settings: AugmentSettings, bands: tuple[str, ...]) -> Colours:
-    """How the slot with ``seed`` is coloured; hue and saturation are of images with the bands R, G, B alone."""
+    """How the slot with ``seed`` is coloured; hue and saturation are of images with red, green and blue alone."""
     chance, brightness, contrast = draw(seed, JITTER, 3).tolist()
     if chance >= settings.jitter:
         return Colours()
     found = Colours(1 + settings.brightness * (2 * brightness - 1), 1 + settings.contrast * (2 * contrast - 1))
-    if bands == ("R", "G", "B") and (settings.saturation or settings.hue):
+    if (settings.saturation or settings.hue) and tuple(map(canonical, bands)) == RGB:
         saturation, hue = (2 * draw(seed, COLOUR, 2) - 1).tolist()
         found = found._replace(saturation=1 + settings.saturation * saturation, hue=settings.hue * hue)
     return found

@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from geometry.keypoints import KeyPoints
 from geometry.tokens import joined
+from schemas.bands import RGB
 from schemas.tokens import FIELDS, NORMALISED, Granularity, empty_tokens
 from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
@@ -36,7 +37,7 @@ class View:
     """What a model looks at."""
 
     image_size: int  # pixels a side of the image after resizing
-    bands: tuple[str, ...] = ("R", "G", "B")  # names in channel order; three for rs.jpg and rs.png
+    bands: tuple[str, ...] = RGB  # in channel order, by any name that schemas.bands knows or the images have
     osm: tuple[Granularity, ...] = ()  # granularities of tokens that are read, the objects among them; none: no tokens
     tag_width: int = 512  # features a tag
     anchors: KeyPoints = "ours"  # places by which an object is located

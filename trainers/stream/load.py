@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.errors import ConfigError, CorruptSampleError
-from schemas.sample import OSM_TOKENS
+from schemas.bands import RGB, channels
+from schemas.errors import ConfigError, CorruptSampleError, DatasetError
+from schemas.sample import JSON, OSM_TOKENS, image_infos
 from schemas.tokens import OsmTokens
 from storage.ranges import CacheSettings, Range
 from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import Index
+from trainers.stream.members.levels import BandStatistics
 from trainers.stream.members.read import Members, ShardReader
-from trainers.stream.sample import Decoder, Encoded
+from trainers.stream.sample import Decoder, Encoded, split_names
 from trainers.stream.schedule import Chosen, Request, Schedule
 
 #: Blocks whose ranges a process remembers.
@@ -48,8 +50,10 @@ class BatchLoader:
         augmentation: AugmentSettings,
         cache: CacheSettings | None = None,
         on_device: bool = False,
+        statistics: Sequence[BandStatistics] = (),
     ) -> None:
         self.indexes, self.schedule = list(indexes), schedule
+        self.statistics = list(statistics) or [BandStatistics(index.root) for index in indexes]
         self.view, self.tags, self.decoder = view, tags, Decoder(view, augmentation, on_device)
         self._readers = [ShardReader(index, cache) for index in indexes]
         self._blocks: dict[tuple[int, int], list[Range]] = {}
@@ -64,8 +68,8 @@ class BatchLoader:
         except ConfigError as error:  # a granularity that was not stored
             raise ConfigError(f"{', '.join(index.root for index in self.indexes)}: {error}") from None
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
-        shown = self._decode(chosen, members, tokens)
         grounds = self._grounds(chosen)
+        shown = self._decode(chosen, members, tokens, grounds)
         slots = [self._slot(chosen, i, ground, shown.get(i), corrupt) for i, ground in enumerate(grounds)]
         batch = pack(slots, self.view, self.tags, chosen.weight, corrupt)
         for index in self.indexes:
@@ -109,6 +113,7 @@ class BatchLoader:
         chosen: Chosen,
         members: Sequence[Members | CorruptSampleError | None],
         tokens: Mapping[int, OsmTokens | CorruptSampleError],
+        grounds: Sequence[_Ground],
     ) -> dict[int, TileSample | CorruptSampleError]:
         """What each slot that is not masked shows, or why it cannot."""
         found: dict[int, TileSample | CorruptSampleError] = {}
@@ -122,7 +127,9 @@ class BatchLoader:
                 found[i] = own
             elif data is not None:
                 more = partial(self._readers[source].one, sample)
-                encoded.append(Encoded(self.indexes[source].names(sample), data, own, chosen.seed[i], more))
+                index, known = self.indexes[source], self.statistics[source]
+                where = f"{index.root}: {grounds[i].key}"
+                encoded.append(Encoded(index.names(sample), data, own, chosen.seed[i], more, where, known))
                 sound.append(i)
         return found | dict(zip(sound, self.decoder.decode(encoded), strict=True))
 
@@ -149,3 +156,18 @@ class BatchLoader:
             corrupt.append(f"{where}{ground.key}: {shown}")
             return Slot("", -1, seed, *place, None)
         return Slot(ground.key, source, seed, *place, shown)
+
+
+def image_bands(index: Index) -> tuple[str, ...]:
+    """Canonical names of the bands of a dataset, in the channel order of its first sample that has an image.
+
+    Raises:
+        DatasetError: none has one, or it cannot be read.
+    """
+    for sample in range(len(index)):
+        images, _ = split_names(index.names(sample))
+        if images:
+            members = ShardReader(index).one(sample, [JSON])
+            info = image_infos(bytes(members[JSON])).get(images[0]) if JSON in members else None
+            return tuple(channels(info.names if info else RGB, f"{index.root}: {index.key(sample)}.{images[0]}"))
+    raise DatasetError(f"{index.root} has no image among the selected samples; arch.bands=all needs one")

@@ -12,8 +12,9 @@ import numpy as np
 
 from geometry.crop import Window, crop_each
 from geometry.keypoints import with_key_points
+from schemas.bands import RGB, canonical, channels
 from schemas.errors import ConfigError, CorruptSampleError
-from schemas.sample import JSON, OSM_TOKENS, SampleMeta, StreetviewInfo, member_order
+from schemas.sample import JSON, OSM_TOKENS, RsInfo, SampleMeta, StreetviewInfo, image_infos, member_order
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import (
     DATE,
@@ -27,7 +28,8 @@ from trainers.stream.augment import (
     draw_window,
 )  # fmt: skip
 from trainers.stream.batch import View
-from trainers.stream.members.decode import Buffer, Pixels, decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.members.decode import Pixels, decode_npy, decode_rgb, resize
+from trainers.stream.members.levels import BandStatistics, to_levels
 from trainers.stream.members.read import Members
 from trainers.stream.order import draw
 
@@ -43,6 +45,8 @@ class Encoded:
     tokens: OsmTokens | None  # those of osm.safetensors; None where the view takes none
     seed: np.uint64
     more: More  # gives the contents of photos that ``data`` lacks
+    where: str = ""  # dataset and key, for messages
+    statistics: BandStatistics = BandStatistics()  # of the dataset's bands
 
 
 class Cut(NamedTuple):
@@ -73,41 +77,46 @@ class Decoder:
             wanted = [images[int(draw(seed, DATE)[0] * len(images))]]
         if self.view.osm:
             wanted.append(OSM_TOKENS)
-        if self.view.photos and sv:
+        if images or (self.view.photos and sv):
             wanted.append(JSON)
-            wanted += sv if photos else []
-        elif images and images[0].endswith(".npy"):
-            wanted.append(JSON)
+        if self.view.photos and photos:
+            wanted += sv
         return tuple(wanted)
 
     def decode(self, slots: Sequence[Encoded]) -> list[TileSample | CorruptSampleError]:
         """The samples as their slots show them, or why one cannot be decoded.
 
         Raises:
-            ConfigError: an image has other bands than the view takes.
+            ConfigError: an image lacks a band that the view takes.
+            InputError: an image has two channels of one band.
+            DatasetError: nothing says which values a band has.
         """
         found: list[TileSample | CorruptSampleError | None] = []
         cuts: list[Cut] = []
-        metas: list[SampleMeta | None] = []
+        images: list[dict[str, RsInfo]] = []
         for slot in slots:
-            meta, infos, fault = None, [], None
+            photos, shown, infos, fault = split_names(slot.names)[1] if self.view.photos else [], {}, [], None
             try:
-                meta = SampleMeta.from_bytes(bytes(slot.data[JSON])) if JSON in slot.data else None
-                infos = _photo_infos(split_names(slot.names)[1] if self.view.photos else [], meta)
+                document = bytes(slot.data.get(JSON, b""))
+                if photos:
+                    meta = SampleMeta.from_bytes(document)
+                    infos, shown = _photo_infos(photos, meta), {info.member: info for info in meta.rs}
+                elif document:
+                    shown = image_infos(document)
             except CorruptSampleError as error:
                 fault = error
             found.append(fault)
-            metas.append(meta)
+            images.append(shown)
             cuts.append(Cut(draw_window(slot.seed, self.augmentation), slot.tokens, infos, int(slot.seed)))
-        for i, (slot, meta, cut) in enumerate(zip(slots, metas, cut_each(cuts), strict=True)):
+        for i, (slot, shown, cut) in enumerate(zip(slots, images, cut_each(cuts), strict=True)):
             if found[i] is None:
                 try:
-                    found[i] = self._one(slot, meta, cut)
+                    found[i] = self._one(slot, shown, cut)
                 except CorruptSampleError as error:
                     found[i] = error
         return [f for f in found if f is not None]
 
-    def _one(self, slot: Encoded, meta: SampleMeta | None, cut: Cut) -> TileSample:
+    def _one(self, slot: Encoded, images: dict[str, RsInfo], cut: Cut) -> TileSample:
         data, infos, seed = slot.data, cut.infos, slot.seed
         image = next((n for n in data if n.startswith("rs.")), None)
         if len(infos) > self.view.photos:
@@ -116,32 +125,26 @@ class Decoder:
             infos = [infos[i] for i in sorted(list(order)[: self.view.photos])]
         if any(info.member not in data for info in infos):
             data = {**data, **slot.more([info.member for info in infos])}
-        rs = self._image(data[image], image, meta, cut.window) if image else None
+        rs = self._image(slot, image, images.get(image), cut.window) if image else None
         shown = self._photos(infos, cut.window, data)
         look = Look(cut.window or WHOLE) if self.on_device and rs is not None else None
         tokens = None if cut.tokens is None else with_key_points(cut.tokens, self.view.anchors)
         whole = TileSample(rs, tokens, shown, cut.window or WHOLE, look)
         return augment(whole, seed, self.augmentation, self.view.bands)
 
-    def _image(self, data: Buffer, name: str, meta: SampleMeta | None, window: Window | None) -> Pixels:
-        wanted = self.view.bands
-        if not name.endswith(".npy"):
-            if len(wanted) != 3:
-                raise ConfigError(f"{name} has three bands, the model takes {len(wanted)}; set arch.bands=[R,G,B]")
-            side = self.view.image_size
+    def _image(self, slot: Encoded, name: str, info: RsInfo | None, window: Window | None) -> Pixels:
+        """The bands that the view takes, in its order, wherever the image has them."""
+        if name.endswith(".npy"):
+            raster, names = decode_npy(slot.data[name], name), info.names if info else ()
+            if len(names) != len(raster):
+                raise CorruptSampleError(f"{name} has {len(raster)} bands, its json member names {len(names)}")
+        else:
             share = 1.0 if window is None else min(window[2] - window[0], window[3] - window[1])
-            return self._fit(decode_rgb(data, name, math.ceil(side / share), exact=True), window)
-        raster = decode_npy(data, name)
-        info = next((r for r in meta.rs if r.member == name), None) if meta else None
-        bands = list(info.bands) if info else []
-        missing = [b for b in wanted if b not in bands]
-        if missing or len(bands) != len(raster):
-            raise ConfigError(
-                f"{name} has the bands {', '.join(bands) or 'unknown'}, the model takes "
-                f"{list(wanted)}; name those it shall take with arch.bands=[{', '.join(bands[:3])}]"
-            )
-        chosen = raster[[bands.index(b) for b in wanted]]
-        return self._fit(to_uint8(chosen, list(wanted)), window)
+            at_least = math.ceil(self.view.image_size / share)
+            raster, names = decode_rgb(slot.data[name], name, at_least, exact=True), info.names if info else RGB
+        order = choose_channels(names, self.view.bands, f"{slot.where}.{name}")
+        chosen = raster if order == list(range(len(raster))) else raster[order]
+        return self._fit(to_levels(chosen, [names[i] for i in order], slot.statistics), window)
 
     def _fit(self, image: Pixels, window: Window | None) -> Pixels:
         return image if self.on_device else resize(image, self.view.image_size, window)
@@ -158,6 +161,23 @@ class Decoder:
         return tuple(photos)
 
 
+def choose_channels(names: tuple[str, ...], wanted: tuple[str, ...], where: str) -> list[int]:
+    """Channels of an image with the bands ``names`` that hold those that are ``wanted``, by whatever alias.
+
+    Raises:
+        ConfigError: it lacks one.
+        InputError: two channels are one band.
+    """
+    held = channels(names, where)
+    missing = [b for b in wanted if canonical(b) not in held]
+    if missing:
+        raise ConfigError(
+            f"{where} has the bands {', '.join(names)}, the model takes {', '.join(missing)}, too; name those that it "
+            "shall take with arch.bands=[…], or take all with arch.bands=all"
+        )
+    return [held[canonical(b)] for b in wanted]
+
+
 @lru_cache(1 << 14)
 def split_names(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Images and photos among member names, each in their order."""
@@ -165,8 +185,8 @@ def split_names(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
     return [n for n in ordered if n.startswith("rs.")], [n for n in ordered if n.startswith("sv.")]
 
 
-def _photo_infos(names: list[str], meta: SampleMeta | None) -> list[StreetviewInfo]:
-    infos = {info.member: info for info in meta.streetview} if meta else {}
+def _photo_infos(names: list[str], meta: SampleMeta) -> list[StreetviewInfo]:
+    infos = {info.member: info for info in meta.streetview}
     missing = [n for n in names if n not in infos]
     if missing:
         raise CorruptSampleError(f"{missing[0]} is not described in the json member; build the sample again")

@@ -9,7 +9,7 @@ from schemas.errors import DatasetError
 from trainers.stream.catalog.index import Index, ShardDigests
 
 #: What must be equal, whatever the order: and what the user calls it.
-_SAME = ("order", "seed", "weights", "tags")
+_SAME = ("order", "seed", "weights", "tags", "statistics")
 #: Digests of a dataset and of what is read of it.
 HASHES = ("content_hash", "layout_hash", "split_hash", "selection_hash")
 

@@ -33,6 +33,7 @@ from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.load import BatchLoader
+from trainers.stream.members.levels import read_statistics
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.schedule import Request, Schedule
@@ -182,7 +183,9 @@ class GeoStream(IterableDataset[TileBatch]):
         if settings.pixels not in get_args(Pixels):
             raise ConfigError(f"stream.pixels={settings.pixels}: choose {' or '.join(get_args(Pixels))}")
         on_device = settings.pixels == "device"
-        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache, on_device)
+        known = [read_statistics(index.root) for index in indexes]
+        self._levels = "+".join(statistics.identity(view.bands) for statistics in known)
+        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache, on_device, known)
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
         self.corrupt: list[str] = []
@@ -247,6 +250,7 @@ class GeoStream(IterableDataset[TileBatch]):
             "order": self.schedule.order.text,
             "weights": None if self.schedule.mixture is None else self.schedule.mixture.share.tolist(),
             "tags": self.tags.identity if self.tags else "",
+            "statistics": self._levels,
             **{name: "+".join(s[name] for s in sources) for name in HASHES},
             "samples": self.samples,
             "sources": sources,

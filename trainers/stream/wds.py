@@ -22,6 +22,7 @@ from trainers.embed.features import TagTable
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import load_index
+from trainers.stream.members.levels import BandStatistics, read_statistics
 from trainers.stream.members.read import Members
 from trainers.stream.order import slot_seeds
 from trainers.stream.sample import Decoder, Encoded
@@ -72,7 +73,8 @@ def wds_pipeline(
     dataset = webdataset.WebDataset(shards, **given).compose(partial(_of_split, chosen=chosen))
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
-    return dataset.batched(batch_size, collation_fn=partial(_batch, decoder=decoder, tags=tags, seed=seed))
+    known = read_statistics(str(root))
+    return dataset.batched(batch_size, collation_fn=partial(_batch, decoder=decoder, known=known, tags=tags, seed=seed))
 
 
 def _of_split(
@@ -88,15 +90,19 @@ def _of_split(
 
 
 def _batch(
-    samples: list[tuple[str, SampleMeta, Members]], decoder: Decoder, tags: TagTable | None, seed: int
+    samples: list[tuple[str, SampleMeta, Members]],
+    decoder: Decoder,
+    known: BandStatistics,
+    tags: TagTable | None,
+    seed: int,
 ) -> TileBatch:
     words = [key.encode().ljust(8)[-8:] for key, *_ in samples]
     draws = slot_seeds(seed, np.frombuffer(b"".join(words), np.int64))
     encoded = []
-    for (_, _, data), own in zip(samples, draws, strict=True):
+    for (key, _, data), own in zip(samples, draws, strict=True):
         taken = {name: data[name] for name in decoder.wanted(tuple(data), own, True) if name in data}
         tokens = OsmTokens.from_bytes(taken[OSM_TOKENS], decoder.view.osm) if OSM_TOKENS in taken else None
-        encoded.append(Encoded(tuple(data), taken, tokens, own, lambda _: {}))
+        encoded.append(Encoded(tuple(data), taken, tokens, own, lambda _: {}, f"{known.root}: {key}", known))
     slots = []
     for (key, meta, _), own, shown in zip(samples, draws, decoder.decode(encoded), strict=True):
         if isinstance(shown, CorruptSampleError):

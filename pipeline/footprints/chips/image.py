@@ -25,6 +25,7 @@ from pipeline.imagery.encode import encode
 from pipeline.imagery.local import band_names
 from pipeline.imagery.raster import GDAL
 from pipeline.imagery.scene import DTYPES
+from schemas.bands import RGB, channels
 from schemas.errors import InputError
 
 #: Pixels of the largest chip, which is what the trainers decode at most.
@@ -128,13 +129,14 @@ def _picture_header(path: Path) -> ImageHeader:
     try:
         with warnings.catch_warnings(), Image.open(path, formats=tuple(_ENDINGS)) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return ImageHeader(image.width, image.height, ("red", "green", "blue"), "uint8", None, None)
+            return ImageHeader(image.width, image.height, RGB, "uint8", None, None)
     except _ERRORS as error:
         raise InputError(f"it cannot be read: {error}") from None
 
 
 def _raster_header(source: Any) -> ImageHeader:
     names = band_names(source)
+    channels(list(names.values()), "it")
     dtypes = {source.dtypes[b - 1] for b in names}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
         found = ", ".join(sorted(dtypes)) or "alpha alone"

@@ -24,6 +24,7 @@ from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
 from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
 from pipeline.net.client import Unavailable
+from schemas.bands import canonical, channels
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
 from storage.urls import is_web, shown
@@ -93,31 +94,39 @@ class _Maker:
         return offset
 
     def _channels(self, item: Item) -> list[tuple[str, str, int]]:
-        """(name, asset key, band number) of each channel.
+        """(name, asset key, band number) of each channel, whatever alias asks for it.
 
-        Names are the preset's; else asset keys, or the names that the assets give their bands.
+        Names are the preset's; else those that were asked for: asset keys, or what the assets call their bands. Where a
+        name means something else than the band's common name does, as B5 of Landsat 8, the latter stands for it.
         """
-        assets, wanted = item["assets"], self.config.bands
-        known: dict[str, tuple[str, int]] = {}
+        assets, wanted, where = item["assets"], self.config.bands, f"STAC item {item['id']}"
+        known: dict[str, tuple[str, int, str]] = {}  # asset key, band number and the band's true name, by every name
         if self.preset is not None:
-            known = {name: (key, 1) for name, key in self.preset.bands.items() if key in assets}
+            known = {name: (key, 1, name) for name, key in self.preset.bands.items() if key in assets}
             wanted = wanted or tuple(self.preset.bands)
         else:
-            for key, asset in assets.items():
-                if "tiff" not in str(asset.get("type")) and "data" not in (asset.get("roles") or []):
-                    continue
-                names = _declared(asset)
-                for number, name in enumerate(names, 1):
-                    known.setdefault(name, (key, number))
-                if len(names) < 2:
-                    known[key] = (key, 1)
+            declared = {key: _declared(asset) for key, asset in assets.items() if _holds_data(asset)}
+            # a band's own asset comes before a picture of several
+            for key, own in sorted(declared.items(), key=lambda d: len(d[1]) > 1):
+                if len(own) < 2:
+                    known[key] = (key, 1, _true_name(key, own[0][1] if own else None))
+                for number, (name, common) in enumerate(own, 1):
+                    known.setdefault(name, (key, number, _true_name(name, common)))
             if not wanted:
                 raise ConfigError(f"name the bands of {item['id']} with rs.bands; it has {', '.join(known)}")
-        missing = next((name for name in wanted if name not in known), None)
-        if missing is not None:
-            message = f"STAC item {item['id']} has no band {missing}; it has {', '.join(known)}: set rs.bands"
-            raise _Unusable("missing_band", message)
-        return [(name, *known[name]) for name in wanted]
+        by_band: dict[str, tuple[str, int, str]] = {}
+        for place in known.values():
+            by_band.setdefault(canonical(place[2]), place)
+        found: list[tuple[str, str, int]] = []
+        for asked in wanted:
+            key, number, name = known.get(asked) or by_band.get(canonical(asked)) or ("", 0, "")
+            if not key:
+                message = f"{where} has no band {asked}; it has {', '.join(known)}: set rs.bands"
+                raise _Unusable("missing_band", message)
+            same = self.preset is None and canonical(asked) == canonical(name)
+            found.append((asked if same else name, key, number))
+        channels([name for name, *_ in found], where)
+        return found
 
     def _mask(self, item: Item) -> Mask | None:
         key = self.config.mask or (self.preset.mask if self.preset else None)
@@ -203,10 +212,20 @@ def _nothing(search: Search, passed: Mapping[str, list[str]], config: ImageryCon
     return f"{where} that can be used ({reasons}){': ' if first else ''}{first}"
 
 
-def _declared(asset: Mapping[str, Any]) -> list[str]:
-    """Names that an asset gives its bands."""
+def _holds_data(asset: Mapping[str, Any]) -> bool:
+    return "tiff" in str(asset.get("type")) or "data" in (asset.get("roles") or [])
+
+
+def _declared(asset: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Name, and common name or None, of each band that an asset declares, in STAC 1.1 or before."""
     bands = asset.get("bands") or asset.get("eo:bands") or []
-    return [str(b.get("name") or b.get("common_name") or f"band{i}") for i, b in enumerate(bands, 1)]
+    commons = [b.get("eo:common_name") or b.get("common_name") for b in bands]
+    return [(str(b.get("name") or c or f"band{i}"), c) for i, (b, c) in enumerate(zip(bands, commons, strict=True), 1)]
+
+
+def _true_name(name: str, common: str | None) -> str:
+    """The common name, where ``name`` means another band or none; ``rededge`` is that of three."""
+    return name if common in (None, "rededge") or canonical(name) == canonical(common) else common
 
 
 def _time(properties: Mapping[str, Any]) -> str | None:

@@ -21,10 +21,12 @@ from geometry.turn import Turn
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file
 from schemas.tokens import FIELDS, GRANULARITIES, Granularity, OsmTokens
+from storage.dataset import read_catalog
+from storage.store import Store
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TENSORS, TileBatch, View, bucket
 from trainers.stream.catalog.index import load_index
-from trainers.stream.members.decode import decode_npy, decode_rgb, resize, to_uint8
+from trainers.stream.members.decode import decode_npy, decode_rgb
 from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place, slot_seeds
 from trainers.stream.stream import GeoStream, StreamSettings
@@ -233,11 +235,9 @@ def test_an_empty_selection_says_what_to_do(split_dataset: Path, dataset: Path) 
 )
 def test_duckdb_and_pyarrow_select_the_same(split_dataset: Path, select: str) -> None:
     pytest.importorskip("duckdb")
-    from trainers.stream.catalog.index import read_table
     from trainers.stream.catalog.select import _duckdb, _simple
 
-    table = read_table(str(split_dataset), "samples")
-    assert table is not None
+    table = read_catalog(Store(str(split_dataset)), "samples")
     table = table.drop_columns(["members", "geometry"])
     simple = _simple(table, select)
     assert simple is not None
@@ -386,14 +386,6 @@ def test_damaged_bytes_raise_nothing_but_a_corrupt_sample(name: str) -> None:
             damaged[int(rng.integers(0, min(len(damaged), 200)))] = int(rng.integers(0, 256))
         with contextlib.suppress(CorruptSampleError):
             decode(bytes(damaged), name)
-
-
-def test_sentinel_rasters_pick_bands_by_name() -> None:
-    raster = np.stack([np.full((4, 4), v, np.uint16) for v in (1378, 1173, 9999)])
-    shown = to_uint8(raster[[1, 0]], ["B2", "B3"])
-    assert shown.dtype == np.uint8
-    assert abs(shown.astype(int) - 127).max() <= 1  # the mean of a band is the middle of the range
-    assert resize(shown, 8).shape == (2, 8, 8)
 
 
 @pytest.mark.parametrize("osm", [("objects",), ("objects", "relations"), ("objects", "patches")])

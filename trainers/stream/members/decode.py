@@ -119,33 +119,3 @@ def resize(image: Pixels, size: int, window: Window | None = None) -> Pixels:
         rows = np.ascontiguousarray(image[:, first:last].transpose(1, 2, 0))
         return scaled(Image.fromarray(rows)).transpose(2, 0, 1)
     return np.stack([scaled(Image.fromarray(band)) for band in image[:, first:last]])
-
-
-def to_uint8(raster: NDArray[Any], bands: list[str]) -> Pixels:
-    """A raster of any type to u8: Sentinel-2 reflectance by ±2σ of its band, other values by their own range.
-
-    Sentinel-2 statistics: docs/papers/gair.md#images.
-    """
-    if raster.dtype == np.uint8:
-        return raster
-    values = raster.astype(np.float32)
-    low, high = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
-    for i, band in enumerate(bands):
-        if band in SENTINEL2:
-            mean, deviation = SENTINEL2[band]
-            low[i], high[i] = mean - 2 * deviation, mean + 2 * deviation
-        else:
-            finite = values[i][np.isfinite(values[i])]
-            low[i], high[i] = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    scale = 255.0 / np.maximum(high - low, 1e-6)
-    scaled = (values - low[:, None, None]) * scale[:, None, None]
-    return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
-
-
-#: Mean and deviation of Sentinel-2 L2A digital numbers by band (docs/papers/gair.md#images).
-SENTINEL2: dict[str, tuple[float, float]] = {
-    "B2": (1172.9397, 706.6250), "B3": (1378.0846, 720.1862), "B4": (1509.3327, 783.1424),
-    "B5": (1750.0275, 707.1962), "B6": (2073.2758, 714.2782), "B7": (2207.3283, 748.1827),
-    "B8": (2245.1629, 852.3585), "B8A": (2284.6384, 762.0849), "B11": (2231.7283, 690.0165),
-    "B12": (1899.1932, 669.9036),
-}  # fmt: skip
