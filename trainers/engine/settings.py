@@ -205,7 +205,7 @@ def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> Train
     return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(arch, tag_width=width)))
 
 
-def fit_bands(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
+def fit_bands(settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
     """``settings`` with the canonical names of the model's bands; those of the datasets for ``arch.bands=all``.
 
     Raises:

@@ -153,10 +153,10 @@ def test_sentinel_trains_by_default_and_on_all_its_bands(data: dict[str, Path], 
 
 @BOTH
 def test_all_bands_are_those_of_the_dataset(data: dict[str, Path], task: Task) -> None:
-    given = fit_bands(task, settings(task, "arch.bands=all"), [str(data["twelve rotated"])])
+    given = fit_bands(settings(task, "arch.bands=all"), [str(data["twelve rotated"])])
     assert given.arch.bands == tuple(map(canonical, (*TWELVE[5:], *TWELVE[:5])))
     with pytest.raises(ConfigError, match=r"arch\.bands=all: .*png has red, green, blue, but"):
-        fit_bands(task, settings(task, "arch.bands=all"), [str(data["png"]), str(data["twelve"])])
+        fit_bands(settings(task, "arch.bands=all"), [str(data["png"]), str(data["twelve"])])
 
 
 def test_a_run_goes_on_under_another_alias(data: dict[str, Path], tmp_path: Path) -> None:
