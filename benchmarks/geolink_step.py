@@ -29,8 +29,8 @@ from torch import Tensor  # noqa: E402
 
 from tests.trainers.models.geolink_reference import Reference, Sizes, graphs  # noqa: E402
 from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
-from trainers.models.geolink import GeoLink, ImageState  # noqa: E402
-from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings  # noqa: E402
+from trainers.models.geolink import GeoLink, GeoLinkLoss, ImageState  # noqa: E402
+from trainers.models.geolink_settings import GeoLinkSettings  # noqa: E402
 from trainers.models.mae import mask_patches  # noqa: E402
 from trainers.models.nodes import node_features  # noqa: E402
 from trainers.models.vit import SIZES, ViTSettings  # noqa: E402

@@ -38,8 +38,8 @@ import torch  # noqa: E402
 from tests.trainers.synthetic import SyntheticSettings, write_dataset  # noqa: E402
 from trainers.engine.cli import parse  # noqa: E402
 from trainers.engine.optim import make_optimizer  # noqa: E402
-from trainers.models.geolink import GeoLink  # noqa: E402
-from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings  # noqa: E402
+from trainers.models.geolink import GeoLink, GeoLinkLoss  # noqa: E402
+from trainers.models.geolink_settings import GeoLinkSettings  # noqa: E402
 from trainers.models.nodes import node_features  # noqa: E402
 from trainers.stream.augment import AugmentSettings  # noqa: E402
 from trainers.stream.batch import TileBatch  # noqa: E402

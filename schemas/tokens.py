@@ -19,8 +19,6 @@ from schemas.relations import Relation
 
 #: Units a side of a footprint in ``vertices``: the full range of u16.
 UNITS = 65535
-#: Anchors of each kind, by Kind: a point itself; a line's midpoint and ends; a polygon's representative and 3 samples.
-ANCHORS = (1, 3, 4)
 
 _DTYPES = {
     "kind": "u1", "osm_type": "u1", "osm_id": "i8", "tag_offsets": "i4", "tag_ids": "i8", "anchors": "f4",

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.forks import in_forks
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
+pytestmark = pytest.mark.timeout(600)  # the first waits for all
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 _TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
 #: Words, and a figure that must be above zero: its names from the outside in, with dots.

@@ -74,7 +74,7 @@ def test_every_command_in_the_documentation_runs(workshop: Path) -> None:
     for card in cards:  # what a stock reader prints of it: a line a sample
         document = json.loads((card.parent / "dataset.json").read_text())
         shown = next(r["out"] for r in results if r["list"] == str(card))
-        assert len(shown.splitlines()) == document["samples"] > 100
+        assert len(shown.splitlines()) == document["samples"] > 0
     assert (workshop / "data/demo/dataset.json").exists()
     assert (workshop / "demo.png").stat().st_size > 10_000
     assert not list(Path.home().iterdir())

@@ -13,7 +13,8 @@ import yaml
 
 from pipeline.cli.main import main as geoshards
 from trainers.engine.cli import main as trainer
-from trainers.tasks import GAIR, GEOLINK
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "tests", "benchmarks")

@@ -12,7 +12,8 @@ from pipeline.cli.main import main as geoshards
 from pipeline.samples.config import ShardsConfig
 from schemas.config import build, documented, field_comments, key_paths, merge, settings_help, to_mapping
 from trainers.engine.cli import main as train
-from trainers.tasks import GAIR, GEOLINK
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 CONFIGS: dict[str, Any] = {
     "shards": ShardsConfig(), "chips": ShardsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),

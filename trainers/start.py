@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,5 @@ def start(name: str) -> NoReturn:
         # Started by its shebang outside of the project's environment, as `ray job submit` does.
         os.execv(own, [str(own), *sys.argv])
     from trainers.engine.cli import main
-    from trainers.tasks import TASKS
 
-    sys.exit(main(TASKS[name]))
+    sys.exit(main(getattr(import_module(f"trainers.tasks.{name}"), name.upper())))

@@ -12,23 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.demo.build import GENERATOR_VERSION, build_files
-from pipeline.demo.geo import Region
-from pipeline.demo.pictures.pose import PhotoPose, photo_poses, project_to_photo
-from pipeline.demo.town.oddities import INVALID_OBJECTS
-from pipeline.demo.town.plan import Plan
-
-__all__ = [
-    "GENERATOR_VERSION",
-    "INVALID_OBJECTS",
-    "DemoFiles",
-    "PhotoPose",
-    "Plan",
-    "Region",
-    "build_demo",
-    "photo_poses",
-    "project_to_photo",
-]
+from pipeline.demo.build import build_files
 
 
 @dataclass(frozen=True)

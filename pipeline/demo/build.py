@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,18 +116,12 @@ def _write_all(plan: Plan, folder: Path, photos: int, workers: int | None, steps
         windows = _in_order(pool.submit, aerial_windows(plan))
         first = [next(windows)]  # sets the workers to work while this process writes the map
         counts = write_osm(World(plan), folder / "town.osm.pbf")
-        write_aerial(plan, folder / "aerial.tif", steps.each(_chain(first, windows)))
+        write_aerial(plan, folder / "aerial.tif", steps.each(chain(first, windows)))
         parts = _parts(photos)
         for task, part in [(pool.submit(_photo_task, p, str(folder / "photos"), photos), p) for p in parts]:
             task.result()
             steps.add(part[1] - part[0])
     return counts | {"photos": photos}
-
-
-def _chain(first: list[NDArray[np.uint8]], rest: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    while first:
-        yield first.pop()
-    yield from rest
 
 
 def _in_order(submit: Submit, windows: Sequence[tuple[int, int, int, int]]) -> Iterator[NDArray[np.uint8]]:

@@ -33,8 +33,8 @@ from storage.store import Store
 
 #: Modules that decide a dataset's bytes, with all that they import.
 _DECIDE = (
-    "pipeline.samples.work", "pipeline.footprints.choose", "pipeline.footprints.grid", "pipeline.footprints.chips.plan",
-    "pipeline.osm.cells.slabs", "pipeline.streetview.plan", "pipeline.catalog.fold",
+    "pipeline.samples.work", "pipeline.footprints.choose", "pipeline.footprints.producers",
+    "pipeline.footprints.chips.plan", "pipeline.osm.cells.slabs", "pipeline.streetview.plan", "pipeline.catalog.fold",
 )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from pipeline.footprints.quads import cells_on
 from schemas.errors import ConfigError, InputError
 
 Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 #: Zoom of the Hilbert curve along which footprints are ordered: cells of 2.4 m at the equator.

@@ -90,12 +90,11 @@ class Client:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int = 64 << 20,
-        retries: int | None = None,
     ) -> Answer:
         """A whole body of at most ``max_bytes``.
 
         Raises:
-            Unavailable: it failed for passing reasons ``retries`` times over (default: net.retries).
+            Unavailable: it failed for passing reasons net.retries times over.
             Refused: the server says no.
             InputError: the body is too large, or a redirect leads astray.
         """
@@ -111,7 +110,7 @@ class Client:
                         )
                 return Answer(response.url, dict(response.headers), bytes(data))
 
-        return self.retrying(url, attempt, self.patience(retries))
+        return self.retrying(url, attempt, self.patience())
 
     def get_json(
         self,
@@ -119,10 +118,9 @@ class Client:
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        max_bytes: int = 64 << 20,
     ) -> Any:
         """A JSON document; raises as `get` does, and `InputError` where it is none."""
-        data = self.get(url, params=params, headers=headers, max_bytes=max_bytes).data
+        data = self.get(url, params=params, headers=headers).data
         return parse_json(data, shown(url))
 
     def patience(self, retries: int | None = None) -> Patience:

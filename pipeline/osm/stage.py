@@ -254,10 +254,5 @@ def read_edit_times(path: str, cell: int) -> tuple[NDArray[np.int64], NDArray[np
     return identity[order], timestamp[order]
 
 
-def cell_ids(path: str) -> list[int]:
-    """Cells that hold a feature."""
-    return sorted(_cell_index(path))
-
-
 def _digest(*parts: str) -> str:
     return sha256("\0".join(parts).encode()).hexdigest()[:20]

@@ -104,9 +104,9 @@ class Drops:
         return self._rows + more
 
 
-def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema = PHOTOS) -> pa.Table:
-    """Rows by column name as a table; what a row lacks is null."""
-    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}, schema=schema)
+def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows by column name as PHOTOS; what a row lacks is null."""
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in PHOTOS}, schema=PHOTOS)
 
 
 def doubles(table: pa.Table, name: str) -> NDArray[np.float64]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.demo import DemoFiles, Plan, build_demo
+from pipeline.demo import DemoFiles, build_demo
+from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
 
 SIDE_TILES = 4.0

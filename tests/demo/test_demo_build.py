@@ -7,9 +7,10 @@ import mercantile
 import numpy as np
 import pytest
 
-from pipeline.demo import DemoFiles, Plan, build_demo
+from pipeline.demo import DemoFiles, build_demo
 from pipeline.demo.pictures.aerial import aerial_grid, aerial_windows
 from pipeline.demo.pictures.pose import default_photo_count
+from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
 from tests.demo.conftest import PHOTOS, SIDE_TILES

@@ -7,7 +7,9 @@ import osmium
 import osmium.io
 import pytest
 
-from pipeline.demo import INVALID_OBJECTS, DemoFiles, Plan
+from pipeline.demo import DemoFiles
+from pipeline.demo.town.oddities import INVALID_OBJECTS
+from pipeline.demo.town.plan import Plan
 
 
 class _Reader(osmium.SimpleHandler):

@@ -10,17 +10,42 @@ import shapely
 from PIL import Image
 from pyproj import Geod
 
-from pipeline.demo import DemoFiles, Plan, photo_poses, project_to_photo
+from pipeline.demo import DemoFiles
 from pipeline.demo.geo import CENTRE_LAT, CENTRE_LON, grid_convergence, to_lonlat, to_utm
 from pipeline.demo.pictures.aerial import PIXEL_M
 from pipeline.demo.pictures.ground import make_ground, rasterise
-from pipeline.demo.pictures.pose import CAMERA, DRIVEN, FOCAL_35MM
+from pipeline.demo.pictures.pose import (
+    CAMERA,
+    DRIVEN,
+    EYE_HEIGHT_M,
+    FOCAL_35MM,
+    FOCAL_PX,
+    HFOV_DEG,
+    PHOTO_HEIGHT,
+    PHOTO_WIDTH,
+    PhotoPose,
+    camera_of,
+    photo_poses,
+)
 from pipeline.demo.pictures.streetview import render_photo
 from pipeline.demo.town.block import Block, Builder, Building, Surface
+from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.plan import Plan as PlanType
 from pipeline.demo.town.streets import edge_line
 from pipeline.demo.town.world import World
 from tests.demo.conftest import PHOTOS
+
+
+def project_to_photo(pose: PhotoPose, lon: float, lat: float, height_m: float) -> tuple[float, float] | None:
+    """Pixel (column, row; the image's top left corner is 0, 0) of a place, None if it is behind."""
+    x, y, bearing = camera_of(pose)
+    east, north = to_utm(np.array([[lon, lat]]))[0] - (x, y)
+    depth = east * math.sin(bearing) + north * math.cos(bearing)
+    right = east * math.cos(bearing) - north * math.sin(bearing)
+    if depth <= 0.1:
+        return None
+    column = PHOTO_WIDTH / 2 + FOCAL_PX * right / depth
+    return column, PHOTO_HEIGHT / 2 - FOCAL_PX * (height_m - EYE_HEIGHT_M) / depth
 
 
 def _degrees(parts: tuple[float, float, float]) -> float:
@@ -112,17 +137,17 @@ def test_exif_keeps_position_and_heading(small_demo: DemoFiles, small_plan: Plan
         assert exif[0x0110] == CAMERA
         assert details[0xA405] == FOCAL_35MM
         assert details[0x9003] == pose.taken_at.strftime("%Y:%m:%d %H:%M:%S")
-        assert 2 * math.degrees(math.atan(18 / details[0xA405])) == pytest.approx(pose.hfov_deg)
+        assert 2 * math.degrees(math.atan(18 / details[0xA405])) == pytest.approx(HFOV_DEG)
 
 
 def test_heading_is_from_true_north(small_plan: Plan) -> None:
     """A point ahead on the ellipsoid at the photo's heading is in the middle column."""
     pose = photo_poses(small_plan, 1)[0]
     lon, lat, _ = Geod(ellps="WGS84").fwd(pose.lon, pose.lat, pose.heading_deg, 80.0)
-    at = project_to_photo(pose, lon, lat, pose.eye_height_m)
+    at = project_to_photo(pose, lon, lat, EYE_HEIGHT_M)
     assert at is not None
-    assert at[0] == pytest.approx(pose.width / 2, abs=0.2)
-    assert at[1] == pytest.approx(pose.height / 2, abs=0.01)
+    assert at[0] == pytest.approx(PHOTO_WIDTH / 2, abs=0.2)
+    assert at[1] == pytest.approx(PHOTO_HEIGHT / 2, abs=0.01)
     assert grid_convergence(CENTRE_LON, CENTRE_LAT) == pytest.approx(0.37, abs=0.02)
 
 
@@ -144,7 +169,7 @@ def test_building_is_drawn_where_the_projection_says(small_plan: Plan) -> None:
     bearing = math.radians(pose.heading_deg - grid_convergence(pose.lon, pose.lat))
     forward, right = np.array([math.sin(bearing), math.cos(bearing)]), np.array([math.cos(bearing), -math.sin(bearing)])
     corners = np.array([eye + 24 * forward + s * right + d * forward for s, d in ((-7, 0), (5, 0), (5, 8), (-7, 8))])
-    house = Building(corners, None, 8.0, 0.0, "flat", (200, 0, 0), (255, 0, 0), "church", 1, True, 1)
+    house = Building(corners, None, 8.0, 0.0, "flat", (200, 0, 0), (255, 0, 0), "church", 1, 1)
     image = render_photo(_OneHouse(small_plan, house), pose).astype(np.int32)
     red = (image[..., 0] - image[..., 1]) > 70
     line, column = np.nonzero(red)

@@ -97,7 +97,7 @@ def test_every_chip_is_a_sample_that_verify_and_stock_readers_accept(built: tupl
         seen += 1
     assert seen == 12
     assert {s["stage"] for s in read_catalog(Store(out), "stages").to_pylist()} == {
-        "chips", "objects", "vocabulary", "samples", "shards", "catalog", "total",
+        "regions", "chips", "plan", "objects", "vocabulary", "samples", "shards", "catalog", "total",
     }  # fmt: skip
     for name in ("README.md", "ATTRIBUTION.md", "croissant.json", "dataset.json"):
         assert (out / name).stat().st_size > 100
@@ -169,6 +169,7 @@ def test_another_shard_size_keeps_the_content_hash(built: tuple[Outcome, Path], 
 def test_a_finished_run_is_not_repeated_and_another_one_refused(
     built: tuple[Outcome, Path], folder: Path, tmp_path: Path
 ) -> None:
+    make_shards(config_of(folder, tmp_path / "fills-the-cache"), quiet=True)
     again = make_shards(config_of(folder, built[1]), quiet=True)
     assert again.built == 0
     assert [s.cached for s in again.stages if s.stage in ("objects", "samples")] == [True, True]

@@ -57,10 +57,10 @@ def chips(village: Village, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mixed(village: Village, chips: Path, out: Path, **changes: object) -> ShardsConfig:
+def mixed(village: Village, folder: Path, out: Path, **changes: object) -> ShardsConfig:
     base = config_of(
         village, out, footprints=("tiles", "grid", "chips"), grid=GridConfig(1.25), size=128,
-        chips=ChipsConfig(str(chips)), rs=ImageryConfig(licence="CC0-1.0", format="png"),
+        chips=ChipsConfig(str(folder)), rs=ImageryConfig(licence="CC0-1.0", format="png"),
         split=SplitConfig(block_degrees=0.003, val=0.2, test=0.2),
     )  # fmt: skip
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_both_trainers_read_it(built: tuple[Outcome, Path], tmp_path: Path, trai
     ]  # fmt: skip
     done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout)["steps"] == 2
+    assert json.loads(done.stdout)["step"] == 2
     assert (tmp_path / "run/checkpoint.pt").exists()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geometry.anchors import anchors
 from geometry.clip import line_length, signed_area
 from geometry.cover import patch_cover
-from geometry.crop import crop_each, crop_tokens, summary, take_objects
+from geometry.crop import Window, crop_each, summary, take_objects
 from schemas.relations import Relation
 from schemas.tokens import OsmTokens, snap
 from tests.geometry.shapes import pack, random_line, random_polygon
@@ -23,6 +23,14 @@ WINDOW = st.tuples(st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0.2, 0.4), st
     lambda w: (w[0], w[1], w[0] + w[2], w[1] + w[3])
 )
 SEEDS = st.lists(st.integers(0, 10**9), max_size=5)
+
+
+def crop_tokens(
+    tokens: OsmTokens, window: Window, size: tuple[float, float] = (1.0, 1.0), grid: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> OsmTokens:  # fmt: skip
+    """Of one footprint."""
+    return crop_each([tokens], [window], [size], grid, [seed])[0]
 
 
 def tokens_of(shapes: list[Any], grid: tuple[int, int] = (4, 4)) -> OsmTokens:

@@ -14,7 +14,7 @@ import pipeline.osm.cells.merge
 import pipeline.osm.cells.slabs
 from pipeline.osm import stage
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
-from pipeline.osm.stage import Cells, cell_ids, export_features, features_stage, read_cell, vocabulary_stage
+from pipeline.osm.stage import Cells, export_features, features_stage, read_cell, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig, tag_features
 from pipeline.run.ray_map import Runner
 from schemas.features import CELL_ZOOM
@@ -47,7 +47,7 @@ def build(
 def rows_of(cells: Cells) -> list[tuple[Any, ...]]:
     """(cell, kind, type, id, tags, WKB) of every row, cell by cell."""
     rows = []
-    for cell in cell_ids(cells.path):
+    for cell in sorted(stage._cell_index(cells.path)):
         batch = read_cell(cells.path, cell)
         for n in range(len(batch)):
             tags = batch.tag_ids[batch.tag_offsets[n] : batch.tag_offsets[n + 1]].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,18 @@ def test_the_folder_of_the_cache_follows_the_settings(monkeypatch: pytest.Monkey
         CacheSettings(gigabytes=0)
 
 
-def fetch(folder: Path, shards: str, out: Any) -> None:
+def fetch(folder: Path, shards: str, together: Any, out: Any) -> None:
     asked: list[int] = []
 
     class Counting(RemoteShards):
         def _request(self, requests: Any) -> list[bytes]:
             asked.extend(r.end - r.start for r in requests)
+            time.sleep(1.0)  # until the other one waits
             return super()._request(requests)
 
     remote = Counting(shards, ["a.tar", "b.tar"], "v", CacheSettings(str(folder)))
     wanted = [Range(s, a, a + 9000) for s in (0, 1) for a in range(0, 200_000, 40_000)]
+    together.wait()
     found = remote.get(wanted)
     out.put((sum(asked), all(bytes(found[r]) == content(r.shard)[r.start : r.end] for r in wanted)))
 
@@ -80,9 +83,10 @@ def test_two_processes_fetch_each_range_once_and_read_the_same_bytes(tmp_path: P
     for number, name in enumerate(("a.tar", "b.tar")):
         (tmp_path / "shards" / name).write_bytes(content(number))
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
+    together, results = context.Barrier(2), context.Queue()
     both = [
-        context.Process(target=fetch, args=(tmp_path / "cache", f"file://{tmp_path}/shards", results)) for _ in range(2)
+        context.Process(target=fetch, args=(tmp_path / "cache", f"file://{tmp_path}/shards", together, results))
+        for _ in range(2)
     ]
     for process in both:
         process.start()

@@ -9,8 +9,8 @@ import torch
 
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.models.gair import Gair, GairLoss, GairSettings
-from trainers.models.geolink import GeoLink
-from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings
+from trainers.models.geolink import GeoLink, GeoLinkLoss
+from trainers.models.geolink_settings import GeoLinkSettings
 from trainers.models.vit import ViTSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch

@@ -112,7 +112,7 @@ class Trainer:
             settings=replace(settings.stream, workers=_workers(settings, device)),
             accumulate=settings.accumulate, pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
-        unused = any(value == 0 for value in to_mapping(settings)["loss"].values())
+        unused = any(value == 0 for value in to_mapping(settings).get("loss", {}).values())
         self.model = replicate(model, settings, device, unused)
         self.total = self.stream.samples_in(settings.steps, settings.epochs)
         self.optimizer = make_optimizer(model, settings.optim, device)

@@ -22,7 +22,6 @@ from trainers.models.geolink_settings import (
     KIND_WEIGHTS,
     NODE_NORMS,
     Choices,
-    GeoLinkLoss,
     GeoLinkSettings,
     choices,
 )
@@ -44,6 +43,16 @@ from trainers.models.region import Aggregation
 from trainers.models.scatter import segment_sizes, segment_sum, take
 from trainers.models.vit import ViT, image_norm
 from trainers.stream.batch import TileBatch, View
+
+
+@dataclass(frozen=True)
+class GeoLinkLoss:
+    """Weights of the losses; 0 switches one off, and what only it needs is not computed."""
+
+    rec: float = 1.0  # reconstruction of masked patches
+    cont: float = 0.01  # image against graph
+    cst: float = 0.01  # tags of masked nodes
+    gather: bool | None = None  # whether other ranks' samples are negatives; none: the variant's
 
 
 @dataclass

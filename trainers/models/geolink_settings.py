@@ -88,16 +88,6 @@ class GeoLinkSettings:
 
 
 @dataclass(frozen=True)
-class GeoLinkLoss:
-    """Weights of the losses; 0 switches one off, and what only it needs is not computed."""
-
-    rec: float = 1.0  # reconstruction of masked patches
-    cont: float = 0.01  # image against graph
-    cst: float = 0.01  # tags of masked nodes
-    gather: bool | None = None  # whether other ranks' samples are negatives; none: the variant's
-
-
-@dataclass(frozen=True)
 class Choices:
     """What a variant chooses (docs/papers/geolink.md#defects); names are those of the settings."""
 

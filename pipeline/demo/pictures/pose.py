@@ -1,4 +1,4 @@
-"""Where the street views are taken, their EXIF, and the projection from world to photo."""
+"""Where the street views are taken, their EXIF, and their cameras."""
 
 from __future__ import annotations
 
@@ -40,10 +40,6 @@ class PhotoPose:
     lat: float
     heading_deg: float
     taken_at: dt.datetime
-    eye_height_m: float = EYE_HEIGHT_M
-    hfov_deg: float = HFOV_DEG
-    width: int = PHOTO_WIDTH
-    height: int = PHOTO_HEIGHT
 
 
 def camera_of(pose: PhotoPose) -> tuple[float, float, float]:
@@ -51,19 +47,6 @@ def camera_of(pose: PhotoPose) -> tuple[float, float, float]:
     x, y = to_utm(np.array([[pose.lon, pose.lat]]))[0]
     bearing = math.radians(pose.heading_deg - grid_convergence(pose.lon, pose.lat))
     return float(x), float(y), bearing
-
-
-def project_to_photo(pose: PhotoPose, lon: float, lat: float, height_m: float) -> tuple[float, float] | None:
-    """Pixel (column, row; the image's top left corner is 0, 0) of a place, None if it is behind."""
-    x, y, bearing = camera_of(pose)
-    east, north = to_utm(np.array([[lon, lat]]))[0] - (x, y)
-    depth = east * math.sin(bearing) + north * math.cos(bearing)
-    right = east * math.cos(bearing) - north * math.sin(bearing)
-    if depth <= 0.1:
-        return None
-    focal = pose.width / 2 / math.tan(math.radians(pose.hfov_deg) / 2)
-    column = pose.width / 2 + focal * right / depth
-    return column, pose.height / 2 - focal * (height_m - pose.eye_height_m) / depth
 
 
 def default_photo_count(plan: Plan) -> int:

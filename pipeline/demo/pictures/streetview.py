@@ -32,7 +32,7 @@ from pipeline.demo.pictures.ground import (
     tree_shadows,
     trees_in,
 )
-from pipeline.demo.pictures.pose import FOCAL_PX, PHOTO_HEIGHT, PHOTO_WIDTH, PhotoPose, camera_of
+from pipeline.demo.pictures.pose import EYE_HEIGHT_M, FOCAL_PX, PHOTO_HEIGHT, PHOTO_WIDTH, PhotoPose, camera_of
 from pipeline.demo.town.block import Block, Building
 from pipeline.demo.town.world import World
 
@@ -91,7 +91,7 @@ def render_photo(world: World, pose: PhotoPose) -> NDArray[np.uint8]:
         y,
         forward,
         right,
-        pose.eye_height_m,
+        EYE_HEIGHT_M,
         world.plan.seed,
         np.empty((*shape, 3), np.float32),
         np.full(shape, np.inf, np.float32),

@@ -73,8 +73,7 @@ class Building:
     """A building: counter-clockwise footprint, walls up to eaves_m, then a roof of rise_m.
 
     roof is 'flat', 'gabled' (four corners, ridge along edge 0) or 'pyramidal' (four
-    corners). Colours are RGB in 0-255. style picks the windows. mapped tells whether the
-    map has it.
+    corners). Colours are RGB in 0-255. style picks the windows.
     """
 
     ring: FloatArray
@@ -86,7 +85,6 @@ class Building:
     wall_rgb: tuple[int, int, int]
     style: str
     levels: int
-    mapped: bool
     osm_id: int
 
 

@@ -108,7 +108,7 @@ def add_building(
     osm_id = 0
     if mapped:
         osm_id = b.area(ring, all_tags) if hole is None else b.multipolygon(ring, [hole], all_tags)
-    building = Building(ring, hole, high, up, roof, roof_rgb, wall_rgb, style, levels, mapped, osm_id)  # type: ignore[arg-type]
+    building = Building(ring, hole, high, up, roof, roof_rgb, wall_rgb, style, levels, osm_id)  # type: ignore[arg-type]
     b.block.buildings.append(building)
     return building
 
@@ -121,10 +121,10 @@ def landuse(b: Builder, tags: Tags, style: str) -> None:
     b.paint(LAND, style, b.lattice_xy(ring))
 
 
-def inner_street(b: Builder, kind: str, *, t: float = 0.5, axis: int = 0, tags: Tags | None = None) -> None:
+def inner_street(b: Builder, kind: str, *, axis: int = 0, tags: Tags | None = None) -> None:
     """A street across the block between the middles of two opposite edges."""
     st = np.linspace(0, 1, 5)
-    line_st = np.column_stack([st, np.full(5, t)] if axis == 0 else [np.full(5, t), st])
+    line_st = np.column_stack([st, np.full(5, 0.5)] if axis == 0 else [np.full(5, 0.5), st])
     line = b.xy(line_st)
     west_east, south_north = ((b.i, b.j, 5), (b.i + 1, b.j, 5)), ((b.i, b.j, 2), (b.i, b.j + 1, 2))
     ends = west_east if axis == 0 else south_north

@@ -40,7 +40,8 @@ from trainers.engine.cli import main, parse
 from trainers.stream.batch import View
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream, StreamSettings
-from trainers.tasks import GAIR, GEOLINK
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 TEXTS = [
     "building:building", "building:house", "building:residential", "waterway:river", "highway:residential",

@@ -1,7 +1,7 @@
 """Runs of the trainers one after another in one group of processes: starting a process takes longer than they do.
 
-``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of a command line],
-CASES a JSON mapping of names to [trainer, words, gap], of which OUT/NAME.pt gets the gradients.
+``python -m tests.trainers.engine.several RUNS DATA OUT CASES``; RUNS is a JSON list of [trainer, words of its command
+line], CASES a JSON mapping of names to [trainer, words, gap], of which OUT/NAME.pt gets the gradients.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import torch
 from tests.trainers.engine.tail import write_gradients
 from trainers.engine import ranks
 from trainers.engine.cli import main as train
-from trainers.tasks import TASKS
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 
 def main(runs: str, data: str, out: str, cases: str) -> int:
     """Exit status: that of the first run that failed."""
     with ranks.process_group(torch.device("cpu")):
         for trainer, words in json.loads(runs):
-            if status := train(TASKS[trainer], words):
+            if status := train({"geolink": GEOLINK, "gair": GAIR}[trainer], words):
                 return status
         write_gradients(data, Path(out), json.loads(cases))
     return 0

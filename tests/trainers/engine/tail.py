@@ -14,7 +14,8 @@ from trainers.engine.cli import parse
 from trainers.engine.loop import Trainer
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import parse_datasets
-from trainers.tasks import TASKS
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 BATCH = 8
 COMMON = ["model=tiny", f"batch_size={BATCH}", "epochs=1", "optim.clip=0", "stream.augment.enabled=false"]
@@ -26,7 +27,7 @@ def gradients(data: str, name: str, words: list[str], gap: bool) -> dict[str, Te
 
     With ``gap`` the second slot of both steps is masked, as if it could not be read.
     """
-    task = TASKS[name]
+    task = {"geolink": GEOLINK, "gair": GAIR}[name]
     trainer = Trainer(task, parse(task, [*COMMON, *words])[0], parse_datasets(data), CPU, quiet=True)
     samples = trainer.stream.samples
     assert samples % 2 == 1, "two ranks would share the last batch evenly"

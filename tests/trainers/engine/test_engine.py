@@ -24,9 +24,11 @@ from trainers.engine.cli import help_text, main, parse
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.report import Metrics
 from trainers.engine.settings import OptimSettings, Task
-from trainers.tasks import GAIR, GEOLINK, TASKS
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 ROOT = Path(__file__).resolve().parents[3]
+TASKS = {"geolink": GEOLINK, "gair": GAIR}
 
 
 def run(task: Task, data: Path, out: Path, *words: str) -> int:

@@ -24,7 +24,8 @@ from trainers.models.geolink import GeoLink
 from trainers.models.vit import SIZES, ViTSettings
 from trainers.stream.batch import TileBatch
 from trainers.stream.stream import GeoStream
-from trainers.tasks import GAIR, GEOLINK
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from schemas.relations import Relation
 from tests.trainers.batches import GEOLINK, PLAIN, geolink_batch, gradients
-from trainers.models.geolink import GeoLink
-from trainers.models.geolink_settings import GeoLinkLoss, GeoLinkSettings
+from trainers.models.geolink import GeoLink, GeoLinkLoss
+from trainers.models.geolink_settings import GeoLinkSettings
 from trainers.models.nodes import KINDS, at_least_one, mask_nodes, share_count
 from trainers.stream.batch import TileBatch
 from trainers.stream.stream import GeoStream

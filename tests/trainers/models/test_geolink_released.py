@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from tests.trainers.batches import GEOLINK
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
-from trainers.models.geolink import GeoLink
-from trainers.models.geolink_settings import GeoLinkLoss
+from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.models.mae import IMAGE_MASK
 from trainers.models.nodes import NODE_CHOICE, NODE_MASK, at_least_one, mask_nodes, node_features, node_index
 from trainers.models.noise import uniform

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_geolink import flops, main
 from tests.trainers.batches import GEOLINK, geolink_batch
-from trainers.models.geolink import GeoLink
-from trainers.models.geolink_settings import VARIANTS, Choices, GeoLinkLoss, GeoLinkSettings, choices
+from trainers.models.geolink import GeoLink, GeoLinkLoss
+from trainers.models.geolink_settings import VARIANTS, Choices, GeoLinkSettings, choices
 from trainers.models.mae import gather_patches, mask_patches, patchify
 from trainers.models.vit import SIZES, ViTSettings
 

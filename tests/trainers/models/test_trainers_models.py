@@ -22,8 +22,7 @@ from tests.trainers.batches import (
     mask_slot,
 )  # fmt: skip
 from trainers.models.gair import CoordinateQueue, Gair, GairLoss
-from trainers.models.geolink import GeoLink
-from trainers.models.geolink_settings import GeoLinkLoss
+from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.stream.stream import GeoStream, StreamSettings
 
 

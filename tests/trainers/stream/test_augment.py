@@ -15,12 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry.crop import crop_tokens
 from geometry.turn import Turn
 from schemas.errors import ConfigError
 from schemas.sample import StreetviewInfo
 from schemas.tokens import OsmTokens
-from tests.geometry.test_crop import shapes_of, tokens_of
+from tests.geometry.test_crop import crop_tokens, shapes_of, tokens_of
 from tests.trainers.stream.test_stream import VIEW, equal
 from trainers.stream.augment import (
     WHOLE,

@@ -20,10 +20,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.trainers.indexes import make_index
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
+from tests.trainers.stream.indexes import make_index
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from tests.trainers.indexes import make_index
 
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import OsmTokens
+from tests.trainers.stream.indexes import make_index
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.flat import Mapped
