@@ -215,7 +215,7 @@ def fit_bands(task: Task, settings: TrainSettings, roots: Sequence[str]) -> Trai
     full: Any = settings  # every trainer adds arch
     if full.arch.bands == "all":
         reading = settings.stream
-        select = task.default_select if reading.select is None else reading.select
+        select = task.select if reading.select is None else reading.select
         held = {root: image_bands(load_index(root, select, reading.split)) for root in roots}
         (first, own), *rest = held.items()
         for root, other in rest:
