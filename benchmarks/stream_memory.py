@@ -41,7 +41,8 @@ def private():
 if __name__ == "__main__":
     root, epochs, workers = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     augment = AugmentSettings(crop=0.8, rotate=0.5, drop_objects=0.1)
-    stream = GeoStream(root, View(256, osm=True, tag_width=512), batch_size=64, augment=augment, num_workers=workers)
+    view = View(256, osm=("objects", "relations"))
+    stream = GeoStream(root, view, batch_size=64, augment=augment, num_workers=workers)
     held, epoch = [], 0
     batches = stream.batches(until_epoch=epochs)
     for batch in batches:

@@ -53,7 +53,7 @@ def view() -> Any:
     """What a batch holds."""
     from trainers.stream.batch import View
 
-    return View(SIZE, osm=True)
+    return View(SIZE, osm=("objects", "relations"))
 
 
 def settings(race: str) -> Any:

@@ -54,7 +54,7 @@ def by_webdataset(root: Path) -> int:
 
 def decoded(root: Path) -> int:
     """Samples of one epoch as batches of image, tokens and photos at their stored size."""
-    view = View(128, osm=True, photos=2, photo_size=64)
+    view = View(128, osm=("objects", "relations"), photos=2, photo_size=64)
     return sum(batch.samples for batch in GeoStream(str(root), view, batch_size=64))
 
 

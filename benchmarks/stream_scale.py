@@ -51,7 +51,7 @@ def memory():
 root, shuffle, select = sys.argv[2:5]
 before = memory()
 begin = time.perf_counter()
-view = View(64, osm=True, tag_width=16)
+view = View(64, osm=("objects", "relations"), tag_width=16)
 stream = GeoStream(root, view, batch_size=256, shuffle=shuffle, select=select)
 opened = time.perf_counter() - begin
 after = memory()

@@ -6,9 +6,13 @@ the edge and the cell's right side; what an edge leaves to its right counts for 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from geometry.packed import Floats, Ints, PackedGeometry, expand
+from schemas.tokens import FIELDS
 
 #: Cover below this fraction of a cell is rounding noise of the integrals (about 1e-13 a vertex), not an incidence.
 MIN_COVER = 1e-9
@@ -64,6 +68,15 @@ def patch_cover(
     value = np.concatenate([p[1] for p in parts])
     order = np.argsort(code, kind="stable")
     return code[order] // cells, code[order] % cells, value[order]
+
+
+def patches(
+    geometry: PackedGeometry, size: tuple[float, float] | Ints | Floats, grid: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    """The fields of the patches of :class:`schemas.tokens.OsmTokens`, by the arguments of :func:`patch_cover`."""
+    owner, cell, cover = patch_cover(geometry, size, grid)
+    found = {"patch_grid": np.array(grid), "patch_cell": cell, "patch_object": owner, "patch_cover": cover}
+    return {name: values.astype(FIELDS[name].dtype) for name, values in found.items()}
 
 
 def _cell(points: Floats, rows: int, columns: int) -> tuple[Ints, Ints]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geometry.packed import Ints
 from schemas.features import Kind
-from schemas.tokens import UNITS, OsmTokens
+from schemas.tokens import FIELDS, NORMALISED, SNAPPED, UNITS, OsmTokens
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,25 @@ class Turn:
 
 
 def turn_tokens(tokens: OsmTokens, turn: Turn) -> OsmTokens:
-    """Tokens of the turned footprint: anchors, vertices and patch cells move; relations and extents do not change."""
+    """Tokens of the turned footprint: places and patch cells move; relations and extents do not change."""
     if turn == Turn():
         return tokens
-    vertices = tokens.vertices[:, ::-1] if turn.transpose else tokens.vertices
-    vertices = np.ascontiguousarray(vertices)
-    for axis, flipped in enumerate((turn.flip_x, turn.flip_y)):
-        if flipped:
-            vertices = vertices.copy()
-            vertices[:, axis] = UNITS - vertices[:, axis]
+    moved: dict[str, NDArray[Any]] = {}
+    for name, f in FIELDS.items():
+        array = getattr(tokens, name)
+        if f.unit == NORMALISED:
+            moved[name] = turn.points(array.astype(np.float64)).astype(f.dtype)
+        elif f.unit == SNAPPED:
+            units = np.array(array[..., ::-1] if turn.transpose else array, f.dtype, order="C")
+            for axis, flipped in enumerate((turn.flip_x, turn.flip_y)):
+                units[..., axis] = UNITS - units[..., axis] if flipped else units[..., axis]
+            moved[name] = units
     if turn.is_mirror:
-        vertices = vertices[_reversed_rings(tokens)]
-    anchors = turn.points(tokens.anchors.astype(np.float64))
+        moved["vertices"] = moved["vertices"][_reversed_rings(tokens)]
+    return replace(tokens, **moved, **(_turned_patches(tokens, turn) if tokens.patch_grid.any() else {}))
+
+
+def _turned_patches(tokens: OsmTokens, turn: Turn) -> dict[str, NDArray[Any]]:
     rows, columns = (int(v) for v in tokens.patch_grid)
     row, column = np.divmod(tokens.patch_cell.astype(np.int64), columns)
     if turn.transpose:
@@ -78,15 +86,10 @@ def turn_tokens(tokens: OsmTokens, turn: Turn) -> OsmTokens:
     column = columns - 1 - column if turn.flip_x else column
     cell = row * columns + column
     order = np.lexsort((cell, tokens.patch_object))
-    return replace(
-        tokens,
-        anchors=anchors.astype(np.float32),
-        vertices=vertices,
-        patch_grid=np.array((rows, columns), np.uint16),
-        patch_cell=cell[order].astype(np.uint16),
-        patch_object=tokens.patch_object[order],
-        patch_cover=tokens.patch_cover[order],
-    )
+    return {
+        "patch_grid": np.array((rows, columns), np.uint16), "patch_cell": cell[order].astype(np.uint16),
+        "patch_object": tokens.patch_object[order], "patch_cover": tokens.patch_cover[order],
+    }  # fmt: skip
 
 
 def _reversed_rings(tokens: OsmTokens) -> Ints:

@@ -24,7 +24,6 @@ With n samples, m members and K bytes of keys:
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,16 +39,17 @@ from numpy.typing import NDArray
 from schemas.errors import DatasetError
 from schemas.sample import is_member
 from schemas.splits import BUFFER, SPLITS
+from schemas.tensors import read_tensors
 
 #: Splits by their code.
 SPLIT_CODES = (*SPLITS, BUFFER)
 _SHARD = re.compile(r"[A-Za-z0-9_-]+\.tar")
-#: Type, code of safetensors, and shape of a row of each array.
-_ARRAYS: dict[str, tuple[str, str, tuple[int, ...]]] = {
-    "key_hash": ("<u8", "U64", ()), "key_bytes": ("|u1", "U8", ()), "key_offsets": ("<i8", "I64", ()),
-    "split": ("|u1", "U8", ()), "shard": ("<i4", "I32", ()), "layout": ("<i4", "I32", ()),
-    "member_offsets": ("<i8", "I64", ()), "member_start": ("<i8", "I64", ()), "member_size": ("<i8", "I64", ()),
-    "lonlat": ("<f8", "F64", (2,)), "bbox": ("<f8", "F64", (4,)), "gsd": ("<f8", "F64", (2,)),
+#: Type, and shape of a row, of each array.
+_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "key_hash": ("<u8", ()), "key_bytes": ("|u1", ()), "key_offsets": ("<i8", ()),
+    "split": ("|u1", ()), "shard": ("<i4", ()), "layout": ("<i4", ()),
+    "member_offsets": ("<i8", ()), "member_start": ("<i8", ()), "member_size": ("<i8", ()),
+    "lonlat": ("<f8", (2,)), "bbox": ("<f8", (4,)), "gsd": ("<f8", (2,)),
 }  # fmt: skip
 #: Arrays with one row a sample.
 _ROWS = ("key_hash", "split", "shard", "layout", "lonlat", "bbox", "gsd")
@@ -129,19 +129,11 @@ class IndexPart:
             DatasetError: it is no index.
         """
         try:
-            start = 8 + int.from_bytes(data[:8], "little")
-            header = json.loads(bytes(data[8:start]))
-            arrays: dict[str, NDArray[Any]] = {}
-            for name, (dtype, code, row) in _ARRAYS.items():
-                entry = header[name]
-                shape, (first, last) = entry["shape"], entry["data_offsets"]
-                size = math.prod(shape)
-                if entry["dtype"] != code or tuple(shape[1:]) != row or min(first, *shape) < 0:
-                    raise ValueError(f"{name} is {entry['dtype']} {shape}")
-                if last - first != size * np.dtype(dtype).itemsize:
-                    raise ValueError(f"{name} has {last - first} bytes")
-                arrays[name] = np.frombuffer(data, dtype, size, start + first).reshape(shape)
-            names = json.loads(header["__metadata__"]["names"])
+            arrays, metadata = read_tensors(data, {name: np.dtype(kind) for name, (kind, _) in _ARRAYS.items()})
+            names = json.loads(metadata["names"])
+            wrong = [n for n, (_, row) in _ARRAYS.items() if arrays[n].shape[1:] != row or arrays[n].ndim == 0]
+            if wrong:
+                raise ValueError(f"{wrong[0]} is {arrays[wrong[0]].shape}")
             return cls(arrays, list(names["shards"]), [tuple(n) for n in names["layouts"]])._checked(where)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DatasetError(f"{where} cannot be read ({error}); build the dataset again") from None

@@ -5,9 +5,8 @@ Everything is done for all footprints together (one tree, one projection, one in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.anchors import anchors, object_seed
-from geometry.cover import patch_cover
-from geometry.packed import PackedGeometry, expand, ranges
+from geometry.cover import patches
+from geometry.packed import PackedGeometry, ranges
+from geometry.tokens import split
 from pipeline.alignment import project
 from pipeline.osm.features import FeatureBatch
 from pipeline.rules import PaintRules
@@ -27,7 +27,7 @@ from pipeline.tokens.relate import relations
 from schemas.errors import InputError
 from schemas.features import Kind, ObjectType
 from schemas.footprint import Footprint
-from schemas.tokens import OsmTokens, snap
+from schemas.tokens import FIELDS, OsmTokens, empty_tokens, snap
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class BuiltTokens:
 def build_tokens(
     features: FeatureBatch,
     footprints: list[Footprint],
-    grid: tuple[int, int] = (14, 14),
+    grid: tuple[int, int] | None = (14, 14),
     *,
     paint: PaintRules | None = None,
     gsd: NDArray[np.float64] | None = None,
@@ -53,7 +53,7 @@ def build_tokens(
     Args:
         features: whatever may meet the footprints; anything else is ignored.
         footprints: T footprints.
-        grid: rows, columns of the patch grid.
+        grid: rows, columns of the patch grid; None: no patches.
         paint: class rasters are painted by these rules; None paints none.
         gsd: f64[T] metres a pixel; needed with ``paint``.
         seed: of the polygon anchors.
@@ -101,63 +101,28 @@ def _tokens(
     objects: Objects,
     packed: PackedGeometry,
     sizes: NDArray[np.int64],
-    grid: tuple[int, int],
+    grid: tuple[int, int] | None,
     seed: int,
 ) -> list[OsmTokens]:
-    tiles, kind, size = len(footprints), objects.kind, sizes[objects.tile]
+    kind, size = objects.kind, sizes[objects.tile]
     osm_type, osm_id = features.osm_type[objects.feature], features.osm_id[objects.feature]
     i, j, relation = relations(objects.geometry, kind, objects.tile, size)
-    patch_object, patch_cell, patch_value = patch_cover(packed, size, grid)
     salt = np.array([_salt(f.key, seed) for f in footprints], np.uint64)
     anchor = anchors(packed, object_seed(osm_type, osm_id, salt[objects.tile], objects.part)) / size[:, None]
     pixels = size.prod(axis=1)
     area, length = shapely.area(objects.geometry) / pixels, shapely.length(objects.geometry) / np.sqrt(pixels)
     extent = np.select([kind == Kind.POLYGON, kind == Kind.LINE], [area, length], 0.0)
     tag_at, tag_offsets = ranges(features.tag_offsets, objects.feature)
-    tag_ids = features.tag_ids[tag_at]
-    first = np.searchsorted(objects.tile, np.arange(tiles + 1))
-    rings = packed.object_ring_offsets[first]
-    snapped, ring_offsets = _snapped(packed, size)
-    edge_first, patch_first = np.searchsorted(i, first), np.searchsorted(patch_object, first)
-    edges = np.stack((i, j)) - np.repeat(first[:-1], np.diff(edge_first))
-    region = _region(objects.tile, kind, extent, tag_offsets, tag_ids)
-    region_first = np.searchsorted(region[0], np.arange(tiles + 1))
-    columns: dict[str, tuple[NDArray[Any], NDArray[np.int64]]] = {
-        "kind": (kind, first),
-        "osm_type": (osm_type, first),
-        "osm_id": (osm_id, first),
-        "tag_offsets": _own_offsets(tag_offsets, first),
-        "tag_ids": (tag_ids, tag_offsets[first]),
-        "anchors": (anchor.astype(np.float32), first),
-        "extent": (extent.astype(np.float32), first),
-        "vertices": (snapped, ring_offsets[rings]),
-        "ring_offsets": _own_offsets(ring_offsets, rings),
-        "object_ring_offsets": _own_offsets(packed.object_ring_offsets, first),
-        "relation": (relation, edge_first),
-        "patch_cell": (patch_cell.astype(np.uint16), patch_first),
-        "patch_object": ((patch_object - np.repeat(first[:-1], np.diff(patch_first))).astype(np.int32), patch_first),
-        "patch_cover": (patch_value.astype(np.float32), patch_first),
-        "region_tag_id": (region[1], region_first),
-        "region_count": (region[2].astype(np.int32), region_first),
-        "region_area": (region[3].astype(np.float32), region_first),
-        "region_length": (region[4].astype(np.float32), region_first),
-    }
-    parts = {name: _split(values, at) for name, (values, at) in columns.items()}
-    parts["edges"] = [edges[:, a:b].astype(np.int32) for a, b in pairwise(edge_first.tolist())]
-    parts["patch_grid"] = [np.array(grid, np.uint16)] * tiles
-    return [OsmTokens(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
-
-
-def _split(values: NDArray[Any], at: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """The slices between consecutive places of ``at``."""
-    return [values[a:b] for a, b in pairwise(at.tolist())]
-
-
-def _own_offsets(offsets: NDArray[np.int64], first: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Offsets i64[N+1] cut at ``first`` i64[T+1], each part counted from 0 to its own end; and where each begins."""
-    part, k = expand(np.diff(first) + 1)
-    own = offsets[first[part] + k] - offsets[first[part]]
-    return own.astype(np.int32), first + np.arange(len(first))
+    vertices, ring_offsets = _snapped(packed, size)
+    fields: dict[str, NDArray[Any]] = {
+        "kind": kind, "osm_type": osm_type, "osm_id": osm_id, "tag_offsets": tag_offsets,
+        "tag_ids": features.tag_ids[tag_at], "anchors": anchor, "extent": extent, "vertices": vertices,
+        "ring_offsets": ring_offsets, "object_ring_offsets": packed.object_ring_offsets, "edges": np.stack((i, j)),
+        "relation": relation, **(patches(packed, size, grid) if grid else {}),
+    }  # fmt: skip
+    # All footprints as if they were one, then cut.
+    whole = replace(empty_tokens((0, 0)), **{n: values.astype(FIELDS[n].dtype) for n, values in fields.items()})
+    return split(whole, np.bincount(objects.tile, minlength=len(footprints)), summarise=True)
 
 
 def _salt(key: str, seed: int) -> int:
@@ -173,25 +138,3 @@ def _snapped(packed: PackedGeometry, size: NDArray[np.int64]) -> tuple[NDArray[n
     repeat[starts[starts < len(units)]] = False
     counts = np.bincount(packed.vertex_ring[~repeat], minlength=len(starts))
     return units[~repeat], np.concatenate(([0], np.cumsum(counts)))
-
-
-def _region(
-    tile: NDArray[np.int64],
-    kind: NDArray[np.uint8],
-    extent: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-    ids: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Distinct (tile, tag id), sorted, with count of objects, summed area and summed length."""
-    owner, _ = expand(np.diff(offsets))
-    order = np.lexsort((ids, tile[owner]))
-    its_tile, its_id = tile[owner][order], ids[order]
-    new = np.append(True, (np.diff(its_tile) != 0) | (np.diff(its_id) != 0))[: len(order)]
-    where = np.empty(len(order), np.int64)
-    where[order] = np.cumsum(new) - 1  # sums run in the objects' order
-    area = np.where(kind == Kind.POLYGON, extent, 0)[owner]
-    length = np.where(kind == Kind.LINE, extent, 0)[owner]
-    n = int(new.sum())
-    count = np.bincount(where, minlength=n)
-    areas, lengths = (np.bincount(where, v, n).astype(np.float64) for v in (area, length))
-    return its_tile[new], its_id[new], count.astype(np.int64), areas, lengths

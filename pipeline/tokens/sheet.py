@@ -61,7 +61,7 @@ class TokenMaker:
         """Tokens of footprints of one CRS and size; ``gsd`` f64[T] metres a pixel."""
         settings = self.config
         built: BuiltTokens = build_tokens(
-            features, footprints, settings.grid,
+            features, footprints, settings.patch_grid,
             paint=self.paint if settings.raster else None, gsd=gsd, seed=settings.seed, explode=settings.explode,
         )  # fmt: skip
         for i, tokens in enumerate(built.tokens):

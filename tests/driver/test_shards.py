@@ -24,8 +24,9 @@ from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
+from pipeline.tokens.config import TokensConfig
 from schemas.catalog import TABLES
-from schemas.errors import DatasetError, LockError
+from schemas.errors import ConfigError, DatasetError, LockError
 from schemas.index import IndexPart, index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.splits import SplitConfig
@@ -34,6 +35,8 @@ from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.locks import one_writer
 from storage.store import Store
 from tests.driver.village import Village
+from trainers.stream.batch import View
+from trainers.stream.stream import GeoStream
 
 
 def config_of(village: Village, out: Path, **changes: object) -> ShardsConfig:
@@ -115,6 +118,22 @@ def test_a_split_that_is_changed_in_the_catalog_alone_leaves_a_whole_dataset(
     assert find_problems(str(out)) == []
     for key, split in zip(rows["key"].to_pylist()[:2], dealt, strict=False):
         assert describe(str(out), key)["split"] == split
+
+
+def test_patches_that_are_not_stored_leave_the_rest_and_a_view_of_them_names_the_setting(
+    built: tuple[Outcome, Path], village: Village, tmp_path: Path
+) -> None:
+    out = tmp_path / "bare"
+    make_shards(config_of(village, out, tokens=TokensConfig(patches=False)), quiet=True)
+    assert find_problems(str(out)) == []
+    stores = Store(built[1]), Store(out)
+    for (_, full), (_, bare) in zip(*(read_samples(s, sample_rows(s)) for s in stores), strict=True):
+        tokens = OsmTokens.from_bytes(full[OSM_TOKENS], ("relations", "region"))
+        assert bare[OSM_TOKENS] == tokens.to_bytes()
+        assert len(bare[OSM_TOKENS]) < len(full[OSM_TOKENS])
+    assert sum(b.samples for b in GeoStream(out, View(32, osm=("objects", "relations")), batch_size=8)) > 0
+    with pytest.raises(ConfigError, match=r"bare: .*no patches.*tokens\.patches=true"):
+        next(iter(GeoStream(out, View(32, osm=("patches",)), batch_size=8)))
 
 
 def test_a_finished_run_is_not_repeated(built: tuple[Outcome, Path], village: Village) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from geometry.anchors import anchors
 from geometry.clip import line_length, signed_area
 from geometry.cover import patch_cover
-from geometry.crop import Window, crop_each, summary, take_objects
+from geometry.crop import Window, crop_each
+from geometry.tokens import summaries, take_objects
 from schemas.relations import Relation
-from schemas.tokens import OsmTokens, snap
+from schemas.tokens import FIELDS, OsmTokens, empty_tokens, snap
 from tests.geometry.shapes import pack, random_line, random_polygon
 
 WINDOW = st.tuples(st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0.2, 0.4), st.floats(0.2, 0.4)).map(
@@ -41,15 +42,18 @@ def tokens_of(shapes: list[Any], grid: tuple[int, int] = (4, 4)) -> OsmTokens:
     offsets, ids = np.arange(n + 1), np.arange(n, dtype=np.int64) * 7
     extent = np.where(packed.kind == 2, signed_area(packed), line_length(packed))
     patch_object, patch_cell, cover = patch_cover(packed, (1, 1), grid)
-    region = summary(packed.kind, extent, offsets, ids)
-    return OsmTokens(
-        packed.kind, np.ones(n, np.uint8), np.arange(n), offsets.astype(np.int32), ids,
-        anchors(packed, np.arange(n, dtype=np.uint64)).astype(np.float32), extent.astype(np.float32),
-        snap(packed.vertices), packed.ring_offsets.astype(np.int32), packed.object_ring_offsets.astype(np.int32),
-        np.stack((np.arange(n - 1), np.arange(1, n))).astype(np.int32) if n > 1 else np.zeros((2, 0), np.int32),
-        np.full(max(0, n - 1), Relation.TOUCHES, np.uint8), np.array(grid, np.uint16),
-        patch_cell.astype(np.uint16), patch_object.astype(np.int32), cover.astype(np.float32), *region,
+    tokens = replace(
+        empty_tokens(grid),
+        kind=packed.kind, osm_type=np.ones(n, np.uint8), osm_id=np.arange(n), tag_offsets=offsets.astype(np.int32),
+        tag_ids=ids, anchors=anchors(packed, np.arange(n, dtype=np.uint64)).astype(np.float32),
+        extent=extent.astype(np.float32), vertices=snap(packed.vertices),
+        ring_offsets=packed.ring_offsets.astype(np.int32),
+        object_ring_offsets=packed.object_ring_offsets.astype(np.int32),
+        edges=np.stack((np.arange(n - 1), np.arange(1, n))).astype(np.int32) if n > 1 else np.zeros((2, 0), np.int32),
+        relation=np.full(max(0, n - 1), Relation.TOUCHES, np.uint8), patch_cell=patch_cell.astype(np.uint16),
+        patch_object=patch_object.astype(np.int32), patch_cover=cover.astype(np.float32),
     )  # fmt: skip
+    return replace(tokens, **summaries(tokens, np.array([n]))[0])
 
 
 def shapes_of(seeds: list[int], points: list[tuple[float, float]]) -> list[Any]:
@@ -194,3 +198,30 @@ def test_chosen_objects_are_those_objects_unchanged(
         p for p in pairs if set(p) <= left
     }
     assert taken.region_tag_id.tolist() == sorted(taken.tag_ids.tolist())
+
+
+@given(SEEDS, POINTS)
+def test_patches_that_were_not_stored_are_made_again_by_a_crop_of_the_whole(
+    seeds: list[int], points: list[tuple[float, float]]
+) -> None:
+    tokens = crop_tokens(tokens_of(shapes_of(seeds, points)), (0.0, 0.0, 1.0, 1.0))
+    bare = OsmTokens.from_bytes(tokens.to_bytes(), ("objects", "relations", "region"))
+    assert not bare.patch_grid.any()
+    again = crop_tokens(bare, (0.0, 0.0, 1.0, 1.0), grid=(4, 4))
+    for name in ("patch_grid", "patch_cell", "patch_object"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(tokens, name))
+    np.testing.assert_allclose(again.patch_cover, tokens.patch_cover, atol=1e-6)
+
+
+@given(SEEDS, POINTS, WINDOW)
+def test_a_crop_makes_no_granularity_that_the_tokens_lack(
+    seeds: list[int], points: list[tuple[float, float]], window: tuple[float, float, float, float]
+) -> None:
+    tokens = tokens_of(shapes_of(seeds, points))
+    whole, bare = crop_tokens(tokens, window), crop_tokens(OsmTokens.from_bytes(tokens.to_bytes(), ()), window)
+    for name, f in FIELDS.items():
+        if f.granularity == "objects":
+            np.testing.assert_array_equal(getattr(bare, name), getattr(whole, name))
+        else:
+            assert not getattr(bare, name).any()
+            assert name == "patch_grid" or not getattr(bare, name).size

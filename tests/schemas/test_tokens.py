@@ -10,9 +10,9 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import CorruptSampleError
+from schemas.errors import ConfigError, CorruptSampleError
 from schemas.relations import INVERSE
-from schemas.tokens import UNITS, OsmTokens, empty_tokens, snap, unsnap
+from schemas.tokens import FIELDS, GRANULARITIES, UNITS, Granularity, OsmTokens, empty_tokens, snap, unsnap
 
 OFFSETS = {"tag_offsets": "tag_ids", "object_ring_offsets": "ring_offsets", "ring_offsets": "vertices"}
 NAMES = [f.name for f in fields(OsmTokens)]
@@ -94,6 +94,54 @@ def test_a_footprint_without_objects_survives_its_bytes(rows: int, columns: int)
     assert len(tokens) == 0
     assert tokens.counts() == (0, 0, 0)
     same(OsmTokens.from_bytes(tokens.to_bytes()), tokens)
+
+
+@given(TOKENS, st.sets(st.sampled_from(GRANULARITIES)))
+def test_what_is_not_wanted_is_not_read(tokens: OsmTokens, wanted: set[Granularity]) -> None:
+    read = OsmTokens.from_bytes(tokens.to_bytes(), wanted)
+    for name, f in FIELDS.items():
+        if f.granularity in {"objects", *wanted}:
+            assert getattr(read, name).tobytes() == getattr(tokens, name).tobytes()
+        else:
+            assert not getattr(read, name).any()
+            assert name == "patch_grid" or not getattr(read, name).size
+    assert read.problem() is None
+
+
+def test_a_tensor_that_is_not_wanted_may_hold_anything() -> None:
+    arrays = safetensors.numpy.load(random_tokens(4, 6).to_bytes())
+    arrays["patch_object"] = np.full_like(arrays["patch_object"], 99)
+    data = safetensors.numpy.save(arrays)
+    assert len(OsmTokens.from_bytes(data, ("objects", "relations"))) == 6
+    with pytest.raises(CorruptSampleError, match="patch_object"):
+        OsmTokens.from_bytes(data, ("patches",))
+
+
+def test_patches_may_be_left_out_and_whoever_wants_them_is_told_the_setting() -> None:
+    tokens = random_tokens(4, 6)
+    none = OsmTokens.from_bytes(tokens.to_bytes(), ("objects", "relations", "region"))
+    data = none.to_bytes()
+    assert not any(name.startswith("patch") for name in safetensors.numpy.load(data))
+    same(OsmTokens.from_bytes(data), none)
+    with pytest.raises(ConfigError, match=r"holds no patches: .*tokens\.patches=true"):
+        OsmTokens.from_bytes(data, ("patches",))
+
+
+@pytest.mark.parametrize("granularity", ["objects", "relations", "region"])
+def test_no_other_granularity_may_be_left_out(granularity: Granularity) -> None:
+    arrays = safetensors.numpy.load(random_tokens(4, 6).to_bytes())
+    left = {name: a for name, a in arrays.items() if FIELDS[name].granularity != granularity}
+    with pytest.raises(CorruptSampleError, match="lacks"):
+        OsmTokens.from_bytes(safetensors.numpy.save(left))
+
+
+def test_every_field_says_its_type_shape_granularity_and_unit() -> None:
+    tokens = random_tokens(4, 6)
+    for name, f in FIELDS.items():
+        assert f.granularity in GRANULARITIES
+        assert f.unit
+        assert getattr(tokens, name).dtype == f.dtype
+        assert getattr(tokens, name).ndim == len(f.shape)
 
 
 @given(st.integers(0, 2**32), st.integers(0, 12))

@@ -136,7 +136,7 @@ class GeoLink(nn.Module):
         """What the stream has to read."""
         anchors = choices(settings, fidelity).anchors
         bands = named(settings.bands)
-        return View(settings.vit.image_size, bands, osm=True, tag_width=settings.tag_width, anchors=anchors)
+        return View(settings.vit.image_size, bands, ("objects", "relations"), settings.tag_width, anchors)
 
     def encode_image(self, batch: TileBatch) -> ImageState:
         """Visible patches of the masked images."""

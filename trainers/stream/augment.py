@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.crop import Window, take_objects
+from geometry.crop import Window
+from geometry.tokens import take_objects
 from geometry.turn import Turn, turn_tokens
 from schemas.bands import RGB, canonical
 from schemas.errors import ConfigError

@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from geometry.keypoints import KeyPoints
+from geometry.tokens import joined
 from schemas.bands import RGB
+from schemas.tokens import FIELDS, NORMALISED, Granularity, empty_tokens
 from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
 from trainers.stream.pixels import LOOK, look_row, show
@@ -36,7 +38,7 @@ class View:
 
     image_size: int  # pixels a side of the image after resizing
     bands: tuple[str, ...] = RGB  # in channel order, by any name that schemas.bands knows or the images have
-    osm: bool = False  # whether tokens are read
+    osm: tuple[Granularity, ...] = ()  # granularities of tokens that are read, the objects among them; none: no tokens
     tag_width: int = 512  # features a tag
     anchors: KeyPoints = "ours"  # places by which an object is located
     photos: int = 0  # most photos a tile
@@ -45,7 +47,10 @@ class View:
 
 @dataclass
 class TileBatch:
-    """B slots. N nodes, E related pairs, T tags of nodes, U distinct tags, P patch incidences, Q photos: capacities."""
+    """B slots. N nodes, E related pairs, T tags of nodes, U distinct tags, P patch incidences, Q photos: capacities.
+
+    Those of a granularity that the view does not read are 0.
+    """
 
     key: list[str]  # [B] sample keys, "" in a masked slot
     corrupt: list[str]  # one message a sample that could not be read
@@ -133,6 +138,12 @@ class TileBatch:
         if state["buffer"] is not None:
             self.__dict__.update(_views(state["buffer"], state["layout"]))
 
+
+#: The tensors of a batch that are fields of the tokens: joined, as i64 or f32, and padded.
+TENSORS = {
+    "node_kind": "kind", "anchors": "anchors", "extent": "extent", "edges": "edges", "edge_relation": "relation",
+    "patch_node": "patch_object", "patch_cell": "patch_cell", "patch_cover": "patch_cover",
+}  # fmt: skip
 
 Layout = tuple[int, torch.dtype, tuple[int, ...]]  # first byte in the buffer, type, shape
 
@@ -241,8 +252,7 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
     for k, (_, photo) in enumerate(held):
         pixels["photos"][k] = photo.pixels
     pixels["photos"][len(held) :] = 0
-    held_grids = {t.tobytes(): t for s in slots if s.sample and s.sample.tokens for t in (s.sample.tokens.patch_grid,)}
-    grids = [tuple(grid.tolist()) for grid in held_grids.values()]
+    grids = {tuple(s.sample.tokens.patch_grid.tolist()) for s in slots if s.sample and s.sample.tokens}
     return TileBatch(
         key=[s.key for s in slots],
         corrupt=corrupt,
@@ -275,45 +285,34 @@ def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, li
 
 def _pack_tokens(slots: Sequence[Slot], view: View, tags: TagTable | None) -> dict[str, NDArray]:
     held = [(i, s.sample.tokens) for i, s in enumerate(slots) if view.osm and s.sample and s.sample.tokens is not None]
-    sizes = np.array([len(t) for _, t in held], np.int64)
-    starts = np.concatenate(([0], np.cumsum(sizes)))
-    total = int(starts[-1])
-    nodes = bucket(total + 1)
-    last = nodes - 1
-    ints = np.zeros(0, np.int64)
-    node_tags = np.concatenate([np.diff(t.tag_offsets) for _, t in held]).astype(np.int64) if held else ints
-    ids = np.concatenate([t.tag_ids for _, t in held]) if held else ints
+    parts = [t for _, t in held] or [empty_tokens()]
+    read = ("objects", *view.osm)
+    shown = {FIELDS[name].rows: FIELDS[name].granularity in read for name in TENSORS.values()}
+    counts = {letter: sum(t.rows(letter) for t in parts) if seen else 0 for letter, seen in shown.items()}
+    total = counts["N"]
+    nodes, last = bucket(total + 1), bucket(total + 1) - 1
+    found: dict[str, NDArray] = {}
+    for tensor, name in TENSORS.items():
+        f, values = FIELDS[name], joined(parts, name)
+        room = nodes if f.rows == "N" else bucket(counts[f.rows]) if shown[f.rows] else 0
+        shape = [room if i == f.axis else n for i, n in enumerate(values.shape)]
+        fill = last if f.into else math.nan if f.unit == NORMALISED else 0
+        found[tensor] = np.full(shape, fill, np.float32 if values.dtype.kind == "f" else np.int64)
+        place = (slice(None),) * (f.axis or 0) + (slice(counts[f.rows]),)
+        found[tensor][place] = values[place]
+    ids, tag_node = joined(parts, "tag_ids"), np.repeat(np.arange(total), np.diff(joined(parts, "tag_offsets")))
     distinct, row = np.unique(ids, return_inverse=True)
-    tag_node = np.repeat(np.arange(total), node_tags)
-    edges = [t.edges.astype(np.int64) + s for (_, t), s in zip(held, starts, strict=False)]
-    n_edges, n_tags = sum(e.shape[1] for e in edges), len(ids)
-    n_patches = sum(len(t.patch_cell) for _, t in held)
-    edge_cap, tag_cap, patch_cap = bucket(n_edges), bucket(n_tags), bucket(n_patches)
-    f4 = np.zeros(0, np.float32)
-    return {
+    tag_room, distinct_room = bucket(len(ids)), bucket(len(distinct))
+    ints, f4, features = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, view.tag_width), np.float16)
+    return found | {
         "node_valid": np.arange(nodes) < total,
         "node_sample": _padded([np.full(len(t), i) for i, t in held], nodes, len(slots), ints),
-        "node_kind": _padded([t.kind for _, t in held], nodes, 0, ints),
-        "anchors": _padded([t.anchors for _, t in held], nodes, np.nan, np.zeros((0, 4, 2), np.float32)),
-        "extent": _padded([t.extent for _, t in held], nodes, 0, f4),
-        "edges": np.stack([_padded([e[k] for e in edges], edge_cap, last, ints) for k in (0, 1)]),
-        "edge_relation": _padded([t.relation for _, t in held], edge_cap, 0, ints),
-        "edge_valid": np.arange(edge_cap) < n_edges,
-        "tag_node": _padded([tag_node], tag_cap, last, ints),
-        "tag_row": _padded([row.reshape(-1)], tag_cap, 0, ints),
-        "tag_weight": _padded([_tag_weights(tags, distinct, row, tag_node, total)], tag_cap, 0, f4),
-        "tag_id": _padded([distinct], bucket(len(distinct)), 0, ints),
-        "tag_features": _padded(
-            [tags.features(distinct)] if tags else [],
-            bucket(len(distinct)),
-            0,
-            np.zeros((0, view.tag_width), np.float16),
-        ),
-        "patch_node": _padded(
-            [t.patch_object + s for (_, t), s in zip(held, starts, strict=False)], patch_cap, last, ints
-        ),
-        "patch_cell": _padded([t.patch_cell for _, t in held], patch_cap, 0, ints),
-        "patch_cover": _padded([t.patch_cover for _, t in held], patch_cap, 0, f4),
+        "edge_valid": np.arange(found["edges"].shape[1]) < counts["E"],
+        "tag_node": _padded([tag_node], tag_room, last, ints),
+        "tag_row": _padded([row.reshape(-1)], tag_room, 0, ints),
+        "tag_weight": _padded([_tag_weights(tags, distinct, row, tag_node, total)], tag_room, 0, f4),
+        "tag_id": _padded([distinct], distinct_room, 0, ints),
+        "tag_features": _padded([tags.features(distinct)] if tags else [], distinct_room, 0, features),
     }
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas.bands import RGB, channels
-from schemas.errors import CorruptSampleError, DatasetError
+from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.sample import JSON, OSM_TOKENS, image_infos
 from schemas.tokens import OsmTokens
 from storage.ranges import CacheSettings, Range
@@ -19,7 +19,6 @@ from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import Index
 from trainers.stream.members.levels import BandStatistics
 from trainers.stream.members.read import Members, ShardReader
-from trainers.stream.members.tokens import parse_tokens
 from trainers.stream.sample import Decoder, Encoded, split_names
 from trainers.stream.schedule import Chosen, Request, Schedule
 
@@ -64,7 +63,10 @@ class BatchLoader:
         members = self._read(chosen)
         corrupt: list[str] = []
         held = [(i, m[OSM_TOKENS]) for i, m in enumerate(members) if isinstance(m, dict) and OSM_TOKENS in m]
-        parsed = parse_tokens([data for _, data in held])
+        try:
+            parsed = OsmTokens.from_buffers([data for _, data in held], self.view.osm)
+        except ConfigError as error:  # a granularity that was not stored
+            raise ConfigError(f"{', '.join(index.root for index in self.indexes)}: {error}") from None
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
         grounds = self._grounds(chosen)
         shown = self._decode(chosen, members, tokens, grounds)

@@ -158,7 +158,7 @@ class GeoStream(IterableDataset[TileBatch]):
         **options: Any,
     ) -> None:
         self.settings = settings = _with_options(settings or StreamSettings(), options)
-        self.view = view = view or View(image_size=256, osm=True)
+        self.view = view = view or View(image_size=256, osm=("objects", "relations"))
         self.place = place or place_from_environment(settings.workers or 0)
         self.batch_size, self.accumulate, self.seed = batch_size, accumulate, seed
         self.parts = self.place.world * accumulate

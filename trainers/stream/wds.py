@@ -101,7 +101,7 @@ def _batch(
     encoded = []
     for (key, _, data), own in zip(samples, draws, strict=True):
         taken = {name: data[name] for name in decoder.wanted(tuple(data), own, True) if name in data}
-        tokens = OsmTokens.from_bytes(bytes(taken[OSM_TOKENS])) if OSM_TOKENS in taken else None
+        tokens = OsmTokens.from_bytes(taken[OSM_TOKENS], decoder.view.osm) if OSM_TOKENS in taken else None
         encoded.append(Encoded(tuple(data), taken, tokens, own, lambda _: {}, f"{known.root}: {key}", known))
     slots = []
     for (key, meta, _), own, shown in zip(samples, draws, decoder.decode(encoded), strict=True):

@@ -635,7 +635,7 @@ def test_a_trainer_without_tags_takes_no_table(own: Path, tmp_path: Path, capsys
 
 
 def test_a_hash_table_gives_the_batches_of_the_hash_encoder(own: Path) -> None:
-    view = View(image_size=32, osm=True, tag_width=24)
+    view = View(image_size=32, osm=("objects", "relations"), tag_width=24)
     plain = next(GeoStream(str(own), view, batch_size=8, place=Place()).batches())
     embed(str(own), HashEncoder(24))
     read = next(GeoStream(str(own), view, batch_size=8, place=Place()).batches())
@@ -796,7 +796,9 @@ def test_a_trainer_weighs_by_the_given_key_counts(
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({key: 10 + i for i, key in enumerate(keys[1:])}))
     settings = StreamSettings(key_counts=str(path), tag_weight="count")
-    stream = GeoStream(str(own), View(32, osm=True, tag_width=8), batch_size=8, settings=settings, place=Place())
+    stream = GeoStream(
+        str(own), View(32, osm=("objects", "relations"), tag_width=8), batch_size=8, settings=settings, place=Place()
+    )
     assert stream.tags is not None
     weights = stream.tags.weights(vocabulary.tag_ids)
     expected = [keys.index(key) + 9 if key != keys[0] else 1 for key in vocabulary.keys.to_pylist()]
@@ -807,4 +809,10 @@ def test_a_trainer_weighs_by_the_given_key_counts(
     assert keys[0] in json.loads(said.out)["tags"]["notes"][1]
     path.write_text("{")
     with pytest.raises(GeoshardsError, match="no JSON"):
-        GeoStream(str(own), View(32, osm=True, tag_width=8), batch_size=8, settings=settings, place=Place())
+        GeoStream(
+            str(own),
+            View(32, osm=("objects", "relations"), tag_width=8),
+            batch_size=8,
+            settings=settings,
+            place=Place(),
+        )

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
+from schemas.tokens import GRANULARITIES
 from tests.trainers.stream.indexes import make_index
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
@@ -34,7 +35,7 @@ from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
 from trainers.stream.wds import wds_pipeline
 
-VIEW = View(image_size=16, osm=True, tag_width=8, photos=1, photo_size=8)
+VIEW = View(image_size=16, osm=GRANULARITIES, tag_width=8, photos=1, photo_size=8)
 ORDERS = st.builds(
     Order, shuffle=st.sampled_from(["global", "block", "spread", "near", "none"]),
     block=st.integers(1, 12), window=st.integers(1, 4), near=st.just(1),
@@ -365,7 +366,7 @@ from trainers.stream.stream import GeoStream
 def read(data, out, workers):
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    view = View(image_size=16, osm=True, tag_width=8)
+    view = View(image_size=16, osm=("objects", "relations"), tag_width=8)
     stream = GeoStream(data, view, batch_size=12, num_workers=workers)
     state = out / "state.json"
     if state.exists():

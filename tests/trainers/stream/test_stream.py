@@ -20,16 +20,18 @@ from PIL import Image
 from geometry.turn import Turn
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file
-from schemas.tokens import OsmTokens
+from schemas.tokens import FIELDS, GRANULARITIES, Granularity, OsmTokens
+from storage.dataset import read_catalog
+from storage.store import Store
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
-from trainers.stream.batch import TileBatch, View, bucket
+from trainers.stream.batch import TENSORS, TileBatch, View, bucket
 from trainers.stream.catalog.index import load_index
 from trainers.stream.members.decode import decode_npy, decode_rgb
 from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place, slot_seeds
 from trainers.stream.stream import GeoStream, StreamSettings
 
-VIEW = View(image_size=32, osm=True, tag_width=16, photos=2, photo_size=16)
+VIEW = View(image_size=32, osm=GRANULARITIES, tag_width=16, photos=2, photo_size=16)
 
 
 def stream(root: Path | str, **options: object) -> GeoStream:
@@ -233,11 +235,9 @@ def test_an_empty_selection_says_what_to_do(split_dataset: Path, dataset: Path) 
 )
 def test_duckdb_and_pyarrow_select_the_same(split_dataset: Path, select: str) -> None:
     pytest.importorskip("duckdb")
-    from trainers.stream.catalog.index import read_table
     from trainers.stream.catalog.select import _duckdb, _simple
 
-    table = read_table(str(split_dataset), "samples")
-    assert table is not None
+    table = read_catalog(Store(str(split_dataset)), "samples")
     table = table.drop_columns(["members", "geometry"])
     simple = _simple(table, select)
     assert simple is not None
@@ -386,3 +386,21 @@ def test_damaged_bytes_raise_nothing_but_a_corrupt_sample(name: str) -> None:
             damaged[int(rng.integers(0, min(len(damaged), 200)))] = int(rng.integers(0, 256))
         with contextlib.suppress(CorruptSampleError):
             decode(bytes(damaged), name)
+
+
+@pytest.mark.parametrize("osm", [("objects",), ("objects", "relations"), ("objects", "patches")])
+def test_a_view_of_fewer_granularities_shows_the_same_of_those(dataset: Path, osm: tuple[Granularity, ...]) -> None:
+    augment = AugmentSettings(crop=0.8, rotate=0.5, drop_objects=0.1)
+    whole, some = (
+        GeoStream(dataset, replace(VIEW, osm=o), batch_size=8, settings=StreamSettings(augment=augment))
+        for o in (GRANULARITIES, osm)
+    )
+    for a, b in zip(whole, some, strict=True):
+        for name, field in TENSORS.items():
+            x, y = getattr(a, name), getattr(b, name)
+            if FIELDS[field].granularity in osm:
+                torch.testing.assert_close(x, y, equal_nan=True, rtol=0, atol=0)
+            else:
+                assert y.numel() == 0
+        assert bool(b.patch_grid[0]) == ("patches" in osm)
+        torch.testing.assert_close(a.rs, b.rs)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
-from schemas.tokens import OsmTokens
+from schemas.tokens import GRANULARITIES, OsmTokens
 from tests.trainers.stream.indexes import make_index
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
@@ -31,14 +31,13 @@ from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.members.decode import decode_rgb, resize
 from trainers.stream.members.read import ShardReader
-from trainers.stream.members.tokens import parse_tokens
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream, StreamSettings
 from trainers.stream.wds import wds_pipeline
 
-VIEW = View(image_size=32, osm=True, tag_width=8, photos=2, photo_size=16)
+VIEW = View(image_size=32, osm=GRANULARITIES, tag_width=8, photos=2, photo_size=16)
 
 
 @pytest.fixture(autouse=True)
@@ -339,7 +338,7 @@ def test_token_buffers_of_a_batch_pass_as_each_alone(dataset: Path) -> None:
             for _ in range(int(rng.integers(1, 4))):
                 data[int(rng.integers(0, len(data)))] = int(rng.integers(0, 256))
             buffers[k] = bytes(data[: int(rng.integers(1, len(data)))] if trial % 5 == 0 else data)
-        for data, found in zip(buffers, parse_tokens(buffers), strict=True):
+        for data, found in zip(buffers, OsmTokens.from_buffers(buffers), strict=True):
             if isinstance(found, CorruptSampleError):
                 with pytest.raises(CorruptSampleError, match=re.escape(str(found))):
                     OsmTokens.from_bytes(data)
@@ -352,7 +351,7 @@ def test_token_buffers_of_a_batch_pass_as_each_alone(dataset: Path) -> None:
 
 def test_tokens_are_views_of_what_was_read(dataset: Path) -> None:
     buffer = ShardReader(load_index(str(dataset))).one(0, ["osm.safetensors"])["osm.safetensors"]
-    tokens = parse_tokens([buffer])[0]
+    tokens = OsmTokens.from_buffers([buffer])[0]
     assert isinstance(tokens, OsmTokens)
     whole = np.frombuffer(buffer, np.uint8)
     assert all(np.shares_memory(getattr(tokens, f.name), whole) for f in fields(tokens) if getattr(tokens, f.name).size)

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from schemas.errors import DatasetError
+from schemas.tokens import GRANULARITIES
 from storage.ranges import CacheSettings
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.batch import TileBatch, View
@@ -28,7 +29,7 @@ from trainers.stream.members.read import ShardReader
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream
 
-VIEW = View(image_size=32, osm=True, tag_width=8)
+VIEW = View(image_size=32, osm=GRANULARITIES, tag_width=8)
 
 
 def same(a: TileBatch, b: TileBatch) -> bool:
@@ -164,7 +165,7 @@ def test_processes_of_a_machine_share_the_cache(root: Path, server: Files, tmp_p
         "import os, sys; sys.path[0] = sys.argv[1]\n"
         "from trainers.stream.batch import View\nfrom trainers.stream.stream import GeoStream\n"
         "child = os.fork()\n"
-        "s = GeoStream(sys.argv[2], View(32, osm=True, tag_width=8), batch_size=8, shuffle='block', block=8,\n"
+        "s = GeoStream(sys.argv[2], View(32, osm=('objects',), tag_width=8), batch_size=8, shuffle='block', block=8,\n"
         "              cache=sys.argv[3])\nprint(sum(b.samples for b in s), flush=True)\n"
         "if child: os.waitpid(child, 0)\n"
     )
