@@ -12,12 +12,12 @@ import pytest
 
 from pipeline.footprints.chips.image import read_header
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.local import open_scene, own_footprint
+from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import find_imagery
 from pipeline.mirror.server import Mirror
 from schemas.errors import ConfigError, InputError
-from tests.imagery.scenes import LAT, LON, texture, tiles, write_raster
+from tests.imagery.scenes import LAT, LON, own_footprint, texture, tiles, write_raster
 from tests.imagery.test_stac import HERE, NET, ask
 
 

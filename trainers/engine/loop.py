@@ -97,7 +97,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, settings: TrainSettings, data: Datasets, device: torch.device, quiet: bool) -> None:
-        settings = fit_bands(task, settings, data.roots)
+        settings = fit_bands(settings, data.roots)
         settings = fit_tags(task, settings, data.roots)
         if data.weights and settings.steps is None:
             raise ConfigError("a mixture has no epoch: say how long to train, with steps=N")

@@ -205,7 +205,7 @@ def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> Train
     return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(arch, tag_width=width)))
 
 
-def fit_bands(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
+def fit_bands(settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
     """``settings`` with the canonical names of the model's bands; those of the datasets for ``arch.bands=all``.
 
     Raises:
@@ -215,8 +215,7 @@ def fit_bands(task: Task, settings: TrainSettings, roots: Sequence[str]) -> Trai
     full: Any = settings  # every trainer adds arch
     if full.arch.bands == "all":
         reading = settings.stream
-        select = task.select if reading.select is None else reading.select
-        held = {root: image_bands(load_index(root, select, reading.split)) for root in roots}
+        held = {root: image_bands(load_index(root, reading.select or "", reading.split)) for root in roots}
         (first, own), *rest = held.items()
         for root, other in rest:
             if set(other) != set(own):

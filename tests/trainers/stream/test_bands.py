@@ -34,7 +34,8 @@ from trainers.stream.members.read import ShardReader
 from trainers.stream.sample import choose_channels
 from trainers.stream.stream import GeoStream
 from trainers.stream.wds import wds_pipeline
-from trainers.tasks import GAIR, GEOLINK
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
 
 TWELVE = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")
 SMALL = SyntheticSettings(samples=24, size=48, photo_size=32, splits=("train", "train", "val"))
@@ -152,10 +153,10 @@ def test_sentinel_trains_by_default_and_on_all_its_bands(data: dict[str, Path], 
 
 @BOTH
 def test_all_bands_are_those_of_the_dataset(data: dict[str, Path], task: Task) -> None:
-    given = fit_bands(task, settings(task, "arch.bands=all"), [str(data["twelve rotated"])])
+    given = fit_bands(settings(task, "arch.bands=all"), [str(data["twelve rotated"])])
     assert given.arch.bands == tuple(map(canonical, (*TWELVE[5:], *TWELVE[:5])))
     with pytest.raises(ConfigError, match=r"arch\.bands=all: .*png has red, green, blue, but"):
-        fit_bands(task, settings(task, "arch.bands=all"), [str(data["png"]), str(data["twelve"])])
+        fit_bands(settings(task, "arch.bands=all"), [str(data["png"]), str(data["twelve"])])
 
 
 def test_a_run_goes_on_under_another_alias(data: dict[str, Path], tmp_path: Path) -> None:
