@@ -287,7 +287,7 @@ def test_norms_follow_the_band_not_its_place() -> None:
 def test_bands_of_a_model_are_each_named_once(bands: list[str], message: str, data: dict[str, Path]) -> None:
     given = build(GEOLINK.settings, {"arch": {"bands": bands}})
     with pytest.raises(ConfigError, match=message):
-        fit_bands(GEOLINK, given, [str(data["png"])])
+        fit_bands(given, [str(data["png"])])
 
 
 def test_members_that_are_read_hold_what_is_needed_alone(data: dict[str, Path]) -> None:
