@@ -22,13 +22,12 @@ from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
 from pipeline.streetview.files.table import TableSource
 from pipeline.streetview.filters import filter_photos
-from pipeline.streetview.pairing import pair
 from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.record import Drops, Photo
 from pipeline.streetview.services.mapillary import TOKEN
 from pipeline.streetview.sources import open_source
 from schemas.footprint import Footprint
-from tests.grounds import photos_of_footprints, photos_of_tiles
+from tests.grounds import pair, photos_of_footprints, photos_of_tiles
 from tests.mirror.server import Mirror
 from tests.streetview.makers import placed
 
