@@ -140,8 +140,7 @@ def _identity(plan: Plan, sources: list[dict[str, Any]]) -> Identity:
 
     The footprints stand for the region's outline, which may change in the index without changing one of them.
     """
-    every = plan.footprints.footprints()
-    digest = sha256(" ".join([*every.keys, *every.crs]).encode() + every.transform.tobytes() + every.size.tobytes())
+    digest = sha256(plan.footprints.footprints().to_bytes())
     digest.update(json.dumps([[s.start, s.stop] for s in plan.shards]).encode())
     settings = content(plan.config) | {"rules": plan.rules.fingerprint}
     versions = encoder_versions() | {"geoshards code": code_fingerprint(*_DECIDE)}
