@@ -26,8 +26,7 @@ def at(x: float, y: float) -> str:
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    """Node 1 and way 1 in the cell of the north-west, node 2 in that of the south-east; the youngest is in none asked
-    for."""
+    """Nodes 1 and 3 and way 3 in the cell of the north-west, node 2 in that of the south-east."""
     folder = tmp_path_factory.mktemp("near")
     text = f"""
     n1 v1 t2020-01-01T00:00:00Z {at(-0.1, 0.1)} Tnatural=tree
@@ -35,7 +34,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     n3 v1 t2025-01-01T00:00:00Z {at(-0.1, 0.11)} Tnatural=tree
     n8 v1 t2010-01-01T00:00:00Z {at(-0.12, 0.1)}
     n9 v1 t2010-01-01T00:00:00Z {at(-0.12, 0.11)}
-    w1 v1 t2021-01-01T00:00:00Z Thighway=path Nn8,n9
+    w3 v1 t2021-01-01T00:00:00Z Thighway=path Nn8,n9
     """
     (folder / "a.opl").write_text(opl(text))
     runner = Runner(1)
@@ -52,8 +51,8 @@ def tokens(*objects: tuple[ObjectType, int]) -> OsmTokens:
 @pytest.mark.parametrize(
     ("objects", "year"),
     [
-        ([(ObjectType.NODE, 1)], "2020"), ([(ObjectType.WAY, 1)], "2021"),
-        ([(ObjectType.NODE, 1), (ObjectType.NODE, 2)], "2022"), ([(ObjectType.NODE, 2), (ObjectType.WAY, 1)], "2022"),
+        ([(ObjectType.NODE, 1)], "2020"), ([(ObjectType.WAY, 3)], "2021"),
+        ([(ObjectType.NODE, 1), (ObjectType.NODE, 2)], "2022"), ([(ObjectType.NODE, 2), (ObjectType.WAY, 3)], "2022"),
         ([(ObjectType.NODE, 3)], "2025"), ([], None),
     ],
 )  # fmt: skip
@@ -66,7 +65,7 @@ def test_the_last_edit_is_that_of_the_footprints_own_objects_in_whichever_cell(
 
 def test_objects_of_one_number_and_several_types_stay_apart(cells: Cells) -> None:
     near = features_near(cells.path, ZOOM, BLOCK, (LON - 0.2, LAT - 0.2, LON + 0.2, LAT + 0.2))
-    assert sorted(zip(near.osm_type.tolist(), near.osm_id.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3), (1, 1)]
+    assert sorted(zip(near.osm_type.tolist(), near.osm_id.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3), (1, 3)]
 
 
 def test_boxes_at_the_edges_of_the_world_have_cells(cells: Cells) -> None:

@@ -129,4 +129,9 @@ def test_features_count_where_they_meet_a_footprint_of_the_shard(job: ShardJob, 
     for name, node in {"moved": (1, 9.5006, 47.1005, "natural=tree"), "tag": (1, 9.5005, 47.1005, "shop=yes")}.items():
         assert inputs(extract(tmp_path / name, [node, far])) != inputs(one)
     assert inputs(extract(tmp_path / "gone", [far])) != inputs(one)
+    apart = dataclasses.replace(job, footprints=columns(NEAR[0], Footprint(**vars(NEAR[1]) | {"transform": (
+        1e-5, 0, 9.51, 0, -1e-5, 47.11)})))  # fmt: skip
+    between = extract(tmp_path / "between", [near, (2, 9.506, 47.106, "natural=tree")])
+    none, some = (dataclasses.replace(apart, objects=ExtractObjects((s,), 10)) for s in (one, between))
+    assert shard_inputs(none) == shard_inputs(some)
     assert inputs(one, away) != inputs(one, away._replace(time="2025-01-01T00:00:00Z"))
