@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from geometry.tiles import xyz_footprint
+from geometry.tiles import tile_bounds, xyz_footprint
 from pipeline.footprints.candidates import Listed, Mixture, Tiles
 from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
 from schemas.errors import ConfigError, InputError
@@ -109,6 +109,12 @@ def test_tiles_of_an_area_are_those_that_share_ground_with_it(
     for x, y in extent_tiles([area.bounds], 11, 10**6).tolist():
         shared = shapely.box(*mercantile.bounds(x, y, 11)).intersection(area).area
         assert ((x, y) in found) == (shared > 0) or shared < 1e-12
+
+
+@pytest.mark.parametrize("tile", [(8624, 5742, 14), (0, 0, 3), (69001, 45840, 17)])
+def test_an_area_that_is_a_tile_has_none_of_those_that_it_touches(tile: tuple[int, int, int]) -> None:
+    area = shapely.box(*tile_bounds(np.array([tile[:2]]), tile[2])[0])
+    assert area_tiles(WORLD, area, tile[2], 10**6).tolist() == [list(tile[:2])]
 
 
 def test_tiles_of_an_area_are_cut_to_the_extents() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 
 from geometry.tiles import tile_bounds
 from pipeline.osm.cells.near import blocks_of, cells_of, features_near, newest_edit
@@ -36,6 +37,10 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     n9 v1 t2010-01-01T00:00:00Z {at(-0.12, 0.11)}
     w3 v1 t2021-01-01T00:00:00Z Thighway=path Nn8,n9
     """
+    return cells_of_text(folder, text)
+
+
+def cells_of_text(folder: Path, text: str) -> Cells:
     (folder / "a.opl").write_text(opl(text))
     runner = Runner(1)
     features, _ = features_stage([folder / "a.opl"], RULES, folder, runner, True)
@@ -61,6 +66,20 @@ def test_the_last_edit_is_that_of_the_footprints_own_objects_in_whichever_cell(
 ) -> None:
     expected = None if year is None else f"{year}-01-01T00:00:00Z"
     assert newest_edit(cells.path, ZOOM, BLOCK, tokens(*objects)) == expected
+
+
+def test_objects_of_one_number_that_lie_across_cells_come_once_each(tmp_path: Path) -> None:
+    """A closed way 5 and a relation 5, both around the corner where the cells meet."""
+    corners = dict(enumerate(((-1, -1), (1, -1), (1, 1), (-1, 1)), 1))
+    nodes = [f"n{10 * n + k} v1 {at(x * n / 50, y * n / 50)}" for n in (1, 2) for k, (x, y) in corners.items()]
+    text = "\n".join([
+        *nodes, "w5 v1 Tbuilding=yes Nn11,n12,n13,n14,n11", "w6 v1 Nn21,n22,n23,n24,n21",
+        "r5 v1 Ttype=multipolygon,landuse=forest Mw6@outer",
+    ])  # fmt: skip
+    path = cells_of_text(tmp_path, text).path
+    near = features_near(path, ZOOM, BLOCK, (LON - 0.2, LAT - 0.2, LON + 0.2, LAT + 0.2))
+    assert list(zip(near.osm_type.tolist(), near.osm_id.tolist(), strict=True)) == [(1, 5), (2, 5)]
+    np.testing.assert_allclose(shapely.area(near.geometry), [0.04**2, 0.08**2], rtol=1e-9)
 
 
 def test_objects_of_one_number_and_several_types_stay_apart(cells: Cells) -> None:

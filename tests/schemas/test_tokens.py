@@ -254,6 +254,14 @@ def test_a_ring_without_a_vertex_is_refused() -> None:
     assert replace(tokens, ring_offsets=rings).problem() is not None
 
 
+def test_a_patch_behind_the_last_of_the_grid_is_refused() -> None:
+    tokens = random_tokens(2, 6)
+    cells = int(tokens.patch_grid.astype(int).prod())
+    for cell, refused in ((cells - 1, False), (cells, True)):
+        patch_cell = np.full(len(tokens.patch_cell), cell, np.uint16)
+        assert (replace(tokens, patch_cell=patch_cell).problem() is not None) == refused
+
+
 @pytest.mark.parametrize("name", ["edges", "patch_object", "tag_offsets"])
 def test_each_buffer_is_held_to_its_own_rows_whatever_is_read_with_it(name: str) -> None:
     """A number that leads out of a small footprint, and would be inside of a large one."""
