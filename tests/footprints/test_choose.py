@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 
 from geometry.tiles import tile_bounds
 from pipeline.footprints.candidates import Candidates, Listed, Tiles
@@ -14,6 +15,7 @@ from pipeline.footprints.choose import Choosing
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import SamplingConfig, density_stratum
 from pipeline.imagery.config import ImageryConfig
+from pipeline.osm.cells.near import blocks_of, cells_of
 from pipeline.osm.stage import Cells, features_stage, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.run.ray_map import Runner
@@ -32,6 +34,7 @@ class Town:
 
     cells: Cells
     objects: np.ndarray  # [N] on each tile
+    shapes: np.ndarray  # shapely boxes of all objects
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +42,14 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     folder = tmp_path_factory.mktemp("town")
     nodes: list[tuple[int, float, float, str]] = []
     ways: list[tuple[int, list[int], str]] = []
+    shapes: list[shapely.Geometry] = []
 
     def area(west: float, south: float, east: float, north: float, tags: str) -> None:
         own = [len(nodes) + k for k in range(1, 5)]
         ring = (west, south), (east, south), (east, north), (west, north)
         nodes.extend((i, lon, lat, "") for i, (lon, lat) in zip(own, ring, strict=True))
         ways.append((len(ways) + 1, [*own, own[0]], tags))
+        shapes.append(shapely.box(west, south, east, north))
 
     bounds = tile_bounds(XY, ZOOM)
     for (w, s, e, n), count in zip(bounds.tolist(), HOUSES.tolist(), strict=True):
@@ -57,7 +62,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
     osm, runner = write_opl(folder / "a.opl", nodes, ways), Runner(1)
     features, _ = features_stage([osm], RULES, folder, runner, True)
     cells, _ = vocabulary_stage(features, RULES, CleaningConfig(1, 1), CELL_ZOOM, folder, runner, True)
-    return Town(cells, HOUSES + (np.arange(len(XY)) < 30))
+    return Town(cells, HOUSES + (np.arange(len(XY)) < 30), np.array(shapes))
 
 
 def choosing(town: Town | None, pictured: Any = None, min_objects: int | None = None, **sampling: Any) -> Choosing:
@@ -86,6 +91,19 @@ def test_objects_count_once_on_each_footprint_they_meet_whatever_cells_they_lie_
     assert drops == ({} if enough.all() else {"too_few_objects": int((~enough).sum())})
 
 
+@pytest.mark.parametrize("least", [2, 6, 12, 20])
+def test_footprints_across_cells_count_what_shapely_counts(town: Town, least: int) -> None:
+    """Half a tile beside the tiles, so that some lie in two or four cells."""
+    tiles = Tiles(XY, ZOOM, 256).footprints()
+    moved = tiles.transform.copy()
+    moved[:, [2, 5]] += 128 * moved[:, [0, 4]]
+    candidates = Listed.of("grid", replace(tiles, transform=moved))
+    assert {len(cells_of(tuple(b), CELL_ZOOM)) for b in blocks_of(candidates.bbox(), CELL_ZOOM).tolist()} == {1, 2, 4}
+    hit, _ = shapely.STRtree(town.shapes).query(candidates.outlines(), predicate="intersects")
+    counts = np.bincount(hit, minlength=len(XY))
+    assert chosen(choosing(town, min_objects=least), candidates)[0] == set(np.flatnonzero(counts >= least).tolist())
+
+
 def test_a_footprint_with_an_image_of_its_own_needs_no_object_and_another_one(town: Town) -> None:
     footprints = Tiles(XY, ZOOM, 256).footprints()
     assert len(chosen(choosing(town), Listed.of("chips", footprints, pictured=True))[0]) == len(XY)
@@ -108,9 +126,9 @@ def test_strata_go_by_the_objects_of_the_footprints_that_are_left(town: Town) ->
         at = {tuple(t): bool(p) for t, p in zip(XY.tolist(), photographed, strict=True)}
         return np.array([at[tuple(t)] for t in candidates.xy.tolist()])  # type: ignore[attr-defined]
 
-    rule = choosing(town, pictured, 2, photos_only=True, land_only=True, strata="density")
+    rule = choosing(town, pictured, 1, photos_only=True, land_only=True, strata="density")
     found, drops = chosen(rule)
-    left = (town.objects >= 2) & (HOUSES > 0) & photographed
+    left = (town.objects >= 1) & (HOUSES > 0) & photographed
     sizes = np.bincount(density_stratum(town.objects[left]))
     each = sizes[sizes > 0].min()
     assert found <= set(np.flatnonzero(left).tolist())
