@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from pipeline.footprints.choose import Choosing
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import SamplingConfig, density_stratum
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.scene import Scene
 from pipeline.osm.cells.near import blocks_of, cells_of
 from pipeline.osm.stage import Cells, features_stage, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
@@ -108,6 +109,12 @@ def test_a_footprint_with_an_image_of_its_own_needs_no_object_and_another_one(to
     footprints = Tiles(XY, ZOOM, 256).footprints()
     assert len(chosen(choosing(town), Listed.of("chips", footprints, pictured=True))[0]) == len(XY)
     assert chosen(choosing(town))[0] == set(np.flatnonzero(town.objects).tolist())
+
+
+def test_a_footprint_with_an_image_of_its_own_needs_no_other_image(town: Town) -> None:
+    rule = replace(choosing(town), scenes=[cast(Scene, object())])  # which nobody looks at
+    footprints = Tiles(XY, ZOOM, 256).footprints()
+    assert len(chosen(rule, Listed.of("chips", footprints, pictured=True))[0]) == len(XY)
 
 
 def test_land_is_where_something_else_than_water_is(town: Town) -> None:
