@@ -142,3 +142,16 @@ def test_position_in_a_rotated_footprint_survives_the_round_trip() -> None:
     xy = np.random.default_rng(0).uniform(0, 1, (50, 2))
     lonlat = pixel_to_lonlat(footprint, xy * (footprint.width, footprint.height))
     np.testing.assert_allclose(lonlat_to_normalised(footprint, lonlat), xy, atol=1e-7)
+
+
+@pytest.mark.parametrize(("crs", "x", "y"), [("EPSG:32632", 5e5, 68e5), ("EPSG:32732", 5e5, 32e5)])
+def test_the_box_of_a_footprint_holds_its_sides_and_not_only_its_corners(crs: str, x: float, y: float) -> None:
+    """Centred on its zone's meridian, so that the side towards the pole reaches farthest in its middle."""
+    footprint = Footprint("a", crs, (100.0, 0.0, x - 5e4, 0.0, -100.0, y + 5e4), 1000, 1000)
+    t, ones = np.linspace(0, 1000, 101), np.full(101, 1000.0)
+    sides = np.concatenate([np.stack(p, axis=1) for p in ((t, 0 * t), (t, ones), (0 * t, t), (ones, t))])
+    lonlat = pixel_to_lonlat(footprint, sides)
+    corners = pixel_to_lonlat(footprint, np.array([[0, 0], [1000, 0], [1000, 1000], [0, 1000]]))
+    assert np.abs(lonlat[:, 1]).max() > np.abs(corners[:, 1]).max() + 1e-3
+    (box,) = place([footprint]).bbox
+    np.testing.assert_allclose(box, [*lonlat.min(axis=0), *lonlat.max(axis=0)], atol=1e-9)

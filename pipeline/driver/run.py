@@ -63,8 +63,7 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all of it."""
-        inputs = [s["sha256"] for s in self.sources]
-        return _digest([self.config, inputs, self.sources, self.footprints, self.versions])
+        return _digest(vars(self))
 
     @property
     def salt(self) -> str:

@@ -87,7 +87,6 @@ class _Jobs:
         self.areas = shapely.STRtree([s.area for s in plan.scenes])
         rows = [] if plan.chips is None else plan.chips.table.to_pylist()
         self.chips = {row["key"]: row for row in rows}
-        self.licences = plan.region.licences | ({"rs": own} if (own := plan.config.rs.licence) else {})
 
     def __call__(self, index: int) -> ShardJob:
         plan, planned = self.plan, self.plan.footprints.take(self.plan.shards[index])
@@ -99,8 +98,9 @@ class _Jobs:
         if plan.chips is not None:
             chips = Chips(plan.chips.folder, {k: self.chips[k] for k in footprints.keys if k in self.chips})
         return ShardJob(
-            self.store.root, index, footprints, plan.config, plan.rules.paint, plan.objects_of(index), self.licences,
-            [plan.scenes[i] for i in near], bool(plan.scenes), chips, photos, self.salt, imagery, self.previous,
+            self.store.root, index, footprints, plan.config, plan.rules.paint, plan.objects_of(index),
+            plan.region.licences, [plan.scenes[i] for i in near], bool(plan.scenes), chips, photos, self.salt, imagery,
+            self.previous,
         )  # fmt: skip
 
 
@@ -140,8 +140,7 @@ def _identity(plan: Plan, sources: list[dict[str, Any]]) -> Identity:
 
     The footprints stand for the region's outline, which may change in the index without changing one of them.
     """
-    every = plan.footprints.footprints()
-    digest = sha256(" ".join([*every.keys, *every.crs]).encode() + every.transform.tobytes() + every.size.tobytes())
+    digest = sha256(plan.footprints.footprints().to_bytes())
     digest.update(json.dumps([[s.start, s.stop] for s in plan.shards]).encode())
     settings = content(plan.config) | {"rules": plan.rules.fingerprint}
     versions = encoder_versions() | {"geoshards code": code_fingerprint(*_DECIDE)}

@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
-from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_bounds, tile_ranges, tiles_between
+from geometry.tiles import lonlat_to_tile, tile_bounds, tile_ranges, tiles_between
 from pipeline.footprints.quads import cells_on
 from schemas.errors import ConfigError, InputError
 
@@ -68,9 +68,7 @@ def _inner(quads: Ints, level: int, zoom: int) -> NDArray[Any]:
 def along_curve(centre: NDArray[np.float64]) -> Ints:
     """Place of each centre f64[N,2] (lon, lat) along the Hilbert curve of zoom 24, i64[N]: of a tile, all places begin
     with those of the tiles that hold it."""
-    lonlat = centre.copy()
-    lonlat[:, 1] = np.clip(lonlat[:, 1], -WEB_MERCATOR_MAX_LATITUDE, WEB_MERCATOR_MAX_LATITUDE)
-    tiles = np.clip(np.floor(lonlat_to_tile(lonlat, _ORDER)), 0, (1 << _ORDER) - 1).astype(np.int64)
+    tiles = np.clip(np.floor(lonlat_to_tile(centre, _ORDER)), 0, (1 << _ORDER) - 1).astype(np.int64)
     return hilbert(tiles[:, 0], tiles[:, 1], _ORDER)
 
 

@@ -32,16 +32,14 @@ def shard_inputs(job: ShardJob) -> str:
 
     Features count as their cell rows, by the rows' own hashes, where their box meets a footprint of the shard.
     """
-    fixed = [job.salt, job.imagery, json.dumps(job.licences, sort_keys=True), *job.footprints.keys, *job.footprints.crs]
-    digest = sha256(" ".join(fixed).encode())
-    for column in (job.footprints.crs_code, job.footprints.transform, job.footprints.size):
-        digest.update(np.ascontiguousarray(column).tobytes())
+    fixed = [job.salt, job.imagery, json.dumps(job.licences, sort_keys=True)]
+    digest = sha256(" ".join(fixed).encode() + job.footprints.to_bytes())
     if isinstance(job.objects, VectorObjects):
         digest.update(f"{job.objects.part.name} {job.objects.time}".encode() + job.objects.ids.tobytes())
     else:
         _add_features(digest, job.objects, place(job.footprints))
     for row in job.chips.rows.values() if job.chips is not None else ():
-        digest.update(f"{row['key']} {row['image_hash']} {row['acquired']}\n".encode())
+        digest.update(f"{row['key']} {row['image_hash']}\n".encode())
     for key in job.footprints.keys:
         for photo in job.photos.get(key, []):
             digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + _content(photo.path))

@@ -111,8 +111,7 @@ def judge(names: pa.ChunkedArray, lonlat: Floats, area: Area | None, drops: Drop
     if area is not None:
         keep[in_range] = area.holds(lonlat[in_range])
         out = np.flatnonzero(in_range & ~keep)
-        turned = lonlat[out][:, ::-1]
-        swapped[out] = area.holds(turned) & (np.abs(turned[:, 1]) <= 90)
+        swapped[out] = area.holds(lonlat[out][:, ::-1])
     if drops is not None:
         for i in np.flatnonzero(~keep).tolist():
             name, where = names[i].as_py(), f"{lon[i]:.6f}, {lat[i]:.6f}"

@@ -356,6 +356,8 @@ def test_chips_without_objects_stay_unless_a_number_is_asked_for(place: Path, tm
     (place / "bare_polygon.geojson").unlink()
     make_shards(config_of(place, tmp_path / "all"), quiet=True)
     assert len(samples_of(tmp_path / "all")["chip-bare"][1]) == 0
+    licences = {r["key"]: r["licences"] for r in sample_rows(Store(tmp_path / "all"))}
+    assert licences == {"chip-bare": ["CC0-1.0"], "chip-good": ["CC0-1.0", "ODbL-1.0"]}
     make_shards(config_of(place, tmp_path / "some", plan=PlanConfig(min_objects=1)), quiet=True)
     assert list(samples_of(tmp_path / "some")) == ["chip-good"]
     assert drops_of(tmp_path / "some") == [("samples", "chip-bare", "too_few_objects", 1)]

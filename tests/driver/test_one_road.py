@@ -190,7 +190,7 @@ def test_chips_have_images_of_any_source_and_of_several_days(chips: Path, villag
             target.update_tags(TIFFTAG_DATETIME=f"{day.replace('-', ':')} 10:00:00")
     config = mixed(
         village, chips, tmp_path / "out", footprints=("chips",), imagery=str(tmp_path / "*.tif"), streetview="none",
-        chips=ChipsConfig(str(chips), image="imagery"), rs=ImageryConfig(dates=2, licence="CC0-1.0", format="png"),
+        chips=ChipsConfig(str(chips), image="imagery"), rs=ImageryConfig(dates=2, licence="CC-BY-4.0", format="png"),
     )  # fmt: skip
     make_shards(config, quiet=True)
     store = Store(tmp_path / "out")
@@ -198,6 +198,7 @@ def test_chips_have_images_of_any_source_and_of_several_days(chips: Path, villag
     assert len(rows) == 4
     for row, members in rows:
         assert row["n_rs"] == 2
+        assert row["licences"] == ["CC-BY-4.0", "ODbL-1.0"]  # the setting goes before what the files declare
         newest, before = (np.asarray(Image.open(io.BytesIO(members[f"rs.{k}.png"]))) for k in (0, 1))
         assert (newest.shape, newest.max(), before.min()) == ((96, 96, 3), 120, 60)
 

@@ -86,6 +86,10 @@ def test_a_newer_extract_replaces_the_old_one(village: Village, tmp_path: Path) 
     make_shards(config, quiet=True)
     newer = tmp_path / "newer.osm.pbf"
     apply_changes(village.osm, [village_change(village, tmp_path / "c.osc")], newer)
+    left = tmp_path / "data/.next/shards"  # of an update to another extract, which was killed
+    left.mkdir(parents=True)
+    (left / "part-0000000.tar").write_bytes(b"of another extract")
+    (left.parent / ".target.json").write_text('["another"]')
     outcome = update(str(tmp_path / "data"), [newer], workers=1, quiet=True)
     assert outcome.adopted > 0
     make_shards(dataclasses.replace(config, region=str(newer), out=str(tmp_path / "full")), quiet=True)

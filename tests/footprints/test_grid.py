@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pyproj import CRS, Geod, Transformer
 from pyproj.database import query_utm_crs_info
 
 from pipeline.footprints.grid import GridCells, grid_cells
+from pipeline.footprints.producers import PRODUCERS, Wish
 from schemas.errors import ConfigError
 from schemas.footprint import Footprint
 from schemas.keys import GridKey, check_key
@@ -189,6 +191,25 @@ def test_zones_60_and_1_meet_at_the_antimeridian() -> None:
     for lon in np.linspace(-180, -179.9, 50, endpoint=False):
         assert cells_at(cells, lon, 51.05)[32601] == 1
         assert cells_at(cells, lon + 179.9 + 180, 51.05)[32660] == 1
+
+
+def test_cells_that_cannot_be_built_are_left_out_and_counted() -> None:
+    """Across the 180th meridian, whose two sides are not joined; and beyond UTM."""
+    wish = Wish([(179.9, 51.0, 180.0, 51.1), (-180.0, 51.0, -179.9, 51.1)], None, 0, 10.0, 256, 10**6)
+    candidates, drops = PRODUCERS["grid"].make(wish)
+    keys = candidates.footprints().keys
+    there = grid_cells(wish.extents, None, 10.0, 256, 10**6)
+    east, west = (Transformer.from_crs(e, "EPSG:4326", always_xy=True) for e in (32660, 32601))
+    across = set()
+    for key, epsg, t in zip(there.keys, there.epsg.tolist(), there.transform, strict=True):
+        xs, ys = t[2] + np.array([0, 2560, 2560, 0]), t[5] - np.array([0, 0, 2560, 2560])
+        lon, _ = (east if epsg == 32660 else west).transform(xs, ys)
+        across |= {key} if np.ptp(lon) > 180 else set()
+    assert across
+    assert set(keys.tolist()) == set(there.keys) - across
+    assert [(d["reason"], d["count"]) for d in drops] == [("antimeridian", len(across))]
+    _, drops = PRODUCERS["grid"].make(replace(wish, extents=[(0.0, 83.9, 1.0, 84.1)]))
+    assert [(d["reason"], d["count"] > 0) for d in drops] == [("beyond_utm", True)]
 
 
 def test_ground_that_no_zone_covers_is_counted() -> None:

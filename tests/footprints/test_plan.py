@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from geometry.tiles import xyz_footprint
+from geometry.tiles import tile_bounds, xyz_footprint
 from pipeline.footprints.candidates import Listed, Mixture, Tiles
 from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
 from schemas.errors import ConfigError, InputError
+from schemas.features import CELL_ZOOM
+from schemas.footprint import Footprint, Footprints
 from schemas.keys import XyzKey
 
 
@@ -109,6 +111,12 @@ def test_tiles_of_an_area_are_those_that_share_ground_with_it(
         assert ((x, y) in found) == (shared > 0) or shared < 1e-12
 
 
+@pytest.mark.parametrize("tile", [(8624, 5742, 14), (0, 0, 3), (69001, 45840, 17)])
+def test_an_area_that_is_a_tile_has_none_of_those_that_it_touches(tile: tuple[int, int, int]) -> None:
+    area = shapely.box(*tile_bounds(np.array([tile[:2]]), tile[2])[0])
+    assert area_tiles(WORLD, area, tile[2], 10**6).tolist() == [list(tile[:2])]
+
+
 def test_tiles_of_an_area_are_cut_to_the_extents() -> None:
     area, extent = shapely.box(9.0, 47.0, 9.5, 47.5), (8.0, 46.0, 9.2, 47.2)
     both = area.intersection(shapely.box(*extent))
@@ -132,6 +140,30 @@ def test_full_quads_make_full_shards() -> None:
     tiles = [(x, y) for x in range(16) for y in range(16)]
     assert [len(s) for s in shards_of(tiles, 16)] == [16] * 16
     assert [len(s) for s in shards_of(tiles, 32)] == [32] * 8
+
+
+@pytest.mark.parametrize("zoom", [0, 3, CELL_ZOOM - 1, CELL_ZOOM, CELL_ZOOM + 1, 18])
+def test_cells_are_as_deep_as_no_footprint_outgrows(zoom: int) -> None:
+    side = 1 << zoom
+    tiles = Tiles(np.array([[0, 0], [side // 2, side // 2], [side - 1, side - 1]]), zoom, 256)
+    assert tiles.cell_zoom() == min(zoom, CELL_ZOOM)
+
+
+def test_one_footprint_larger_than_a_cell_makes_all_cells_larger() -> None:
+    side = 360 / (1 << CELL_ZOOM)
+    small, large = (
+        Footprint(f"chip-{k}", "EPSG:4326", (k * side / 100, 0, 9.0, 0, -side / 200, 1.0), 100, 100) for k in (1, 3)
+    )
+    assert Listed.of("chips", Footprints.of([small])).cell_zoom() == CELL_ZOOM
+    assert Listed.of("chips", Footprints.of([small, large])).cell_zoom() == CELL_ZOOM - 2
+
+
+def test_an_outline_drawn_in_lies_inside_by_that_share_of_a_side() -> None:
+    tiles = Tiles(np.array([[69001, 45840], [69002, 45840]]), 17, 256)
+    for candidates in (tiles, Listed.of("chips", tiles.footprints())):
+        whole, inner = candidates.outlines(), candidates.outlines(0.01)
+        assert shapely.contains_properly(whole, inner).all()
+        np.testing.assert_allclose(shapely.area(inner) / shapely.area(whole), 0.98**2, rtol=1e-4)
 
 
 def test_an_empty_plan_says_why() -> None:

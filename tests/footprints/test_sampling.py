@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.footprints.candidates import Tiles
+from pipeline.footprints.candidates import Listed, Tiles
 from pipeline.footprints.sampling import SamplingConfig, blocks, by_share, choose, density_stratum, lots, per_group
 from schemas.errors import ConfigError
 
@@ -73,6 +73,19 @@ def test_most_tiles_are_drawn_at_random_and_by_the_seed() -> None:
     assert a.sum() == b.sum() == 100
     assert (a != b).any()
     assert len(np.unique(lots(Tiles(GRID, 14, 256).words(), 0))) == len(GRID)
+
+
+def test_a_lot_is_drawn_from_what_a_footprint_is_alone() -> None:
+    """Zoom, column and row of a tile, the key of another; not its number among others, and not its size in pixels."""
+    tiles = Tiles(GRID, 14, 256)
+    words = tiles.words()
+    assert not np.isin(Tiles(GRID, 15, 256).words(), words).any()
+    assert not np.isin(Tiles(GRID[:, ::-1].copy(), 14, 256).words(), words).any()
+    np.testing.assert_array_equal(Tiles(GRID, 14, 128).words(), words)
+    order = np.random.default_rng(0).permutation(len(GRID))[:100]
+    for candidates in (tiles, Listed.of("chips", tiles.footprints())):
+        np.testing.assert_array_equal(candidates.take(order).words(), candidates.words()[order])
+        assert len(np.unique(candidates.words())) == len(GRID)
 
 
 def test_nothing_to_choose_from_is_nothing() -> None:

@@ -225,3 +225,10 @@ def test_a_crop_makes_no_granularity_that_the_tokens_lack(
         else:
             assert not getattr(bare, name).any()
             assert name == "patch_grid" or not getattr(bare, name).size
+
+
+def test_lengths_and_areas_of_a_crop_do_not_depend_on_the_unit_of_its_size() -> None:
+    tokens = tokens_of([shapely.LineString([(0.1, 0.2), (0.9, 0.2)]), shapely.box(0.3, 0.3, 0.6, 0.8)])
+    one, pixels = (crop_tokens(tokens, (0.0, 0.0, 1.0, 1.0), size) for size in ((1.0, 1.0), (256.0, 256.0)))
+    np.testing.assert_allclose(one.extent, [0.8, 0.15], atol=1e-4)
+    np.testing.assert_allclose(pixels.extent, one.extent, rtol=1e-5)

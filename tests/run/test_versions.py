@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +34,49 @@ def test_another_closure_has_another_fingerprint() -> None:
     one, two = code_fingerprint("pipeline.formats.tar"), code_fingerprint("pipeline.formats.wire")
     assert one != two
     assert code_fingerprint("pipeline.formats.tar") == one
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A source tree of its own, whose imports are of every form."""
+    texts = {
+        "pipeline/__init__.py": "", "pipeline/sub/__init__.py": "from storage import packed\n", "pipeline/sub/a.py": (
+            "import numpy\nfrom geometry.lines import (\n    one,\n    two,  # and a word\n)\n"
+            "import storage.plain as plain\nfrom schemas import names, other\n\n"
+            "def late():\n    from pipeline.late import x\n    import geometry.later\n"
+        ),
+        "geometry/lines.py": "", "storage/plain.py": "", "storage/packed.py": "", "schemas/names.py": (
+            "import pipeline.deep\n"
+        ),
+        "schemas/other.py": "", "pipeline/late.py": "", "geometry/later.py": "", "pipeline/deep.py": "",
+        "pipeline/alone.py": "",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("pipeline.run.versions._ROOT", tmp_path)
+    code_fingerprint.cache_clear()
+    yield tmp_path
+    code_fingerprint.cache_clear()
+
+
+IMPORTED = {
+    "pipeline", "pipeline.sub", "pipeline.sub.a", "geometry.lines", "storage.plain", "storage.packed", "schemas.names",
+    "schemas.other", "pipeline.late", "geometry.later", "pipeline.deep",
+}  # fmt: skip
+
+
+def test_imports_of_every_form_are_followed(tree: Path) -> None:
+    assert import_closure("pipeline.sub.a") == IMPORTED
+
+
+def test_a_change_of_any_imported_module_and_of_no_other_is_another_fingerprint(tree: Path) -> None:
+    before = code_fingerprint("pipeline.sub.a")
+    for name in [*sorted(IMPORTED), "pipeline.alone"]:
+        path = tree.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        text = path.read_text()
+        path.write_text(text + "# changed\n")
+        code_fingerprint.cache_clear()
+        assert (code_fingerprint("pipeline.sub.a") != before) == (name in IMPORTED), name
+        path.write_text(text)

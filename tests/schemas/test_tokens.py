@@ -247,6 +247,33 @@ def test_an_object_without_a_vertex_is_refused() -> None:
     assert replace(tokens, object_ring_offsets=rings).problem() is not None
 
 
+def test_a_ring_without_a_vertex_is_refused() -> None:
+    tokens = random_tokens(5, 6)
+    rings = tokens.ring_offsets.copy()
+    rings[1] = 0
+    assert replace(tokens, ring_offsets=rings).problem() is not None
+
+
+def test_a_patch_behind_the_last_of_the_grid_is_refused() -> None:
+    tokens = random_tokens(2, 6)
+    cells = int(tokens.patch_grid.astype(int).prod())
+    for cell, refused in ((cells - 1, False), (cells, True)):
+        patch_cell = np.full(len(tokens.patch_cell), cell, np.uint16)
+        assert (replace(tokens, patch_cell=patch_cell).problem() is not None) == refused
+
+
+@pytest.mark.parametrize("name", ["edges", "patch_object", "tag_offsets"])
+def test_each_buffer_is_held_to_its_own_rows_whatever_is_read_with_it(name: str) -> None:
+    """A number that leads out of a small footprint, and would be inside of a large one."""
+    small, large = random_tokens(2, 6), random_tokens(6, 40)
+    values = getattr(small, name).copy()
+    values[..., -1] = 30
+    harmed = replace(small, **{name: values})
+    found = OsmTokens.from_buffers([large.to_bytes(), harmed.to_bytes(), small.to_bytes()])
+    assert [isinstance(t, CorruptSampleError) for t in found] == [False, True, False]
+    assert name in str(found[1])
+
+
 @given(st.lists(st.floats(-0.5, 1.5), min_size=2, max_size=20))
 def test_snapping_moves_a_place_by_at_most_half_a_unit(values: list[float]) -> None:
     xy = np.array(values)

@@ -12,6 +12,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
+from schemas.catalog import SCHEMA_VERSION
 from schemas.errors import DatasetError
 from storage.dataset import find_catalog, load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store
@@ -91,7 +92,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, remote: bool) -> None:
         (None, "does not exist; give a dataset directory"),
         ("no json", "cannot be read"),
         ("[]", "cannot be read"),
-        ({"schema_version": 99}, "has schema version 99, this reader knows"),
+        ({"schema_version": SCHEMA_VERSION + 1}, f"has schema version {SCHEMA_VERSION + 1}, this reader knows"),
         ({"content_hash": None}, "lacks content_hash: the run that made it did not finish"),
     ],
 )

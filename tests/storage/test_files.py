@@ -85,6 +85,29 @@ def test_a_file_is_flushed_before_it_takes_its_place(
         assert done[1:] == ["rename to x", str(tmp_path)]
 
 
+def test_a_folder_is_flushed_with_all_that_is_in_it_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    flush, move = os.fsync, Path.rename
+
+    def fsync(number: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{number}"))
+        flush(number)
+
+    def rename(self: Path, target: Path) -> Path:
+        done.append(f"rename to {Path(target).name}")
+        return move(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    with atomic_folder(tmp_path / "f") as fresh:
+        (fresh / "sub").mkdir()
+        (fresh / "sub" / "one").write_text("1")
+    assert sorted(done[:-2]) == [f"{fresh}/sub", f"{fresh}/sub/one"]
+    assert done[-2:] == ["rename to f", str(tmp_path)]
+
+
 def test_a_process_killed_in_the_middle_leaves_the_old_file_and_one_that_is_swept(tmp_path: Path) -> None:
     put(tmp_path / "shards" / "x", "old")
     code = (

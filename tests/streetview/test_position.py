@@ -7,9 +7,10 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Geod
 
 from geometry.tiles import lonlat_to_tile, tile_to_lonlat, xyz_footprint
-from pipeline.streetview.position import METRES_A_DEGREE, Area, place, split_antimeridian
+from pipeline.streetview.position import METRES_A_DEGREE, Area, place, split_antimeridian, widened
 from pipeline.streetview.record import Drops, to_table
 from schemas.keys import XyzKey
 from tests.grounds import TileArea, area_of
@@ -17,6 +18,7 @@ from tests.streetview.makers import reasons
 
 TILES = np.array([[8624, 5742], [8625, 5742], [8624, 5743], [8700, 5800]])
 AREA = TileArea(TILES, 14)
+GEOD = Geod(ellps="WGS84")
 
 
 def photo(name: str, lon: float | None, lat: float | None, **more: object) -> dict[str, object]:
@@ -126,6 +128,20 @@ def test_a_box_area_holds_what_its_boxes_hold(boxes: list[tuple[float, float, fl
     points = np.concatenate([rng.uniform((w - 0.5, s - 0.5), (e + 0.5, n + 0.5), (20, 2)) for w, s, e, n in bounds])
     expected = [any(shapely.box(*b).covers(shapely.Point(p)) for b in bounds) for p in points]
     assert Area(bounds).holds(np.vstack((points, [[np.nan, 1.0]]))).tolist() == [*expected, False]
+
+
+@pytest.mark.parametrize("box", [(10.0, 40.0, 11.0, 70.0), (10.0, -70.0, 11.0, -40.0), (10.0, -5.0, 11.0, 1.0)])
+def test_a_box_is_wider_by_no_less_than_the_margin_at_any_of_its_places(
+    box: tuple[float, float, float, float],
+) -> None:
+    """Degrees of longitude are shortest at the end that is nearer to a pole."""
+    west, south, east, north = box
+    w, s, e, n = widened(np.array([box]), 1000.0)[0].tolist()
+    for latitude in np.linspace(south, north, 5):
+        for a, b in ((w, west), (east, e)):
+            assert GEOD.inv(a, latitude, b, latitude)[2] > 1000 * 0.993
+    assert GEOD.inv(west, s, west, south)[2] == pytest.approx(1000, rel=7e-3)
+    assert GEOD.inv(west, north, west, n)[2] == pytest.approx(1000, rel=7e-3)
 
 
 def test_a_footprint_across_the_180th_meridian_wants_both_sides_of_it() -> None:
