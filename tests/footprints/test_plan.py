@@ -13,7 +13,7 @@ from geometry.hilbert import hilbert
 from geometry.tiles import xyz_footprint
 from pipeline.footprints.candidates import Listed, Mixture, Tiles
 from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError
 from schemas.keys import XyzKey
 
 
@@ -132,11 +132,6 @@ def test_full_quads_make_full_shards() -> None:
     tiles = [(x, y) for x in range(16) for y in range(16)]
     assert [len(s) for s in shards_of(tiles, 16)] == [16] * 16
     assert [len(s) for s in shards_of(tiles, 32)] == [32] * 8
-
-
-def test_an_empty_plan_says_why() -> None:
-    with pytest.raises(InputError, match="no footprint is left"):
-        cut_shards(np.zeros(0, np.int64), 16)
 
 
 @given(
