@@ -124,7 +124,7 @@ def channels(names: Sequence[str], where: str = "the image") -> dict[str, int]:
         if first != number:
             raise InputError(
                 f"{where} has the bands {names[first]} and {name}, which are both {canonical(name)}; "
-                "keep one of them, with rs.bands=[…] when it is built"
+                "keep one of them: rs.bands=[…] of imagery when it is built, gdal_translate -b of a chip"
             )
     return found
 

@@ -22,6 +22,12 @@ from schemas.errors import ConfigError
 
 T = TypeVar("T")
 
+#: What a person writes for a type; the brackets stand for the setting's name.
+_WORDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null",
+    tuple: "a list, {}=[…,…]", list: "a list, {}=[…,…]", dict: "a mapping, {}.NAME=…",
+}  # fmt: skip
+
 
 def execution(default: Any) -> Any:
     """A setting that decides how and from where a run works, and nothing of what it makes: `content` leaves it out."""
@@ -200,8 +206,9 @@ def _scalar(kind: Any, value: Any, full: str) -> Any:
 
 
 def _mismatch(full: str, kind: Any, value: Any) -> str:
-    name = getattr(kind, "__name__", str(kind))
-    return f"setting {full}={value!r} has the wrong type; it takes {name if not typing.get_args(kind) else kind}"
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    words = [_WORDS.get(typing.get_origin(k) or k, str(k)).format(full) for k in options]
+    return f"setting {full}={value!r} has the wrong type; it takes {' or '.join(words)}"
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

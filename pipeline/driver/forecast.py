@@ -153,10 +153,15 @@ def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast,
     sizes = [p.stat().st_size for p in region.extracts]
     extracts = [{"id": p.name, "bytes": s, "present": True} for p, s in zip(region.extracts, sizes, strict=True)]
     count = sum(len(own) for own in plan.photos.values())
-    total = len(plan.footprints)
+    footprints = plan.footprints.footprints()
+    total = len(footprints)
+    a_pixel = np.full(total, image_bytes(region.imagery, config, plan.scenes) / config.size**2)
+    if plan.chips is not None and config.chips.image == "own":
+        first = plan.chips.table.slice(0, 1).to_pylist()[0]  # all have its bands
+        a_pixel[np.isin(footprints.keys, plan.chips.table["key"])] = _pixel_bytes(len(first["bands"]), first["dtype"])
     numbers = estimate(
-        total, sum(sizes), per_shard=kept.per_shard, image_bytes=image_bytes(region.imagery, config, plan.scenes),
-        photos_per_tile=count / total,
+        total, sum(sizes), per_shard=kept.per_shard, photos_per_tile=count / total,
+        image_bytes=round(float(np.mean(footprints.size.prod(axis=1) * a_pixel))),
     )  # fmt: skip
     numbers = replace(numbers, shards=len(plan.shards))
     licences = _licences(region.imagery, region.streetview, config) | {"osm": region.licences.get("osm", "not stated")}
@@ -221,9 +226,11 @@ def image_bytes(imagery: str, config: ShardsConfig, scenes: Sequence[Scene]) -> 
     else:
         channels, dtype = 3, "uint8"
     dtype = dtype if config.rs.stretch == "none" else "uint8"
-    rgb = (channels, dtype) == (3, "uint8")
-    pixel = RATES.rgb_bytes_per_pixel if rgb else channels * np.dtype(dtype).itemsize
-    return round(config.size**2 * pixel * config.rs.dates)
+    return round(config.size**2 * _pixel_bytes(channels, dtype) * config.rs.dates)
+
+
+def _pixel_bytes(channels: int, dtype: str) -> float:
+    return RATES.rgb_bytes_per_pixel if (channels, dtype) == (3, "uint8") else channels * np.dtype(dtype).itemsize
 
 
 def _licences(imagery: str, streetview: str, config: ShardsConfig) -> dict[str, str]:
@@ -232,6 +239,8 @@ def _licences(imagery: str, streetview: str, config: ShardsConfig) -> dict[str, 
     for part in (p.strip() for p in imagery.split(",") if p.strip()):
         named = part if part in PRESETS else "imagery"
         found[named] = config.rs.licence or _DEMANDS.get(part, "as its files or collection declare; else rs.licence")
+    if "chips" in config.footprints and config.chips.image == "own":
+        found["chips"] = str(config.rs.licence)  # a build without one is refused
     if streetview:
         named = streetview if streetview in SERVICES else "street view"
         found[named] = _DEMANDS.get(streetview) or config.sv.licence or "as its table declares; else sv.licence"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -129,7 +130,7 @@ def make_plan(
         objects = ExtractObjects(snapshots, cell_zoom)
         stages.rows += rows
     source = open_photos(config, region, cache, quiet)
-    planned, shards, left = _choose(config, candidates, scenes, cells, rules, runner, source, quiet, stages)
+    planned, shards, left = _choose(drops, config, candidates, scenes, cells, rules, runner, source, quiet, stages)
     columns = Listed.of("", planned.footprints()) if source is not None else None
     photos, lost = photos_stage(source, config, columns, fetch, quiet, stages) if columns is not None else ({}, [])
     drops += [*left, *lost]
@@ -146,6 +147,7 @@ def make_plan(
 
 
 def _choose(
+    lost: Sequence[dict[str, Any]],
     config: ShardsConfig,
     candidates: Sequence[Candidates],
     scenes: list[Scene],
@@ -156,7 +158,11 @@ def _choose(
     quiet: bool,
     stages: Stages,
 ) -> tuple[Mixture, list[slice], list[dict[str, Any]]]:
-    """The footprints to build in the order of their shards, the shards, and DROPS rows of the others."""
+    """The footprints to build in the order of their shards, the shards, and DROPS rows of the others.
+
+    Raises:
+        InputError: none is left; the message names the reasons, those of the ``lost`` before too.
+    """
     start = time.monotonic()
     rule = Choosing(
         config.plan, config.rs, scenes, cells[-1] if cells else None, rules.paint, runner,
@@ -165,6 +171,12 @@ def _choose(
     chosen = [rule(c) for c in candidates]
     drops = [row for _, rows in chosen for row in rows]
     planned = Mixture.of([left for left, _ in chosen])
+    if not len(planned):
+        reasons = Counter[str]()
+        for row in (*lost, *drops):
+            reasons[row["reason"]] += row["count"]
+        found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
+        raise InputError(f"no footprint is left to build: {found or 'none meets the region'}; see docs/shards.md")
     distance = along_curve(planned.centre())
     order = np.argsort(distance, kind="stable")
     shards = cut_shards(distance[order], config.plan.per_shard)

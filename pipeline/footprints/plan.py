@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geometry.hilbert import hilbert
 from geometry.tiles import lonlat_to_tile, tile_bounds, tile_ranges, tiles_between
 from pipeline.footprints.quads import cells_on
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError
 
 Ints = NDArray[np.int64]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -78,14 +78,7 @@ def cut_shards(distance: Ints, per_shard: int) -> list[slice]:
 
     A shard is a run of sibling quads that together hold at most ``per_shard`` footprints. So one that an update adds or
     takes away changes the shards of its own quad, and shifts no other's border.
-
-    Raises:
-        InputError: there is no footprint.
     """
-    if not len(distance):
-        raise InputError(
-            "no footprint is left to build: the imagery does not cover the region, or no object meets one of them"
-        )
     edges = [*_runs(distance, 0, _ORDER, per_shard), len(distance)]
     return [slice(a, b) for a, b in pairwise(edges)]
 

@@ -71,6 +71,11 @@ class ShardsConfig:
             "chips.folder needs footprints=chips": "chips" in self.footprints or not self.chips.folder,
             "region=none has chips alone; name a region for tiles and grid": self.region != "none"
             or self.footprints == ("chips",),
+            "rs.bands, rs.stretch, rs.dates and rs.mask change no chip's own pixels: drop them, or name --imagery": (
+                self.footprints != ("chips",)
+                or self.chips.image == "imagery"
+                or (self.rs.bands, self.rs.stretch, self.rs.dates, self.rs.mask) == ((), "none", 1, None)
+            ),
             "zoom must be 0 to 22": self.zoom is None or 0 <= self.zoom <= 22,
             "size must be 16 to 4096 pixels": 16 <= self.size <= 4096,
             "grid.gsd must be 0.01 to 10000 metres": self.grid.gsd is None or 0.01 <= self.grid.gsd <= 10_000,

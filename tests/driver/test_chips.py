@@ -21,10 +21,12 @@ import webdataset
 from PIL import Image
 
 from pipeline.cli.verify import find_problems
+from pipeline.driver.forecast import exact_forecast
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.footprints.config import PlanConfig
+from pipeline.footprints.estimate import RATES
 from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.samples.config import ShardsConfig
@@ -404,6 +406,18 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_plan_counts_the_chips_own_pixels_and_names_their_licence(tmp_path: Path) -> None:
+    for k in range(3):
+        geotiff(
+            tmp_path / "chips" / f"{k}.tif", "EPSG:32632", 5e5 + 200 * k, 52e5, 2.0, (64, 32), count=5, dtype="uint16"
+        )
+    config = config_of(tmp_path / "chips", tmp_path / "out")
+    found, _ = exact_forecast(config, quiet=True)
+    images = 3 * 64 * 32 * 5 * 2
+    assert found.estimate.disk_bytes == images + 3 * RATES.osm_bytes
+    assert found.licences["chips"] == "CC0-1.0"
+
+
 def test_the_command_line(place: Path, tmp_path: Path) -> None:
     done = run(
         str(place), "--out", str(tmp_path / "out"), "--workers", "1", "--licence", "CC0-1.0", "osm.min_tag_count=1"
@@ -432,6 +446,9 @@ def test_the_command_line(place: Path, tmp_path: Path) -> None:
         {"footprints": ("tiles", "chips")},
         {"footprints": ("grid",)},
         {"workers": -1},
+        {"rs": ImageryConfig(bands=("red",))},
+        {"rs": ImageryConfig(dates=2)},
+        {"rs": ImageryConfig(stretch="percentile")},
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_region_without_features_is_refused_or_gives_tiles_without_objects(
 ) -> None:
     osm = write_opl(tmp_path / "empty.opl", nodes, [])
     config = ShardsConfig(region=str(osm), zoom=18, size=64, workers=1, out=str(tmp_path / "out"))
-    with pytest.raises(InputError, match="no footprint is left"):
+    with pytest.raises(InputError, match=r"no footprint is left to build: .*(none meets|too_few_objects)"):
         make_shards(config, quiet=True)
     if nodes:
         document = make_shards(
@@ -154,6 +154,13 @@ def test_a_region_without_features_is_refused_or_gives_tiles_without_objects(
         ).document
         assert document["samples"] > 0
         assert document["counts"]["n_point"] == 0
+
+
+def test_a_region_of_which_nothing_is_left_names_why(tmp_path: Path) -> None:
+    osm = write_opl(tmp_path / "pole.opl", [(1, 9.5, 85.0, "amenity=cafe"), (2, 9.501, 85.001, "amenity=cafe")], [])
+    config = ShardsConfig(region=str(osm), footprints=("grid",), size=64, workers=1, out=str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"no footprint is left to build: [\d,]+ beyond_utm"):
+        make_shards(config, quiet=True)
 
 
 @pytest.mark.parametrize("min_objects", [0, 1])
