@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from pipeline.formats.pbf import Blob, blobs, unpack
-from pipeline.formats.wire import fields, varint, zigzag
+from pipeline.formats.wire import varint, zigzag
 
 _ID_STEP = 20_000_000_000  # above every id in use
 _DEGREES = 0.2
@@ -43,6 +44,19 @@ def _field(field: int, value: int | bytes) -> bytes:
     return _number(field << 3 | 2) + _number(len(value)) + value
 
 
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a message: an int for varints, bytes for lists and messages."""
+    position = 0
+    while position < len(data):
+        tag, position = varint(data, position)
+        value, position = varint(data, position)
+        if tag & 7 == 2:
+            begin, position = position, position + value
+            yield tag >> 3, data[begin:position]
+        else:
+            yield tag >> 3, value
+
+
 def _shifted(packed: bytes, shift: int) -> bytes:
     """A packed list of running differences, all of whose numbers are ``shift`` larger."""
     if not packed:
@@ -55,7 +69,7 @@ def _shifted(packed: bytes, shift: int) -> bytes:
 def _message(kind: int, message: bytes, ids: int, degrees: int) -> bytes:
     """Dense nodes, a way or a relation with shifted ids; ``degrees`` in units of the block."""
     found = []
-    for field, value in fields(message):
+    for field, value in _fields(message):
         if kind == _DENSE and field in (1, 9):
             value = _shifted(value, ids if field == 1 else degrees)
         elif kind != _DENSE and field == 1:
@@ -68,12 +82,12 @@ def _message(kind: int, message: bytes, ids: int, degrees: int) -> bytes:
 
 def _copy(block: bytes, kind: int, copy: int) -> bytes:
     """The groups of one kind of a PrimitiveBlock, shifted; empty if there are none."""
-    granularity = dict(fields(block)).get(17, 100)
+    granularity = dict(_fields(block)).get(17, 100)
     degrees = round(copy * _DEGREES * 1e9) // granularity
     parts, there = [], False
-    for field, value in fields(block):
+    for field, value in _fields(block):
         if field == 2:
-            messages = [(f, m) for f, m in fields(value) if f == kind]
+            messages = [(f, m) for f, m in _fields(value) if f == kind]
             value = b"".join(_field(f, _message(kind, m, copy * _ID_STEP, degrees)) for f, m in messages)
             there |= bool(messages)
         parts.append(_field(field, value))

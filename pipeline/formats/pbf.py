@@ -6,18 +6,22 @@ are read: other compressions are turned into zlib by `pipeline.osm.extracts.read
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats.wire import Ints, Stream, fields, signed, undelta, varint, varints, zigzag
+from pipeline.formats.messages import declare, parse
+from pipeline.formats.wire import Ints, Stream, signed, undelta, varint, varints
 from schemas.errors import InputError
 from schemas.features import ObjectType
+
+T = TypeVar("T")
 
 #: Largest blob and blob header that the format allows, in bytes.
 _MAX_BLOB, _MAX_HEADER = 32 << 20, 64 << 10
@@ -27,6 +31,47 @@ _NANO = 100  # nanodegrees a unit
 #: First byte of a group: the tag of its first message.
 _DENSE = 0x12
 _GROUPS = {0x0A: ObjectType.NODE, _DENSE: ObjectType.NODE, 0x1A: ObjectType.WAY, 0x22: ObjectType.RELATION}
+#: fileformat.proto and osmformat.proto. What becomes arrays, and what is not always read, is declared as bytes.
+_PBF = declare("""
+message BlobHeader { optional string type = 1; optional int32 datasize = 3; }
+message Blob {
+    optional bytes raw = 1;
+    optional bytes zlib_data = 3;
+    optional bytes lzma_data = 4;
+    optional bytes bzip2_data = 5;
+    optional bytes lz4_data = 6;
+    optional bytes zstd_data = 7;
+}
+message HeaderBBox {
+    optional sint64 left = 1;
+    optional sint64 right = 2;
+    optional sint64 top = 3;
+    optional sint64 bottom = 4;
+}
+message HeaderBlock {
+    optional HeaderBBox bbox = 1;
+    repeated bytes required_features = 4;
+    repeated bytes optional_features = 5;
+    optional int64 osmosis_replication_timestamp = 32;
+}
+message StringTable { repeated bytes s = 1; }
+message PrimitiveBlock {
+    optional bytes stringtable = 1;
+    repeated bytes primitivegroup = 2;
+    optional int32 granularity = 17 [default = 100];
+    optional int32 date_granularity = 18 [default = 1000];
+    optional int64 lat_offset = 19;
+    optional int64 lon_offset = 20;
+}
+message DenseInfo { optional bytes version = 1; optional bytes timestamp = 2; }
+message DenseNodes {
+    optional bytes id = 1;
+    optional DenseInfo denseinfo = 5;
+    optional bytes lat = 8;
+    optional bytes lon = 9;
+    optional bytes keys_vals = 10;
+}
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +150,29 @@ class Block:
     relations: Relations
 
 
+def walk(file: BinaryIO, where: str) -> Iterator[tuple[str, Blob]]:
+    """Kind and place of each blob, by the blobs' headers alone; between two of them ``file`` may be read elsewhere.
+
+    Raises:
+        InputError: the file is no PBF, or is truncated; ``where`` begins the message.
+    """
+    offset, size = 0, os.fstat(file.fileno()).st_size
+    while offset < size:
+        file.seek(offset)
+        length = int.from_bytes(file.read(4), "big")
+        try:
+            header = parse(_PBF.BlobHeader, file.read(length) if 0 < length <= _MAX_HEADER else b"")
+        except ValueError:
+            header = _PBF.BlobHeader()
+        if not 0 < header.datasize <= _MAX_BLOB:
+            raise InputError(f"{where} is no OSM PBF file, or is damaged at byte {offset}; download it again")
+        blob = Blob(file.tell(), header.datasize)
+        offset = blob.offset + blob.size
+        if offset > size:
+            raise InputError(f"{where} is truncated: its blob at byte {blob.offset} ends beyond it; download it again")
+        yield header.type, blob
+
+
 def blobs(path: Path) -> tuple[Header, list[Blob]]:
     """The header and where every data blob lies; reads blob headers only.
 
@@ -113,28 +181,12 @@ def blobs(path: Path) -> tuple[Header, list[Blob]]:
     """
     found: list[Blob] = []
     header: Header | None = None
-    size = path.stat().st_size
     with path.open("rb") as file:
-        while length := file.read(4):
-            count = int.from_bytes(length, "big")
-            if len(length) < 4 or not 0 < count <= _MAX_HEADER:
-                raise InputError(
-                    f"OSM extract {path} is no PBF file, or is damaged at byte {file.tell() - len(length)}"
-                )
-            kind, data_size = _blob_header(file.read(count), path)
-            offset = file.tell()
-            if data_size > _MAX_BLOB or offset + data_size > size:
-                raise InputError(
-                    f"OSM extract {path} is truncated: a blob at byte {offset} ends beyond the file; download it again"
-                )
-            if kind == b"OSMHeader":
-                try:
-                    header = _header(unpack(file.read(data_size), path))
-                except (IndexError, ValueError, zlib.error) as error:
-                    raise InputError(f"OSM extract {path} has a damaged header ({error}); download it again") from None
-            elif kind == b"OSMData":
-                found.append(Blob(offset, data_size))
-            file.seek(offset + data_size)
+        for kind, blob in walk(file, f"OSM extract {path}"):
+            if kind == "OSMHeader":
+                header = _read(file, blob, path, _header)
+            elif kind == "OSMData":
+                found.append(blob)
     if header is None:
         raise InputError(f"OSM extract {path} has no OSMHeader; it is no PBF file")
     return header, found
@@ -146,9 +198,13 @@ def read_block(file: BinaryIO, blob: Blob, path: Path, wanted: Collection[Object
     Raises:
         InputError: it is damaged.
     """
+    return _read(file, blob, path, lambda data: decode_block(data, wanted))
+
+
+def _read(file: BinaryIO, blob: Blob, path: Path, decode: Callable[[bytes], T]) -> T:
     file.seek(blob.offset)
     try:
-        return decode_block(unpack(file.read(blob.size), path), wanted)
+        return decode(unpack(file.read(blob.size), path))
     except (IndexError, ValueError, zlib.error) as error:
         raise InputError(
             f"OSM extract {path} is damaged in the blob at byte {blob.offset} ({error}); download it again"
@@ -157,15 +213,13 @@ def read_block(file: BinaryIO, blob: Blob, path: Path, wanted: Collection[Object
 
 def unpack(blob: bytes, path: Path) -> bytes:
     """Content of a Blob message."""
-    for field, value in fields(blob):
-        if field == 1:
-            return bytes(value)
-        if field == 3:
-            return zlib.decompress(value)
-        if field in (4, 5, 6, 7):
-            raise InputError(
-                f"OSM extract {path} uses a compression that is not read here; convert it with `osmium cat`"
-            )
+    found = parse(_PBF.Blob, blob)
+    if found.HasField("raw"):
+        return bytes(found.raw)
+    if found.HasField("zlib_data"):
+        return zlib.decompress(found.zlib_data)
+    if found.ListFields():
+        raise InputError(f"OSM extract {path} uses a compression that is not read here; convert it with `osmium cat`")
     raise InputError(f"OSM extract {path} has a blob without data; it is damaged")
 
 
@@ -173,103 +227,53 @@ def zlib_header(path: Path) -> Header | None:
     """The header, if every blob up to the first data blob is raw or zlib; None if it must be converted."""
     header = None
     with path.open("rb") as file:
-        while length := file.read(4):
-            kind, size = _blob_header(file.read(int.from_bytes(length, "big")), path)
-            data = file.read(size)
-            if any(field in (4, 5, 6, 7) for field, _ in fields(data)):
+        for kind, blob in walk(file, f"OSM extract {path}"):
+            file.seek(blob.offset)
+            data = file.read(blob.size)
+            if not {"raw", "zlib_data"} & {f.name for f, _ in parse(_PBF.Blob, data).ListFields()}:
                 return None
-            if kind == b"OSMHeader":
-                header = _header(unpack(data, path))
-            elif kind == b"OSMData":
+            if kind == "OSMData":
                 break
+            if kind == "OSMHeader":
+                header = _header(unpack(data, path))
     return header
 
 
-def _blob_header(data: bytes, path: Path) -> tuple[bytes, int]:
-    kind, size = b"", -1
-    try:
-        for field, value in fields(data):
-            if field == 1:
-                kind = bytes(value)
-            elif field == 3:
-                size = value
-    except (IndexError, ValueError):
-        size = -1
-    if size < 0:
-        raise InputError(f"OSM extract {path} is no PBF file, or is damaged")
-    return kind, size
-
-
 def _header(data: bytes) -> Header:
-    box, snapshot, features = None, None, set()
-    for field, value in fields(data):
-        if field == 1:
-            sides = {f: round(zigzag(v) / _NANO) / UNITS for f, v in fields(value)}
-            box = sides.get(1, 0.0), sides.get(4, 0.0), sides.get(2, 0.0), sides.get(3, 0.0)
-        elif field in (4, 5):
-            features.add(bytes(value).decode(errors="replace"))
-        elif field == 32:
-            snapshot = value
-    return Header(box, snapshot, frozenset(features))
+    found = parse(_PBF.HeaderBlock, data)
+    sides = (found.bbox.left, found.bbox.bottom, found.bbox.right, found.bbox.top)
+    box = tuple(round(v / _NANO) / UNITS for v in sides) if found.HasField("bbox") else None
+    features = (bytes(f).decode(errors="replace") for f in (*found.required_features, *found.optional_features))
+    return Header(box, found.osmosis_replication_timestamp or None, frozenset(features))
 
 
 def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)) -> Block:
     """Arrays of one PrimitiveBlock, of the wanted kinds; without any of them, its strings stay unread."""
-    table = b""
-    groups: list[bytes] = []
-    granularity, lon_offset, lat_offset, dates = 100, 0, 0, 1000
-    for field, value in fields(data):
-        if field == 1:
-            table = value
-        elif field == 2:
-            groups.append(value)
-        elif field == 17:
-            granularity = value
-        elif field == 18:
-            dates = value
-        elif field == 19:
-            lat_offset = value
-        elif field == 20:
-            lon_offset = value
-    grid = _Grid(granularity, lon_offset, lat_offset)
+    block = parse(_PBF.PrimitiveBlock, data)
+    grid = _Grid(block.granularity, block.lon_offset, block.lat_offset)
+    dates = block.date_granularity
     nodes, ways, relations = [], [], []
-    holds = {_GROUPS[group[0]] for group in groups if group and group[0] in _GROUPS}
-    chosen = [group for group in groups if group and _GROUPS.get(group[0]) in wanted]  # a group holds one kind
+    groups = [group for group in block.primitivegroup if group and group[0] in _GROUPS]  # a group holds one kind
+    chosen = [group for group in groups if _GROUPS[group[0]] in wanted]
     for group in chosen:
-        begin, end = _messages(group)
+        kind, (begin, end) = _GROUPS[group[0]], _messages(group)
         if group[0] == _DENSE:
             nodes += [_dense(group[i:j], grid, dates) for i, j in zip(begin, end, strict=True)]
             continue
         stream, span = Stream.of(group), (np.array(begin, np.int64), np.array(end, np.int64))
-        kind = _GROUPS[group[0]]
         if kind == ObjectType.NODE:
             nodes.append(_plain_nodes(stream, span, grid, dates))
         elif kind == ObjectType.WAY:
             ways.append(_ways(stream, span, dates))
         else:
             relations.append(_relations(stream, span, dates))
-    strings = _strings(table) if chosen else []
+    strings = list(parse(_PBF.StringTable, block.stringtable).s) if chosen else []
     for objects in (*(p.objects for p in nodes), *(p.objects for p in ways), *(p.objects for p in relations)):
         for index in (objects.tags.keys, objects.tags.values):
             if len(index) and not 0 <= index.min() <= index.max() < len(strings):
                 raise ValueError("a tag is not in the string table")
-    return Block(frozenset(holds), strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
-
-
-def _strings(table: bytes) -> list[bytes]:
-    """The string table; every entry is field 1."""
-    found: list[bytes] = []
-    position, end = 0, len(table)
-    while position < end:
-        if table[position] != 0x0A:
-            raise ValueError("the string table holds something else")
-        size = table[position + 1]
-        position += 2
-        if size >= 128:
-            size, position = varint(table, position - 1)
-        found.append(table[position : position + size])
-        position += size
-    return found
+    holds = frozenset(_GROUPS[group[0]] for group in groups)
+    return Block(holds, strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
 
 
 def _messages(group: bytes) -> tuple[list[int], list[int]]:
@@ -306,15 +310,13 @@ class _Grid:
 
 
 def _dense(data: bytes, grid: _Grid, dates: int) -> Nodes:
-    parts: dict[int, bytes] = {f: v for f, v in fields(data) if isinstance(v, bytes)}
-    ids = np.cumsum(signed(varints(parts.get(1, b""))))
-    lat, lon = (np.cumsum(signed(varints(parts.get(f, b"")))) for f in (8, 9))
+    found = parse(_PBF.DenseNodes, data)
+    ids, lat, lon = (np.cumsum(signed(varints(packed))) for packed in (found.id, found.lat, found.lon))
     if not len(ids) == len(lat) == len(lon):
         raise ValueError("dense nodes have more ids than coordinates")
-    info = {f: v for f, v in fields(parts.get(5, b"")) if isinstance(v, bytes)}
-    versions = varints(info.get(1, b"")).astype(np.int32)
-    stamps = np.cumsum(signed(varints(info.get(2, b"")))) * dates // 1000
-    objects = Objects(ids, _dense_tags(parts.get(10, b""), len(ids)), _full(versions, ids), _full(stamps, ids))
+    versions = varints(found.denseinfo.version).astype(np.int32)
+    stamps = np.cumsum(signed(varints(found.denseinfo.timestamp))) * dates // 1000
+    objects = Objects(ids, _dense_tags(found.keys_vals, len(ids)), _full(versions, ids), _full(stamps, ids))
     return Nodes(objects, *grid.units(lon, lat))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,31 +27,6 @@ _WORDS: tuple[tuple[int, Any, int], ...] = ((2, np.uint16, 1), (4, np.uint32, 2)
 def zigzag(value: int) -> int:
     """One zigzag number to a signed one."""
     return (value >> 1) ^ -(value & 1)
-
-
-def fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a message: an int for varints, bytes for the rest. Fixed-width fields are skipped.
-
-    Raises:
-        IndexError, ValueError: the message is damaged.
-    """
-    position, end = 0, len(data)
-    while position < end:
-        tag, position = varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = varint(data, position)
-            yield tag >> 3, value
-        elif kind == 2:
-            size, position = varint(data, position)
-            if position + size > end:
-                raise ValueError("a field ends beyond its message")
-            yield tag >> 3, data[position : position + size]
-            position += size
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"unknown wire type {kind}")
 
 
 def varint(data: bytes, position: int) -> tuple[int, int]:

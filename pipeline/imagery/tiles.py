@@ -164,7 +164,7 @@ def _fetch(tiles: Tiles, zoom: int, x: int, y: int, client: Client) -> bytes | N
         if key := os.environ.get(_KEY):
             error.args = tuple(str(a).replace(key, "{key}") for a in error.args)
         raise
-    return answer.data or None
+    return answer or None
 
 
 def _decode(data: bytes, tiles: Tiles) -> Image.Image:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -57,13 +55,8 @@ class Stopped(GeoshardsError):
     """The work was called off from outside."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer."""
-
-    url: str  # after redirects
-    headers: Mapping[str, str]
-    data: bytes
+class TooLarge(InputError):
+    """A body of more bytes than are wanted."""
 
 
 def looks_like_html(data: bytes) -> bool:
@@ -90,25 +83,26 @@ class Client:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int = 64 << 20,
-    ) -> Answer:
+    ) -> bytes:
         """A whole body of at most ``max_bytes``.
 
         Raises:
             Unavailable: it failed for passing reasons net.retries times over.
             Refused: the server says no.
-            InputError: the body is too large, or a redirect leads astray.
+            TooLarge: the body is.
+            InputError: a redirect leads astray.
         """
 
-        def attempt() -> Answer:
+        def attempt() -> bytes:
             with self.open(url, params=params, headers=headers) as response:
                 data = bytearray()
                 for piece in self.body(response):
                     data += piece
                     if len(data) > max_bytes:
-                        raise InputError(
+                        raise TooLarge(
                             f"{shown(url)} sends more than {max_bytes:,} bytes; it is not what was asked for"
                         )
-                return Answer(response.url, dict(response.headers), bytes(data))
+                return bytes(data)
 
         return self.retrying(url, attempt, self.patience())
 
@@ -120,8 +114,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """A JSON document; raises as `get` does, and `InputError` where it is none."""
-        data = self.get(url, params=params, headers=headers).data
-        return parse_json(data, shown(url))
+        return parse_json(self.get(url, params=params, headers=headers), shown(url))
 
     def patience(self, retries: int | None = None) -> Patience:
         """That of the settings, for one request; at most ``retries`` more attempts (default: net.retries)."""
@@ -289,16 +282,10 @@ def _joined(base: str, target: str) -> str:
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header: a number, or a date."""
-    if value is None:
-        return None
     try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None  # "nan" is a float
+        return urllib3.Retry().parse_retry_after(value or "")
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return None
 
 
 def _advice(status: int) -> str:

@@ -337,7 +337,7 @@ class _Transfer:
         if not self.item.md5:
             return None
         try:
-            text = self.client.get(f"{self.item.url}.md5", max_bytes=4096).data
+            text = self.client.get(f"{self.item.url}.md5", max_bytes=4096)
         except Refused:
             return None
         found = re.match(rb"\s*([0-9a-fA-F]{32})\b", text)

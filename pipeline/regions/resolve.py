@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import shapely
 
-from pipeline.formats.wire import fields
+from pipeline.formats.pbf import walk
 from pipeline.net.client import parse_json
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version
@@ -121,7 +121,10 @@ def fetch(chosen: Selection, net: NetConfig, refresh: Refresh = "notice", quiet:
     Raises:
         InputError: one cannot be had, or is no OSM file.
     """
-    wanted = [Download(e.url, e.path, check=_checker(e.path)) for e in chosen.extracts if e.url is not None]
+    wanted = [
+        Download(e.url, e.path, check=check_pbf if e.path.name.endswith(".pbf") else None)
+        for e in chosen.extracts if e.url is not None
+    ]  # fmt: skip
     download_all(wanted, net, refresh, quiet)
 
 
@@ -187,31 +190,16 @@ def _cached(cache: Path, kind: str, url: str) -> Path:
     return cache / kind / sha256(url.encode()).hexdigest()[:16] / (name[-100:] or "file")
 
 
-def _checker(path: Path) -> Any:
-    return check_pbf if path.name.endswith(".pbf") else None
-
-
 def check_pbf(path: Path) -> None:
     """Walk over the blobs of a PBF without reading them.
 
     Raises:
         InputError: it does not begin as a PBF, or a blob ends beyond the file.
     """
-    size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
-        while offset < size:
-            length = int.from_bytes(file.read(4), "big")
-            try:
-                header = dict(fields(file.read(length))) if 0 < length <= 1 << 16 else {}
-            except (IndexError, ValueError):
-                header = {}
-            if offset == 0 and header.get(1) != b"OSMHeader":
-                raise InputError("it is no OSM PBF file")
-            data = header.get(3)
-            offset += 4 + length + (data if isinstance(data, int) else size)
-            file.seek(offset)
-    if offset != size or not size:
-        raise InputError("it is a truncated OSM PBF file" if size else "it is empty")
+        kinds = [kind for kind, _ in walk(file, "it")]
+    if kinds[:1] != ["OSMHeader"]:
+        raise InputError("it is no OSM PBF file" if kinds else "it is empty")
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.net.client import Client, Refused, Unavailable, looks_like_html
+from pipeline.net.client import Client, Refused, TooLarge, Unavailable, looks_like_html
 from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.record import PhotoError
 from schemas.errors import InputError
@@ -22,6 +22,7 @@ from storage.urls import shown
 
 #: What a server says no with for good; other failures may be gone at the next run, and are not remembered.
 _FINAL = ("refused", "too_many_bytes", "unreadable_image", "too_many_pixels")
+_REASONS: dict[type[InputError], str] = {Refused: "refused", TooLarge: "too_many_bytes"}
 
 
 class PhotoStore:
@@ -65,26 +66,15 @@ class PhotoStore:
 
     def _get(self, url: str) -> bytes:
         try:
-            data = self.client.retrying(url, lambda: self._attempt(url))
-        except (PhotoError, Unavailable):
+            data = self.client.get(url, max_bytes=self.max_bytes)
+        except Unavailable:
             raise
-        except Refused as error:
-            raise PhotoError("refused", str(error)) from None
-        except InputError as error:  # a redirect that leads astray, a certificate that is not trusted
-            raise PhotoError("unreachable", str(error)) from None
+        except InputError as error:  # of no special kind: a redirect that leads astray, a certificate not trusted
+            raise PhotoError(_REASONS.get(type(error), "unreachable"), str(error)) from None
         if looks_like_html(data):
             raise PhotoError("web_page", f"{shown(url)} is a web page where a photo was expected")
         with open_photo(data, shown(url), math.inf):
             return data
-
-    def _attempt(self, url: str) -> bytes:
-        with self.client.open(url) as response:
-            data = bytearray()
-            for piece in self.client.body(response):
-                data += piece
-                if len(data) > self.max_bytes:
-                    raise PhotoError("too_many_bytes", f"{shown(url)} sends over {self.max_bytes / 1e6:g} MB")
-            return bytes(data)
 
     def _write(self, path: Path, data: bytes) -> None:
         """Put a file in its place; what is damaged is noticed when it is read, and fetched again."""

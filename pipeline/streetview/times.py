@@ -16,15 +16,10 @@ def utc_seconds(time: str | None, lon: float) -> float | None:
     A local time (without a zone) is read as mean solar time at ``lon`` degrees: clocks are most often ahead of it by 0
     to 2 hours, so the moment is up to that much too late.
     """
-    if time is None or len(time) <= 10:
+    seconds = day_seconds(time)
+    if time is None or seconds is None or len(time) <= 10:
         return None
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return None
-    if moment.tzinfo is not None:
-        return moment.timestamp()
-    return moment.replace(tzinfo=UTC).timestamp() - lon / 15.0 * 3600.0
+    return seconds if datetime.fromisoformat(time).tzinfo is not None else seconds - lon / 15.0 * 3600.0
 
 
 def day_seconds(time: str | None) -> float | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from geometry.tiles import tile_to_lonlat
-from pipeline.formats.mvt import EXTENT, TilePoint, decode_points, encode_points
+from pipeline.formats.mvt import EXTENT, MOST_BYTES, TilePoint, decode_points, encode_points
 from schemas.errors import InputError
 
 VALUES = st.one_of(st.integers(-(2**63), 2**63 - 1), st.booleans(), st.text(max_size=8), st.floats(allow_nan=False))
@@ -101,3 +101,19 @@ def test_a_damaged_tile_is_refused_or_read_and_never_more(seed: int) -> None:
 def test_a_tile_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(InputError, match="tile 14/1/2 is no vector tile that can be read"):
         decode_points(b"<html>log in</html>", "image", "tile 14/1/2")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x1a\x00" * (MOST_BYTES // 2 + 1), "it has over 8 MiB"),
+        (b"\x0b" * 1000, "Tile is damaged"),
+        (b"\x1a\x09\x0a\x05image\x28\x00", "no extent"),
+        (b"\x1a\x0a\x0a\x05image\x1a\x01\xff", "utf-8"),
+        (b"\x1a\x0f\x0a\x05image\x12\x06\x18\x01\x22\x02\xff\x7f", "geometry is none"),
+        (b"\x1a\x14\x0a\x05image\x12\x0b\x18\x01\x12\x02\x05\x05\x22\x03\x09\x02\x02", "out of range"),
+    ],
+)
+def test_a_hostile_tile_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=f"tile is no vector tile that can be read: .*{reason}"):
+        decode_points(data, "image", "tile")

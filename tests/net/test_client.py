@@ -137,7 +137,7 @@ def test_no_message_holds_a_secret(server: Mirror, client: Client) -> None:
 
 def test_bodies_are_bounded(server: Mirror, client: Client) -> None:
     server.faults.append(lambda *_: Response(200, b"x" * 1_000_000))
-    assert len(client.get(f"{server.url}/echo/x", max_bytes=1_000_000).data) == 1_000_000
+    assert len(client.get(f"{server.url}/echo/x", max_bytes=1_000_000)) == 1_000_000
     with pytest.raises(InputError, match="echo/x sends more than 999,999 bytes"):
         client.get(f"{server.url}/echo/x", max_bytes=999_999)
 
@@ -205,7 +205,7 @@ def test_other_servers_are_understood_or_refused(client: Client, answer: bytes, 
     url, listener = raw_server(answer)
     with listener:
         if data is not None:
-            assert client.get(url).data == data
+            assert client.get(url) == data
         else:
             with pytest.raises(InputError, match=r"127\.0\.0\.1"):
                 client.get(url)

@@ -61,7 +61,7 @@ class _Io(StacApiIO):
     ) -> str:
         if (method or "GET").upper() != "GET":
             raise InputError(f"{shown(href)}: the server pages by {method}, which is not understood")
-        data = self._client.get(href, params={k: _text(v) for k, v in (parameters or {}).items()}).data
+        data = self._client.get(href, params={k: _text(v) for k, v in (parameters or {}).items()})
         parse_json(data, shown(href))
         return data.decode("utf-8")
 

@@ -93,7 +93,7 @@ class MapillarySource(WebSource):
         """Positions by id of the photos in a z14 tile."""
         url = f"{self.tiles}/maps/vtp/{layer}/2/{self.zoom}/{tile[0]}/{tile[1]}"
         try:
-            data = _guarded(lambda: self.client.get(url, params={"access_token": token()}).data)
+            data = _guarded(lambda: self.client.get(url, params={"access_token": token()}))
         except Refused as error:
             if error.status == 404:  # nothing there
                 return {}
