@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,11 @@ class Scene:
         """Where its first channel lies."""
         return self.assets[0].href if self.assets else self.name
 
+    @property
+    def channels(self) -> list[str]:
+        """Bands by their canonical names, and the dtype: what scenes of one dataset agree in."""
+        return [*map(canonical, self.bands), self.dtype]
+
 
 @dataclass(frozen=True, eq=False)
 class TileImage:
@@ -113,8 +118,6 @@ def candidates(scenes: Sequence[Scene], boxes: NDArray[Any], config: ImageryConf
     rank = order_days(scenes, config)
     areas = np.array([s.area for s in scenes], dtype=object)
     result: list[list[int]] = [[] for _ in boxes]
-    if not len(scenes) or not len(boxes):
-        return result
     box, scene = shapely.STRtree(areas).query(boxes, predicate="intersects")
     part = shapely.area(shapely.intersection(areas[scene], boxes[box])) / shapely.area(boxes[box])
     found = sorted(
@@ -141,8 +144,6 @@ def covered(boxes: NDArray[Any], scenes: Sequence[Scene], config: ImageryConfig)
     rough = _ROUGH if any(s.identity for s in scenes) else 1 - _WHOLE
     need = 1 - max(config.max_nodata, rough)
     result = np.zeros(len(boxes), bool)
-    if not len(boxes) or not len(scenes):
-        return result
     areas = np.array([s.area for s in scenes], dtype=object)
     shapely.prepare(areas)
     tree = shapely.STRtree(areas)
@@ -159,13 +160,3 @@ def covered(boxes: NDArray[Any], scenes: Sequence[Scene], config: ImageryConfig)
 
 def _share(box: Any, areas: NDArray[Any]) -> float:
     return float(shapely.area(shapely.intersection(box, shapely.union_all(areas))) / shapely.area(box))
-
-
-def same_channels(scenes: Iterable[Scene]) -> tuple[Scene, Scene] | None:
-    """Two scenes that differ in bands or dtype, if there are any."""
-    first = None
-    for scene in scenes:
-        first = first or scene
-        if [*map(canonical, scene.bands), scene.dtype] != [*map(canonical, first.bands), first.dtype]:
-            return first, scene
-    return None

@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import osmium
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.formats.pbf import UNITS, Blob, Header, blobs, zlib_header
 from pipeline.osm.extracts.areas import read_areas
@@ -37,7 +36,6 @@ from pipeline.osm.extracts.ways import read_ways
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError
-from schemas.features import FEATURES
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 _Task = tuple[list[Blob], tuple[int, int]]  # and which share of each of its blobs
@@ -61,12 +59,6 @@ class Extract:
     extent: Box | None  # west, south, east, north; None without nodes
     snapshot: str | None  # ISO 8601: replication time of the header, else the newest object
     objects: int  # nodes, ways and relations read
-
-    @property
-    def features(self) -> pa.Table:
-        """All rows in memory."""
-        tables = [pq.read_table(p).replace_schema_metadata(None) for p in self.parts]
-        return pa.concat_tables(tables) if tables else FEATURES.empty_table()
 
 
 def read_extract(
