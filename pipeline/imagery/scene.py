@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,18 +73,28 @@ class Scene:
         return [*map(canonical, self.bands), self.dtype]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TileImage:
-    """One footprint's pixels of one day."""
+    """One footprint's pixels of one day; filled scene by scene."""
 
     pixels: NDArray[Any]  # [bands,height,width] in the source's dtype, or u8 where stretched
-    nodata_share: float  # 0..1
+    missing: NDArray[np.bool_] | None  # [height,width] without data; None: none
+    masked: NDArray[np.bool_] | None  # [height,width] under the mask of clouds; None: none
     scene: Scene  # the first that they are of
-    masked_share: float = 0.0  # 0..1, under the mask of clouds
-    sources: tuple[str, ...] = ()  # names of all scenes that they are of, the first one first
-    acquired: str | None = None  # ISO 8601
+    sources: list[str]  # names of all scenes that they are of, the first one first
+    acquired: str | None  # ISO 8601
     stretch: str | None = None  # how values became 8 bit
-    original: bytes | None = field(default=None, repr=False)  # JPEG file that holds exactly these pixels
+    original: bytes | None = None  # JPEG file that holds exactly these pixels
+
+    @property
+    def nodata_share(self) -> float:
+        """Of the pixels, 0..1."""
+        return 0.0 if self.missing is None else float(self.missing.mean())
+
+    @property
+    def masked_share(self) -> float:
+        """Of the pixels, 0..1."""
+        return 0.0 if self.masked is None else float(self.masked.mean())
 
 
 def order_days(scenes: Sequence[Scene], config: ImageryConfig) -> list[int]:
