@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geometry.mix import GOLDEN, mix
+from geometry.packed import changes
 from schemas.config import require
 
 Ints = NDArray[np.int64]
@@ -66,7 +67,7 @@ def by_share(lot: NDArray[np.uint64], share: float) -> Mask:
 def per_group(lot: NDArray[np.uint64], group: Ints, most: int) -> Mask:
     """The ``most`` tiles with the lowest lots of each group, bool[T]."""
     order = np.lexsort((lot, group))
-    starts = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)) if len(order) else np.zeros(0, np.int64)
+    starts = np.flatnonzero(changes(group[order]))
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     chosen = np.zeros(len(group), bool)
     chosen[order] = rank < most

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import rasterio
 import shapely
 
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import find_rasters, open_scene
-from pipeline.imagery.raster import GDAL
+from pipeline.imagery.raster import open_raster
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Scene, Tiles
 from pipeline.imagery.stac.items import find_scenes
@@ -220,7 +219,7 @@ def scene_digest(scene: Scene) -> str:
         return scene.identity
     files: list[str] = []
     for href in dict.fromkeys(a.href for a in scene.assets):
-        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:
+        with open_raster(href) as source:
             files += [f for f in source.files if Path(f).is_file()] or [href]
     sums = [file_sha256(Path(name)) for name in dict.fromkeys(files)]
     return sums[0] if len(sums) == 1 else sha256("".join(sums).encode()).hexdigest()
