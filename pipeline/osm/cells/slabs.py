@@ -63,11 +63,11 @@ def _load(folder: Path, index: int) -> tuple[dict[str, Any], LocalTags]:
     return summary, local
 
 
-def cut_slab(job: SlabJob) -> int:
-    """Cut one slab and write its files; a slab that is there already is left alone. Returns its index."""
+def cut_slab(job: SlabJob) -> None:
+    """Cut one slab and write its files; a slab that is there already is left alone."""
     name = partial(slab_file, job.folder, job.index)
     if name("json").exists():
-        return job.index
+        return
     table, repeated = load_slab(job.slab)
     local = read_tags(table["tags"], job.rules)
     cut, drops = cut_to_cells(whole_features(table), local.offsets, local.index, local.paint, job.zoom)
@@ -87,7 +87,6 @@ def cut_slab(job: SlabJob) -> int:
         "repeated": sorted(repeated.items()),
     }  # fmt: skip
     store.write(name("json").name, json.dumps(summary, ensure_ascii=False).encode())
-    return job.index
 
 
 @dataclass(frozen=True, eq=False)
