@@ -71,3 +71,10 @@ def expand(counts: Ints) -> tuple[Ints, Ints]:
     row = np.repeat(np.arange(len(counts)), counts)
     start = np.concatenate(([0], np.cumsum(counts)))[:-1]
     return row, np.arange(len(row)) - start[row]
+
+
+def changes(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Rows of equally long columns that differ from the row before, bool[N]; the first does."""
+    first = np.ones(len(columns[0]), bool)
+    first[1:] = np.any([c[1:] != c[:-1] for c in columns], axis=0)
+    return first

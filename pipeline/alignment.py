@@ -19,15 +19,16 @@ Floats = NDArray[np.float64]
 _GEOD = Geod(ellps="WGS84")
 
 
-@lru_cache(maxsize=32)
-def _from_lonlat(crs: str) -> Transformer:
-    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+@lru_cache(maxsize=256)
+def transformer(crs: str, source: str = "EPSG:4326") -> Transformer:
+    """Coordinates of ``source``, of lon/lat degrees say, to those of ``crs``; x or lon first."""
+    return Transformer.from_crs(source, crs, always_xy=True)
 
 
 def project(geometry: NDArray[Any], crs: str) -> NDArray[Any]:
     """Shapely objects in lon/lat degrees into ``crs``, vertex by vertex: densify long segments first."""
-    transformer = _from_lonlat(crs)
-    return shapely.transform(geometry, lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1))
+    to_crs = transformer(crs)
+    return shapely.transform(geometry, lambda xy: np.stack(to_crs.transform(xy[:, 0], xy[:, 1]), axis=1))
 
 
 def lonlat_to_normalised(footprints: Footprints, rows: NDArray[np.int64], lonlat: Floats) -> Floats:
@@ -37,7 +38,7 @@ def lonlat_to_normalised(footprints: Footprints, rows: NDArray[np.int64], lonlat
     code = footprints.crs_code[rows]
     for number in np.unique(code).tolist():
         own = code == number
-        to_crs = _from_lonlat(footprints.crs[number])
+        to_crs = transformer(footprints.crs[number])
         xy[own] = np.stack(to_crs.transform(lonlat[own, 0], lonlat[own, 1]), axis=1)
     return footprints.crs_to_pixel(rows, xy) / footprints.size[rows]
 
@@ -72,7 +73,7 @@ def place(footprints: Footprints | Sequence[Footprint]) -> Placement:
     lonlat = np.empty((len(footprints), len(_SIDES), 2))
     for number in np.unique(footprints.crs_code).tolist():
         own = footprints.crs_code == number
-        back = _from_lonlat(footprints.crs[number]).transform(x[own].ravel(), y[own].ravel(), direction="INVERSE")
+        back = transformer(footprints.crs[number]).transform(x[own].ravel(), y[own].ravel(), direction="INVERSE")
         lonlat[own] = np.stack(back, axis=1).reshape(-1, len(_SIDES), 2)
     edge = lonlat[:, :8]
     bbox = np.concatenate((edge.min(axis=1), edge.max(axis=1)), axis=1)

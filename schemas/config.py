@@ -46,6 +46,17 @@ def content(config: Any) -> dict[str, Any]:
     return values
 
 
+def require(checks: Mapping[str, bool]) -> None:
+    """Refuse settings: ``checks`` are messages, and whether what they ask for holds.
+
+    Raises:
+        ConfigError: one does not; its message.
+    """
+    for message, holds in checks.items():
+        if not holds:
+            raise ConfigError(message)
+
+
 def parse_override(text: str) -> tuple[list[str], Any]:
     """``a.b=value`` to (["a", "b"], value); the value is read as YAML, so ``3`` is a number and ``[1, 2]`` a list.
 

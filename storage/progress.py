@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import resource
 import shutil
 import sys
@@ -150,6 +152,14 @@ class StageRow:
     drops: int = 0
     cached: bool = False
 
+    @classmethod
+    def since(
+        cls, start: float, stage: str, items: int, unit: str, memory: float = 0.0, drops: int = 0, cached: bool = False
+    ) -> StageRow:
+        """Of a stage that began at ``start`` (time.monotonic()) and is done; ``memory`` in MB of other processes."""
+        memory = max(memory, peak_memory_mb())
+        return cls(stage, items, unit, time.monotonic() - start, memory, drops, cached)
+
     def as_dict(self) -> dict[str, Any]:
         """A row in schemas.catalog.STAGES order."""
         rate = self.items / self.seconds if self.seconds > 0 else 0.0
@@ -158,6 +168,16 @@ class StageRow:
             "items_per_second": round(rate, 3), "peak_memory_mb": round(self.peak_memory_mb, 1), "drops": self.drops,
             "cached": self.cached,
         }  # fmt: skip
+
+
+def report(args: argparse.Namespace, stages: Sequence[StageRow], result: Mapping[str, Any], last: str) -> None:
+    """Say what a command has done: the result and its stages with ``--json``; else their table on standard error, and
+    a ``last`` line, unless ``--quiet``."""
+    if args.json:
+        print(json.dumps({**result, "stages": [s.as_dict() for s in stages]}))
+    elif not args.quiet:
+        print(format_table(stages), file=sys.stderr)
+        print(last)
 
 
 def format_table(stages: Sequence[StageRow | Mapping[str, Any]]) -> str:

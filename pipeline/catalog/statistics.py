@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,9 +176,9 @@ def _of_floats(moments: Sequence[tuple[int, int, float, float, float, float]]) -
     }  # fmt: skip
 
 
-def by_shard(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Numbers of the shards, and those of the ``rows`` of samples that lie in each."""
+def by_shard(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Those of the ``rows`` of samples that lie in each shard, by its name."""
     shards: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         shards.setdefault(row["shard"], []).append(row)
-    yield from enumerate(shards[name] for name in sorted(shards))
+    return shards

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.shards import read_settings, report_build
+from pipeline.cli.shards import add_settings, read_settings, report_build
 from pipeline.driver.plan import name_of
 from pipeline.driver.shards import make_shards
 from pipeline.samples.config import ShardsConfig
 from schemas.command import Command
-from schemas.config import settings_help
 
 _OSM = "OSM extracts that hold the objects of all chips (default: each chip's own vector files)"
 _FLAGS = {
@@ -29,18 +27,13 @@ A chip is an image (.jpg, .png, .tif) with, by its stem:
   its objects     STEM_point, STEM_line, STEM_polygon or STEM, as .geojson, .gpkg or .shp; or --osm
 Subfolders are searched too. A chip that cannot be used is a row of `drops` with its reason.
 
-settings:
 """
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="folder of chips")
     parser.add_argument("--osm", nargs="+", metavar="FILE", help=_OSM)
-    for name, text in _FLAGS.items():
-        parser.add_argument(f"--{name}", help=text)
-    parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    parser.epilog = _HELP + settings_help(ShardsConfig(), inspect.getsource)
+    add_settings(parser, _FLAGS, _HELP)
 
 
 def chips_config(args: argparse.Namespace) -> ShardsConfig:

@@ -59,15 +59,17 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     for name, value in found.items():
-        if isinstance(value, dict) and value:
-            print(f"{name}:")
-            for k, v in list(value.items())[:20]:
-                print(f"  {k}: {json.dumps(v) if isinstance(v, (dict, list)) else v}")
-            if len(value) > 20:
-                print(f"  … and {len(value) - 20} more")
-        else:
-            print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        inner = value if isinstance(value, dict) else {}
+        print(f"{name}: {'' if inner else _text(value)}".rstrip())
+        for k, v in list(inner.items())[:20]:
+            print(f"  {k}: {_text(v)}")
+        if len(inner) > 20:
+            print(f"  … and {len(inner) - 20} more")
     return 0
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
 
 
 COMMAND = Command("Show what a dataset or one of its samples holds", _configure, _run)

@@ -40,12 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # Settings may stand before and behind options.
         return command.run(parser.parse_intermixed_args(arguments[1:]))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except GeoshardsError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `| head` closed the pipe: nothing is wrong
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
-from typing import Any
 
 import duckdb
 
@@ -57,24 +57,15 @@ def _run(args: argparse.Namespace) -> int:
         relation = connection.sql(args.sql)
         if relation is None:
             raise InputError("the statement returns no rows; write a SELECT")
-        if args.json or args.csv:
-            _print_rows(relation.columns, relation.fetchall(), args.json)
+        if args.json:
+            print(json.dumps([dict(zip(relation.columns, r, strict=True)) for r in relation.fetchall()], default=str))
+        elif args.csv:
+            csv.writer(sys.stdout, lineterminator="\n").writerows([relation.columns, *relation.fetchall()])
         else:
             relation.show(max_width=200, max_rows=100)
     except duckdb.Error as error:
         raise InputError(f"DuckDB: {error}") from None
     return 0
-
-
-def _print_rows(columns: list[str], rows: list[tuple[Any, ...]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
-        return
-    import csv
-
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
 
 
 COMMAND = Command("Query a dataset's catalog with SQL (DuckDB)", _configure, _run)

@@ -20,7 +20,7 @@ from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import InputError
-from storage.progress import StageRow, format_table
+from storage.progress import StageRow, format_table, report
 from storage.urls import cache_folder
 
 _FLAGS = {
@@ -31,6 +31,7 @@ _FLAGS = {
     "streetview": "panoramax, mapillary, kartaview, a folder of photos with EXIF GPS, a CSV or Parquet table, none; "
     "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",
     "footprints": "some of tiles (XYZ), grid (metric cells in UTM), chips (images of a folder) (default tiles)",
+    "chips": "folder of image chips, for footprints=chips",
     "zoom": "zoom of the XYZ tiles (default: the imagery's own, 16 without)",
     "size": "pixels a side of an image (default 256)",
     "out": "dataset directory or fsspec URL (default data/REGION)",
@@ -38,13 +39,13 @@ _FLAGS = {
 }
 
 
-def _configure(parser: argparse.ArgumentParser) -> None:
-    for name, text in _FLAGS.items():
+def add_settings(parser: argparse.ArgumentParser, flags: Mapping[str, str], epilog: str = "") -> None:
+    """The ``flags`` and their help, --config and key=value; ``epilog`` stands before the help on all settings."""
+    for name, text in flags.items():
         parser.add_argument(f"--{name}", help=text)
-    parser.add_argument("--chips", metavar="FOLDER", help="folder of image chips, for footprints=chips")
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
-    parser.epilog = "settings:\n" + settings_help(ShardsConfig(), inspect.getsource)
+    parser.epilog = f"{epilog}settings:\n{settings_help(ShardsConfig(), inspect.getsource)}"
 
 
 def read_settings(
@@ -76,27 +77,19 @@ def read_config(args: argparse.Namespace) -> ShardsConfig:
     """Settings from --config, then flags, then key=value."""
     flags = {name: getattr(args, name) for name in _FLAGS}
     flags["footprints"] = flags["footprints"] and [p.strip() for p in flags["footprints"].split(",")]
-    flags["chips"] = {"folder": args.chips}
+    flags["chips"] = {"folder": flags["chips"]}
     if args.chips and not flags["footprints"]:
         flags["footprints"] = ["tiles", "chips"]
     return read_settings({"region": "demo"}, args.config, flags, args.settings)
 
 
-def _report(args: argparse.Namespace, stages: list[StageRow], result: dict[str, Any], last: str) -> None:
-    if args.json:
-        print(json.dumps(result | {"stages": [s.as_dict() for s in stages]}))
-    elif not args.quiet:
-        print(format_table(stages), file=sys.stderr)
-        print(last)
-
-
 def _configure_shards(parser: argparse.ArgumentParser) -> None:
-    _configure(parser)
+    add_settings(parser, _FLAGS)
     parser.add_argument("--yes", action="store_true", help="do not ask before a build over plan.ask_gb")
 
 
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
-    _configure(parser)
+    add_settings(parser, _FLAGS)
     parser.add_argument(
         "--exact", action="store_true", help="fetch and read the extracts, and list images and photos, to be exact"
     )
@@ -121,7 +114,7 @@ def report_build(args: argparse.Namespace, outcome: Outcome) -> None:
     }
     done = "nothing left to do: " if not outcome.built else ""
     size = f"{d['samples']:,} samples, {d['shards']:,} shards, {d['bytes'] / 1e6:,.1f} MB"
-    _report(args, outcome.stages, result, f"{done}{outcome.out}: {size}, content {d['content_hash'][:12]}")
+    report(args, outcome.stages, result, f"{done}{outcome.out}: {size}, content {d['content_hash'][:12]}")
 
 
 def _run_plan(args: argparse.Namespace) -> int:
@@ -156,7 +149,7 @@ def _run_features(args: argparse.Namespace) -> int:
         features, row = features_stage(args.files, rules, cache_folder(""), runner, args.quiet or args.json)
     rows, drops = export_features(features, args.out)
     result = {"out": str(args.out), "features": rows, "drops": int(sum(drops["count"].to_pylist()))}
-    _report(args, [row], result, f"{args.out}: {rows:,} features, {drops.num_rows:,} rows of drops")
+    report(args, [row], result, f"{args.out}: {rows:,} features, {drops.num_rows:,} rows of drops")
     return 0
 
 

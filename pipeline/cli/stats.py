@@ -38,7 +38,7 @@ def write_statistics(root: str, split: str = "train", workers: int = 0, quiet: b
         raise DatasetError(f"{root} has no sample{of} with an image; choose another --split, or all")
     tallies: dict[Key, Tally] = {}
     with one_writer(store.root), Runner(workers) as runner, Progress("stats", len(rows), "samples", quiet) as progress:
-        shards = list(by_shard(rows))
+        shards = list(enumerate(own for _, own in sorted(by_shard(rows).items())))
         for index, found, _ in runner.map(ShardImages(store), shards, small=len(rows) < 10_000):
             for key, tally in found.items():
                 tallies.setdefault(key, Tally()).join(tally)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.catalog.statistics import by_shard
 from schemas.catalog import catalog_file
 from schemas.command import Command
 from schemas.errors import DatasetError, GeoshardsError
@@ -37,15 +38,12 @@ def find_problems(root: str, quiet: bool = True) -> list[str]:
     if len({r["key"] for r in rows}) < len(rows):
         problems.append("catalog/samples: a key stands twice")
     problems += _index_problems(store)
-    progress = Progress("verify", len(shards), "shards", quiet)
-    by_shard: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_shard.setdefault(row["shard"], []).append(row)
-    for shard in shards:
-        problems += _shard_problems(store, shard, by_shard.pop(shard["shard"], []))
-        progress.advance(1)
-    progress.close()
-    return problems + [f"{name}: in catalog/samples, but not in catalog/shards" for name in by_shard]
+    held = by_shard(rows)
+    with Progress("verify", len(shards), "shards", quiet) as progress:
+        for shard in shards:
+            problems += _shard_problems(store, shard, held.pop(shard["shard"], []))
+            progress.advance(1)
+    return problems + [f"{name}: in catalog/samples, but not in catalog/shards" for name in held]
 
 
 def _index_problems(store: Store) -> list[str]:

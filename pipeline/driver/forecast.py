@@ -16,7 +16,7 @@ from pipeline.driver.stages import candidates_of, own_gsd, own_zoom, wish_of
 from pipeline.footprints.estimate import RATES, Estimate, estimate
 from pipeline.footprints.producers import PRODUCERS
 from pipeline.imagery.scene import Scene
-from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, preset_of
+from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, parts_of, presets_of
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.download import remote_bytes
 from pipeline.regions.resolve import Selection, select
@@ -141,7 +141,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     name = config.name or chosen.name
     return Forecast(
         name, extracts, imagery, streetview, _kinds(config), config.size, counted, numbers,
-        _licences(imagery, streetview, config), _least(config, imagery),
+        _licences(imagery, streetview, config), config.plan.least_objects(bool(imagery)),
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast,
     licences = _licences(region.imagery, region.streetview, config) | {"osm": region.licences.get("osm", "not stated")}
     found = Forecast(
         config.name or region.name, extracts, _imagery_of(config, region.imagery), region.streetview, _kinds(config),
-        config.size, True, numbers, licences, _least(config, region.imagery), True,
+        config.size, True, numbers, licences, config.plan.least_objects(bool(region.imagery)), True,
         count if region.streetview else None,
     )  # fmt: skip
     return found, plan.stages
@@ -199,11 +199,6 @@ def _imagery_of(config: ShardsConfig, imagery: str) -> str:
     return ", ".join([*own, *([imagery] if imagery else [])])
 
 
-def _least(config: ShardsConfig, imagery: str) -> int:
-    own = config.plan.min_objects
-    return own if own is not None else 0 if imagery else 1
-
-
 def _extracts(chosen: Selection, config: ShardsConfig) -> list[dict[str, Any]]:
     """Size of each extract: of the file, or by a HEAD request."""
     missing = [e for e in chosen.extracts if not e.present and e.url]
@@ -218,7 +213,7 @@ def image_bytes(imagery: str, config: ShardsConfig, scenes: Sequence[Scene]) -> 
     """Bytes of the images of one sample: of the scenes, of a source known before it is asked, or as RGB."""
     if not imagery:
         return 0
-    presets = [own for part in imagery.split(",") if (own := preset_of(part.strip(), config.rs)) is not None]
+    presets = presets_of(imagery, config.rs)
     if scenes:
         channels, dtype = len(scenes[0].bands), scenes[0].dtype
     elif presets:
@@ -236,7 +231,7 @@ def _pixel_bytes(channels: int, dtype: str) -> float:
 def _licences(imagery: str, streetview: str, config: ShardsConfig) -> dict[str, str]:
     """What each source demands."""
     found = {"osm": _DEMANDS["osm"]}
-    for part in (p.strip() for p in imagery.split(",") if p.strip()):
+    for part in parts_of(imagery):
         named = part if part in PRESETS else "imagery"
         found[named] = config.rs.licence or _DEMANDS.get(part, "as its files or collection declare; else rs.licence")
     if "chips" in config.footprints and config.chips.image == "own":

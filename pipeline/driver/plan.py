@@ -20,7 +20,6 @@ from pipeline.driver.snapshots import snapshots_stage
 from pipeline.driver.sources import Region, chosen_sources, resolve
 from pipeline.driver.stages import (
     ChipsFound,
-    Stages,
     boxes_around,
     candidates_of,
     chips_stage,
@@ -104,18 +103,19 @@ def make_plan(
     Raises:
         GeoshardsError: an input cannot be used, or none of it declares a licence.
     """
-    cache, stages, start = cache_folder(config.cache), Stages([]), time.monotonic()
+    cache, stages, start = cache_folder(config.cache), list[StageRow](), time.monotonic()
     region = region or _region(config, cache, quiet)
     rules = load_rules(config.rules)
-    stages.add("regions", len(region.extracts) + bool(region.imagery) + bool(region.streetview), "inputs", start)
+    inputs = len(region.extracts) + bool(region.imagery) + bool(region.streetview)
+    stages.append(StageRow.since(start, "regions", inputs, "inputs"))
     chips = chips_stage(config, runner, quiet, stages) if "chips" in config.footprints else None
     features: Features | None = None
     extents: list[Box] = []
     if region.extracts:
         features, row = features_stage(region.extracts, rules, cache, runner, quiet)
-        stages.rows.append(row)
+        stages.append(row)
         extents = cut_extents(features.extents, region.clip)
-    boxes = extents if chips is None or config.chips.image == "own" else [*extents, *_around(chips)]
+    boxes = extents if chips is None or config.chips.image == "own" else [*extents, *boxes_around(chips)]
     scenes, drops = imagery_stage(config, region, boxes, cache, quiet, stages)
     zoom, gsd = own_zoom(config, region.imagery, scenes), own_gsd(config, scenes)
     config = replace(with_cap(config, region.imagery), zoom=zoom, grid=replace(config.grid, gsd=gsd))
@@ -128,12 +128,13 @@ def make_plan(
             config, region, features, _days(scenes, chips, config), rules, cell_zoom, cache, runner, quiet
         )
         objects = ExtractObjects(snapshots, cell_zoom)
-        stages.rows += rows
+        stages += rows
     source = open_photos(config, region, cache, quiet)
     planned, shards, left = _choose(drops, config, candidates, scenes, cells, rules, runner, source, quiet, stages)
-    columns = Listed.of("", planned.footprints()) if source is not None else None
-    photos, lost = photos_stage(source, config, columns, fetch, quiet, stages) if columns is not None else ({}, [])
-    drops += [*left, *lost]
+    photos, drops = dict[str, list[Photo]](), [*drops, *left]
+    if source is not None:
+        photos, lost = photos_stage(source, config, Listed.of("", planned.footprints()), fetch, quiet, stages)
+        drops += lost
     parts, named = list[PartJob](), None
     if features is None and chips is not None:
         keys = planned.footprints().keys
@@ -142,7 +143,7 @@ def make_plan(
     met = meeting(scenes, shapely.box(*planned.bbox().T))
     return Plan(
         config, region, rules, features, cells, objects, chips, parts, named, vocabulary, met, planned, shards, photos,
-        drops, stages.rows,
+        drops, stages,
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def _choose(
     runner: Runner,
     source: Any,
     quiet: bool,
-    stages: Stages,
+    stages: list[StageRow],
 ) -> tuple[Mixture, list[slice], list[dict[str, Any]]]:
     """The footprints to build in the order of their shards, the shards, and DROPS rows of the others.
 
@@ -181,7 +182,8 @@ def _choose(
     order = np.argsort(distance, kind="stable")
     shards = cut_shards(distance[order], config.plan.per_shard)
     unit = config.footprints[0] if len(config.footprints) == 1 else "footprints"
-    stages.add("plan", len(planned), "cells" if unit == "grid" else unit, start, count_drops(drops))
+    unit = "cells" if unit == "grid" else unit
+    stages.append(StageRow.since(start, "plan", len(planned), unit, drops=count_drops(drops)))
     return planned.take(order), shards, drops
 
 
@@ -191,10 +193,6 @@ def _region(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
         return resolve(config, cache, quiet)
     licences = {"osm": config.vectors.licence}
     return Region(name_of(Path(config.chips.folder).expanduser()), [], *chosen_sources(config, "", ""), licences)
-
-
-def _around(chips: ChipsFound) -> list[Box]:
-    return boxes_around(chips.candidates(False).bbox())
 
 
 def _days(scenes: list[Scene], chips: ChipsFound | None, config: ShardsConfig) -> list[str]:

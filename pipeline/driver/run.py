@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.catalog.describe import dataset_document, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
 from pipeline.run.ray_map import Runner
-from pipeline.samples.write import ShardResult
+from pipeline.samples.job import ShardJob
+from pipeline.samples.work import build_shard
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
 from schemas.errors import ConfigError, DatasetError
 from schemas.features import DROPS
 from storage.dataset import load_dataset
 from storage.locks import one_writer
-from storage.progress import Progress, StageRow, peak_memory_mb
+from storage.progress import Progress, StageRow
 from storage.store import Store
 from storage.urls import is_local
 
@@ -29,17 +30,6 @@ from storage.urls import is_local
 _BEGUN = "catalog/.pending/run.json"
 #: Samples that one process builds in about the time that Ray takes to start.
 _SMALL = 500
-
-
-class Job(Protocol):
-    """What one task needs; the work itself is a function of it."""
-
-    @property
-    def planned(self) -> int:
-        """Footprints to try."""
-
-
-J = TypeVar("J", bound=Job)
 
 
 def open_out(out: str, name: str, runner: Runner) -> Store:
@@ -148,14 +138,7 @@ class Run:
                 "folder"
             )
 
-    def build(
-        self,
-        runner: Runner,
-        shards: int,
-        job: Callable[[int], J],
-        work: Callable[[J], ShardResult],
-        quiet: bool,
-    ) -> None:
+    def build(self, runner: Runner, shards: int, job: Callable[[int], ShardJob], quiet: bool) -> None:
         """Build the shards that are missing; fold each group of them as soon as it is whole."""
         start = time.monotonic()
         done, folded = finished(self.store)
@@ -165,7 +148,7 @@ class Run:
         counts = {"samples": 0, "drops": 0}
         memory, write_seconds = 0.0, 0.0
         with Progress("samples", planned, "footprints", quiet) as progress:
-            for _, result, worker_memory in runner.map(work, jobs, small=planned < _SMALL):
+            for _, result, worker_memory in runner.map(build_shard, jobs, small=planned < _SMALL):
                 done.add(result.index)
                 memory = max(memory, worker_memory)
                 write_seconds += result.write_seconds
@@ -183,10 +166,9 @@ class Run:
             else:
                 fold(self.store, number, group)
         self.built = len(jobs)
-        seconds, cached = time.monotonic() - start, not jobs
         self.stages += [
-            StageRow("samples", counts["samples"], "samples", seconds, memory, counts["drops"], cached),
-            StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, cached),
+            StageRow.since(start, "samples", counts["samples"], "samples", memory, counts["drops"], not jobs),
+            StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, not jobs),
         ]
 
     def finish(self, vocabulary: pa.Table, drops: pa.Table) -> dict[str, Any]:
@@ -199,10 +181,9 @@ class Run:
         self.store.write_table(catalog_file("vocabulary", 0), vocabulary.replace_schema_metadata(None))
         self.store.write_table("catalog/drops/before-tiles.parquet", drops.cast(DROPS))
         document = dataset_document(self.store, self.name, self.identity.as_dict())
-        count, now = document["samples"], time.monotonic()
-        self.stages.append(StageRow("catalog", count, "samples", now - start, peak_memory_mb()))
+        self.stages.append(StageRow.since(start, "catalog", document["samples"], "samples"))
         most = max(s.peak_memory_mb for s in self.stages)
-        self.stages.append(StageRow("total", count, "samples", now - self.began, most))
+        self.stages.append(StageRow.since(self.began, "total", document["samples"], "samples", most))
         if self.built or not self.store.exists("dataset.json"):
             rows = pa.Table.from_pylist([s.as_dict() for s in self.stages], schema=STAGES)
             self.store.write_table(catalog_file("stages", 0), rows)

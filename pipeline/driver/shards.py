@@ -25,7 +25,6 @@ from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint, encoder_versions
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Chips, Previous, ShardJob
-from pipeline.samples.work import build_shard
 from pipeline.streetview.plan import photos_row
 from schemas.config import content
 from storage.progress import StageRow
@@ -74,7 +73,7 @@ def make_shards(
         with run.writing():
             keep_inputs(identity.fingerprint, plan.config, plan.region, plan.features)
             job = _Jobs(plan, store, identity.salt, digests, previous)
-            run.build(runner, len(plan.shards), job, build_shard, quiet)
+            run.build(runner, len(plan.shards), job, quiet)
             document = run.finish(*plan.tables())
     return Outcome(store.root, document, run.stages, run.built, run.adopted)
 
@@ -85,8 +84,6 @@ class _Jobs:
     def __init__(self, plan: Plan, store: Store, salt: str, digests: list[str], previous: Previous | None) -> None:
         self.plan, self.store, self.salt, self.digests, self.previous = plan, store, salt, digests, previous
         self.areas = shapely.STRtree([s.area for s in plan.scenes])
-        rows = [] if plan.chips is None else plan.chips.table.to_pylist()
-        self.chips = {row["key"]: row for row in rows}
 
     def __call__(self, index: int) -> ShardJob:
         plan, planned = self.plan, self.plan.footprints.take(self.plan.shards[index])
@@ -96,7 +93,8 @@ class _Jobs:
         imagery = sha256(" ".join(self.digests[i] for i in near).encode()).hexdigest()
         chips = None
         if plan.chips is not None:
-            chips = Chips(plan.chips.folder, {k: self.chips[k] for k in footprints.keys if k in self.chips})
+            rows = plan.chips.rows
+            chips = Chips(plan.chips.folder, {k: rows[k] for k in footprints.keys if k in rows})
         return ShardJob(
             self.store.root, index, footprints, plan.config, plan.rules.paint, plan.objects_of(index),
             plan.region.licences, [plan.scenes[i] for i in near], bool(plan.scenes), chips, photos, self.salt, imagery,
@@ -109,7 +107,7 @@ def _sources(plan: Plan, digests: list[str]) -> list[dict[str, Any]]:
     region, rows = plan.region, []
     if plan.chips is not None and plan.config.chips.image == "own":
         by_source: dict[str, list[str]] = {}
-        for row in plan.chips.table.to_pylist():
+        for row in plan.chips.rows.values():
             by_source.setdefault(row["source"], []).append(f"{row['key']} {row['image_hash']}")
         folder = plan.chips.folder.resolve().name
         for source, lines in sorted(by_source.items()):
@@ -118,8 +116,8 @@ def _sources(plan: Plan, digests: list[str]) -> list[dict[str, Any]]:
     if plan.features is not None:
         for name, digest in zip(plan.features.names, plan.features.hashes, strict=True):
             rows.append(_source("osm", name, digest, region.licences.get("osm"), plan.features.snapshot))
-    elif plan.chips is not None and any(plan.chips.table["vectors"].to_pylist()):
-        lines = [f"{r['key']} {r['vectors_hash']}" for r in plan.chips.table.to_pylist() if r["vectors"]]
+    elif plan.chips is not None and (own_files := [r for r in plan.chips.rows.values() if r["vectors"]]):
+        lines = [f"{r['key']} {r['vectors_hash']}" for r in own_files]
         name, own = f"vector files of {plan.chips.folder.resolve().name}", plan.config.vectors
         rows.append(_source("osm", name, _digest(lines), own.licence, own.time))
     rows += source_rows(plan.scenes, plan.config.rs, region.licences.get("rs"), digests)

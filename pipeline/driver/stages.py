@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from pipeline.streetview.record import Photo
 from pipeline.streetview.sources import Source, open_source
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
-from storage.progress import Progress, StageRow, peak_memory_mb
+from storage.progress import Progress, StageRow
 
 #: Chips that one task describes, and how many one process does in the time that Ray takes to start.
 _GROUP, _SMALL = 512, 4000
@@ -51,18 +52,6 @@ def count_drops(drops: Sequence[dict[str, Any]]) -> int:
     return sum(int(d["count"]) for d in drops)
 
 
-@dataclass
-class Stages:
-    """Rows of the closing table, in the making."""
-
-    rows: list[StageRow]
-
-    def add(self, stage: str, items: int, unit: str, start: float, drops: int = 0, memory: float = 0.0) -> None:
-        """A stage that began at ``start`` (time.monotonic()) is done."""
-        memory = max(memory, peak_memory_mb())
-        self.rows.append(StageRow(stage, items, unit, time.monotonic() - start, memory, drops))
-
-
 @dataclass(frozen=True, eq=False)
 class ChipsFound:
     """Chips of a folder whose place is known."""
@@ -71,12 +60,17 @@ class ChipsFound:
     table: pa.Table  # CHIPS, sorted by key
     drops: Drops  # of the others
 
+    @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """CHIPS rows by key."""
+        return {row["key"]: row for row in self.table.to_pylist()}
+
     def candidates(self, own_images: bool) -> Listed:
         """The chips as footprints."""
-        return Listed.of("chips", columns_of(self.table.to_pylist()), own_images)
+        return Listed.of("chips", columns_of(list(self.rows.values())), own_images)
 
 
-def chips_stage(config: ShardsConfig, runner: Runner, quiet: bool, stages: Stages) -> ChipsFound:
+def chips_stage(config: ShardsConfig, runner: Runner, quiet: bool, stages: list[StageRow]) -> ChipsFound:
     """Describe the chips of ``chips.folder``.
 
     Raises:
@@ -98,16 +92,10 @@ def chips_stage(config: ShardsConfig, runner: Runner, quiet: bool, stages: Stage
         DescribeJob(folder, files[i : i + _GROUP], config.chips.crs, config.rs.acquired, vectors)
         for i in range(0, len(files), _GROUP)
     ]
-    found: list[tuple[int, pa.Table]] = []
-    memory = peak_memory_mb()
-    with Progress("chips", len(files), "chips", quiet) as progress:
-        for index, (table, left_out), used in runner.map(describe_chips, jobs, small=len(files) < _SMALL):
-            found.append((index, table))
-            drops += left_out
-            memory = max(memory, used)
-            progress.advance(len(jobs[index].chips))
-    tables = [table for _, table in sorted(found, key=lambda f: f[0])]
-    chips = pa.concat_tables([CHIPS.empty_table(), *tables]).combine_chunks()
+    progress = Progress("chips", len(files), "chips", quiet)
+    found, memory = runner.run(describe_chips, jobs, progress, lambda job: len(job.chips), small=len(files) < _SMALL)
+    chips = pa.concat_tables([CHIPS.empty_table(), *(table for table, _ in found)]).combine_chunks()
+    drops += [row for _, rows in found for row in rows]
     drops.sort(key=lambda d: (d["source"], d["reason"]))
     if not chips.num_rows:
         raise InputError(f"no chip of {folder} can be used; the first: {drops[0]['source']}: {drops[0]['detail']}")
@@ -115,12 +103,12 @@ def chips_stage(config: ShardsConfig, runner: Runner, quiet: bool, stages: Stage
         same_bands(chips, config.rs.format)
     chips, overlapping = drop_overlapping(chips, config.chips.max_overlap)
     drops += overlapping
-    stages.add("chips", chips.num_rows, "chips", start, count_drops(drops), memory)
+    stages.append(StageRow.since(start, "chips", chips.num_rows, "chips", memory, count_drops(drops)))
     return ChipsFound(folder, chips, drops)
 
 
 def imagery_stage(
-    config: ShardsConfig, region: Region, boxes: list[Box], cache: Path, quiet: bool, stages: Stages
+    config: ShardsConfig, region: Region, boxes: list[Box], cache: Path, quiet: bool, stages: list[StageRow]
 ) -> tuple[list[Scene], Drops]:
     """Scenes that meet the boxes, and DROPS rows of those that cannot be used."""
     if not region.imagery:
@@ -130,7 +118,7 @@ def imagery_stage(
     scenes, drops = find_imagery(region.imagery, boxes, config.rs, config.net, cache, renew, quiet)
     for scene in scenes:  # before anything else is fetched
         licence_of(scene, config.rs, region.licences.get("rs"))
-    stages.add("imagery", len(scenes), "scenes", start, count_drops(drops))
+    stages.append(StageRow.since(start, "imagery", len(scenes), "scenes", drops=count_drops(drops)))
     return scenes, drops
 
 
@@ -165,8 +153,9 @@ def candidates_of(config: ShardsConfig, wish: Wish) -> tuple[list[Candidates], D
     return [candidates for candidates, _ in made], [row for _, rows in made for row in rows]
 
 
-def boxes_around(bbox: NDArray[Any]) -> list[Box]:
-    """Few boxes that hold all of f64[N,4] (degrees): one a square degree that has any."""
+def boxes_around(chips: ChipsFound) -> list[Box]:
+    """Few boxes (degrees) that hold all chips: one a square degree that has any."""
+    bbox = chips.candidates(False).bbox()
     block = np.floor(bbox[:, :2]).astype(np.int64)
     _, owner = np.unique(block, axis=0, return_inverse=True)
     groups = [bbox[owner.ravel() == i] for i in range(int(owner.max(initial=-1)) + 1)]
@@ -194,17 +183,15 @@ def pictured(source: Source, config: ShardsConfig, quiet: bool, candidates: Cand
 
 
 def photos_stage(
-    source: Source | None, config: ShardsConfig, planned: Listed, fetch: bool, quiet: bool, stages: Stages
+    source: Source, config: ShardsConfig, planned: Listed, fetch: bool, quiet: bool, stages: list[StageRow]
 ) -> tuple[dict[str, list[Photo]], Drops]:
     """Photos of each footprint by its key, fetched, and DROPS rows of the others."""
-    if source is None:
-        return {}, []
     start = time.monotonic()
     chosen = photos_of(source, config.sv, planned.columns, planned.placement, fetch, quiet)
     photos = {str(planned.columns.keys[i]): own for i, own in chosen.photos.items()}
-    drops: Drops = list(chosen.drops)
-    stages.add("photos", sum(len(own) for own in photos.values()), "photos", start, count_drops(drops))
-    return photos, drops
+    count = sum(map(len, photos.values()))
+    stages.append(StageRow.since(start, "photos", count, "photos", drops=count_drops(chosen.drops)))
+    return photos, list(chosen.drops)
 
 
 def vectors_stage(
@@ -215,30 +202,25 @@ def vectors_stage(
     cache: Path,
     runner: Runner,
     quiet: bool,
-    stages: Stages,
+    stages: list[StageRow],
 ) -> tuple[list[PartJob], NamedParts]:
     """Read the vector files of every shard's chips (by key), count and name their tags."""
     start = time.monotonic()
     code = code_fingerprint("pipeline.osm.vectors.features")
-    columns = (chips.table[c].to_pylist() for c in ("key", "vectors", "vectors_hash"))
-    files = {row[0]: row for row in zip(*columns, strict=True)}
+    files = {key: (key, row["vectors"], row["vectors_hash"]) for key, row in chips.rows.items()}
     parts = [PartJob(i, chips.folder, cache, [files[k] for k in keys], rules, code) for i, keys in enumerate(shards)]
-    memory, drops, cached = peak_memory_mb(), 0, True
-    with Progress("objects", len(files), "chips", quiet) as progress:
-        for index, result, used in runner.map(read_part, parts, small=len(files) < _SMALL):
-            memory, drops, cached = max(memory, used), drops + result.drops, cached and result.cached
-            progress.advance(len(shards[index]))
+    progress = Progress("objects", len(files), "chips", quiet)
+    results, memory = runner.run(read_part, parts, progress, lambda job: len(job.chips), small=len(files) < _SMALL)
+    drops, cached = sum(r.drops for r in results), all(r.cached for r in results)
     read = time.monotonic()
     named = name_parts(parts, config.osm.min_tag_count, config.osm.min_key_count)
-    stages.rows.append(StageRow("objects", named.objects, "objects", read - start, memory, drops, cached))
-    stages.add("vocabulary", len(named.vocabulary.texts), "tags", read, count_drops(named.drops) - drops)
+    tags, cleaned = len(named.vocabulary.texts), count_drops(named.drops) - drops
+    stages.append(StageRow("objects", named.objects, "objects", read - start, memory, drops, cached))
+    stages.append(StageRow.since(read, "vocabulary", tags, "tags", drops=cleaned))
     return parts, named
 
 
 def meeting(scenes: list[Scene], outlines: NDArray[Any]) -> list[Scene]:
     """The scenes that meet an outline (lon/lat polygons)."""
-    if not scenes:
-        return []
-    areas = np.array([s.area for s in scenes], dtype=object)
-    hit = np.unique(shapely.STRtree(areas).query(outlines, predicate="intersects")[1])
+    hit = np.unique(shapely.STRtree([s.area for s in scenes]).query(outlines, predicate="intersects")[1])
     return [scenes[i] for i in hit.tolist()]

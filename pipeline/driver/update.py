@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +23,7 @@ from schemas.errors import ConfigError, InputError
 from storage.dataset import load_dataset
 from storage.files import file_sha256, put
 from storage.locks import one_writer
-from storage.progress import format_table
+from storage.progress import report
 from storage.store import Store
 from storage.urls import cache_folder, is_local
 
@@ -155,14 +154,9 @@ def _run(args: argparse.Namespace) -> int:
         "out": outcome.out, "shards": d["shards"], "kept": outcome.adopted, "built": d["shards"] - outcome.adopted,
         "samples": d["samples"], "content_hash": d["content_hash"], "layout_hash": d["layout_hash"],
     }  # fmt: skip
-    if args.json:
-        print(json.dumps(result | {"stages": [s.as_dict() for s in outcome.stages]}))
-    elif not args.quiet:
-        print(format_table(outcome.stages), file=sys.stderr)
-        print(
-            f"{outcome.out}: {result['kept']:,} of {d['shards']:,} shards kept, {result['built']:,} built; "
-            f"{d['samples']:,} samples, content {d['content_hash'][:12]}"
-        )
+    shards = f"{result['kept']:,} of {d['shards']:,} shards kept, {result['built']:,} built"
+    last = f"{outcome.out}: {shards}; {d['samples']:,} samples, content {d['content_hash'][:12]}"
+    report(args, outcome.stages, result, last)
     return 0
 
 

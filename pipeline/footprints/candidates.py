@@ -106,15 +106,13 @@ class Tiles:
 
     def footprints(self) -> Footprints:
         """As in `Candidates`."""
-        keys, origin = np.empty(len(self), object), np.full(len(self), "xyz", object)
-        keys[:] = [str(XyzKey(self.zoom, x, y, self.size)) for x, y in self.xy.tolist()]
         return Footprints(
-            keys,
+            np.array([str(XyzKey(self.zoom, x, y, self.size)) for x, y in self.xy.tolist()], object),
             ("EPSG:3857",),
             np.zeros(len(self), np.int64),
             tile_transforms(self.xy, self.zoom, self.size),
             np.full((len(self), 2), self.size),
-            origin,
+            np.full(len(self), "xyz", object),
         )
 
 

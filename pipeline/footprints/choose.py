@@ -102,8 +102,7 @@ class Choosing:
             choice.keep(self._under_images(choice.left), "no_imagery")
         if sampling.share < 1:
             choice.keep(by_share(lots(choice.left.words(), sampling.seed), sampling.share), "not_in_share")
-        least = self.plan.min_objects
-        least = least if least is not None else 0 if self.scenes or candidates.pictured else 1
+        least = self.plan.least_objects(bool(self.scenes) or candidates.pictured)
         objects: Ints | None = None
         if self.cells is not None and (least or sampling.counts_objects):
             counts = self._counted(choice.left, self.cells)

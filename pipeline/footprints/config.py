@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.footprints.sampling import SamplingConfig
-from schemas.config import execution
-from schemas.errors import ConfigError
+from schemas.config import execution, require
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,15 @@ class PlanConfig:
     ask_gb: float = execution(20.0)  # GB; a build that fetches and writes more asks a person at the terminal first
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
+    def least_objects(self, pictured: bool) -> int:
+        """OSM features that a footprint needs, with an image or without."""
+        return self.min_objects if self.min_objects is not None else 0 if pictured else 1
+
     def __post_init__(self) -> None:
-        checks = {
-            "plan.per_shard must be 1 to 100000": 1 <= self.per_shard <= 100_000,
-            "plan.min_objects must be 0 or more": self.min_objects is None or self.min_objects >= 0,
-            "plan.ask_gb must be 0 or more": self.ask_gb >= 0,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+        require(
+            {
+                "plan.per_shard must be 1 to 100000": 1 <= self.per_shard <= 100_000,
+                "plan.min_objects must be 0 or more": self.min_objects is None or self.min_objects >= 0,
+                "plan.ask_gb must be 0 or more": self.ask_gb >= 0,
+            }
+        )

@@ -51,8 +51,7 @@ def _grid(wish: Wish) -> tuple[Candidates, Drops]:
     cells = grid_cells(wish.extents, wish.clip, wish.gsd, wish.size, wish.most)
     detail = "grid cells of ground beyond 80° S and 84° N, which UTM has not"
     drops = [drop_row("plan", "grid", "beyond_utm", detail=detail, count=cells.beyond)] if cells.beyond else []
-    keys, origin = np.empty(len(cells.keys), object), np.full(len(cells.keys), "utm", object)
-    keys[:] = cells.keys
+    keys, origin = np.array(cells.keys, object), np.full(len(cells.keys), "utm", object)
     codes, code = np.unique(cells.epsg, return_inverse=True)
     crs, size = tuple(f"EPSG:{c}" for c in codes.tolist()), np.full((len(keys), 2), wish.size, np.int64)
     listed = Listed.of("grid", Footprints(keys, crs, code, cells.transform, size, origin))

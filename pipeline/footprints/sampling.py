@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geometry.mix import GOLDEN, mix
-from schemas.errors import ConfigError
+from geometry.packed import changes
+from schemas.config import require
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -35,15 +36,16 @@ class SamplingConfig:
     seed: int = 0  # of every random choice
 
     def __post_init__(self) -> None:
-        checks = {
-            "plan.sampling.share must be over 0 and at most 1": 0 < self.share <= 1,
-            "plan.sampling.max_tiles and per_block must be 0 (all) or more": min(self.max_tiles or 0, self.per_block)
-            >= 0,
-            "plan.sampling.block_degrees must be over 0": self.block_degrees > 0,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+        require(
+            {
+                "plan.sampling.share must be over 0 and at most 1": 0 < self.share <= 1,
+                "plan.sampling.max_tiles and per_block must be 0 (all) or more": min(
+                    self.max_tiles or 0, self.per_block
+                )
+                >= 0,
+                "plan.sampling.block_degrees must be over 0": self.block_degrees > 0,
+            }
+        )
 
     @property
     def counts_objects(self) -> bool:
@@ -65,7 +67,7 @@ def by_share(lot: NDArray[np.uint64], share: float) -> Mask:
 def per_group(lot: NDArray[np.uint64], group: Ints, most: int) -> Mask:
     """The ``most`` tiles with the lowest lots of each group, bool[T]."""
     order = np.lexsort((lot, group))
-    starts = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)) if len(order) else np.zeros(0, np.int64)
+    starts = np.flatnonzero(changes(group[order]))
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     chosen = np.zeros(len(group), bool)
     chosen[order] = rank < most

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.bands import canonical
-from schemas.config import execution
-from schemas.errors import ConfigError
+from schemas.config import execution, require
 
 
 @dataclass(frozen=True)
@@ -43,23 +42,23 @@ class ImageryConfig:
 
     def __post_init__(self) -> None:
         low, high = self.percentiles
-        checks = {
-            "rs.max_nodata must be 0 to 1": 0 <= self.max_nodata <= 1,
-            "rs.max_masked must be 0 to 1": 0 <= self.max_masked <= 1,
-            "rs.quality must be 1 to 100": 1 <= self.quality <= 100,
-            "rs.dates must be 1 to 100": 1 <= self.dates <= 100,
-            "rs.percentiles must be two of 0 to 100, the lower first": 0 <= low < high <= 100,
-            "rs.stretch_range must be pairs of low < high": all(a < b for a, b in self.stretch_range),
-            "rs.stretch=linear needs rs.stretch_range=[[low, high]], for each band or for all": self.stretch != "linear"
-            or bool(self.stretch_range),
-            "rs.stretch_range needs rs.stretch=linear": self.stretch == "linear" or not self.stretch_range,
-            "rs.bands names a band twice": len(set(map(canonical, self.bands))) == len(self.bands),
-            "rs.mask_bits must be 0 to 31": all(0 <= b <= 31 for b in self.mask_bits),
-            "rs.max_cloud must be 0 to 100 per cent": 0 <= self.max_cloud <= 100,
-            "rs.max_items must be 1 or more": self.max_items >= 1,
-            "rs.xyz_size must be 16 to 4096 pixels": 16 <= self.xyz_size <= 4096,
-            "rs.xyz_max_zoom must be 0 to 30": 0 <= self.xyz_max_zoom <= 30,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+        require(
+            {
+                "rs.max_nodata must be 0 to 1": 0 <= self.max_nodata <= 1,
+                "rs.max_masked must be 0 to 1": 0 <= self.max_masked <= 1,
+                "rs.quality must be 1 to 100": 1 <= self.quality <= 100,
+                "rs.dates must be 1 to 100": 1 <= self.dates <= 100,
+                "rs.percentiles must be two of 0 to 100, the lower first": 0 <= low < high <= 100,
+                "rs.stretch_range must be pairs of low < high": all(a < b for a, b in self.stretch_range),
+                "rs.stretch=linear needs rs.stretch_range=[[low, high]], for each band or for all": self.stretch
+                != "linear"
+                or bool(self.stretch_range),
+                "rs.stretch_range needs rs.stretch=linear": self.stretch == "linear" or not self.stretch_range,
+                "rs.bands names a band twice": len(set(map(canonical, self.bands))) == len(self.bands),
+                "rs.mask_bits must be 0 to 31": all(0 <= b <= 31 for b in self.mask_bits),
+                "rs.max_cloud must be 0 to 100 per cent": 0 <= self.max_cloud <= 100,
+                "rs.max_items must be 1 or more": self.max_items >= 1,
+                "rs.xyz_size must be 16 to 4096 pixels": 16 <= self.xyz_size <= 4096,
+                "rs.xyz_max_zoom must be 0 to 30": 0 <= self.xyz_max_zoom <= 30,
+            }
+        )

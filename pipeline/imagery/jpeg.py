@@ -8,7 +8,7 @@ the end of the one and the start of the other (Adobe Photoshop TIFF Technical No
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,10 +32,9 @@ class JpegTiles:
     """The tiles of one opened file."""
 
     def __init__(self, source: Any, file: BinaryIO) -> None:
-        self._source, self._file = source, file
-        self._side = source.block_shapes[0]
-        self._tables = bytes.fromhex(source.get_tag_item("JPEGTABLES", "TIFF", bidx=1) or "")
-        self._tiles: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._side = height, width = source.block_shapes[0]
+        tables = bytes.fromhex(source.get_tag_item("JPEGTABLES", "TIFF", bidx=1) or "")
+        self._tile = lru_cache(_KEPT // (4 * height * width))(partial(_read_tile, source, file, tables))
 
     def read(self, window: Window) -> Pixels | None:
         """A window inside the raster, u8[h,w,4], the fourth channel without meaning; None: a tile is not there.
@@ -57,30 +56,21 @@ class JpegTiles:
                 out[y0 - window.row_off : y1 - window.row_off, x0 - window.col_off : x1 - window.col_off] = own
         return out
 
-    def _tile(self, column: int, row: int) -> Pixels | None:
-        kept = self._tiles.get((column, row))
-        if kept is not None:
-            self._tiles.move_to_end((column, row))
-            return kept
-        offset, size = (
-            self._source.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")
-        )
-        if not offset or not size or int(size) > _MOST_BYTES:
-            return None
-        stream = os.pread(self._file.fileno(), int(size), int(offset))
-        if self._tables:
-            stream = self._tables[:-2] + stream[2:]
-        try:
-            found = simplejpeg.decode_jpeg_header(stream)[:2]
-            if found != self._side:  # before anything is allocated for it
-                raise ValueError(f"it has {found}, not {self._side} px")
-            tile = np.asarray(simplejpeg.decode_jpeg(stream, colorspace="RGBX"), np.uint8)
-        except ValueError as error:
-            raise InputError(f"imagery {self._file.name}: its JPEG tile {column}, {row} is damaged: {error}") from None
-        self._tiles[column, row] = tile
-        while len(self._tiles) * tile.nbytes > _KEPT:
-            self._tiles.popitem(last=False)
-        return tile
+
+def _read_tile(source: Any, file: BinaryIO, tables: bytes, column: int, row: int) -> Pixels | None:
+    offset, size = (source.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE"))
+    if not offset or not size or int(size) > _MOST_BYTES:
+        return None
+    stream = os.pread(file.fileno(), int(size), int(offset))
+    if tables:
+        stream = tables[:-2] + stream[2:]
+    try:
+        found = simplejpeg.decode_jpeg_header(stream)[:2]
+        if found != source.block_shapes[0]:  # before anything is allocated for it
+            raise ValueError(f"it has {found}, not {source.block_shapes[0]} px")
+        return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="RGBX"), np.uint8)
+    except ValueError as error:
+        raise InputError(f"imagery {file.name}: its JPEG tile {column}, {row} is damaged: {error}") from None
 
 
 def open_tiles(source: Any, bands: list[int]) -> BinaryIO | None:

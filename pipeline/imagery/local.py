@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform as warp_transform
 
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.raster import GDAL, check_blocks
+from pipeline.imagery.raster import open_raster
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
 from schemas.bands import channels, find
 from schemas.errors import InputError
@@ -52,14 +51,8 @@ def open_scene(path: Path, config: ImageryConfig | None = None) -> Scene:
     Raises:
         InputError: it cannot be read, has no CRS, lacks a band of ``rs.bands``, or holds a type that needs a stretch.
     """
-    try:
-        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
-            check_blocks(source, str(path))
-            return describe(source, str(path), path.name, config or ImageryConfig())
-    except rasterio.errors.RasterioError as error:
-        raise InputError(
-            f"imagery {path} cannot be read: {error}; check that it is a complete GeoTIFF, COG or VRT"
-        ) from None
+    with open_raster(str(path)) as source:
+        return describe(source, str(path), path.name, config or ImageryConfig())
 
 
 def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:

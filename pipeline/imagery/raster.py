@@ -7,7 +7,7 @@ where its pixels are about as large as the raster's and nothing is missing; GDAL
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -94,6 +94,24 @@ def check_blocks(source: Any, where: str) -> None:
         raise InputError(
             f"imagery {where} has pieces of {size / 1e6:,.0f} MB; write it in tiles with gdal_translate -of COG"
         )
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[Any]:
+    """A local raster in rasterio.
+
+    Raises:
+        InputError: it cannot be read, then or in the block, or not in pieces that fit in memory.
+    """
+    try:
+        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
+            check_blocks(source, path)
+            yield source
+    except rasterio.errors.RasterioError as error:
+        raise InputError(
+            f"imagery {path} cannot be read: {error.__cause__ or error}; check that it is a complete GeoTIFF, COG or "
+            "VRT"
+        ) from None
 
 
 def read_footprints(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -41,40 +41,19 @@ class _Part:
     ranges: stretch.Ranges | None
 
 
-@dataclass(eq=False)
-class _Canvas:
-    """A footprint's image of one day, in the making."""
-
-    day: str
-    first: Scene
-    pixels: NDArray[Any]
-    missing: NDArray[np.bool_] | None
-    masked: NDArray[np.bool_] | None
-    original: bytes | None
-    sources: list[str]
-    stretch: str | None
-
-    @property
-    def nodata_share(self) -> float:
-        return 0.0 if self.missing is None else float(self.missing.mean())
-
-    @property
-    def masked_share(self) -> float:
-        return 0.0 if self.masked is None else float(self.masked.mean())
-
-    def fill(self, part: _Part, scene: Scene) -> None:
-        """Put another scene's pixels where there are none yet."""
-        if self.missing is None:
-            return
-        there = self.missing if part.valid is None else self.missing & part.valid
-        if not there.any():
-            return
-        self.pixels[:, there] = part.pixels[:, there]
-        if part.masked is not None:
-            self.masked = (np.zeros_like(there) if self.masked is None else self.masked) | (part.masked & there)
-        left = self.missing & ~there
-        self.missing = left if left.any() else None
-        self.sources.append(scene.name)
+def _fill(image: TileImage, pixels: NDArray[Any], part: _Part, scene: Scene) -> None:
+    """Put another scene's pixels where there are none yet."""
+    if image.missing is None:
+        return
+    there = image.missing if part.valid is None else image.missing & part.valid
+    if not there.any():
+        return
+    image.pixels[:, there] = pixels[:, there]
+    if part.masked is not None:
+        image.masked = (np.zeros_like(there) if image.masked is None else image.masked) | (part.masked & there)
+    left = image.missing & ~there
+    image.missing = left if left.any() else None
+    image.sources.append(scene.name)
 
 
 @dataclass
@@ -84,9 +63,9 @@ class _Wish(Generic[K]):
     key: K
     footprint: Footprint
     scenes: list[int]  # not tried yet, the first choice first
-    canvas: _Canvas | None = None
+    image: TileImage | None = None  # of the day that is being read
     done: list[TileImage] = field(default_factory=list)
-    refused: list[_Canvas] = field(default_factory=list)
+    refused: list[TileImage] = field(default_factory=list)
 
 
 def read_images(
@@ -136,9 +115,9 @@ def _next_round(wishes: list[_Wish[K]], scenes: Sequence[Scene], config: Imagery
     for wish in wishes:
         while wish.scenes and len(wish.done) < config.dates:
             day = day_of(scenes[wish.scenes[0]], config)
-            if wish.canvas is not None and wish.canvas.day != day:
+            if wish.image is not None and day_of(wish.image.scene, config) != day:
                 _settle(wish, config)
-            elif wish.canvas is not None and wish.canvas.missing is None:
+            elif wish.image is not None and wish.image.missing is None:
                 wish.scenes.pop(0)
             else:
                 result.setdefault(wish.scenes.pop(0), []).append(wish)
@@ -148,17 +127,13 @@ def _next_round(wishes: list[_Wish[K]], scenes: Sequence[Scene], config: Imagery
 
 def _settle(wish: _Wish[K], config: ImageryConfig) -> None:
     """Take or refuse the image of the day that is finished."""
-    canvas, wish.canvas = wish.canvas, None
-    if canvas is None:
+    image, wish.image = wish.image, None
+    if image is None:
         return
-    if canvas.nodata_share > config.max_nodata or canvas.masked_share > config.max_masked:
-        wish.refused.append(canvas)
+    if image.nodata_share > config.max_nodata or image.masked_share > config.max_masked:
+        wish.refused.append(image)
     elif len(wish.done) < config.dates:
-        acquired = config.acquired or canvas.first.acquired
-        wish.done.append(TileImage(
-            canvas.pixels, canvas.nodata_share, canvas.first, canvas.masked_share, tuple(canvas.sources), acquired,
-            canvas.stretch, canvas.original,
-        ))  # fmt: skip
+        wish.done.append(image)
 
 
 def _refusal(wish: _Wish[K], config: ImageryConfig, source: str) -> dict[str, Any]:
@@ -169,14 +144,14 @@ def _refusal(wish: _Wish[K], config: ImageryConfig, source: str) -> dict[str, An
     best = min(wish.refused, key=lambda c: (max(c.nodata_share - config.max_nodata, 0), c.masked_share))
     if best.nodata_share > config.max_nodata:
         detail = f"{best.nodata_share:.4f} of the pixels, over rs.max_nodata={config.max_nodata}"
-        return drop_row("samples", best.first.name, "nodata", key=key, detail=detail)
+        return drop_row("samples", best.scene.name, "nodata", key=key, detail=detail)
     detail = f"{best.masked_share:.4f} of the pixels are under the mask, over rs.max_masked={config.max_masked}"
-    return drop_row("samples", best.first.name, "masked", key=key, detail=detail)
+    return drop_row("samples", best.scene.name, "masked", key=key, detail=detail)
 
 
 @dataclass
 class _Reader:
-    """Reads scenes onto the canvases of wishes."""
+    """Reads scenes into the images of wishes."""
 
     config: ImageryConfig
     opener: Opener
@@ -206,12 +181,11 @@ class _Reader:
         pixels, text = part.pixels, None
         if part.ranges is not None:
             pixels, text = stretch.apply(pixels, part.ranges, part.valid), stretch.describe(self.config, part.ranges)
-        if wish.canvas is None:
-            missing = None if part.valid is None else ~part.valid
-            day = day_of(scene, self.config)
-            wish.canvas = _Canvas(day, scene, pixels, missing, part.masked, part.original, [scene.name], text)
+        if wish.image is None:
+            missing, acquired = None if part.valid is None else ~part.valid, self.config.acquired or scene.acquired
+            wish.image = TileImage(pixels, missing, part.masked, scene, [scene.name], acquired, text, part.original)
         else:
-            wish.canvas.fill(replace(part, pixels=pixels), scene)
+            _fill(wish.image, pixels, part, scene)
 
     def _parts(self, scene: Scene, footprints: dict[int, Footprint]) -> dict[int, _Part]:
         if scene.tiles is not None:

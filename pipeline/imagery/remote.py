@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import rasterio
 
-from pipeline.imagery.raster import GDAL, MEMORY, check_blocks
+from pipeline.imagery.raster import GDAL, MEMORY, check_blocks, open_raster
 from pipeline.net.client import Client, Passing, looks_like_html
 from schemas.errors import GeoshardsError, InputError
 from storage.urls import is_web, shown
@@ -182,7 +182,11 @@ class Opener:
             InputError: it cannot be read, whenever it is tried.
         """
         if not is_web(href):
-            with self._local(href) as source:
+            if "://" in href or href.startswith("/vsi"):
+                raise InputError(f"imagery {shown(href)[:200]} is neither a file nor an http(s) URL; download it")
+            if not Path(href).is_file():
+                raise InputError(f"imagery {href} does not exist")
+            with open_raster(href) as source:
                 yield source
             return
         file = RangeFile(self._signed(href, token), self.client, self.pool)
@@ -205,22 +209,6 @@ class Opener:
             raise InputError(f"imagery {shown(href)} is a damaged TIFF: parts of it are missing or wrong") from None
         if file.error is not None:
             raise file.error
-
-    @contextmanager
-    def _local(self, href: str) -> Iterator[Any]:
-        if "://" in href or href.startswith("/vsi"):
-            raise InputError(f"imagery {shown(href)[:200]} is neither a file nor an http(s) URL; download it")
-        if not Path(href).is_file():
-            raise InputError(f"imagery {href} does not exist")
-        try:
-            with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:
-                check_blocks(source, href)
-                yield source
-        except rasterio.errors.RasterioError as error:
-            raise InputError(
-                f"imagery {href} cannot be read: {error.__cause__ or error}; the file may be truncated, or be no "
-                "GeoTIFF, COG or VRT"
-            ) from None
 
     def _signed(self, href: str, token: str) -> str:
         if not token or not _is_signed_at(href, token):

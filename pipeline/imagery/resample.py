@@ -7,13 +7,12 @@ beside it nor on the processor.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
+from pipeline.alignment import transformer
 from schemas.footprint import Footprint
 
 Floats = NDArray[np.float64]
@@ -34,11 +33,6 @@ class Nodes(NamedTuple):
 
     xy: Floats  # [rows,columns,2] in source pixels, 0 the outer edge of the first
     cell: int
-
-
-@lru_cache(maxsize=64)
-def _between(target: str, source: str) -> Transformer:
-    return Transformer.from_crs(target, source, always_xy=True)
 
 
 def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> list[Nodes | None]:
@@ -76,7 +70,7 @@ def _project(footprints: list[Footprint], crs: str, transform: Affine, cell: int
 def _to_source(places: Floats, crs: str, source_crs: str, transform: Affine) -> Floats:
     """CRS coordinates f64[…,2] to source pixels."""
     if crs != source_crs:
-        places = np.stack(_between(crs, source_crs).transform(places[..., 0], places[..., 1]), axis=-1)
+        places = np.stack(transformer(source_crs, crs).transform(places[..., 0], places[..., 1]), axis=-1)
     a, b, c, d, e, f = transform
     dx, dy = places[..., 0] - c, places[..., 1] - f
     with np.errstate(invalid="ignore"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,19 +67,34 @@ class Scene:
         """Where its first channel lies."""
         return self.assets[0].href if self.assets else self.name
 
+    @property
+    def channels(self) -> list[str]:
+        """Bands by their canonical names, and the dtype: what scenes of one dataset agree in."""
+        return [*map(canonical, self.bands), self.dtype]
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class TileImage:
-    """One footprint's pixels of one day."""
+    """One footprint's pixels of one day; filled scene by scene."""
 
     pixels: NDArray[Any]  # [bands,height,width] in the source's dtype, or u8 where stretched
-    nodata_share: float  # 0..1
+    missing: NDArray[np.bool_] | None  # [height,width] without data; None: none
+    masked: NDArray[np.bool_] | None  # [height,width] under the mask of clouds; None: none
     scene: Scene  # the first that they are of
-    masked_share: float = 0.0  # 0..1, under the mask of clouds
-    sources: tuple[str, ...] = ()  # names of all scenes that they are of, the first one first
-    acquired: str | None = None  # ISO 8601
+    sources: list[str]  # names of all scenes that they are of, the first one first
+    acquired: str | None  # ISO 8601
     stretch: str | None = None  # how values became 8 bit
-    original: bytes | None = field(default=None, repr=False)  # JPEG file that holds exactly these pixels
+    original: bytes | None = None  # JPEG file that holds exactly these pixels
+
+    @property
+    def nodata_share(self) -> float:
+        """Of the pixels, 0..1."""
+        return 0.0 if self.missing is None else float(self.missing.mean())
+
+    @property
+    def masked_share(self) -> float:
+        """Of the pixels, 0..1."""
+        return 0.0 if self.masked is None else float(self.masked.mean())
 
 
 def order_days(scenes: Sequence[Scene], config: ImageryConfig) -> list[int]:
@@ -113,8 +128,6 @@ def candidates(scenes: Sequence[Scene], boxes: NDArray[Any], config: ImageryConf
     rank = order_days(scenes, config)
     areas = np.array([s.area for s in scenes], dtype=object)
     result: list[list[int]] = [[] for _ in boxes]
-    if not len(scenes) or not len(boxes):
-        return result
     box, scene = shapely.STRtree(areas).query(boxes, predicate="intersects")
     part = shapely.area(shapely.intersection(areas[scene], boxes[box])) / shapely.area(boxes[box])
     found = sorted(
@@ -141,8 +154,6 @@ def covered(boxes: NDArray[Any], scenes: Sequence[Scene], config: ImageryConfig)
     rough = _ROUGH if any(s.identity for s in scenes) else 1 - _WHOLE
     need = 1 - max(config.max_nodata, rough)
     result = np.zeros(len(boxes), bool)
-    if not len(boxes) or not len(scenes):
-        return result
     areas = np.array([s.area for s in scenes], dtype=object)
     shapely.prepare(areas)
     tree = shapely.STRtree(areas)
@@ -159,13 +170,3 @@ def covered(boxes: NDArray[Any], scenes: Sequence[Scene], config: ImageryConfig)
 
 def _share(box: Any, areas: NDArray[Any]) -> float:
     return float(shapely.area(shapely.intersection(box, shapely.union_all(areas))) / shapely.area(box))
-
-
-def same_channels(scenes: Iterable[Scene]) -> tuple[Scene, Scene] | None:
-    """Two scenes that differ in bands or dtype, if there are any."""
-    first = None
-    for scene in scenes:
-        first = first or scene
-        if [*map(canonical, scene.bands), scene.dtype] != [*map(canonical, first.bands), first.dtype]:
-            return first, scene
-    return None

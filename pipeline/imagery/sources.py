@@ -8,19 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import rasterio
 import shapely
 
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import find_rasters, open_scene
-from pipeline.imagery.raster import GDAL
+from pipeline.imagery.raster import open_raster
 from pipeline.imagery.remote import Opener
-from pipeline.imagery.scene import Scene, Tiles, same_channels
+from pipeline.imagery.scene import Scene, Tiles
 from pipeline.imagery.stac.items import find_scenes
 from pipeline.imagery.stac.presets import PRESETS, Preset
-from pipeline.imagery.stac.search import Box, Search, server_root
+from pipeline.imagery.stac.search import Box, Search
 from pipeline.imagery.tiles import check_template
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.client import Client
@@ -40,13 +40,17 @@ def preset_of(imagery: str, config: ImageryConfig) -> Preset | None:
     return None if preset is not None and config.collection not in ("", *preset.collections) else preset
 
 
+def presets_of(imagery: str, config: ImageryConfig) -> list[Preset]:
+    """Of all parts of a value of ``imagery``."""
+    return [own for part in parts_of(imagery) if (own := preset_of(part, config)) is not None]
+
+
 def natural_zoom_of(imagery: str, scenes: list[Scene], config: ImageryConfig, size: int = 256) -> int | None:
     """The zoom that suits the finest source of a run, in tiles of ``size`` pixels a side; None: no scene has a GSD.
 
     A preset has one zoom for all latitudes, so that all of its datasets can be mixed.
     """
-    presets = [own for part in _parts(imagery) if (own := preset_of(part, config)) is not None]
-    if presets:
+    if presets := presets_of(imagery, config):
         return max(own.zoom for own in presets) - round(math.log2(size / 256))
     zooms = [natural_zoom(s.gsd, float(s.area.centroid.y), size) for s in scenes if s.gsd]
     return max(zooms) if zooms else None
@@ -82,7 +86,7 @@ def find_imagery(
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(net.parallel) as pool:
         opener = Opener(Client(net), pool)
-        for part in _parts(imagery):
+        for part in parts_of(imagery):
             if part == "xyz":
                 scenes.append(_tiles(config))
                 continue
@@ -93,8 +97,8 @@ def find_imagery(
             found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache, renew, quiet)
             scenes += found
             rows += passed
-    if pair := same_channels(scenes):
-        first, other = pair
+    if other := next((s for s in scenes if s.channels != scenes[0].channels), None):
+        first = scenes[0]
         raise InputError(
             f"imagery {first.name} ({', '.join(first.bands)}; {first.dtype}) and {other.name} "
             f"({', '.join(other.bands)}; {other.dtype}) differ in bands or type; choose the bands that all have with "
@@ -103,19 +107,20 @@ def find_imagery(
     return list({(s.name, s.path): s for s in scenes}.values()), rows
 
 
-def _parts(imagery: str) -> list[str]:
+def parts_of(imagery: str) -> list[str]:
+    """What a value of ``imagery`` names, one by one."""
     return [part.strip() for part in imagery.split(",") if part.strip()]
 
 
 def of_the_web(imagery: str) -> bool:
     """Whether any of the images are fetched."""
-    return any(part in (*PRESETS, "stac", "xyz") or not is_local(part) for part in _parts(imagery))
+    return any(part in (*PRESETS, "stac", "xyz") or not is_local(part) for part in parts_of(imagery))
 
 
 def absolute(imagery: str) -> str:
     """The same, from wherever it is read: paths and patterns of files made absolute."""
     named = (*PRESETS, "stac", "xyz")
-    return ",".join(p if p in named else absolute_path(p) for p in _parts(imagery))
+    return ",".join(p if p in named else absolute_path(p) for p in parts_of(imagery))
 
 
 def _search(part: str, config: ImageryConfig) -> Search | None:
@@ -143,9 +148,8 @@ def _token_url(where: str, path: str) -> str:
     """URL of signatures beside a STAC API: the real one's stands at the root of its host, a mirror's below its base."""
     if not path:
         return ""
-    root = server_root(where)
-    inside = where.removeprefix(root).removesuffix("/api/stac/v1")
-    return f"{root}{inside}{path}"
+    parts = urlsplit(where)
+    return f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix('/api/stac/v1')}{path}"
 
 
 def _tiles(config: ImageryConfig) -> Scene:
@@ -215,7 +219,7 @@ def scene_digest(scene: Scene) -> str:
         return scene.identity
     files: list[str] = []
     for href in dict.fromkeys(a.href for a in scene.assets):
-        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(href) as source:
+        with open_raster(href) as source:
             files += [f for f in source.files if Path(f).is_file()] or [href]
     sums = [file_sha256(Path(name)) for name in dict.fromkeys(files)]
     return sums[0] if len(sums) == 1 else sha256("".join(sums).encode()).hexdigest()

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.config import require
 from schemas.errors import ConfigError
 
 #: Base URL of each service that is not asked for at another place; pipeline.imagery.stac.presets has those of STAC.
@@ -34,18 +35,17 @@ class NetConfig:
     parallel: int = 4  # downloads side by side
 
     def __post_init__(self) -> None:
-        checks = {
-            "net.timeout must be over 0 seconds": self.timeout > 0,
-            "net.min_rate must be 0 or more": self.min_rate >= 0,
-            "net.retries must be 0 to 100": 0 <= self.retries <= 100,
-            "net.backoff and net.max_wait must be 0 or more": self.backoff >= 0 and self.max_wait >= 0,
-            "net.max_redirects must be 0 to 20": 0 <= self.max_redirects <= 20,
-            "net.max_gb must be over 0": self.max_gb > 0,
-            "net.parallel must be 1 to 64": 1 <= self.parallel <= 64,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+        require(
+            {
+                "net.timeout must be over 0 seconds": self.timeout > 0,
+                "net.min_rate must be 0 or more": self.min_rate >= 0,
+                "net.retries must be 0 to 100": 0 <= self.retries <= 100,
+                "net.backoff and net.max_wait must be 0 or more": self.backoff >= 0 and self.max_wait >= 0,
+                "net.max_redirects must be 0 to 20": 0 <= self.max_redirects <= 20,
+                "net.max_gb must be over 0": self.max_gb > 0,
+                "net.parallel must be 1 to 64": 1 <= self.parallel <= 64,
+            }
+        )
 
 
 def base_url(service: str, configured: str = "", own: str = "") -> str:

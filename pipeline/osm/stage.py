@@ -20,26 +20,25 @@ from numpy.typing import NDArray
 
 from pipeline.osm.cells.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
 from pipeline.osm.cells.slabs import (
-    RunResult,
-    SlabFiles,
     SlabJob,
     cleaned_rows,
     count_slabs,
     cut_slab,
     merge_run,
     plan_runs,
+    slab_file,
 )
 from pipeline.osm.extracts.passes import GEOMETRY_TYPES
 from pipeline.osm.extracts.read import Box, read_extract
 from pipeline.osm.features import FeatureBatch
-from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.osm.vocabulary import CleaningConfig, list_arrays
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
 from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
 from storage.files import atomic_file, file_sha256
-from storage.progress import Progress, StageRow, peak_memory_mb
+from storage.progress import Progress, StageRow
 from storage.store import Store
 
 #: Features that one process cuts in about the time that Ray takes to start.
@@ -91,11 +90,9 @@ def features_stage(
     metas = [json.loads((f / "meta.json").read_text()) for f in folders]
     extents: list[Box] = [tuple(m["extent"]) for m in metas if m["extent"]]
     snapshot = max((m["snapshot"] for m in metas if m["snapshot"]), default=None)
-    count = sum(m["features"] for m in metas)
+    count, drops = (sum(m[name] for m in metas) for name in ("features", "drops"))
     features = Features(folders, [p.name for p in extracts], hashes, extents, snapshot, count)
-    seconds = time.monotonic() - start
-    drops = sum(m["drops"] for m in metas)
-    return features, StageRow("features", count, "features", seconds, peak_memory_mb(), drops, cached=not missing)
+    return features, StageRow.since(start, "features", count, "features", drops=drops, cached=not missing)
 
 
 def feature_slabs(features: Features) -> list[Slab]:
@@ -155,47 +152,36 @@ def vocabulary_stage(
     cells = Cells(cache / f"cells-{_digest(*names, code, asked, str(zoom))}", zoom)
     meta = cells.folder / "meta.json"
     cached = meta.exists()
-    memory = peak_memory_mb()
-    if not cached:
-        memory = _build_cells(cells, features, rules, cleaning, runner, quiet)
+    memory = 0.0 if cached else _build_cells(cells, features, rules, cleaning, runner, quiet)
     counts = json.loads(meta.read_text())
-    seconds = time.monotonic() - start
-    return cells, StageRow("vocabulary", counts["tags"], "tags", seconds, memory, counts["drops"], cached)
+    return cells, StageRow.since(start, "vocabulary", counts["tags"], "tags", memory, counts["drops"], cached)
 
 
 def _build_cells(
     cells: Cells, features: Features, rules: Rules, cleaning: CleaningConfig, runner: Runner, quiet: bool
 ) -> float:
     """Cut, count, merge; ``meta.json`` is written last. Returns the largest peak memory of a process in MB."""
-    folder, memory = cells.folder / "slabs", peak_memory_mb()
+    folder = cells.folder / "slabs"
     slabs = feature_slabs(features)
     jobs = [SlabJob(slab, i, folder, rules, cells.zoom) for i, slab in enumerate(slabs)]
     small = features.count < _SMALL
-    with Progress("cells, cut", len(jobs), "slabs", quiet) as progress:
-        for _, _, used in runner.map(cut_slab, jobs, small=small):
-            memory = max(memory, used)
-            progress.advance(1)
+    _, cutting = runner.run(cut_slab, jobs, Progress("cells, cut", len(jobs), "slabs", quiet), small=small)
     counted = count_slabs(folder, len(jobs), cleaning.min_tag_count, cleaning.min_key_count)
     runs = plan_runs(counted, folder, cells.folder)
-    results: list[RunResult] = []
-    with Progress("cells, merged", len(runs), "runs of cells", quiet) as progress:
-        for _, result, used in runner.map(merge_run, runs, small=small):
-            memory = max(memory, used)
-            results.append(result)
-            progress.advance(1)
-    results.sort(key=lambda r: r.index)
+    progress = Progress("cells, merged", len(runs), "runs of cells", quiet)
+    results, merging = runner.run(merge_run, runs, progress, small=small)
     store = Store(cells.folder)
     index = [(cell, run.index, group) for run in results for group, cell in enumerate(run.cells)]
     store.write("index.json", json.dumps(index).encode())
     store.write_table("vocabulary.parquet", counted.vocabulary.table())
-    cut = [pq.read_table(SlabFiles(folder, i).drops).replace_schema_metadata(None) for i in range(len(jobs))]
+    cut = [pq.read_table(slab_file(folder, i, "drops.parquet")).replace_schema_metadata(None) for i in range(len(jobs))]
     cleaned = pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS)
     own = pa.concat_tables([DROPS.empty_table(), *cut, cleaned, cleaned_rows(results)])
     store.write_table("drops.parquet", pa.concat_tables([feature_drops(features, counted.repeated), own]))
     shutil.rmtree(folder, ignore_errors=True)
     meta = {"tags": len(counted.vocabulary.texts), "drops": own.num_rows, "features": counted.features}
     store.write("meta.json", json.dumps(meta, sort_keys=True).encode())
-    return memory
+    return max(cutting, merging)
 
 
 @lru_cache(maxsize=8)
@@ -213,42 +199,36 @@ def read_cell(path: str, cell: int) -> FeatureBatch:
         path: ``Cells.path``.
         cell: y * 2^zoom + x; one without a feature gives an empty batch.
     """
-    place = _cell_index(path).get(cell)
-    if place is None:
-        table = CELLS.empty_table()
-    else:
-        file = pq.ParquetFile(Path(path) / f"cells-{place[0]:05d}.parquet")
-        table = file.read_row_group(place[1], use_threads=False)
-    table = table.combine_chunks()
-    lists = table["tag_ids"].combine_chunks()
-    if isinstance(lists, pa.ChunkedArray):  # an empty table has no chunk
-        lists = pa.array([], lists.type)
+    table = _cell_table(path, cell)
     return FeatureBatch(
         table["osm_type"].to_numpy(),
         table["osm_id"].to_numpy(),
         table["kind"].to_numpy(),
-        lists.offsets.to_numpy().astype(np.int64) - lists.offsets[0].as_py() if len(lists) else np.zeros(1, np.int64),
-        lists.flatten().to_numpy(),
+        *list_arrays(table["tag_ids"]),
         table["paint"].to_numpy(),
         shapely.from_wkb(table["geometry"].to_numpy()),
     )
 
 
+def _cell_table(path: str, cell: int, columns: list[str] | None = None) -> pa.Table:
+    """CELLS rows of one cell; all columns, or some."""
+    place = _cell_index(path).get(cell)
+    if place is None:
+        return CELLS.empty_table()
+    file = pq.ParquetFile(Path(path) / f"cells-{place[0]:05d}.parquet")
+    return file.read_row_group(place[1], columns=columns, use_threads=False)
+
+
 @lru_cache(maxsize=4)
 def read_cell_column(path: str, cell: int, name: str) -> NDArray[Any]:
     """One numeric column of CELLS for the rows of ``read_cell``, in their order."""
-    place = _cell_index(path).get(cell)
-    if place is None:
-        return CELLS.empty_table()[name].to_numpy()
-    file = pq.ParquetFile(Path(path) / f"cells-{place[0]:05d}.parquet")
-    return file.read_row_group(place[1], columns=[name], use_threads=False)[name].to_numpy()
+    return _cell_table(path, cell, [name])[name].to_numpy()
 
 
 @lru_cache(maxsize=4)
 def read_edit_times(path: str, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of the objects of one cell: osm_id * 3 + osm_type, rising, and time of the last edit in seconds since 1970."""
-    columns = (read_cell_column(path, cell, name) for name in ("osm_id", "osm_type", "timestamp"))
-    osm_id, osm_type, timestamp = columns
+    osm_id, osm_type, timestamp = (read_cell_column(path, cell, name) for name in ("osm_id", "osm_type", "timestamp"))
     identity = osm_id * len(ObjectType) + osm_type
     order = np.argsort(identity, kind="stable")
     return identity[order], timestamp[order]

@@ -7,14 +7,15 @@ the counts need to be in one place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geometry.packed import expand, ranges
+from geometry.packed import changes, expand, ranges
 from pipeline.rules import Rules
 from schemas.errors import DatasetError
 from schemas.features import VOCABULARY, drop_row
@@ -47,29 +48,23 @@ class LocalTags:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-@dataclass(frozen=True, eq=False)
-class TaggedFeatures:
-    """Tag ids of F features, in the table's order."""
-
-    offsets: Ints  # [F+1] into ids
-    ids: Ints  # [T] tag ids, sorted and distinct within a feature
-    paint: NDArray[np.uint8]  # [F] pixel value of the class raster
-    vocabulary: pa.Table  # schemas.features.VOCABULARY, sorted by text
+def list_arrays(column: pa.ChunkedArray) -> tuple[Ints, NDArray[Any]]:
+    """Offsets i64[N+1], from 0 on, and values of a column of lists."""
+    lists = column.combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], lists.flatten().to_numpy()
 
 
 def read_tags(tags: pa.ChunkedArray | pa.Array, rules: Rules) -> LocalTags:
     """Correct, refuse and write as text the tags of a FEATURES ``tags`` column."""
     column = tags.combine_chunks() if isinstance(tags, pa.ChunkedArray) else tags
-    if isinstance(column, pa.ChunkedArray):  # no chunk at all
-        column = pa.array([], tags.type)
     offsets = column.offsets.to_numpy().astype(np.int64)
     feature = np.repeat(np.arange(len(column)), np.diff(offsets))
-    first, last = (int(offsets[0]), int(offsets[-1])) if len(column) else (0, 0)
-    pair, pairs = _distinct_pairs(column.keys.slice(first, last - first), column.items.slice(first, last - first))
+    pair, pairs = _distinct_pairs(*(c.slice(offsets[0], offsets[-1] - offsets[0]) for c in (column.keys, column.items)))
     corrected = [rules.tags.correct(k, v) for k, v in pairs]
     paint_of = np.array([rules.paint.value(*tag) if tag else 0 for tag in corrected], np.uint8)
     paint = np.zeros(len(column), np.uint8)
-    np.maximum.at(paint, feature, paint_of[pair] if len(pair) else np.zeros(0, np.uint8))
+    np.maximum.at(paint, feature, paint_of[pair])
 
     readings = [rules.tags.read(k, v) for k, v in pairs]
     texts = sorted({text for reading in readings for text in reading.texts})
@@ -137,11 +132,10 @@ class Vocabulary:
         final = self.final
         return np.array([self._place[final[t]] if t in final else -1 for t in texts], np.int64)
 
-    def add(self, offsets: Ints, index: Ints, texts: list[str]) -> None:
-        """Count the final texts of one table's features (LocalTags)."""
-        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        place = self.index_of(texts)[index]
-        _, final = _distinct_rows(owner[place >= 0], place[place >= 0])
+    def add(self, local: LocalTags) -> None:
+        """Count the final texts of one table's features."""
+        place = self.index_of(local.texts)[local.index]
+        _, final = _distinct_rows(local.owner[place >= 0], place[place >= 0])
         self._counts += np.bincount(final, minlength=len(self.texts))
 
     def table(self) -> pa.Table:
@@ -155,16 +149,11 @@ class Vocabulary:
 
     def drops(self) -> list[dict[str, object]]:
         """What cleaning did, as DROPS rows."""
-        return cleaning_rows(self.cleaned)
-
-
-def cleaning_rows(cleaned: Mapping[tuple[str, str], int]) -> list[dict[str, object]]:
-    """Counts of cleaning rules as DROPS rows."""
-    return [
-        drop_row("vocabulary", "tags", rule, detail=detail, count=count)
-        for (rule, detail), count in sorted(cleaned.items())
-        if count
-    ]
+        return [
+            drop_row("vocabulary", "tags", rule, detail=detail, count=count)
+            for (rule, detail), count in sorted(self.cleaned.items())
+            if count
+        ]
 
 
 def name_tags(offsets: Ints, index: Ints, ids: Ints) -> tuple[Ints, Ints]:
@@ -180,8 +169,7 @@ def name_tags(offsets: Ints, index: Ints, ids: Ints) -> tuple[Ints, Ints]:
     owner, value = owner[kept], chosen[kept, 0]
     order = np.lexsort((value, owner))
     owner, value = owner[order], value[order]
-    new = np.ones(len(owner), bool)
-    new[1:] = (owner[1:] != owner[:-1]) | (value[1:] != value[:-1])
+    new = changes(owner, value)
     return _starts(owner[new], len(offsets) - 1), value[new]
 
 
@@ -192,23 +180,6 @@ def id_pairs(vocabulary: Vocabulary, texts: Iterable[str]) -> Ints:
     ids = np.zeros(len(place), np.int64)
     ids[kept] = vocabulary.ids[place[kept]]
     return np.stack((ids, kept.astype(np.int64)), axis=1)
-
-
-def tag_features(
-    tags: pa.ChunkedArray | pa.Array, rules: Rules, min_count: int, min_key_count: int = 1
-) -> TaggedFeatures:
-    """Tag ids, paint class and vocabulary of one whole FEATURES ``tags`` column.
-
-    Raises:
-        DatasetError: as Vocabulary.
-    """
-    local = read_tags(tags, rules)
-    counted = Counted()
-    counted.add(local)
-    vocabulary = Vocabulary(counted, min_count, min_key_count)
-    vocabulary.add(local.offsets, local.index, local.texts)
-    offsets, ids = name_tags(local.offsets, local.index, id_pairs(vocabulary, local.texts))
-    return TaggedFeatures(offsets, ids, local.paint, vocabulary.table())
 
 
 def _keys(texts: list[str]) -> tuple[list[str], Ints]:
@@ -231,9 +202,7 @@ def _distinct_pairs(keys: pa.Array, values: pa.Array) -> tuple[Ints, list[tuple[
 
 def _distinct_rows(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     """Distinct (a, b), sorted."""
-    if not len(a):
-        return a.astype(np.int64), b.astype(np.int64)
-    width = int(b.max()) + 1
+    width = int(b.max(initial=0)) + 1
     code = np.unique(a * width + b)
     return code // width, code % width
 

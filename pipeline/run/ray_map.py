@@ -8,26 +8,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, TypeVar
 
-from storage.progress import peak_memory_mb
+from storage.progress import Progress, peak_memory_mb
 
 T = TypeVar("T")
 R = TypeVar("R")
+Measured = tuple[Any, float]  # a result, and the peak memory in MB of the process that made it
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A result and what its process needed for it."""
-
-    value: Any
-    memory_mb: float
-
-
-def _timed(function: Callable[[Any], Any], item: Any) -> Timed:
-    return Timed(function(item), peak_memory_mb())
+def _measured(function: Callable[[Any], Any], item: Any) -> Measured:
+    return function(item), peak_memory_mb()
 
 
 class _Cluster(threading.Thread):
@@ -75,12 +67,12 @@ def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], 
     import ray
 
     # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
-    task = ray.remote(num_cpus=1, max_retries=2)(_timed)
+    task = ray.remote(num_cpus=1, max_retries=2)(_measured)
     shared = ray.put(function)
     return lambda item: task.remote(shared, item)
 
 
-def _result(done: Future[Timed]) -> Timed:
+def _result(done: Future[Measured]) -> Measured:
     import ray
 
     try:
@@ -117,6 +109,27 @@ class Runner:
             return
         yield from self._map_on_ray(function, items, brief)
 
+    def run(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        progress: Progress,
+        size: Callable[[T], int] = lambda _: 1,
+        *,
+        small: bool = False,
+    ) -> tuple[list[R], float]:
+        """Results in the order of the items, and the largest peak memory of a process in MB.
+
+        ``size`` is what an item counts in ``progress``; ``small`` as for `map`.
+        """
+        found: dict[int, R] = {}
+        most = peak_memory_mb()
+        with progress:
+            for index, result, memory in self.map(function, items, small=small):
+                found[index], most = result, max(most, memory)
+                progress.advance(size(items[index]))
+        return [found[index] for index in range(len(items))], most
+
     def _map_on_ray(
         self, function: Callable[[T], R], items: Sequence[T], brief: bool
     ) -> Iterator[tuple[int, R, float]]:
@@ -135,13 +148,13 @@ class Runner:
         """Keep ``pool``, if this process is one of the workers, and the others busy until nothing is left."""
         joins = self._cluster is not None and self._cluster.local
         others = self.workers - 1 if joins else self.workers
-        waiting: dict[Future[Timed], tuple[int, Any]] = {}  # index, and the reference of a task on Ray
-        own: Future[Timed] | None = None
+        waiting: dict[Future[Measured], tuple[int, Any]] = {}  # index, and the reference of a task on Ray
+        own: Future[Measured] | None = None
         task: Any = None
         try:
             while True:
                 if joins and own is None and (entry := next(remaining, None)) is not None:
-                    own = pool.submit(_timed, function, entry[1])
+                    own = pool.submit(_measured, function, entry[1])
                     waiting[own] = entry[0], None
                 if task is None:
                     task = _task_on_ray(function, up)
@@ -153,8 +166,7 @@ class Runner:
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
                     index, _ = waiting.pop(done)
                     own = None if done is own else own
-                    timed = _result(done)
-                    yield index, timed.value, timed.memory_mb
+                    yield index, *_result(done)
         finally:
             import ray
 

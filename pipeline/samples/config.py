@@ -17,8 +17,7 @@ from pipeline.regions.config import SourcesConfig
 from pipeline.rules import RulesConfig
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.tokens.config import TokensConfig
-from schemas.config import execution
-from schemas.errors import ConfigError
+from schemas.config import execution, require
 from schemas.splits import SplitConfig
 
 #: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of
@@ -64,26 +63,25 @@ class ShardsConfig:
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.footprints if p not in PRODUCERS]
-        checks = {
-            f"footprints must be some of {', '.join(PRODUCERS)}": bool(self.footprints) and not unknown,
-            "footprints names a producer twice": len(set(self.footprints)) == len(self.footprints),
-            "footprints=chips needs chips.folder=FOLDER": "chips" not in self.footprints or bool(self.chips.folder),
-            "chips.folder needs footprints=chips": "chips" in self.footprints or not self.chips.folder,
-            "region=none has chips alone; name a region for tiles and grid": self.region != "none"
-            or self.footprints == ("chips",),
-            "rs.bands, rs.stretch, rs.dates and rs.mask change no chip's own pixels: drop them, or name --imagery": (
-                self.footprints != ("chips",)
-                or self.chips.image == "imagery"
-                or (self.rs.bands, self.rs.stretch, self.rs.dates, self.rs.mask) == ((), "none", 1, None)
-            ),
-            "zoom must be 0 to 22": self.zoom is None or 0 <= self.zoom <= 22,
-            "size must be 16 to 4096 pixels": 16 <= self.size <= 4096,
-            "grid.gsd must be 0.01 to 10000 metres": self.grid.gsd is None or 0.01 <= self.grid.gsd <= 10_000,
-            "workers must be 0 (one a core) or more": self.workers >= 0,
-            "demo.scale must be 1 to 100": 1 <= self.demo.scale <= 100,
-            "osm.min_tag_count must be 1 or more": self.osm.min_tag_count >= 1,
-            "osm.min_key_count must be 1 or more": self.osm.min_key_count >= 1,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+        require(
+            {
+                f"footprints must be some of {', '.join(PRODUCERS)}": bool(self.footprints) and not unknown,
+                "footprints names a producer twice": len(set(self.footprints)) == len(self.footprints),
+                "footprints=chips needs chips.folder=FOLDER": "chips" not in self.footprints or bool(self.chips.folder),
+                "chips.folder needs footprints=chips": "chips" in self.footprints or not self.chips.folder,
+                "region=none has chips alone; name a region for tiles and grid": self.region != "none"
+                or self.footprints == ("chips",),
+                "rs.bands, rs.stretch, rs.dates and rs.mask change no chip's own pixels: drop them, or name --imagery": (
+                    self.footprints != ("chips",)
+                    or self.chips.image == "imagery"
+                    or (self.rs.bands, self.rs.stretch, self.rs.dates, self.rs.mask) == ((), "none", 1, None)
+                ),
+                "zoom must be 0 to 22": self.zoom is None or 0 <= self.zoom <= 22,
+                "size must be 16 to 4096 pixels": 16 <= self.size <= 4096,
+                "grid.gsd must be 0.01 to 10000 metres": self.grid.gsd is None or 0.01 <= self.grid.gsd <= 10_000,
+                "workers must be 0 (one a core) or more": self.workers >= 0,
+                "demo.scale must be 1 to 100": 1 <= self.demo.scale <= 100,
+                "osm.min_tag_count must be 1 or more": self.osm.min_tag_count >= 1,
+                "osm.min_key_count must be 1 or more": self.osm.min_key_count >= 1,
+            }
+        )

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipeline.osm.stage import read_cell, read_cell_column
 from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
 from pipeline.samples.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file, shard_name
-from storage.files import atomic_file
+from storage.files import atomic_file, file_sha256
 from storage.store import Store
 
 
@@ -42,7 +42,8 @@ def shard_inputs(job: ShardJob) -> str:
         digest.update(f"{row['key']} {row['image_hash']}\n".encode())
     for key in job.footprints.keys:
         for photo in job.photos.get(key, []):
-            digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + _content(photo.path))
+            content = bytes.fromhex(file_sha256(Path(photo.path)))
+            digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + content)
     return digest.hexdigest()
 
 
@@ -69,11 +70,6 @@ def _rows_near(cells: str, cell: int, boxes: NDArray[Any]) -> NDArray[np.uint64]
     return np.asarray(read_cell_column(cells, cell, "hash")[near[np.unique(hit)]])
 
 
-def _content(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return file_digest(file, "sha256").digest()
-
-
 def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
     """Take the shard with these inputs over from ``previous``; None if that has none.
 
@@ -89,9 +85,7 @@ def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
     for table in ("samples", "streetview", "drops", "shards"):
         new.write_table(pending_file(table, job.index), _moved(rows[table], job, after).cast(TABLES[table]))
     row = rows["shards"].to_pylist()[0]
-    return ShardResult(
-        job.index, job.planned, row["samples"], row["n_streetview"], row["bytes"], row["n_drops"], 0.0, adopted=True
-    )
+    return ShardResult(job.index, job.planned, row["samples"], row["n_drops"], 0.0, adopted=True)
 
 
 def _moved(rows: pa.Table, job: ShardJob, shard: str) -> pa.Table:

@@ -150,8 +150,7 @@ def _add(
     if outside and chips is not None:
         files = ",".join(chips.rows[footprint.key]["vectors"])[:200]
         writer.drops.append(drop_row("samples", files, "outside_footprint", key=footprint.key, count=outside))
-    least = job.config.plan.min_objects
-    least = least if least is not None else 0 if images else 1
+    least = job.config.plan.least_objects(bool(images))
     if len(osm.tokens) < least:
         detail = f"{len(osm.tokens)} objects, under plan.min_objects={least}"
         writer.drops.append(drop_row("samples", "", "too_few_objects", key=footprint.key, detail=detail))

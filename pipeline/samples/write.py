@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -33,8 +32,6 @@ class ShardResult:
     index: int
     planned: int
     samples: int
-    photos: int
-    bytes: int
     drops: int
     write_seconds: float
     adopted: bool = False  # taken from an earlier version of the dataset
@@ -118,11 +115,8 @@ class ShardWriter:
             "rs_time": meta.rs[0].acquired if meta.rs else None, "osm_time": osm_time,
             "licences": sorted(every), "geometry": shapely.to_wkb(shapely.Polygon(corners)),
         })  # fmt: skip
-        self._streetview += [self._photo_row(meta.footprint.key, info) for info in meta.streetview]
-
-    def _photo_row(self, key: str, info: StreetviewInfo) -> dict[str, Any]:
-        row = {name: getattr(info, name) for name in TABLES["streetview"].names if hasattr(info, name)}
-        return row | {"key": key, "shard": self.shard}
+        own = {"key": meta.footprint.key, "shard": self.shard}
+        self._streetview += [asdict(info) | own for info in meta.streetview]
 
     def finish(self, planned: int) -> ShardResult:
         """Put the tar, then its rows; the row of ``shards`` comes last and says that all of it is there.
@@ -138,13 +132,9 @@ class ShardWriter:
         for table in ("samples", "streetview", "drops", "shards"):
             store.write_table(pending_file(table, self.index), pa.Table.from_pylist(rows[table], schema=TABLES[table]))
         spent = time.monotonic() - started
-        photos = len(self._streetview)
-        return ShardResult(self.index, planned, len(self._samples), photos, len(data), len(self.drops), spent)
+        return ShardResult(self.index, planned, len(self._samples), len(self.drops), spent)
 
     def _shard_row(self, data: bytes, planned: int) -> dict[str, Any]:
-        totals: Counter[str] = Counter()
-        for row in self._samples:
-            totals.update({name: row[name] for name in _COUNTS})
         boxes = np.array([list(row["bbox"].values()) for row in self._samples]).reshape(-1, 4)
         bbox = None
         if len(boxes):
@@ -153,5 +143,6 @@ class ShardWriter:
         return {
             "shard": self.shard, "index": self.index, "planned": planned, "samples": len(self._samples),
             "bytes": len(data), "sha256": sha256(data).hexdigest(), "bbox": bbox,
-            **{name: totals[name] for name in _COUNTS}, "n_drops": len(self.drops), "inputs": self.inputs,
+            **{name: sum(row[name] for row in self._samples) for name in _COUNTS}, "n_drops": len(self.drops),
+            "inputs": self.inputs,
         }  # fmt: skip

@@ -7,8 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.streetview.times import day_seconds
-from schemas.config import execution
-from schemas.errors import ConfigError
+from schemas.config import execution, require
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class StreetviewConfig:
                 all(not url or _is_plain(url) for url in urls)
             ),
         }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+        require(checks)
 
 
 def _is_plain(url: str) -> bool:

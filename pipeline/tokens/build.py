@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geometry.anchors import anchors, object_seed
 from geometry.cover import patches
-from geometry.packed import PackedGeometry, ranges
+from geometry.packed import PackedGeometry, changes, ranges
 from geometry.tokens import split
 from pipeline.alignment import project
 from pipeline.osm.features import FeatureBatch
@@ -132,8 +132,7 @@ def _salt(key: str, seed: int) -> int:
 def _snapped(packed: PackedGeometry, size: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """Vertices in units, repeats dropped; every ring keeps at least one. Returns vertices and ring offsets."""
     units = snap(packed.vertices / size[packed.ring_object[packed.vertex_ring]])
-    repeat = np.zeros(len(units), bool)
-    repeat[1:] = (units[1:] == units[:-1]).all(axis=1)
+    repeat = ~changes(*units.T)
     starts = packed.ring_offsets[:-1]
     repeat[starts[starts < len(units)]] = False
     counts = np.bincount(packed.vertex_ring[~repeat], minlength=len(starts))

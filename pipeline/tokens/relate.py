@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import Ints, expand
+from geometry.packed import Ints, changes, expand
 from schemas.features import Kind
 from schemas.relations import DISJOINT, INVERSE, Relation, classify_all
 
@@ -141,7 +141,7 @@ def _delaunay(geometry: NDArray[Any], kind: NDArray[np.uint8], tile: Ints) -> tu
     xy = shapely.get_coordinates(geometry[points])
     order = np.lexsort((xy[:, 1], xy[:, 0], tile[points]))  # stable: the first of equal ones comes first
     points, xy = points[order], xy[order]
-    new = np.append(True, (np.diff(tile[points]) != 0) | (np.diff(xy, axis=0) != 0).any(axis=1))[: len(points)]
+    new = changes(tile[points], *xy.T)
     points, xy = points[new], xy[new]
     i, j = delaunay_edges(xy, tile[points])
     return np.minimum(points[i], points[j]), np.maximum(points[i], points[j])

@@ -139,7 +139,7 @@ def packed(folder: Path, images: Sequence[tuple[np.ndarray, dict[str, Any]]]) ->
 
 
 def tallied(store: Store, rows: list[dict[str, Any]], backwards: bool = False) -> list[dict[str, Any]]:
-    shards = list(by_shard(rows))
+    shards = list(enumerate(own for _, own in sorted(by_shard(rows).items())))
     total: dict[Any, Tally] = {}
     for shard in reversed(shards) if backwards else shards:
         for key, tally in ShardImages(store)(shard).items():

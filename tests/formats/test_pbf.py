@@ -16,6 +16,7 @@ from pipeline.formats.wire import Stream, signed, varints
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.errors import InputError
+from tests.osm.tables import table_of
 
 RULES = load_rules()
 FORMS = ["", ",pbf_dense_nodes=false", ",add_metadata=none", ",pbf_compression=none", ",locations_on_ways=false"]
@@ -184,7 +185,7 @@ def test_damage_is_refused_or_harmless_but_never_a_crash(tmp_path: Path, data: s
     except InputError as error:
         assert "bad.osm.pbf" in str(error)  # noqa: PT017  # either outcome is right
     else:
-        assert extract.features.num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
+        assert table_of(extract).num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
 
 
 def test_an_unsorted_extract_gives_the_same_features(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_an_unsorted_extract_gives_the_same_features(tmp_path: Path) -> None:
         for i, lon, lat in nodes:
             writer.add_node(osmium.osm.mutable.Node(id=i, location=(lon, lat), tags={"natural": "tree"}))
         writer.add_way(osmium.osm.mutable.Way(id=5, nodes=[9, 3, 7, 1, 9], tags={"building": "yes"}))
-    features = read_extract(path, RULES, tmp_path / "parts").features.to_pylist()
+    features = table_of(read_extract(path, RULES, tmp_path / "parts")).to_pylist()
     assert [(r["osm_type"], r["osm_id"]) for r in features] == [
         ("node", 9),
         ("node", 3),

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from geometry.tiles import tile_to_lonlat
 from pipeline.osm.cells.cut import CUT, MARGIN, MAX_SEGMENT, WholeFeatures, cut_to_cells, densify, whole_features
-from pipeline.osm.vocabulary import tag_features
 from schemas.features import CELL_ZOOM, DROPS, Kind, ObjectType
 from tests.osm.opl import RULES, encoded, read
+from tests.osm.tables import table_of, tag_features
 from tests.tokens.oracle import mapped
 
 LON, LAT = st.floats(-20, 20), st.floats(40, 70)
@@ -201,8 +201,8 @@ def test_odd_objects_reach_the_cells_or_the_drops(tmp_path: Path) -> None:
     lines.append("w30 v1 Tbuilding=yes Nn1,n3,n5,n1")
     lines.append("w31 v1 Tbuilding=yes Nn1,n2,n1,n2,n1")
     extract = read(tmp_path, "\n".join(lines))
-    assert extract.features.num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
-    table = extract.features
+    assert table_of(extract).num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
+    table = table_of(extract)
     tagged = tag_features(table["tags"], RULES, 1)
     features = whole_features(table)
     cells, drops = cut_to_cells(features, tagged.offsets, tagged.ids, tagged.paint)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline.osm.cells.merge import describe_parts, load_slab, newest, plan_slabs, repeated_rows
 from schemas.features import DROPS, FEATURES
 from tests.osm.opl import read
-from tests.osm.tables import feature_table
+from tests.osm.tables import feature_table, table_of
 
 ROW = st.tuples(
     st.sampled_from(("node", "way", "relation")), st.integers(1, 5), st.integers(0, 3), st.none() | st.integers(1, 3)
@@ -65,7 +65,7 @@ def test_neighbouring_extracts_share_a_way_once(tmp_path: Path) -> None:
     a = read(tmp_path, f"{nodes}\nw5 v3 Thighway=path,state=old Nn1,n2", "a.opl")
     b = read(tmp_path, f"{nodes}\nw5 v4 Thighway=path,state=new Nn1,n2\nw6 v1 Thighway=path Nn2,n1", "b.opl")
     for order in ((a, b), (b, a)):
-        merged, drops = merge([(f"{n}.opl", e.features) for n, e in enumerate(order)])
+        merged, drops = merge([(f"{n}.opl", table_of(e)) for n, e in enumerate(order)])
         assert merged["osm_id"].to_pylist() == [5, 6]
         assert dict(merged["tags"].to_pylist()[0])["state"] == "new"
         assert drops["count"].to_pylist() == [1]

@@ -14,6 +14,7 @@ from pipeline.osm.cells.merge import newest
 from pipeline.osm.extracts import areas
 from pipeline.osm.extracts.read import Extract, read_extract
 from tests.osm.opl import GRID, RULES, encoded, opl, read
+from tests.osm.tables import table_of
 from tests.osm.test_read import INNER, SQUARE, accounted, counted, dropped, features
 
 
@@ -228,7 +229,7 @@ HISTORY = """n1 v1 x9 y47 Tshop=bakery
 def test_of_several_versions_in_one_file_the_newest_is_merged(tmp_path: Path) -> None:
     extract = read(tmp_path, HISTORY)
     assert accounted(extract)
-    table = extract.features
+    table = table_of(extract)
     merged, repeated = newest(table, pa.array([0] * table.num_rows).to_numpy())
     rows = {(r["osm_type"], r["osm_id"]): r for r in merged.to_pylist()}
     assert {k: r["version"] for k, r in rows.items()} == {("node", 1): 2, ("way", 1): 4}

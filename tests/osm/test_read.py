@@ -14,6 +14,7 @@ from pipeline.osm.extracts.read import Extract, read_extract
 from schemas.errors import InputError
 from schemas.features import DROPS, FEATURES
 from tests.osm.opl import GRID, RULES, encoded, opl, read
+from tests.osm.tables import table_of
 
 SQUARE = "Nn1,n3,n9,n7,n1"
 INNER = "\n".join(
@@ -23,7 +24,7 @@ HOLE = "Nn11,n12,n14,n13,n11"
 
 
 def features(extract: Extract) -> dict[tuple[str, int], dict[str, Any]]:
-    rows = extract.features.to_pylist()
+    rows = table_of(extract).to_pylist()
     result = {(r["osm_type"], r["osm_id"]): r for r in rows}
     assert len(result) == len(rows)  # each object once
     return result
@@ -41,9 +42,9 @@ def counted(extract: Extract) -> dict[tuple[str, str, str], int]:
 
 def accounted(extract: Extract) -> bool:
     """Every object read is a feature, a named drop or part of a count."""
-    assert extract.features.schema.equals(FEATURES)
+    assert table_of(extract).schema.equals(FEATURES)
     assert extract.drops.schema.equals(DROPS)
-    return extract.features.num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
+    return table_of(extract).num_rows + sum(extract.drops["count"].to_pylist()) == extract.objects
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ import pipeline.osm.cells.slabs
 from pipeline.osm import stage
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
 from pipeline.osm.stage import Cells, export_features, features_stage, read_cell, vocabulary_stage
-from pipeline.osm.vocabulary import CleaningConfig, tag_features
+from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.run.ray_map import Runner
 from schemas.features import CELL_ZOOM
 from schemas.tags import tag_id
 from tests.osm.opl import GRID, RULES, opl
+from tests.osm.tables import table_of, tag_features
 
 #: Two towns 60 km apart, so that there are several cells, with a road between them.
 TOWNS = "\n".join(
@@ -79,7 +80,7 @@ def test_slabs_and_runs_of_any_size_give_what_one_table_gives(
     )
     cells, drops = build(folder, [text])
     extract = pipeline.osm.extracts.read.read_extract(folder / "0.opl", RULES, folder / "whole")
-    table = extract.features
+    table = table_of(extract)
     tagged = tag_features(table["tags"], RULES, 1)
     whole, _ = cut_to_cells(whole_features(table), tagged.offsets, tagged.ids, tagged.paint)
     expected, seen = [], set()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm.vocabulary import tag_features
 from schemas.features import FEATURES, VOCABULARY
 from schemas.tags import format_key, tag_id
 from tests.osm.opl import RULES
+from tests.osm.tables import tag_features
 
 KEYS = st.sampled_from(
     ("building", "roof:shape", "roof shape", "sport", "name", "addr:city", "highway", "natural", ":", "é", "e\u0301")

@@ -10,6 +10,7 @@ import shapely
 
 from pipeline.osm.extracts.read import read_extract
 from tests.osm.opl import RULES
+from tests.osm.tables import table_of
 
 EXTRACTS = [
     "osm/andorra/andorra_2019.osm.pbf",
@@ -27,12 +28,13 @@ EXTRACTS = [
 def test_nothing_is_lost_and_nothing_comes_twice(real_file: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     extract = read_extract(real_file(name), RULES, tmp_path)
     drops = extract.drops.to_pylist()
-    assert extract.features.num_rows + sum(d["count"] for d in drops) == extract.objects
-    made = list(zip(extract.features["osm_type"].to_pylist(), extract.features["osm_id"].to_pylist(), strict=True))
+    table = table_of(extract)
+    assert table.num_rows + sum(d["count"] for d in drops) == extract.objects
+    made = list(zip(table["osm_type"].to_pylist(), table["osm_id"].to_pylist(), strict=True))
     gone = [(d["osm_type"], d["osm_id"]) for d in drops if d["osm_id"] is not None]
     assert len(made) > 50
     assert len({*made, *gone}) == len(made) + len(gone)
-    assert shapely.is_valid(shapely.from_wkb(extract.features["geometry"].to_numpy())).mean() > 0.999
+    assert shapely.is_valid(shapely.from_wkb(table["geometry"].to_numpy())).mean() > 0.999
 
 
 def test_compressed_otherwise_an_extract_is_the_same(real_file: Callable[[str], Path], tmp_path: Path) -> None:
@@ -40,10 +42,10 @@ def test_compressed_otherwise_an_extract_is_the_same(real_file: Callable[[str], 
         read_extract(real_file(f"osm/monaco/monaco_2021-04-21{end}.osm.pbf"), RULES, tmp_path / f"m{end}")
         for end in ("", "_lz4")
     )
-    assert plain.features.equals(lz4.features)
+    assert table_of(plain).equals(table_of(lz4))
     assert plain.extent == lz4.extent
     west, pbf = (
         read_extract(real_file(n), RULES, tmp_path / Path(n).name)
         for n in ("osm/sfbay/West-Oakland.osm.bz2", "osm/sfbay/oakland_west_2016.osm.pbf")
     )
-    assert west.features.equals(pbf.features)
+    assert table_of(west).equals(table_of(pbf))

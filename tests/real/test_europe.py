@@ -23,6 +23,7 @@ from storage.dataset import sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of
 from tests.mirror.server import Mirror
+from tests.osm.tables import table_of
 from tests.real.test_downloads import COUNTRIES, ROOT
 
 
@@ -83,7 +84,7 @@ def test_what_neighbours_share_is_there_once(real_file: Callable[[str], Path], t
     repeated = {d["source"]: d["count"] for d in drops if d["reason"] == "repeated_in_extracts"}
     versions = []
     for path in (old, new):
-        table = read_extract(path, load_rules(), tmp_path / path.stem).features
+        table = table_of(read_extract(path, load_rules(), tmp_path / path.stem))
         columns = (table[c].to_pylist() for c in ("osm_type", "osm_id", "version"))
         versions.append({(t, i): v for t, i, v in zip(*columns, strict=True)})
     shared = versions[0].keys() & versions[1].keys()

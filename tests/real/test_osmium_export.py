@@ -24,6 +24,7 @@ import shapely
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from tests.osm.opl import GRID, opl
+from tests.osm.tables import table_of
 from tests.real.test_osmium_parity import EXTRACTS
 
 pytestmark = pytest.mark.skipif(
@@ -64,7 +65,7 @@ def exported(path: Path, folder: Path) -> dict[Key, tuple[Any, dict[str, str]]]:
 
 def read(path: Path, folder: Path) -> dict[Key, tuple[Any, dict[str, str]]]:
     """The same of our reader."""
-    table = read_extract(path, RULES, folder / "parts").features
+    table = table_of(read_extract(path, RULES, folder / "parts"))
     columns = (table[c].to_pylist() for c in ("osm_type", "osm_id", "kind", "tags"))
     shapes = shapely.from_wkb(table["geometry"].to_numpy())
     return {(t, i, k): (shape, dict(tags)) for t, i, k, tags, shape in zip(*columns, shapes, strict=True)}

@@ -13,6 +13,7 @@ import shapely
 
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
+from tests.osm.tables import table_of
 
 RULES = load_rules()
 EXTRACTS = [
@@ -64,7 +65,7 @@ def test_features_are_those_that_osmium_builds(real_file: Callable[[str], Path],
     path = real_file(name)
     expected, cut = by_osmium(path)
     extract = read_extract(path, RULES, tmp_path)
-    rows = {(r["osm_type"], r["osm_id"]): r for r in extract.features.drop_columns("bbox").to_pylist()}
+    rows = {(r["osm_type"], r["osm_id"]): r for r in table_of(extract).drop_columns("bbox").to_pylist()}
     # osmium leaves out unknown nodes at the start of a way without a word; here such a way is a drop with its reason.
     dropped = {(d["osm_type"], d["osm_id"]) for d in extract.drops.to_pylist()}
     assert set(expected) - set(rows) == {k for k in expected if k in cut}

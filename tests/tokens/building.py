@@ -18,7 +18,6 @@ from geometry.tiles import tile_to_lonlat, xyz_footprint
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
 from pipeline.osm.extracts.read import read_extract
 from pipeline.osm.features import FeatureBatch
-from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import Rules, load_rules
 from pipeline.tokens.build import build_tokens
 from schemas.features import CELL_ZOOM, Kind, ObjectType
@@ -26,7 +25,7 @@ from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import Relation
 from schemas.tokens import OsmTokens
-from tests.osm.tables import feature_table
+from tests.osm.tables import feature_table, table_of, tag_features
 from tests.tokens.oracle import Feature, OracleTokens, brute_force, delaunay_fault, features_of, undecided
 
 RULES = load_rules()
@@ -68,7 +67,7 @@ def read_place(path: Path) -> Place:
 def _read_place(path: Path, modified: int) -> Place:
     with tempfile.TemporaryDirectory() as folder:
         extract = read_extract(path, RULES, Path(folder))
-        return place_of_features(extract.features, extract.extent, RULES)
+        return place_of_features(table_of(extract), extract.extent, RULES)
 
 
 def batch_of(place: Place, cell: int) -> FeatureBatch:

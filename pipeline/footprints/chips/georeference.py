@@ -17,9 +17,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError, ProjError
 
+from pipeline.alignment import transformer
 from pipeline.footprints.chips.metadata import Metadata
 from schemas.errors import InputError
 from schemas.footprint import Footprint
@@ -175,11 +176,6 @@ def _check_bbox(box: Box) -> Box:
     return box
 
 
-@lru_cache(maxsize=64)
-def _projection(crs: str) -> Transformer:
-    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-
-
 def envelope(box: Box, crs: str) -> Box:
     """The axis-aligned envelope in ``crs`` (min X, min Y, max X, max Y) of a lon/lat box with bent sides.
 
@@ -191,7 +187,7 @@ def envelope(box: Box, crs: str) -> Box:
     lon = np.concatenate((x, np.full(_SIDE, east), x, np.full(_SIDE, west)))
     lat = np.concatenate((np.full(_SIDE, south), y, np.full(_SIDE, north), y))
     try:
-        x, y = _projection(crs).transform(lon, lat)
+        x, y = transformer(crs).transform(lon, lat)
     except ProjError:
         x = y = np.array([math.inf])
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -283,8 +279,8 @@ def _apart(a: tuple[str, Affine], b: tuple[str, Affine], size: tuple[int, int]) 
     """Largest distance between corners of two footprints of one image, in sides of ``a``."""
     first, second = (Footprint("chip-a", crs, transform, *size) for crs, transform in (a, b))
     x, y = second.corners().T
-    lon, lat = _projection(b[0]).transform(x, y, direction="INVERSE")
-    x, y = _projection(a[0]).transform(lon, lat)
+    lon, lat = transformer(b[0]).transform(x, y, direction="INVERSE")
+    x, y = transformer(a[0]).transform(lon, lat)
     seen = first.pixel_to_normalised(first.crs_to_pixel(np.stack((x, y), axis=1)))
     wanted: NDArray[np.float64] = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
     return float(np.abs(seen - wanted).max())

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.footprints.chips.georeference import Affine
@@ -71,35 +70,27 @@ class ChipImage:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file in rasterio; an InputError where it cannot be opened or read."""
+    driver, _ = _form(path)
+    if driver is None:
+        raise InputError("it is no TIFF, JPEG or PNG")
     try:
         with warnings.catch_warnings(), rasterio.Env(**_GDAL):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path, driver=_driver(path)) as source:
+            with rasterio.open(path, driver=driver) as source:
                 yield source
     except (rasterio.errors.RasterioError, OSError, ValueError) as error:
         raise InputError(f"it cannot be read: {error}") from None
 
 
-def _head(path: Path) -> bytes:
+def _form(path: Path) -> tuple[str | None, bool]:
+    """GDAL's driver of a file, and whether Pillow reads it as it is: a JPEG, or a PNG of at most 8 bits a sample."""
     try:
         with path.open("rb") as file:
-            return file.read(26)
+            head = file.read(26)
     except OSError as error:
         raise InputError(f"it cannot be read: {error.strerror}") from None
-
-
-def _driver(path: Path) -> str:
-    head = _head(path)
     driver = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    if driver is None:
-        raise InputError("it is no TIFF, JPEG or PNG")
-    return driver
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether Pillow reads it as it is: a JPEG, or a PNG of at most 8 bits a sample."""
-    head = _head(path)
-    return head.startswith(b"\xff\xd8\xff") or (head.startswith(b"\x89PNG") and len(head) == 26 and head[24] <= 8)
+    return driver, driver == "JPEG" or (driver == "PNG" and len(head) == 26 and head[24] <= 8)
 
 
 def read_header(path: Path, sidecars: bool) -> ImageHeader:
@@ -108,15 +99,16 @@ def read_header(path: Path, sidecars: bool) -> ImageHeader:
     Raises:
         InputError: it is no image, too large, or of a type that no sample holds.
     """
-    if not _is_picture(path):
+    if not _form(path)[1]:
         with _opened(path) as source:
             header = _raster_header(source)
     else:
-        header = _picture_header(path)
+        with _picture(path, "ignore") as image:
+            header = ImageHeader(image.width, image.height, RGB, "uint8", None, None)
         if sidecars:
             with _opened(path) as source:
                 crs, transform = _place(source)
-            header = ImageHeader(header.width, header.height, header.bands, header.dtype, crs, transform)
+            header = replace(header, crs=crs, transform=transform)
     if header.width * header.height > MAX_PIXELS:
         raise InputError(
             f"{header.width} × {header.height} px are no chip, {MAX_PIXELS:,} pixels are the most; cut it, or build "
@@ -125,11 +117,14 @@ def read_header(path: Path, sidecars: bool) -> ImageHeader:
     return header
 
 
-def _picture_header(path: Path) -> ImageHeader:
+@contextmanager
+def _picture(file: Path | io.BytesIO, large: Literal["ignore", "error"]) -> Iterator[Image.Image]:
+    """The file in Pillow; an InputError where it cannot be opened or decoded, or is ``large``."""
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=tuple(_ENDINGS)) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return ImageHeader(image.width, image.height, RGB, "uint8", None, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter(large, Image.DecompressionBombWarning)
+            with Image.open(file, formats=tuple(_ENDINGS)) as image:
+                yield image
     except _ERRORS as error:
         raise InputError(f"it cannot be read: {error}") from None
 
@@ -162,7 +157,7 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
     Raises:
         InputError: it cannot be decoded to its end.
     """
-    if not _is_picture(path):
+    if not _form(path)[1]:
         with _opened(path) as source:
             pixels, mask = source.read(list(band_names(source))), source.dataset_mask()
     else:
@@ -170,7 +165,8 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
             data = path.read_bytes()
         except OSError as error:
             raise InputError(f"it cannot be read: {error.strerror}") from None
-        image = _decode(data)
+        with _picture(io.BytesIO(data), "error") as image:
+            image.load()
         ending = _ENDINGS[str(image.format)]
         if _unchanged(data, image) and config.format in ("auto", ending):
             return ChipImage(f"rs.{ending}", data, 0.0)
@@ -181,19 +177,7 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
     if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
         mask = np.where(np.isfinite(pixels).all(axis=0), mask, 0)
     member, encoded = encode(pixels, config)
-    return ChipImage(member, encoded, _share(mask))
-
-
-def _decode(data: bytes) -> Image.Image:
-    """A picture decoded to its last pixel."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=tuple(_ENDINGS))
-            image.load()
-    except _ERRORS as error:
-        raise InputError(f"it cannot be read: {error}") from None
-    return image
+    return ChipImage(member, encoded, float((mask == 0).mean()))
 
 
 def _unchanged(data: bytes, image: Image.Image) -> bool:
@@ -201,7 +185,3 @@ def _unchanged(data: bytes, image: Image.Image) -> bool:
     if image.mode != "RGB" or "transparency" in image.info:
         return False
     return image.format == "JPEG" or data[24] == 8
-
-
-def _share(mask: NDArray[np.uint8]) -> float:
-    return float((mask == 0).mean())

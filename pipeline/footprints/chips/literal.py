@@ -25,10 +25,6 @@ _PUSH = {
     "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "STRING", "BINSTRING",
     "SHORT_BINSTRING",
 }  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_IGNORED = {"PROTO", "FRAME", "STOP"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 
 
 class _Mark:
@@ -83,61 +79,63 @@ class _Machine:
 
     def step(self, name: str, argument: Any) -> None:
         """One opcode."""
-        if name in _PUSH:
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self.stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            self._tuple(_TUPLES[name])
-        elif name == "MARK":
-            self.stack.append(_Mark())
-        elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[len(self.memo) if name == "MEMOIZE" else int(argument)] = self.stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            self.stack.append(self.memo[int(argument)])
-        elif name not in _IGNORED:
-            self._structure(name, argument)
+        match name:
+            case "PROTO" | "FRAME" | "STOP":
+                return
+            case "MEMOIZE" | "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.memo[len(self.memo) if name == "MEMOIZE" else int(argument)] = self.stack[-1]
+            case "APPEND" | "APPENDS":
+                items = self._taken(1) if name == "APPEND" else self._marked()
+                self._top(list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._taken(2) if name == "SETITEM" else self._marked()
+                self._top(dict).update(zip(items[::2], items[1::2], strict=True))
+            case "BUILD":
+                self._byte_order()
+            case _:
+                self.stack.append(argument if name in _PUSH else self._value(name, argument))
 
-    def _structure(self, name: str, argument: Any) -> None:
-        if name == "TUPLE":
-            self.stack.append(tuple(self._marked()))
-        elif name == "LIST":
-            self.stack.append(self._marked())
-        elif name == "DICT":
-            items = self._marked()
-            self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-        elif name in ("APPEND", "APPENDS"):
-            items = [self.stack.pop()] if name == "APPEND" else self._marked()
-            self._top(list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = self._tuple_items(2) if name == "SETITEM" else self._marked()
-            self._top(dict).update(zip(items[::2], items[1::2], strict=True))
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            words = argument.split(" ", 1) if name == "GLOBAL" else self._tuple_items(2)
-            self.stack.append(_Name((str(words[0]), str(words[1]))))
-        elif name == "REDUCE":
-            self._numpy()
-        elif name == "BUILD":
-            self._byte_order()
-        else:
-            raise InputError(f"its pickle opcode {name} builds no plain value; write it as JSON")
+    def _value(self, name: str, argument: Any) -> Any:
+        """What an opcode puts on the stack."""
+        match name:
+            case "NONE":
+                return None
+            case "NEWTRUE" | "NEWFALSE":
+                return name == "NEWTRUE"
+            case "MARK":
+                return _Mark()
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                return {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]()
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                return tuple(self._taken(int(name[-1])))
+            case "TUPLE":
+                return tuple(self._marked())
+            case "LIST":
+                return self._marked()
+            case "DICT":
+                items = self._marked()
+                return dict(zip(items[::2], items[1::2], strict=True))
+            case "BINGET" | "LONG_BINGET" | "GET":
+                return self.memo[int(argument)]
+            case "GLOBAL" | "STACK_GLOBAL":
+                return _Name(map(str, argument.split(" ", 1) if name == "GLOBAL" else self._taken(2)))
+            case "REDUCE":
+                return self._numpy()
+            case _:
+                raise InputError(f"its pickle opcode {name} builds no plain value; write it as JSON")
 
     def _top(self, kind: type) -> Any:
         if type(self.stack[-1]) is not kind:
             raise ValueError(f"no {kind.__name__} to add to")
         return self.stack[-1]
 
-    def _tuple_items(self, count: int) -> list[Any]:
+    def _taken(self, count: int) -> list[Any]:
+        """The topmost items, taken off."""
         items = self.stack[-count:]
         if len(items) < count:
             raise ValueError("too few items")
         del self.stack[-count:]
         return items
-
-    def _tuple(self, count: int) -> None:
-        self.stack.append(tuple(self._tuple_items(count)))
 
     def _marked(self) -> list[Any]:
         """Items above the last mark, taken off."""
@@ -146,20 +144,19 @@ class _Machine:
         del self.stack[at:]
         return items
 
-    def _numpy(self) -> None:
-        """A call: of NumPy's dtype or scalar, which are decoded here; of nothing else."""
-        called, arguments = self._tuple_items(2)
+    def _numpy(self) -> Any:
+        """What a call gives: of NumPy's dtype or scalar, which are decoded here; of nothing else."""
+        called, arguments = self._taken(2)
         if called == _DTYPE and isinstance(called, _Name) and arguments[0] in _FORMATS:
-            self.stack.append(_Dtype(arguments[0]))
-        elif isinstance(called, _Name) and called in _SCALAR and isinstance(arguments[0], _Dtype):
+            return _Dtype(arguments[0])
+        if isinstance(called, _Name) and called in _SCALAR and isinstance(arguments[0], _Dtype):
             dtype, raw = arguments
             data = raw if isinstance(raw, bytes) else str(raw).encode("latin-1")
-            self.stack.append(struct.unpack(dtype.order + _FORMATS[dtype.code], data)[0])
-        elif called == _ENCODE and isinstance(called, _Name):
-            self.stack.append(str(arguments[0]).encode("latin-1"))
-        else:
-            what = ".".join(called) if isinstance(called, _Name) else type(called).__name__
-            raise InputError(f"its pickle calls {what}, which is never done; write it as JSON")
+            return struct.unpack(dtype.order + _FORMATS[dtype.code], data)[0]
+        if called == _ENCODE and isinstance(called, _Name):
+            return str(arguments[0]).encode("latin-1")
+        what = ".".join(called) if isinstance(called, _Name) else type(called).__name__
+        raise InputError(f"its pickle calls {what}, which is never done; write it as JSON")
 
     def _byte_order(self) -> None:
         """The state of a dtype; nothing else has one."""

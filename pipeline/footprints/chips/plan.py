@@ -21,6 +21,7 @@ from pipeline.footprints.chips.scan import ChipFiles
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint, Footprints
+from storage.files import file_sha256
 
 #: One row a chip; a million of them are a few hundred MB, in this form.
 CHIPS = pa.schema(
@@ -127,10 +128,9 @@ def _hash(folder: Path, paths: list[str]) -> str:
     digest = sha256()
     for path in paths:
         try:
-            data = (folder / path).read_bytes()
+            digest.update(f"{path.rsplit('/', 1)[-1]} {file_sha256(folder / path)}\n".encode())
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
-        digest.update(f"{path.rsplit('/', 1)[-1]} {sha256(data).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -199,18 +199,14 @@ def drop_overlapping(chips: pa.Table, max_overlap: float) -> tuple[pa.Table, lis
     pair = (i < j) & (source[i] == source[j])
     i, j = i[pair], j[pair]
     share = shapely.area(shapely.intersection(outline[i], outline[j])) / np.minimum(area[i], area[j])
-    over = share > max_overlap + _ROUNDING
-    rivals: dict[int, list[tuple[int, float]]] = {}
-    for a, b, s in zip(i[over].tolist(), j[over].tolist(), share[over].tolist(), strict=True):
-        rivals.setdefault(b, []).append((a, s))
+    over = np.flatnonzero(share > max_overlap + _ROUNDING)
+    over = over[np.lexsort((i[over], j[over]))]  # rows are sorted by key
     keep = np.ones(chips.num_rows, bool)
     drops = []
     keys, images = chips["key"].to_pylist(), chips["image"].to_pylist()
-    for b in sorted(rivals):  # rows are sorted by key
-        kept = [(a, s) for a, s in sorted(rivals[b]) if keep[a]]
-        if kept:
+    for a, b, part in zip(i[over].tolist(), j[over].tolist(), share[over].tolist(), strict=True):
+        if keep[a] and keep[b]:
             keep[b] = False
-            other, share_ = kept[0]
-            detail = f"{share_:.1%} of the smaller footprint is shared with {keys[other]}, over {max_overlap=:g}"
+            detail = f"{part:.1%} of the smaller footprint is shared with {keys[a]}, over {max_overlap=:g}"
             drops.append(drop_row("chips", images[b], "overlaps", key=keys[b], detail=detail))
     return chips.filter(pa.array(keep)), drops

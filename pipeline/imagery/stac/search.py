@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pystac
 import pystac_client
@@ -192,9 +191,3 @@ def within(acquired: str, interval: str) -> bool:
     return (first in ("", "..") or acquired[: len(first)] >= first[:19]) and (
         last in ("", "..") or acquired[: min(len(last), 19)] <= last[:19]
     )
-
-
-def server_root(url: str) -> str:
-    """Scheme and host of a URL."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

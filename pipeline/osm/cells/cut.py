@@ -5,6 +5,7 @@ Long segments are densified first: a straight line in lon/lat is bent in every m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,18 +65,19 @@ def densify(geometry: Geometries) -> Geometries:
     if not len(long):
         return geometry
     result = geometry.copy()
-    result[long] = [_densify_one(g) for g in geometry[long]]
+    result[long] = [map_lines(g, _densify_coordinates) for g in geometry[long]]
     return result
 
 
-def _densify_one(geometry: Any) -> Any:
+def map_lines(geometry: Any, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Any:
+    """A geometry with ``change`` applied to the coordinates f64[N,2] of each of its lines and rings."""
     if isinstance(geometry, shapely.Polygon):
-        rings = [_densify_coordinates(np.asarray(r.coords)) for r in (geometry.exterior, *geometry.interiors)]
+        rings = [change(np.asarray(r.coords)) for r in (geometry.exterior, *geometry.interiors)]
         return shapely.Polygon(rings[0], rings[1:])
     if isinstance(geometry, shapely.LineString):
-        return shapely.LineString(_densify_coordinates(np.asarray(geometry.coords)))
+        return shapely.LineString(change(np.asarray(geometry.coords)))
     if isinstance(geometry, (shapely.MultiPolygon, shapely.MultiLineString)):
-        return type(geometry)([_densify_one(part) for part in geometry.geoms])
+        return type(geometry)([map_lines(part, change) for part in geometry.geoms])
     return geometry
 
 

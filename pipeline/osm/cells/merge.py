@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from geometry.packed import changes
 from schemas.features import DROPS, FEATURES, ObjectType, drop_row
 
 TYPES = pa.array([t.name.lower() for t in ObjectType])
@@ -115,8 +116,7 @@ def newest(table: pa.Table, source: np.ndarray) -> tuple[pa.Table, dict[int, int
         return table, {}
     stamp = table["timestamp"].cast(pa.int64()).fill_null(0).to_numpy()
     order = np.lexsort((source, -stamp, -table["version"].to_numpy().astype(np.int64), osm_id, kind))
-    first = np.ones(len(order), bool)
-    first[1:] = (kind[order[1:]] != kind[order[:-1]]) | (osm_id[order[1:]] != osm_id[order[:-1]])
+    first = changes(kind[order], osm_id[order])
     names, counts = np.unique(source[order[~first]], return_counts=True)
     return table.take(pa.array(order[first])), dict(zip(names.tolist(), counts.tolist(), strict=True))
 

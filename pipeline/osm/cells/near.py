@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geometry.packed import changes
 from geometry.tiles import lonlat_to_tile, tile_codes
 from pipeline.osm.cells.cut import MARGIN
 from pipeline.osm.cells.seams import Cell, Seams
@@ -64,8 +65,7 @@ def _join(batches: list[FeatureBatch], cells: Sequence[Cell], zoom: int) -> Feat
     cell = np.repeat(np.arange(len(batches)), [len(b) for b in batches])
     order = np.lexsort((cell, every.osm_id, every.osm_type, every.kind))
     every, cell = every.take(order), cell[order]
-    identity = np.stack((every.kind, every.osm_type, every.osm_id))
-    first = np.flatnonzero(np.append(True, (identity[:, 1:] != identity[:, :-1]).any(axis=0)))[: len(every)]
+    first = np.flatnonzero(changes(every.kind, every.osm_type, every.osm_id))
     counts = np.diff(np.append(first, len(every)))
     joined = every.take(first)
     seams = Seams(cells, zoom)

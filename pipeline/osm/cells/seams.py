@@ -49,7 +49,8 @@ class Seams:
             return pieces[0]
         if kind == Kind.POLYGON:
             return _without(shapely.union_all(pieces), self._on_seam(MARGIN))
-        own = keep_dimension(shapely.intersection(pieces, self._boxes(0.0)[cell]), np.full(len(pieces), kind, np.uint8))
+        boxes = shapely.box(*self._edges(0.0))[cell]
+        own = keep_dimension(shapely.intersection(pieces, boxes), np.full(len(pieces), kind, np.uint8))
         there = own[~shapely.is_missing(own)]
         if not len(there):  # it lies outside the cells, in their margins alone
             return pieces[0]
@@ -60,9 +61,6 @@ class Seams:
     def _edges(self, margin: float) -> Floats:
         """West, south, east and north of each cell, f64[4,C]."""
         return tile_bounds(np.array(self.cells), self.zoom, margin).T
-
-    def _boxes(self, margin: float) -> Geometries:
-        return np.asarray(shapely.box(*self._edges(margin)), object)
 
     def _seams(self, margin: float) -> tuple[Floats, Floats]:
         """Longitudes and latitudes of the borders that are not the rectangle's own."""

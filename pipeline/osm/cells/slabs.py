@@ -13,6 +13,7 @@ import io
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geometry.packed import changes
 from pipeline.osm.cells.cut import CUT, cut_to_cells, whole_features
 from pipeline.osm.cells.hashes import combine, list_hash
 from pipeline.osm.cells.merge import Slab, load_slab
-from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, name_tags, read_tags
+from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, list_arrays, name_tags, read_tags
 from pipeline.rules import Rules
 from schemas.features import CELLS, DROPS, ObjectType, drop_row
 from storage.store import Store
@@ -46,44 +48,26 @@ class SlabJob:
     zoom: int  # of the cells
 
 
-@dataclass(frozen=True)
-class SlabFiles:
-    """Where a slab's results lie."""
-
-    folder: Path
-    index: int
-
-    @property
-    def rows(self) -> Path:
-        """CUT rows sorted by cell, Arrow IPC, to be mapped."""
-        return self.folder / f"slab-{self.index:06d}.arrow"
-
-    @property
-    def tags(self) -> Path:
-        """LocalTags' offsets and index, NumPy archive."""
-        return self.folder / f"slab-{self.index:06d}.npz"
-
-    @property
-    def drops(self) -> Path:
-        """DROPS rows."""
-        return self.folder / f"slab-{self.index:06d}.drops.parquet"
-
-    @property
-    def summary(self) -> Path:
-        """Texts, cells and counts, JSON; written last."""
-        return self.folder / f"slab-{self.index:06d}.json"
-
-    def load_tags(self, texts: list[str]) -> LocalTags:
-        """What ``read_tags`` gave, but the paint."""
-        with np.load(self.tags, allow_pickle=False) as arrays:
-            return LocalTags(arrays["offsets"], arrays["index"], texts, np.zeros(0, np.uint8), Counter())
+def slab_file(folder: Path, index: int, kind: str) -> Path:
+    """Where a result of a slab lies, by its kind: ``arrow`` (CUT rows sorted by cell, to be mapped), ``npz``
+    (LocalTags' offsets and index), ``npy`` (the tag ids of its texts), ``drops.parquet`` (DROPS rows), ``json`` (texts,
+    cells and counts; written last)."""
+    return folder / f"slab-{index:06d}.{kind}"
 
 
-def cut_slab(job: SlabJob) -> int:
-    """Cut one slab and write its files; a slab that is there already is left alone. Returns its index."""
-    files = SlabFiles(job.folder, job.index)
-    if files.summary.exists():
-        return job.index
+def _load(folder: Path, index: int) -> tuple[dict[str, Any], LocalTags]:
+    """The summary of a slab, and what ``read_tags`` gave, but the paint."""
+    summary = json.loads(slab_file(folder, index, "json").read_bytes())
+    with np.load(slab_file(folder, index, "npz"), allow_pickle=False) as arrays:
+        local = LocalTags(arrays["offsets"], arrays["index"], summary["texts"], np.zeros(0, np.uint8), Counter())
+    return summary, local
+
+
+def cut_slab(job: SlabJob) -> None:
+    """Cut one slab and write its files; a slab that is there already is left alone."""
+    name = partial(slab_file, job.folder, job.index)
+    if name("json").exists():
+        return
     table, repeated = load_slab(job.slab)
     local = read_tags(table["tags"], job.rules)
     cut, drops = cut_to_cells(whole_features(table), local.offsets, local.index, local.paint, job.zoom)
@@ -91,19 +75,18 @@ def cut_slab(job: SlabJob) -> int:
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, CUT) as writer:
         writer.write_table(cut)
-    store.write(files.rows.name, sink.getvalue())
+    store.write(name("arrow").name, sink.getvalue())
     sink = io.BytesIO()
     np.savez(sink, offsets=local.offsets, index=local.index)
-    store.write(files.tags.name, sink.getvalue())
-    store.write_table(files.drops.name, drops)
+    store.write(name("npz").name, sink.getvalue())
+    store.write_table(name("drops.parquet").name, drops)
     cells, starts = np.unique(cut["cell"].to_numpy(), return_index=True)
     summary = {
         "texts": local.texts, "cleaned": [[*what, n] for what, n in sorted(local.cleaned.items())],
         "cells": cells.tolist(), "starts": [*starts.tolist(), cut.num_rows], "features": table.num_rows,
         "repeated": sorted(repeated.items()),
     }  # fmt: skip
-    store.write(files.summary.name, json.dumps(summary, ensure_ascii=False).encode())
-    return job.index
+    store.write(name("json").name, json.dumps(summary, ensure_ascii=False).encode())
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +107,8 @@ def count_slabs(folder: Path, slabs: int, min_tag_count: int, min_key_count: int
     counted, repeated, features = Counted(), Counter[int](), 0
     pieces: list[Ints] = [np.zeros((0, 4), np.int64)]
     for index in range(slabs):
-        files = SlabFiles(folder, index)
-        summary = json.loads(files.summary.read_bytes())
-        counted.add(files.load_tags(summary["texts"]))
+        summary, local = _load(folder, index)
+        counted.add(local)
         counted.cleaned.update({(rule, detail): n for rule, detail, n in summary["cleaned"]})
         repeated.update(dict(summary["repeated"]))
         features += summary["features"]
@@ -135,13 +117,11 @@ def count_slabs(folder: Path, slabs: int, min_tag_count: int, min_key_count: int
     vocabulary = Vocabulary(counted, min_tag_count, min_key_count)
     store = Store(folder)
     for index in range(slabs):
-        files = SlabFiles(folder, index)
-        texts = json.loads(files.summary.read_bytes())["texts"]
-        local = files.load_tags(texts)
-        vocabulary.add(local.offsets, local.index, texts)
+        _, local = _load(folder, index)
+        vocabulary.add(local)
         sink = io.BytesIO()
-        np.save(sink, id_pairs(vocabulary, texts))
-        store.write(f"ids-{index:06d}.npy", sink.getvalue())
+        np.save(sink, id_pairs(vocabulary, local.texts))
+        store.write(slab_file(folder, index, "npy").name, sink.getvalue())
     table = np.concatenate(pieces)
     cell, slab, start, stop = table[np.lexsort((table[:, 1], table[:, 0]))].T
     return CountedSlabs(vocabulary, cell, slab, start, stop, dict(repeated), features)
@@ -195,9 +175,8 @@ def merge_run(job: RunJob) -> RunResult:
     tables = [CELLS.empty_table()]
     twins: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     for slab in np.unique(job.slab).tolist():
-        files = SlabFiles(job.folder, slab)
-        ids = np.load(job.folder / f"ids-{slab:06d}.npy", allow_pickle=False)
-        with pa.memory_map(str(files.rows)) as source:
+        ids = np.load(slab_file(job.folder, slab, "npy"), allow_pickle=False)
+        with pa.memory_map(str(slab_file(job.folder, slab, "arrow"))) as source:
             whole = pa.ipc.open_file(source).read_all()
             for k in np.flatnonzero(job.slab == slab).tolist():
                 named, twin = _name(whole.slice(job.start[k], job.stop[k] - job.start[k]), ids)
@@ -220,9 +199,7 @@ def merge_run(job: RunJob) -> RunResult:
 
 def _name(table: pa.Table, ids: Ints) -> tuple[pa.Table, NDArray[np.uint64]]:
     """CELLS rows of a piece, its tags named and its rows hashed, and the hash that duplicates share."""
-    lists = table["tag_ids"].combine_chunks()
-    local = lists.offsets.to_numpy().astype(np.int64)
-    offsets, named = name_tags(local - local[0], lists.flatten().to_numpy(), ids)
+    offsets, named = name_tags(*list_arrays(table["tag_ids"]), ids)
     tags = list_hash(offsets, named)
     hashed = ("hash", "osm_type", "osm_id", "kind", "paint", "timestamp")
     columns = {c: table[c].to_numpy() for c in (*hashed, "twin")}
@@ -239,12 +216,9 @@ def _clean(
 ) -> tuple[NDArray[np.bool_], list[tuple[int, int, int, int]], list[tuple[int, int]]]:
     """Rows to keep, and what goes: all but the first of equal shape and tags in a cell, and objects without a tag."""
     cell, osm_type, osm_id = (table[c].to_numpy() for c in ("cell", "osm_type", "osm_id"))
-    lists = table["tag_ids"].combine_chunks()
-    bare = np.diff(lists.offsets.to_numpy()) == 0 if len(table) else np.zeros(0, bool)
+    bare = np.diff(list_arrays(table["tag_ids"])[0]) == 0
     order = np.lexsort((np.arange(len(twin)), twin, cell))
-    new = np.ones(len(order), bool)
-    new[1:] = (twin[order[1:]] != twin[order[:-1]]) | (cell[order[1:]] != cell[order[:-1]])
-    first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    first = np.maximum.accumulate(np.where(changes(twin[order], cell[order]), np.arange(len(order)), 0))
     keeper = np.empty(len(order), np.int64)
     keeper[order] = order[first]
     repeat = (keeper != np.arange(len(order))) & ~bare

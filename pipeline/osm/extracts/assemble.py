@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geometry.packed import changes
 from pipeline.formats.wire import Ints
 
 #: Relative difference between the length of an area's boundary and that of its segments that rounding explains.
@@ -52,7 +53,7 @@ def _odd(owner: Ints, start: Ints, end: Ints) -> NDArray[np.bool_]:
     """One of each segment that its area has an odd number of times, whichever way it runs, bool[S]."""
     low, high = np.minimum(start, end), np.maximum(start, end)
     order = np.lexsort((high, low, owner))
-    first = _changes(owner[order], low[order], high[order])
+    first = changes(owner[order], low[order], high[order])
     times = np.diff(np.append(np.flatnonzero(first), len(order)))
     result = np.zeros(len(order), bool)
     result[order[first]] = times % 2 == 1
@@ -64,20 +65,12 @@ def _degrees(owner: Ints, start: Ints, end: Ints) -> Ints:
     size = len(owner)
     area, node = np.concatenate((owner, owner)), np.concatenate((start, end))
     order = np.lexsort((node, area))
-    first = _changes(area[order], node[order])
+    first = changes(area[order], node[order])
     times = np.diff(np.append(np.flatnonzero(first), len(order)))
     degree = np.empty(2 * size, np.int64)
     degree[order] = np.repeat(times, times)
     at_start, at_end = degree[:size], degree[size:]
     return np.where(at_end % 2 == 1, at_end, at_start)
-
-
-def _changes(*columns: Ints) -> NDArray[np.bool_]:
-    """Rows that differ from the row before, bool[N]."""
-    first = np.ones(len(columns[0]), bool)
-    if len(first):
-        first[1:] = np.any([np.diff(c) != 0 for c in columns], axis=0)
-    return first
 
 
 def _lines(owner: Ints, start: Ints, end: Ints, lonlat: NDArray[np.float64], degree: Ints) -> tuple[NDArray[Any], Ints]:

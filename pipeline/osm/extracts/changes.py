@@ -35,7 +35,10 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
     newest, stamp = _read_changes(changes)
     try:
         source = osmium.FileProcessor(str(base))
-        header = _header(source.header, stamp)
+        header = source.header
+        if stamp is not None:  # its replication time moves forward to the newest change
+            text = stamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            header.set(_TIMESTAMP, max(text, header.get(_TIMESTAMP, "")))
         with (
             atomic_file(target) as fresh,
             osmium.SimpleWriter(osmium.io.File(str(fresh), "osm.pbf"), header=header) as writer,
@@ -77,14 +80,6 @@ def _copy(thing: Any) -> Any:
     if thing.is_way():
         return osmium.osm.mutable.Way(nodes=[n.ref for n in thing.nodes], **fields)
     return osmium.osm.mutable.Relation(members=[(m.type, m.ref, m.role) for m in thing.members], **fields)
-
-
-def _header(header: Any, stamp: datetime | None) -> Any:
-    """The base's header, its replication time moved forward to the newest change."""
-    if stamp is not None:
-        text = stamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        header.set(_TIMESTAMP, max(text, header.get(_TIMESTAMP, "")))
-    return header
 
 
 def _merged(base: Path, source: Any, newest: dict[tuple[int, int], tuple[int, Any]]) -> Iterator[Any]:

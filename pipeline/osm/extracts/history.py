@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -48,7 +49,10 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
     if not missing:
         return list(targets.values())
     try:
-        wanted = versions_at(*_versions(path), np.array([ends[n].timestamp() for n in missing]))
+        first, seconds, deleted = versions(path)
+        if len(seconds) and seconds.min() <= 0:
+            raise InputError(f"history {path} has a version without a time; get one with metadata")
+        wanted = versions_at(first, seconds, deleted, np.array([ends[n].timestamp() for n in missing]))
         processor = osmium.FileProcessor(str(path))
         header = processor.header
         header.has_multiple_object_versions = False
@@ -64,9 +68,9 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
     return list(targets.values())
 
 
-def _versions(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
+def versions(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
     """Of each version: whether it is its object's first, its time in seconds since 1970, whether it is a deletion."""
-    first, seconds, deleted = bytearray(), [], bytearray()
+    first, seconds, deleted = bytearray(), array("d"), bytearray()
     before = None
     for o in osmium.FileProcessor(str(path)):
         identity = o.type_str(), o.id
@@ -74,9 +78,7 @@ def _versions(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArr
         seconds.append(o.timestamp.timestamp())
         deleted.append(o.deleted)
         before = identity
-    if seconds and min(seconds) <= 0:
-        raise InputError(f"history {path} has a version without a time; get one with metadata")
-    return np.frombuffer(first, bool), np.array(seconds, np.float64), np.frombuffer(deleted, bool)
+    return np.frombuffer(first, bool), np.frombuffer(seconds), np.frombuffer(deleted, bool)
 
 
 def versions_at(

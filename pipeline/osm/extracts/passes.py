@@ -114,15 +114,10 @@ def kept_objects(counts: Counts, objects: Objects, tags: BlockTags, osm_type: st
 def area_relations(counts: Counts, block: Block, tags: BlockTags, rules: Rules) -> Ints:
     objects = block.relations.objects
     kept = kept_objects(counts, objects, tags, "relation")
-    rows = []
-    for row, kind in zip(
-        np.flatnonzero(kept).tolist(), np.array(tags.values_of("type", objects.tags), object)[kept], strict=True
-    ):
-        if kind in rules.areas.relation_types:
-            rows.append(row)
-        else:
-            counts.uncounted["relation", "type_out_of_scope", str(kind)] += 1
-    return np.array(rows, np.int64)
+    types = np.array(tags.values_of("type", objects.tags), object)
+    area = np.array([kind in rules.areas.relation_types for kind in types], bool)
+    counts.uncounted.update(("relation", "type_out_of_scope", str(kind)) for kind in types[kept & ~area])
+    return np.flatnonzero(kept & area)
 
 
 def segments(at: Ints, offsets: Ints) -> tuple[Ints, Ints]:

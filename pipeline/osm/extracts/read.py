@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import osmium
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.formats.pbf import UNITS, Blob, Header, blobs, zlib_header
 from pipeline.osm.extracts.areas import read_areas
+from pipeline.osm.extracts.history import versions, versions_at
 from pipeline.osm.extracts.nodes import read_nodes_and_relations
 from pipeline.osm.extracts.passes import Counts, RangeJob, RangeResult
 from pipeline.osm.extracts.spill import join, sort, sort_values, starts
@@ -37,7 +37,6 @@ from pipeline.osm.extracts.ways import read_ways
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError
-from schemas.features import FEATURES
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 _Task = tuple[list[Blob], tuple[int, int]]  # and which share of each of its blobs
@@ -61,12 +60,6 @@ class Extract:
     extent: Box | None  # west, south, east, north; None without nodes
     snapshot: str | None  # ISO 8601: replication time of the header, else the newest object
     objects: int  # nodes, ways and relations read
-
-    @property
-    def features(self) -> pa.Table:
-        """All rows in memory."""
-        tables = [pq.read_table(p).replace_schema_metadata(None) for p in self.parts]
-        return pa.concat_tables(tables) if tables else FEATURES.empty_table()
 
 
 def read_extract(
@@ -169,7 +162,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
         history = header.has_multiple_object_versions or ".osh" in path.name
         header.has_multiple_object_versions = False
         target = osmium.io.File(str(copy), "osm.pbf,pbf_compression=zlib")
-        last = _last_versions(path) if history else repeat(1)
+        last = versions_at(*versions(path), np.array([np.inf]))[:, 0] if history else repeat(True)
         with osmium.SimpleWriter(target, header=header) as writer:
             for o, wanted in zip(processor, last, strict=False):
                 if wanted and not o.deleted:
@@ -179,18 +172,6 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
         return copy, left_out
     except (RuntimeError, OSError, ValueError, IndexError, zlib.error) as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
-
-
-def _last_versions(path: Path) -> bytearray:
-    """1 for each object of a history that is the last version of its id; the versions of an object come in a row."""
-    flags = bytearray()
-    before = None
-    for o in osmium.FileProcessor(str(path)):
-        if (o.type_str(), o.id) == before:
-            flags[-1] = 0
-        before = o.type_str(), o.id
-        flags.append(1)
-    return flags
 
 
 def _extent(header: Header, data: Sequence[float]) -> Box | None:

@@ -57,17 +57,15 @@ class BlockTags:
 
     def _verdict(self, key: int, value: int) -> int:
         name, text = self.strings[key], self.strings[value]
-        if name == "area":
-            return {"yes": _YES, "no": _NO}.get(text, _AREA if self.rules.areas.is_area({name: text}) else _NOTHING)
-        return _AREA if self.rules.areas.is_area({name: text}) else _NOTHING
+        known = {"yes": _YES, "no": _NO}.get(text) if name == "area" else None
+        return known or (_AREA if self.rules.areas.is_area({name: text}) else _NOTHING)
 
     def values_of(self, key: str, tags: Tags) -> list[str]:
         """Each object's value of one key; empty where it has none."""
         result = [""] * (len(tags.offsets) - 1)
-        try:
-            wanted = self.strings.index(key)
-        except ValueError:
+        if key not in self.strings:
             return result
+        wanted = self.strings.index(key)
         owner = np.repeat(np.arange(len(result)), np.diff(tags.offsets))
         for i in np.flatnonzero(tags.keys == wanted).tolist():
             result[owner[i]] = self.strings[tags.values[i]]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geometry.packed import expand, ranges
+from geometry.packed import changes, expand, ranges
 from pipeline.formats.pbf import UNITS, Ways
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
@@ -71,18 +71,16 @@ def _way_features(counts: Counts, ways: Ways, tags: BlockTags, xy: Ints, missing
     closed[size >= 4] = ways.refs[first[size >= 4]] == ways.refs[last[size >= 4]]
     area = kept & closed & tags.areas(objects.tags)
     line = kept & ~area
-    for row in np.flatnonzero(area & (missing > 0)).tolist():
-        counts.drop("way", int(objects.ids[row]), "invalid_area", f"{missing[row]} of {size[row]} nodes missing")
-    for row in np.flatnonzero(line & (missing > 0)).tolist():
-        counts.drop("way", int(objects.ids[row]), "missing_nodes", f"{missing[row]} of {size[row]} nodes missing")
+    for row in np.flatnonzero((area | line) & (missing > 0)).tolist():
+        reason = "invalid_area" if area[row] else "missing_nodes"
+        counts.drop("way", int(objects.ids[row]), reason, f"{missing[row]} of {size[row]} nodes missing")
     rows = np.flatnonzero((area | line) & (missing == 0))
     at, offsets = ranges(ways.offsets, rows)
     at, offsets = _without_repeats(at, offsets, xy)
     short = np.diff(offsets) < np.where(area[rows], 4, 2)
-    for row in rows[short & line[rows]].tolist():
-        counts.drop("way", int(objects.ids[row]), "too_few_nodes", f"{size[row]} nodes")
-    for row in rows[short & area[rows]].tolist():
-        counts.drop("way", int(objects.ids[row]), "invalid_area", "no area")
+    for row in rows[short].tolist():
+        reason, detail = ("invalid_area", "no area") if area[row] else ("too_few_nodes", f"{size[row]} nodes")
+        counts.drop("way", int(objects.ids[row]), reason, detail)
     if short.any():
         vertex, offsets = ranges(offsets, np.flatnonzero(~short))
         at, rows = at[vertex], rows[~short]
@@ -98,8 +96,7 @@ def _way_features(counts: Counts, ways: Ways, tags: BlockTags, xy: Ints, missing
 
 def _without_repeats(at: Ints, offsets: Ints, xy: Ints) -> tuple[Ints, Ints]:
     """Vertices of each way without those that repeat the place before them."""
-    keep = np.ones(len(at), bool)
-    keep[1:] = (xy[at[1:]] != xy[at[:-1]]).any(axis=1)
+    keep = changes(*xy[at].T)
     starts = offsets[:-1]
     keep[starts[starts < len(at)]] = True
     total = np.concatenate(([0], np.cumsum(keep)))

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import ranges
+from geometry.packed import changes, ranges
 from pipeline.osm.cells.hashes import combine, list_hash, shape_hash
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
-from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, name_tags, read_tags
+from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, list_arrays, name_tags, read_tags
 from pipeline.rules import Rules
 from schemas.errors import InputError
 from schemas.features import FEATURES, drop_row
@@ -69,8 +69,6 @@ class PartJob:
 class PartResult:
     """What the driver is told."""
 
-    index: int
-    objects: int
     drops: int
     cached: bool
 
@@ -81,8 +79,7 @@ def read_part(job: PartJob) -> PartResult:
     cached = summary.exists()
     if not cached:
         _write_part(job)
-    d = json.loads(summary.read_bytes())
-    return PartResult(job.index, d["objects"], sum(r["count"] for r in d["drops"]), cached)
+    return PartResult(sum(r["count"] for r in json.loads(summary.read_bytes())["drops"]), cached)
 
 
 def _write_part(job: PartJob) -> None:
@@ -147,7 +144,7 @@ def _clean(table: pa.Table, local: LocalTags) -> tuple[pa.Table, LocalTags, Coun
     twin = combine(shape_hash(geometry, table["kind"].to_numpy()), list_hash(local.offsets, local.index), chip)
     order = np.lexsort((np.arange(len(twin)), twin))
     repeat = np.zeros(len(twin), bool)
-    repeat[order[1:]] = twin[order[1:]] == twin[order[:-1]]
+    repeat[order] = ~changes(twin[order])
     repeat &= ~bare
     left_out = Counter((int(c), "no_kept_key") for c in chip[bare])
     left_out.update((int(c), "duplicate") for c in chip[repeat])
@@ -182,7 +179,7 @@ def name_parts(jobs: Sequence[PartJob], min_tag_count: int, min_key_count: int) 
     bare = 0
     for job in jobs:
         _, local = _local_tags(job)
-        vocabulary.add(local.offsets, local.index, local.texts)
+        vocabulary.add(local)
         ids.append(id_pairs(vocabulary, local.texts))
         bare += int((np.diff(name_tags(local.offsets, local.index, ids[-1])[0]) == 0).sum())
     if bare:
@@ -194,17 +191,7 @@ def name_parts(jobs: Sequence[PartJob], min_tag_count: int, min_key_count: int) 
 def _local_tags(job: PartJob) -> tuple[dict[str, Any], LocalTags]:
     document = json.loads((job.cache / f"{job.name}.json").read_bytes())
     table = pq.read_table(job.cache / f"{job.name}.parquet", columns=["texts"])
-    offsets, index = _flat(table)
-    return document, LocalTags(offsets, index, document["texts"], np.zeros(0, np.uint8), Counter())
-
-
-def _flat(table: pa.Table) -> tuple[Ints, Ints]:
-    """Offsets and values of the lists of texts."""
-    lists = table["texts"].combine_chunks()
-    if isinstance(lists, pa.ChunkedArray):  # an empty table has no chunk
-        return np.zeros(1, np.int64), np.zeros(0, np.int64)
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0], lists.flatten().to_numpy().astype(np.int64)
+    return document, LocalTags(*list_arrays(table["texts"]), document["texts"], np.zeros(0, np.uint8), Counter())
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +207,7 @@ def load_part(job: PartJob, ids: Ints) -> PartFeatures:
     """Features of one part with their tag ids; those whose every tag was of a rare key are left out."""
     table = pq.read_table(job.cache / f"{job.name}.parquet").combine_chunks()
     document = json.loads((job.cache / f"{job.name}.json").read_bytes())
-    offsets, tag_ids = name_tags(*_flat(table), ids)
+    offsets, tag_ids = name_tags(*list_arrays(table["texts"]), ids)
     whole = FeatureBatch(
         table["osm_type"].to_numpy(), table["osm_id"].to_numpy(), table["kind"].to_numpy(), offsets, tag_ids,
         table["paint"].to_numpy(), shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)),

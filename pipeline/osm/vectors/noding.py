@@ -7,11 +7,14 @@ was covered by it would overlap it. With the vertices in both, whatever is done 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+
+from pipeline.osm.cells.cut import map_lines
 
 Floats = NDArray[np.float64]
 Geometries = NDArray[Any]  # object array of shapely geometries
@@ -37,23 +40,11 @@ def share_vertices(geometry: Geometries) -> Geometries:
                 places[value] = np.unique(xy[on, 1 - axis])
         touched = np.isin(xy[along, axis], list(places))
         for i in np.unique(owner[along[touched]]).tolist():
-            result[i] = _with_vertices(result[i], axis, places)
+            result[i] = map_lines(result[i], partial(_line_with_vertices, axis, places))
     return result
 
 
-def _with_vertices(geometry: Any, axis: int, places: dict[float, Floats]) -> Any:
-    if hasattr(geometry, "geoms"):
-        return type(geometry)([_with_vertices(part, axis, places) for part in geometry.geoms])
-    if isinstance(geometry, shapely.Polygon):
-        rings = [
-            _line_with_vertices(np.asarray(ring.coords), axis, places)
-            for ring in (geometry.exterior, *geometry.interiors)
-        ]
-        return shapely.Polygon(rings[0], rings[1:])
-    return shapely.LineString(_line_with_vertices(np.asarray(geometry.coords), axis, places))
-
-
-def _line_with_vertices(xy: Floats, axis: int, places: dict[float, Floats]) -> Floats:
+def _line_with_vertices(axis: int, places: dict[float, Floats], xy: Floats) -> Floats:
     """Coordinates f64[N,2] with what lies on its segments along ``axis`` put in, in their order."""
     rows: list[int] = []
     values: list[float] = []

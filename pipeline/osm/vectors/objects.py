@@ -103,12 +103,9 @@ def _rows(path: str, layer: Layer, dropped: Counter[tuple[str, str]]) -> list[_R
             dropped[path, "invalid_geometry"] += 1
             continue
         identity = feature_id(properties, layer.ids[i], its)
-        rows += [_Row(path, its, part, tags, identity or _made_id(its, part, tags)) for part in _parts(shape)]
+        parts = shape.geoms if isinstance(shape, shapely.MultiPoint) else [shape]
+        rows += [_Row(path, its, part, tags, identity or _made_id(its, part, tags)) for part in parts]
     return rows
-
-
-def _parts(geometry: Any) -> list[Any]:
-    return list(geometry.geoms) if isinstance(geometry, shapely.MultiPoint) else [geometry]
 
 
 def _highest(collection: Any) -> tuple[Any, int]:
@@ -145,7 +142,7 @@ def _to_lonlat(rows: list[_Row], crs: str) -> list[_Row]:
     """Rows of one CRS in lon/lat degrees; before, their vertices are shared where they run along a box."""
     if not rows:
         return rows
-    geometry = share_vertices(_array([r.geometry for r in rows]))
+    geometry = share_vertices(np.array([r.geometry for r in rows], object))
     transformer = _from_crs(crs)
     if transformer is not None:
         try:
@@ -155,15 +152,9 @@ def _to_lonlat(rows: list[_Row], crs: str) -> list[_Row]:
     return [replace(row, geometry=shape) for row, shape in zip(rows, geometry, strict=True)]
 
 
-def _array(geometry: list[Any]) -> Geometries:
-    result = np.empty(len(geometry), object)
-    result[:] = geometry
-    return result
-
-
 def _on_earth(rows: list[_Row], dropped: Counter[tuple[str, str]]) -> list[_Row]:
     """Rows whose coordinates are lon/lat, on one side of the 180th meridian."""
-    b = shapely.bounds(_array([r.geometry for r in rows])).reshape(-1, 4)
+    b = shapely.bounds(np.array([r.geometry for r in rows], object)).reshape(-1, 4)
     there = (b[:, 0] >= -180) & (b[:, 2] <= 180) & (b[:, 1] >= -90) & (b[:, 3] <= 90)
     narrow = b[:, 2] - b[:, 0] <= 180
     for i in np.flatnonzero(~(there & narrow)).tolist():
@@ -184,14 +175,11 @@ def _objects(rows: list[_Row], dropped: Counter[tuple[str, str]]) -> ChipObjects
                 dropped[row.path, "duplicate"] += 1
             del own[1:]
     columns = np.array(keys, np.int64).reshape(-1, 3)
-    geometry = _array([_joined([r.geometry for r in by_identity[k]]) for k in keys])
+    shapes = [[r.geometry for r in by_identity[k]] for k in keys]
+    geometry = np.array([own[0] if len(own) == 1 else shapely.union_all(own) for own in shapes], object)
     tags = [by_identity[k][0].tags for k in keys]
     kind, osm_type = columns[:, 0].astype(np.uint8), columns[:, 1].astype(np.uint8)
     return ChipObjects(osm_type, columns[:, 2], kind, tags, densify(geometry), dropped)
-
-
-def _joined(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 
 def _made_id(kind: int, geometry: Any, tags: dict[str, str]) -> tuple[ObjectType, int]:

@@ -88,14 +88,15 @@ def _plain(text: str) -> str:
 
 def _text(value: Any) -> str | None:
     """A property's value as a tag value; None where it has none."""
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(value)
+    match value:
+        case str():
+            return value.strip() or None
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return str(value)
+        case float() if math.isfinite(value):
+            return str(int(value)) if value == int(value) else repr(value)
     return None
 
 
