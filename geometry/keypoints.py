@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.anchors import object_seed, uniform
+from geometry.anchors import object_seed
+from geometry.mix import uniform
 from geometry.packed import Floats, Ints, PackedGeometry, expand
 from schemas.features import Kind
 from schemas.tokens import OsmTokens, unsnap

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from schemas.bands import RGB, channels
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
@@ -38,7 +39,7 @@ class _Ground(NamedTuple):
 _NOWHERE = _Ground("", np.zeros(2), np.zeros(4), np.ones(2))
 
 
-class BatchLoader:
+class BatchLoader(Dataset[TileBatch]):
     """Maps a :class:`Request` to a :class:`TileBatch`. Holds no state that changes an answer; safe to pickle."""
 
     def __init__(

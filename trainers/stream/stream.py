@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from schemas.config import unknown_key
 from schemas.errors import ConfigError, DatasetError, GeoshardsError
@@ -89,16 +89,6 @@ def place_from_environment(workers: int = 0) -> Place:
         if world is not None:
             return Place(rank=rank, world=world, workers=workers)
     return Place(rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), workers=workers)
-
-
-class _Requests(Dataset[TileBatch]):
-    """Adapts a BatchLoader to the loader's map-style interface."""
-
-    def __init__(self, loader: BatchLoader) -> None:
-        self._loader = loader
-
-    def __getitem__(self, request: Request) -> TileBatch:
-        return self._loader[request]
 
 
 #: Seconds that a loader process outlives SIGTERM.
@@ -324,7 +314,7 @@ class GeoStream(IterableDataset[TileBatch]):
         if isinstance(context, ForkServerContext):  # loader processes are forks of one that has imported this
             context.set_forkserver_preload(["__main__", "torch", __name__])
         loader: DataLoader[TileBatch] = DataLoader(
-            _Requests(self._loader),
+            self._loader,
             batch_size=None,
             sampler=requests,  # any iterable of indices serves
             num_workers=workers,

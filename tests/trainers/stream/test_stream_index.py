@@ -23,7 +23,7 @@ from PIL import Image
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import GRANULARITIES, OsmTokens
-from tests.trainers.stream.indexes import make_index
+from tests.trainers.stream.indexes import make_index, members_of, shard_of
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.flat import Mapped
@@ -110,8 +110,8 @@ def test_the_index_has_what_the_catalog_has(dataset: Path) -> None:
     assert sorted(index.keys()) == sorted(r["key"] for r in rows)
     for sample in range(len(index)):
         row = rows[index.rows()[sample]]
-        assert (row["key"], row["shard"]) == (index.key(sample), index.shard_of(sample))
-        assert {m["name"]: (m["offset"], m["size"]) for m in row["members"]} == index.members(sample)
+        assert (row["key"], row["shard"]) == (index.key(sample), shard_of(index, sample))
+        assert {m["name"]: (m["offset"], m["size"]) for m in row["members"]} == members_of(index, sample)
         assert [m["name"] for m in row["members"]] == list(index.names(sample))
         at = np.array([sample])
         assert index.column("lonlat", at)[0].tolist() == [row["lon"], row["lat"]]

@@ -103,18 +103,9 @@ class Index:
         """Keys of all samples, in the order of the index."""
         return [key.decode() for key in self.parts.keys(self.rows())]
 
-    def shard_of(self, sample: int) -> str:
-        """File name of the shard that holds one sample."""
-        return self.shard_names[self.column("shard", np.array([sample]))[0]]
-
     def names(self, sample: int) -> tuple[str, ...]:
         """Member names of one sample, in the order of the tar."""
         return self.layouts[self.parts.layout_of(int(self.held["rows"][sample]))]
-
-    def members(self, sample: int) -> dict[str, tuple[int, int]]:
-        """Member name to (offset, size) of one sample."""
-        entries = self.entries(np.array([sample]))
-        return dict(zip(self.names(sample), zip(entries.start, entries.size, strict=True), strict=True))
 
     def release(self) -> None:
         """Give back mapped pages that were touched."""

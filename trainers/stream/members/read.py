@@ -40,7 +40,7 @@ class ShardReader:
         self.index, self.cache = index, cache or CacheSettings()
         self._open: dict[int, tuple[FileIO, int, int]] = {}  # its number, its length; the first opened is closed first
         self._chosen: dict[tuple[int, tuple[str, ...] | None], Picks] = {}
-        self._most = _most_open()
+        self._most = max(16, min(MAX_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self._remote: RemoteShards | None = None
         self.local = is_local(index.root)
 
@@ -168,11 +168,6 @@ class ShardReader:
         if len(self._open) > self._most:
             self._open.pop(next(iter(self._open)))[0].close()
         return self._open[shard]
-
-
-def _most_open() -> int:
-    """Shards that may be open at once."""
-    return max(16, min(MAX_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 def _fault(header: bytes, expected: bytes) -> str:
