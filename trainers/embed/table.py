@@ -27,6 +27,7 @@ from storage.urls import cache_folder, is_local
 FILE_NAME = "tags.safetensors"
 #: Layout of the file; a reader refuses another.
 FORMAT = "geoshards-tags-1"
+_AGAIN = "make it again with: geoshards embed DIR --encoder … --force"
 _TENSORS: dict[str, np.dtype[Any]] = {"tag_ids": np.dtype("<i8"), "vectors": np.dtype("<f2")}
 
 
@@ -83,10 +84,10 @@ class TagVectors:
             self.tag_ids: NDArray[np.int64] = arrays["tag_ids"]
             self.vectors: NDArray[np.float16] = arrays["vectors"]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DatasetError(f"{path} is no tag table or is damaged ({error}); {_again()}") from None
+            raise DatasetError(f"{path} is no tag table or is damaged ({error}); {_AGAIN}") from None
         rows = len(self.tag_ids)
         if self.vectors.shape != (rows, self.encoder.width) or (self.tag_ids[1:] <= self.tag_ids[:-1]).any():
-            raise DatasetError(f"{path}: its ids and its vectors do not fit; {_again()}")
+            raise DatasetError(f"{path}: its ids and its vectors do not fit; {_AGAIN}")
 
     def __len__(self) -> int:
         return len(self.tag_ids)
@@ -114,10 +115,6 @@ class TagVectors:
         """What the file says of itself, as plain JSON values."""
         return {**asdict(self.encoder), "vocabulary": self.vocabulary, "content_hash": self.content_hash,
                 "rows": len(self)}  # fmt: skip
-
-
-def _again() -> str:
-    return "make it again with: geoshards embed DIR --encoder … --force"
 
 
 def table_path(root: str) -> str:
@@ -178,7 +175,15 @@ def _write(
     facts: Mapping[str, str],
     chunks: Iterable[NDArray[np.float16]],
 ) -> None:
-    header = _header(len(tag_ids), encoder, facts)
+    said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(encoder).items()}
+    middle, end = 8 * len(tag_ids), (8 + 2 * encoder.width) * len(tag_ids)
+    document = {
+        "__metadata__": {"format": FORMAT, **said, **facts},
+        "tag_ids": {"dtype": "I64", "shape": [len(tag_ids)], "data_offsets": [0, middle]},
+        "vectors": {"dtype": "F16", "shape": [len(tag_ids), encoder.width], "data_offsets": [middle, end]},
+    }
+    header = json.dumps(document, sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers lie on their own multiples
     rows = 0
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
@@ -188,15 +193,3 @@ def _write(
             rows += len(chunk)
     if rows != len(tag_ids):
         raise ValueError(f"{rows} vectors for {len(tag_ids)} tags")
-
-
-def _header(rows: int, encoder: EncoderInfo, facts: Mapping[str, str]) -> bytes:
-    said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(encoder).items()}
-    middle, end = 8 * rows, 8 * rows + 2 * rows * encoder.width
-    document = {
-        "__metadata__": {"format": FORMAT, **said, **facts},
-        "tag_ids": {"dtype": "I64", "shape": [rows], "data_offsets": [0, middle]},
-        "vectors": {"dtype": "F16", "shape": [rows, encoder.width], "data_offsets": [middle, end]},
-    }
-    text = json.dumps(document, sort_keys=True).encode()
-    return text + b" " * (-len(text) % 8)  # so that the numbers lie on their own multiples

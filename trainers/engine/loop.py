@@ -326,19 +326,17 @@ class Trainer:
         drops = len(self.stream.corrupt)
         done, samples = self.step - begun[0], self.stream.samples_seen - begun[1]
 
-        def row(stage: str, items: int, unit: str, took: float, dropped: int) -> dict[str, Any]:
-            return StageRow(stage, items, unit, took, peak, dropped).as_dict()
-
+        stages = [
+            StageRow("load", self.stream.samples, "samples", self.load_seconds, peak),
+            StageRow("wait", samples, "samples", self.wait_seconds, peak, drops),
+            StageRow("train", samples, "samples", seconds, peak, drops),
+            StageRow("steps", done, "steps", seconds, peak),
+        ]
         return {
             "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,
             "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
             "losses": self.last, "evaluation": self.evaluation, "corrupt": self.stream.corrupt, "tags": self._tags(),
-            "stages": [
-                row("load", self.stream.samples, "samples", self.load_seconds, 0),
-                row("wait", samples, "samples", self.wait_seconds, drops),
-                row("train", samples, "samples", seconds, drops),
-                row("steps", done, "steps", seconds, 0),
-            ],
+            "stages": [stage.as_dict() for stage in stages],
         }  # fmt: skip
 
     def try_out(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -78,17 +79,14 @@ class StreamSettings:
 
 def place_from_environment(workers: int = 0) -> Place:
     """Rank and world of torch.distributed if it runs, else of Ray Train, else of the launcher's variables."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return Place(rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size(), workers=workers)
-    if "ray.train" in sys.modules:
-        try:
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    elif "ray.train" in sys.modules:
+        with suppress(RuntimeError):  # no training function runs
             context = sys.modules["ray.train"].get_context()
             rank, world = context.get_world_rank(), context.get_world_size()
-        except RuntimeError:  # no training function runs
-            rank = world = None
-        if world is not None:
-            return Place(rank=rank, world=world, workers=workers)
-    return Place(rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), workers=workers)
+    return Place(rank=rank, world=world, workers=workers)
 
 
 #: Seconds that a loader process outlives SIGTERM.

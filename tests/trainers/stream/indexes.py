@@ -53,7 +53,7 @@ def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0
 
 def shard_of(index: Index, sample: int) -> str:
     """File name of the shard that holds one sample."""
-    return index.shard_names[index.column("shard", np.array([sample]))[0]]
+    return index.parts.shard_names[index.column("shard", np.array([sample]))[0]]
 
 
 def members_of(index: Index, sample: int) -> dict[str, tuple[int, int]]:
