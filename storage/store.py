@@ -166,6 +166,9 @@ class _Patient(io.RawIOBase):
         self._fs, self._path = store._fs(name)
         self._size: int = patiently(self._url, lambda: self._fs.info(self._path)["size"], listed=True)
 
+    def readable(self) -> bool:
+        return True
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
