@@ -96,7 +96,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
     )
     try:
         _fit(trainer, notice)
-        stopped = ray.get(notice.get.remote("ended"))
+        stopped = ray.get(notice.ended.remote())
     except Exception as error:  # whatever class Ray wraps a worker's error in; its text holds the reason
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise GeoshardsError(lines[-1] if lines else type(error).__name__) from error
@@ -124,13 +124,20 @@ def _notice() -> Any:
 
     class Notice:  # pickled by value: a process without torch
         def __init__(self) -> None:
-            self.held: dict[str, Any] = {"signals": [], "ended": ""}
+            self.signals: list[int] = []
+            self.message = ""
 
-        def put(self, name: str, value: Any) -> None:
-            self.held[name] = value
+        def send(self, number: int) -> None:
+            self.signals.append(number)
 
-        def get(self, name: str) -> Any:
-            return self.held[name]
+        def sent(self) -> list[int]:
+            return self.signals
+
+        def end(self, message: str) -> None:
+            self.message = message
+
+        def ended(self) -> str:
+            return self.message
 
     return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Notice).remote()
 
@@ -150,8 +157,8 @@ def _fit(trainer: Any, notice: Any) -> None:
         thread.start()
         sent = 0
         while thread.is_alive():
-            if len(caught) > sent:
-                notice.put.remote("signals", list(caught))
+            for number in caught[sent:]:
+                notice.send.remote(number)
             sent = len(caught)
             thread.join(_LOOK)
     if failures:
@@ -168,7 +175,7 @@ def _hearing(notice: Any) -> Iterator[list[int]]:
 
     def listen() -> None:
         while not done.wait(_LOOK):
-            told.extend(ray.get(notice.get.remote("signals"))[len(told) :])
+            told.extend(ray.get(notice.sent.remote())[len(told) :])
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
@@ -192,4 +199,4 @@ def _worker(job: dict[str, Any]) -> None:
             train(job["task"], settings, job["root"], Path(job["out"]), job["quiet"], told)
         except Stopped as error:  # every worker returns: as a failure it would be started again
             if first:
-                ray.get(notice.put.remote("ended", str(error)))
+                ray.get(notice.end.remote(str(error)))
