@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from schemas.bands import named
 from schemas.config import build
 from schemas.errors import DatasetError
-from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
+from trainers.models.fusion import ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
     EDGE_USES,
@@ -107,9 +107,8 @@ class GeoLink(nn.Module):
         self.image_head = nn.Linear(s.vit.dim, s.contrast_dim)
         self.graph_head = nn.Linear(s.osm_dim, s.contrast_dim)
         self.fusion = ObjectPatchFusion(
-            s.vit.dim, s.osm_dim, s.vit.grid, s.fusion_dim, s.fusion_heads, s.fusion_dropout,
-            FusionRules(v.patch_centre, v.fusion_last, v.fusion_positions, v.fusion_values),
-        )  # fmt: skip
+            s.vit.dim, s.osm_dim, s.vit.grid, s.fusion_dim, s.fusion_heads, s.fusion_dropout, v
+        )
         self.tag_head = nn.Linear(s.fusion_dim, s.tag_width)
 
     @classmethod

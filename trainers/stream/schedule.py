@@ -183,12 +183,6 @@ class Schedule:
         """Samples of an epoch; None in a mixture, which has none."""
         return len(self.pools[0]) if self.mixture is None else None
 
-    @property
-    def _mixture_key(self) -> int:
-        assert self.mixture is not None
-        text = [p.key(self.seed, 0) for p in self.pools], self.mixture.share.tolist()
-        return epoch_key(json.dumps(text), "", "mixture", self.seed, 0)
-
     def choose(self, request: Request) -> Chosen:
         """The samples of a request."""
         positions, real = batch_positions(
@@ -211,7 +205,9 @@ class Schedule:
                 rows = mine[epoch == e]
                 sample[rows], place[rows] = pool.at(position[epoch == e], pool.key(self.seed, e))
             source[mine] = i
-        return Chosen(source, sample, place, slot_seeds(self._mixture_key, positions), 1.0)
+        text = json.dumps(([p.key(self.seed, 0) for p in self.pools], self.mixture.share.tolist()))
+        key = epoch_key(text, "", "mixture", self.seed, 0)
+        return Chosen(source, sample, place, slot_seeds(key, positions), 1.0)
 
     def blocks(self, source: int, places: Ints) -> list[tuple[int, Ints]]:
         """Number, and samples of one source, of each block that holds one of ``places``; none unless by block."""
