@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from geometry.mix import uniform
 from geometry.packed import Floats, Ints, PackedGeometry, expand
 
 _SAMPLES = 3
@@ -57,7 +58,9 @@ def _polygon_anchors(geometry: PackedGeometry, seed: NDArray[np.uint64]) -> Floa
     """Representative point and samples, f64[N,4,2]."""
     count = len(geometry)
     y_mid = _largest_ring_middle(geometry)
-    low, high = _y_range(geometry)
+    starts = geometry.ring_offsets[geometry.object_ring_offsets[:-1]]
+    y = geometry.vertices[:, 1]
+    low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
     draw = uniform(seed, 2 * _SAMPLES).reshape(count, _SAMPLES, 2)
     levels = np.concatenate((y_mid[:, None], low[:, None] + draw[:, :, 0] * (high - low)[:, None]), axis=1)
     pick = np.concatenate((np.full((count, 1), np.nan), draw[:, :, 1]), axis=1)
@@ -65,15 +68,8 @@ def _polygon_anchors(geometry: PackedGeometry, seed: NDArray[np.uint64]) -> Floa
     result = np.stack((x, levels), axis=2)
     # A scanline misses only a shape thinner than float64 or a gap between parts: stand on the representative point,
     # and where that too is missing, on the first vertex.
-    first = geometry.vertices[geometry.ring_offsets[geometry.object_ring_offsets[:-1]]]
-    result[:, 0] = np.where(np.isnan(x[:, :1]), first, result[:, 0])
+    result[:, 0] = np.where(np.isnan(x[:, :1]), geometry.vertices[starts], result[:, 0])
     return np.where(np.isnan(result[:, :, :1]), result[:, :1], result)
-
-
-def _y_range(geometry: PackedGeometry) -> tuple[Floats, Floats]:
-    starts = geometry.ring_offsets[geometry.object_ring_offsets[:-1]]
-    y = geometry.vertices[:, 1]
-    return np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
 
 
 def _largest_ring_middle(geometry: PackedGeometry) -> Floats:
@@ -121,16 +117,6 @@ def _on_chords(geometry: PackedGeometry, levels: Floats, pick: Floats) -> Floats
     chosen = (wanted >= before) & (wanted < before + width)
     result[line[chosen]] = (left + (wanted - before) / _FIXED)[chosen]
     return result.reshape(count, per_object)
-
-
-def uniform(seed: NDArray[np.uint64], count: int) -> Floats:
-    """``count`` uniform numbers in [0, 1) a seed, f64[N,count]: splitmix64, so that any row can be drawn alone."""
-    with np.errstate(over="ignore"):
-        z = seed[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def object_seed(

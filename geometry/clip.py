@@ -23,14 +23,13 @@ def clip_to_unit(geometry: PackedGeometry, noise: float = 0.0) -> tuple[PackedGe
     half-open square, or lay in the square as a whole, however small. A line along the right or lower side belongs to
     the neighbour. Those that do not belong keep their place in the result, without rings.
     """
-    outside = _outside(geometry)
-    polygons = np.flatnonzero((geometry.kind == 2) & ~outside)
-    lines = np.flatnonzero((geometry.kind == 1) & ~outside)
-    points = np.flatnonzero((geometry.kind == 0) & ~outside)
+    low, high = _bounds(geometry)
+    near = ~((low > 1) | (high < 0)).any(axis=1)
+    polygons, lines, points = (np.flatnonzero((geometry.kind == kind) & near) for kind in (2, 1, 0))
     parts = [_polygons(geometry.take(polygons)), _lines(geometry.take(lines)), geometry.take(points)]
     order = np.concatenate((polygons, lines, points))
     clipped = _in_order(parts, order, geometry.kind)
-    belongs = _belongs(clipped, noise) | _inside(geometry)
+    belongs = _belongs(clipped, noise) | ((low >= 0) & (low < 1) & (high <= 1)).all(axis=1)
     return _without(clipped, ~belongs), belongs
 
 
@@ -62,16 +61,6 @@ def _bounds(geometry: PackedGeometry) -> tuple[Floats, Floats]:
     return low, high
 
 
-def _outside(geometry: PackedGeometry) -> NDArray[np.bool_]:
-    low, high = _bounds(geometry)
-    return np.asarray((low > 1).any(axis=1) | (high < 0).any(axis=1))
-
-
-def _inside(geometry: PackedGeometry) -> NDArray[np.bool_]:
-    low, high = _bounds(geometry)
-    return np.asarray((low >= 0).all(axis=1) & (high <= 1).all(axis=1) & (low < 1).all(axis=1))
-
-
 def _belongs(geometry: PackedGeometry, noise: float) -> NDArray[np.bool_]:
     low, _ = _bounds(geometry)
     with np.errstate(invalid="ignore"):
@@ -83,19 +72,13 @@ def _belongs(geometry: PackedGeometry, noise: float) -> NDArray[np.bool_]:
 
 def _in_order(parts: list[PackedGeometry], order: Ints, kind: NDArray[np.uint8]) -> PackedGeometry:
     """Parts that follow each other as ``order`` says, at their own places among all objects."""
-    counts, rings, vertices = [], [np.zeros(0, np.int64)], [np.zeros((0, 2))]
-    for part in parts:
-        counts.append(np.diff(part.object_ring_offsets))
-        rings.append(np.diff(part.ring_offsets))
-        vertices.append(part.vertices)
+    counts = np.concatenate([np.diff(part.object_ring_offsets) for part in parts])
+    rings = np.concatenate([np.diff(part.ring_offsets) for part in parts])
+    vertices = np.concatenate([part.vertices for part in parts])
+    some = PackedGeometry(kind[order], vertices, _offsets(rings), _offsets(counts)).take(np.argsort(order))
     per_object = np.zeros(len(kind), np.int64)
-    per_object[order] = np.concatenate(counts)
-    joined = PackedGeometry(
-        kind[order], np.concatenate(vertices), _offsets(np.concatenate(rings)), _offsets(np.concatenate(counts))
-    )
-    place = np.argsort(order, kind="stable")
-    sorted_parts = joined.take(place)
-    return PackedGeometry(kind, sorted_parts.vertices, sorted_parts.ring_offsets, _offsets(per_object))
+    per_object[order] = counts
+    return PackedGeometry(kind, some.vertices, some.ring_offsets, _offsets(per_object))
 
 
 def _without(geometry: PackedGeometry, gone: NDArray[np.bool_]) -> PackedGeometry:
@@ -165,7 +148,7 @@ def _lines(geometry: PackedGeometry) -> PackedGeometry:
             first = np.maximum(first, np.where(flat, 0.0, at.min(axis=0)))
             last = np.where(out, -1.0, np.minimum(last, np.where(flat, 1.0, at.max(axis=0))))
     kept = np.flatnonzero(last > first)
-    ring = geometry.vertex_ring[_segment_starts(geometry)][kept]
+    ring = geometry.vertex_ring[geometry.segments(closed=False)[0][kept]]
     opens = np.ones(len(kept), bool)
     opens[1:] = (
         (np.diff(kept) != 1) | (ring[1:] != ring[:-1]) | (last[kept[:-1]] < 1.0) | (first[kept[1:]] > 0.0)
@@ -181,11 +164,3 @@ def _lines(geometry: PackedGeometry) -> PackedGeometry:
     return PackedGeometry(
         geometry.kind, vertices, _offsets(counts), _offsets(np.bincount(owner[kept][opens], minlength=len(geometry)))
     )
-
-
-def _segment_starts(geometry: PackedGeometry) -> Ints:
-    """Vertex at which each open segment begins, in the order of ``edges(closed=False)``."""
-    keep = np.ones(len(geometry.vertices), bool)
-    last = geometry.ring_offsets[1:][np.diff(geometry.ring_offsets) > 0] - 1
-    keep[last] = False
-    return np.flatnonzero(keep)

@@ -100,7 +100,10 @@ def _lines(geometry: PackedGeometry, rows: int, columns: int, scale: Floats) -> 
     own = scale[objects[owner[segment]]]
     length = np.hypot(*((b - a) / own).T) * np.sqrt(own.prod(axis=1))  # a cell's sides, in pixels, have that mean
     code = (objects[owner[segment]] * rows + row) * columns + column
-    return _sum_by(code, length)
+    distinct, where = np.unique(code, return_inverse=True)
+    total: Floats = np.bincount(where.reshape(-1), length, len(distinct)).astype(np.float64)
+    keep = total > MIN_COVER
+    return distinct[keep], total[keep]
 
 
 def _polygons(geometry: PackedGeometry, rows: int, columns: int) -> tuple[Ints, Floats]:
@@ -121,10 +124,3 @@ def _polygons(geometry: PackedGeometry, rows: int, columns: int) -> tuple[Ints, 
     hit = np.flatnonzero(flat > MIN_COVER)
     cells = rows * columns
     return objects[hit // cells] * cells + hit % cells, np.minimum(flat[hit], 1.0)
-
-
-def _sum_by(code: Ints, value: Floats) -> tuple[Ints, Floats]:
-    distinct, where = np.unique(code, return_inverse=True)
-    total: Floats = np.bincount(where.reshape(-1), value, len(distinct)).astype(np.float64)
-    keep = total > MIN_COVER
-    return distinct[keep], total[keep]

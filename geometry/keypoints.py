@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.anchors import object_seed, uniform
+from geometry.anchors import object_seed
+from geometry.mix import uniform
 from geometry.packed import Floats, Ints, PackedGeometry, expand
 from schemas.features import Kind
 from schemas.tokens import OsmTokens, unsnap
@@ -64,8 +65,9 @@ def centroids(geometry: PackedGeometry) -> Floats:
 
     A polygon without area is taken as its outline, an outline without length as its vertices.
     """
-    result = _mean_vertex(geometry)
-    start, end, owner = geometry.edges(closed=True)
+    start, end, owner = geometry.edges(closed=True)  # as many as vertices, of the same objects
+    count = np.bincount(owner, minlength=len(geometry))
+    result = np.stack([np.bincount(owner, axis, len(geometry)) for axis in geometry.vertices.T], 1) / count[:, None]
     outline = geometry.kind[owner] == Kind.POLYGON
     for kind, (a, b, own) in (
         (Kind.LINE, geometry.edges(closed=False)),
@@ -79,12 +81,6 @@ def centroids(geometry: PackedGeometry) -> Floats:
     cross = np.where(outline, b[:, 0] * a[:, 1] - a[:, 0] * b[:, 1], 0.0)
     _weigh(result, geometry.kind == Kind.POLYGON, owner, cross, (a + b) / 3 + origin[owner])
     return result
-
-
-def _mean_vertex(geometry: PackedGeometry) -> Floats:
-    owner = geometry.ring_object[geometry.vertex_ring]
-    count = np.bincount(owner, minlength=len(geometry))
-    return np.stack([np.bincount(owner, axis, len(geometry)) for axis in geometry.vertices.T], 1) / count[:, None]
 
 
 def _weigh(result: Floats, chosen: NDArray[np.bool_], owner: Ints, weight: Floats, place: Floats) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: Increment and multipliers of SplitMix64.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -18,6 +19,13 @@ def mix(value: Any) -> Any:
         value = (value ^ (value >> np.uint64(30))) * _MIX_1
         value = (value ^ (value >> np.uint64(27))) * _MIX_2
         return value ^ (value >> np.uint64(31))
+
+
+def uniform(seed: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+    """``count`` uniform numbers in [0, 1) a seed, f64[N,count]: counted, so that any row can be drawn alone."""
+    with np.errstate(over="ignore"):
+        words: NDArray[np.uint64] = mix(seed[:, None] + GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def mix_word(value: int) -> int:

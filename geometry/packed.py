@@ -43,19 +43,19 @@ class PackedGeometry:
         vertices, ring_offsets = ranges(self.ring_offsets, rings)
         return PackedGeometry(self.kind[objects], self.vertices[vertices], ring_offsets, object_ring_offsets)
 
+    def segments(self, *, closed: bool) -> tuple[Ints, Ints]:
+        """First and second vertex i64[M] of every segment; ``closed`` joins last vertex to first."""
+        start = np.arange(len(self.vertices))
+        following = start + 1
+        some = np.diff(self.ring_offsets) > 0
+        last = self.ring_offsets[1:][some] - 1
+        following[last] = self.ring_offsets[:-1][some]
+        return (start, following) if closed else (np.delete(start, last), np.delete(following, last))
+
     def edges(self, *, closed: bool) -> tuple[Floats, Floats, Ints]:
-        """Start f64[M,2], end f64[M,2] and object i64[M] of every segment; ``closed`` joins last vertex to first."""
-        ring = self.vertex_ring
-        count = len(self.vertices)
-        following = np.arange(1, count + 1)
-        last = self.ring_offsets[1:][np.diff(self.ring_offsets) > 0] - 1
-        first = self.ring_offsets[:-1][np.diff(self.ring_offsets) > 0]
-        following[last] = first
-        keep = np.ones(count, bool)
-        if not closed:
-            keep[last] = False
-        start = np.flatnonzero(keep)
-        return self.vertices[start], self.vertices[following[start]], self.ring_object[ring[start]]
+        """Start f64[M,2], end f64[M,2] and object i64[M] of every segment."""
+        start, end = self.segments(closed=closed)
+        return self.vertices[start], self.vertices[end], self.ring_object[self.vertex_ring[start]]
 
 
 def ranges(offsets: Ints, chosen: Ints) -> tuple[Ints, Ints]:

@@ -76,8 +76,7 @@ class XyzKey:
         check_key(str(self))
 
     def __str__(self) -> str:
-        tail = f"-{self.source}" if self.source else ""
-        return f"xyz-{self.zoom}-{self.x}-{self.y}-{self.size}{tail}"
+        return f"xyz-{self.zoom}-{self.x}-{self.y}-{self.size}" + (f"-{self.source}" if self.source else "")
 
     @classmethod
     def parse(cls, key: str) -> XyzKey:
@@ -119,8 +118,9 @@ class GridKey:
         check_key(str(self))
 
     def __str__(self) -> str:
-        tail = f"-{self.source}" if self.source else ""
-        return f"utm-{self.zone}{self.hemisphere}-{self.column}-{self.row}-{self.size}-{self.gsd_mm}mm{tail}"
+        return f"utm-{self.zone}{self.hemisphere}-{self.column}-{self.row}-{self.size}-{self.gsd_mm}mm" + (
+            f"-{self.source}" if self.source else ""
+        )
 
     @property
     def crs(self) -> str:

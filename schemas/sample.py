@@ -139,10 +139,7 @@ def sample_hash(members: Mapping[str, bytes]) -> str:
 
 def content_hash(samples: Iterable[tuple[str, str]]) -> str:
     """SHA-256 (hex) over (key, sample hash) sorted by key: the same however the samples are sharded."""
-    digest = sha256()
-    for key, value in sorted(samples):
-        digest.update(f"{key} {value}\n".encode())
-    return digest.hexdigest()
+    return layout_hash(sorted(samples))
 
 
 def layout_hash(shards: Iterable[tuple[str, str]]) -> str:

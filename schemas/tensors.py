@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 #: Types in a safetensors header, by numpy's.
 _CODES = {
     np.dtype(f"<{name}"): code
-    for name, code in {"u1": "U8", "u2": "U16", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64"}.items()
-}
+    for name, code in {
+        "u1": "U8", "u2": "U16", "f2": "F16", "i4": "I32", "f4": "F32", "u8": "U64", "i8": "I64", "f8": "F64",
+    }.items()
+}  # fmt: skip
 
 
 def read_tensors(data: Any, dtypes: Mapping[str, np.dtype[Any]]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

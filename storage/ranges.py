@@ -10,7 +10,7 @@ import mmap
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -117,18 +117,12 @@ class RemoteShards:
             return self._fetch(distinct)
         names = {r: blake2b(f"{self._version}/{self._names[r.shard]}/{r.start}-{r.end}".encode(),
                             digest_size=16).hexdigest() for r in distinct}  # fmt: skip
-        held: dict[Range, Any] = {}
-        for r in distinct:
-            if (blob := self._cache.find(names[r], r.end - r.start)) is not None:
-                held[r] = blob
+        held: dict[Range, Any] = self._cache.found(names)
         missing = [r for r in distinct if r not in held]
         if not missing:
             return held
         with self._cache.alone([names[r] for r in missing]):
-            for r in missing:  # another process may have fetched it while this one waited
-                blob = self._cache.find(names[r], r.end - r.start)
-                if blob is not None:
-                    held[r] = blob
+            held |= self._cache.found({r: names[r] for r in missing})  # another process may have fetched it meanwhile
             for r, fetched in self._fetch([r for r in missing if r not in held]).items():
                 held[r] = fetched
                 if len(fetched) == r.end - r.start:
@@ -208,6 +202,11 @@ class RangeCache:
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / name[2:]
+
+    def found(self, names: Mapping[Range, str]) -> dict[Range, mmap.mmap]:
+        """Those of the ranges, each with the name of its entry, that are held whole."""
+        blobs = {r: self.find(name, r.end - r.start) for r, name in names.items()}
+        return {r: blob for r, blob in blobs.items() if blob is not None}
 
     def find(self, name: str, size: int) -> mmap.mmap | None:
         """The entry as mapped memory, or None where it is not held whole."""

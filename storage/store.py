@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ class Store:
                 "(out=…, GEOSHARDS_CACHE)"
             ) from None
 
-    def read(self, name: str, listed: bool = False) -> bytes:
-        """The bytes of one file; ``listed`` says that it was seen in a list of the store's.
+    def read(self, name: str, size: int | None = None) -> bytes:
+        """The bytes of one file; ``size`` is what a list of the store's has said of it.
 
         Raises:
             DatasetError: there is no such file, or the store does not answer.
@@ -68,7 +69,7 @@ class Store:
             if not self.remote:
                 return Path(self.path(name)).read_bytes()
             fs, path = self._fs(name)
-            return bytes(patiently(self.path(name), lambda: fs.cat_file(path), listed))
+            return patiently(self.path(name), partial(_fetch, fs, path, size or 0), size is not None)
         except (FileNotFoundError, NotADirectoryError):
             raise DatasetError(
                 f"{self.path(name)} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
@@ -168,12 +169,6 @@ class _Patient(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
@@ -181,13 +176,12 @@ class _Patient(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         first = self._at
         self._at = self._size if size < 0 else min(self._size, first + size)
-        return patiently(self._url, self._fetch(first, self._at), listed=True) if self._at > first else b""
+        fetch = partial(_fetch, self._fs, self._path, self._at - first, first, self._at)
+        return patiently(self._url, fetch, listed=True) if self._at > first else b""
 
-    def _fetch(self, first: int, last: int) -> Callable[[], bytes]:
-        def fetch() -> bytes:
-            data: bytes = self._fs.cat_file(self._path, start=first, end=last)
-            if len(data) != last - first:
-                raise EOFError(f"{len(data)} of {last - first} bytes came")
-            return data
 
-        return fetch
+def _fetch(fs: Any, path: str, size: int, start: int | None = None, end: int | None = None) -> bytes:
+    data = bytes(fs.cat_file(path, start=start, end=end))
+    if len(data) < size or (end is not None and len(data) > size):  # a server may send the whole file for a range
+        raise EOFError(f"{len(data)} of {size} bytes came")
+    return data

@@ -10,7 +10,8 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry.anchors import anchors, object_seed, uniform
+from geometry.anchors import anchors, object_seed
+from geometry.mix import uniform
 from tests.geometry.shapes import pack, random_line, random_polygon
 
 SIZE = (256, 256)

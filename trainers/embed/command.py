@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ from storage.dataset import load_dataset
 from storage.progress import Progress
 from storage.store import Store
 from trainers.embed.encoders import ENCODERS, Encoder, make_encoder
-from trainers.embed.table import TagVectors, open_table, table_path, write_table
-from trainers.embed.vocabulary import Vocabulary, read_vocabulary
+from trainers.embed.table import open_table, table_path, write_table
+from trainers.embed.vocabulary import read_vocabulary
 
 #: Rows whose vectors are in memory at a time: 100 MB at 768 features.
 CHUNK = 1 << 16
@@ -90,9 +91,14 @@ def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet
     begin = time.perf_counter()
     root = root.rstrip("/")
     content_hash = load_dataset(Store(root))["content_hash"]
-    vocabulary = _vocabulary(root)
+    vocabulary = read_vocabulary(root)
+    if vocabulary is None or not len(vocabulary):
+        raise DatasetError(f"{root} has no tags in catalog/vocabulary; only a dataset with OSM objects can be embedded")
+    vocabulary.check_texts()
     path = out or table_path(root)
-    held = None if force else _readable(path)
+    held = None
+    with suppress(DatasetError):  # damaged, or of another version: it is made anew
+        held = None if force else open_table(path)
     same = held is not None and (held.encoder.identity, held.vocabulary) == (encoder.info.identity, vocabulary.digest)
     work = Work(encoder, len(vocabulary), quiet)
     written = not (same and held is not None and held.content_hash == content_hash)
@@ -109,21 +115,6 @@ def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet
         "table": path, **table.describe(), "encoded": work.encoded, "cut": work.cut, "written": written,
         "seconds": round(seconds, 3), "rows_per_second": round(work.encoded / seconds, 1),
     }  # fmt: skip
-
-
-def _vocabulary(root: str) -> Vocabulary:
-    vocabulary = read_vocabulary(root)
-    if vocabulary is None or not len(vocabulary):
-        raise DatasetError(f"{root} has no tags in catalog/vocabulary; only a dataset with OSM objects can be embedded")
-    vocabulary.check_texts()
-    return vocabulary
-
-
-def _readable(path: str) -> TagVectors | None:
-    try:
-        return open_table(path)
-    except DatasetError:  # damaged, or of another version: it is made anew
-        return None
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.mix import GOLDEN, mix
+from geometry.mix import mix, uniform
 from schemas.errors import ConfigError, DatasetError
 from trainers.embed.table import TagVectors, open_table, table_path
 from trainers.embed.vocabulary import Vocabulary, compare_keys, counts_by_key, read_key_counts, read_vocabulary
@@ -126,10 +126,7 @@ class TagTable:
 
 def hash_features(tag_ids: NDArray[np.int64], width: int) -> NDArray[np.float16]:
     """f16[K,width]: a pseudo-random vector a tag id, by SplitMix64 counted over the dimensions."""
-    with np.errstate(over="ignore"):
-        base = mix(tag_ids.astype(np.int64).view(np.uint64))[:, None]
-        words = mix(base + GOLDEN * np.arange(1, width + 1, dtype=np.uint64)[None])
-    unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    unit = uniform(mix(tag_ids.astype(np.int64).view(np.uint64)), width)
     return ((2.0 * unit - 1.0) * np.sqrt(3.0)).astype(np.float16)
 
 

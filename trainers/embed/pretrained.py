@@ -59,7 +59,10 @@ class PretrainedEncoder:
         local = {"local_files_only": True}
         with _loading(kind, name):
             config = transformers.AutoConfig.from_pretrained(folder, **local)
-        _check_type(kind, name, config.model_type)
+        if kind == "clip" and config.model_type not in _CLIP_TYPES:
+            raise ConfigError(f"clip:{name} is a {config.model_type} model; give hf:{name}")
+        if kind == "hf" and config.model_type in _CLIP_TYPES:
+            raise ConfigError(f"hf:{name} is a CLIP model; give clip:{name}")
         loader = transformers.CLIPTextModel if kind == "clip" else transformers.AutoModel
         with _loading(kind, name):
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
@@ -73,15 +76,13 @@ class PretrainedEncoder:
         pooling, unit, limit = ("mean_without_first", False, None) if kind == "clip" else _pooling(Path(folder))
         self._pool = POOLING[pooling]
         width = int(self._model.config.hidden_size)
-        self.info = EncoderInfo(
-            kind, shown, _digest(self._model, self._tokenizer), pooling, unit, width, self._limit(kind, limit),
-            f"transformers {transformers.__version__}, torch {torch.__version__}",
-        )  # fmt: skip
-
-    def _limit(self, kind: str, own: int | None) -> int:
         # RoBERTa and its kin number positions from 2; no tag is so long that two tokens matter.
         positions = int(self._model.config.max_position_embeddings) - (0 if kind == "clip" else 2)
-        return min(positions, int(self._tokenizer.model_max_length), own or positions)
+        longest = min(positions, int(self._tokenizer.model_max_length), limit or positions)
+        self.info = EncoderInfo(
+            kind, shown, _digest(self._model, self._tokenizer), pooling, unit, width, longest,
+            f"transformers {transformers.__version__}, torch {torch.__version__}",
+        )  # fmt: skip
 
     def tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts were cut."""
@@ -129,13 +130,6 @@ def _find(kind: str, name: str) -> tuple[str, str]:
             f"{name} is neither a folder nor a model in the Hugging Face cache. With a network, get it with: "
             f"hf download {name}; without one, copy that folder from elsewhere and give {kind}:FOLDER"
         ) from None
-
-
-def _check_type(kind: str, name: str, model: str) -> None:
-    if kind == "clip" and model not in _CLIP_TYPES:
-        raise ConfigError(f"clip:{name} is a {model} model; give hf:{name}")
-    if kind == "hf" and model in _CLIP_TYPES:
-        raise ConfigError(f"hf:{name} is a CLIP model; give clip:{name}")
 
 
 def _pooling(folder: Path) -> tuple[str, bool, int | None]:

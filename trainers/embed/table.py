@@ -6,6 +6,7 @@ Written front to back and renamed when whole; read as mapped memory, so that all
 from __future__ import annotations
 
 import json
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,9 +17,9 @@ from typing import Any
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from schemas.errors import DatasetError
+from schemas.tensors import read_tensors
 from storage.files import atomic_file
 from storage.urls import cache_folder, is_local
 
@@ -26,6 +27,8 @@ from storage.urls import cache_folder, is_local
 FILE_NAME = "tags.safetensors"
 #: Layout of the file; a reader refuses another.
 FORMAT = "geoshards-tags-1"
+_AGAIN = "make it again with: geoshards embed DIR --encoder … --force"
+_TENSORS: dict[str, np.dtype[Any]] = {"tag_ids": np.dtype("<i8"), "vectors": np.dtype("<f2")}
 
 
 @dataclass(frozen=True)
@@ -66,39 +69,25 @@ class TagVectors:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            with safe_open(path, "numpy") as file:  # checks the header, its offsets and the length of the file
-                said = file.metadata() or {}
-            with open(path, "rb") as raw:
-                length = int.from_bytes(raw.read(8), "little")
-                self._header = raw.read(length)
-            self._take(said, json.loads(self._header), 8 + length)
-        except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-            raise DatasetError(f"{path} is no tag table or is damaged ({error}); {_again()}") from None
+            with open(path, "rb") as file:
+                blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            arrays, said = read_tensors(blob, _TENSORS)
+            self._header = blob[: len(blob) - sum(a.nbytes for a in arrays.values())]
+            if said.get("format") != FORMAT:
+                raise ValueError(f"its format is {said.get('format')!r}, not {FORMAT!r}")
+            self.encoder = EncoderInfo(
+                kind=said["kind"], name=said["name"], weights=said["weights"], pooling=said["pooling"],
+                unit_length=said["unit_length"] == "true", width=int(said["width"]),
+                max_tokens=int(said["max_tokens"]), library=said["library"],
+            )  # fmt: skip
+            self.vocabulary, self.content_hash = said["vocabulary"], said["content_hash"]
+            self.tag_ids: NDArray[np.int64] = arrays["tag_ids"]
+            self.vectors: NDArray[np.float16] = arrays["vectors"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DatasetError(f"{path} is no tag table or is damaged ({error}); {_AGAIN}") from None
         rows = len(self.tag_ids)
         if self.vectors.shape != (rows, self.encoder.width) or (self.tag_ids[1:] <= self.tag_ids[:-1]).any():
-            raise DatasetError(f"{path}: its ids and its vectors do not fit; {_again()}")
-
-    def _take(self, said: Mapping[str, str], header: Mapping[str, Any], start: int) -> None:
-        if said.get("format") != FORMAT:
-            raise ValueError(f"its format is {said.get('format')!r}, not {FORMAT!r}")
-        self.encoder = EncoderInfo(
-            kind=said["kind"], name=said["name"], weights=said["weights"], pooling=said["pooling"],
-            unit_length=said["unit_length"] == "true", width=int(said["width"]),
-            max_tokens=int(said["max_tokens"]), library=said["library"],
-        )  # fmt: skip
-        self.vocabulary, self.content_hash = said["vocabulary"], said["content_hash"]
-
-        def mapped(name: str, kind: str, dtype: str) -> NDArray[Any]:
-            entry = header[name]
-            if entry["dtype"] != kind:
-                raise ValueError(f"{name} is {entry['dtype']}, not {kind}")
-            if 0 in entry["shape"]:
-                return np.zeros(entry["shape"], dtype)
-            offset = start + entry["data_offsets"][0]
-            return np.memmap(self.path, dtype, "r", offset, tuple(entry["shape"]))
-
-        self.tag_ids: NDArray[np.int64] = mapped("tag_ids", "I64", "<i8")
-        self.vectors: NDArray[np.float16] = mapped("vectors", "F16", "<f2")
+            raise DatasetError(f"{path}: its ids and its vectors do not fit; {_AGAIN}")
 
     def __len__(self) -> int:
         return len(self.tag_ids)
@@ -126,10 +115,6 @@ class TagVectors:
         """What the file says of itself, as plain JSON values."""
         return {**asdict(self.encoder), "vocabulary": self.vocabulary, "content_hash": self.content_hash,
                 "rows": len(self)}  # fmt: skip
-
-
-def _again() -> str:
-    return "make it again with: geoshards embed DIR --encoder … --force"
 
 
 def table_path(root: str) -> str:
@@ -190,7 +175,15 @@ def _write(
     facts: Mapping[str, str],
     chunks: Iterable[NDArray[np.float16]],
 ) -> None:
-    header = _header(len(tag_ids), encoder, facts)
+    said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(encoder).items()}
+    middle, end = 8 * len(tag_ids), (8 + 2 * encoder.width) * len(tag_ids)
+    document = {
+        "__metadata__": {"format": FORMAT, **said, **facts},
+        "tag_ids": {"dtype": "I64", "shape": [len(tag_ids)], "data_offsets": [0, middle]},
+        "vectors": {"dtype": "F16", "shape": [len(tag_ids), encoder.width], "data_offsets": [middle, end]},
+    }
+    header = json.dumps(document, sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers lie on their own multiples
     rows = 0
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
@@ -200,15 +193,3 @@ def _write(
             rows += len(chunk)
     if rows != len(tag_ids):
         raise ValueError(f"{rows} vectors for {len(tag_ids)} tags")
-
-
-def _header(rows: int, encoder: EncoderInfo, facts: Mapping[str, str]) -> bytes:
-    said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in asdict(encoder).items()}
-    middle, end = 8 * rows, 8 * rows + 2 * rows * encoder.width
-    document = {
-        "__metadata__": {"format": FORMAT, **said, **facts},
-        "tag_ids": {"dtype": "I64", "shape": [rows], "data_offsets": [0, middle]},
-        "vectors": {"dtype": "F16", "shape": [rows, encoder.width], "data_offsets": [middle, end]},
-    }
-    text = json.dumps(document, sort_keys=True).encode()
-    return text + b" " * (-len(text) % 8)  # so that the numbers lie on their own multiples

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -72,23 +73,17 @@ def read_vocabulary(root: str) -> Vocabulary | None:
     if bad:
         raise DatasetError(f"{root}/catalog/vocabulary lacks values in {', '.join(bad)}; build the dataset again")
     ids, first = np.unique(table["tag_id"].to_numpy(), return_index=True)
-    rows = table.take(pa.array(first)).combine_chunks()
-    texts, keys = (_array(rows[name]) for name in ("text", "key"))
+    rows = table.take(pa.array(first))
+    texts, keys = (rows[name].combine_chunks() for name in ("text", "key"))
     return Vocabulary(root, ids, texts, keys, rows["key_count"].to_numpy())
-
-
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], pa.string())
 
 
 def counts_by_key(vocabularies: Iterable[Vocabulary]) -> dict[str, int]:
     """Features that carry each key, summed over datasets."""
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for vocabulary in vocabularies:
-        own = dict(zip(vocabulary.keys.to_pylist(), vocabulary.key_counts.tolist(), strict=True))
-        for key, count in own.items():
-            total[key] = total.get(key, 0) + count
-    return total
+        total.update(dict(zip(vocabulary.keys.to_pylist(), vocabulary.key_counts.tolist(), strict=True)))
+    return dict(total)
 
 
 def read_key_counts(path: str) -> dict[str, int]:

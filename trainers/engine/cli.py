@@ -19,7 +19,7 @@ from trainers import ROOT
 from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
-from trainers.engine.settings import Task, TrainSettings, is_override, resolve
+from trainers.engine.settings import Task, TrainSettings, resolve
 from trainers.stream.datasets import parse_datasets
 
 #: Least GPU memory in GiB of each preset at its own batch size; the first that fits is taken.
@@ -76,7 +76,7 @@ def parse(task: Task, arguments: list[str]) -> tuple[TrainSettings, bool, bool]:
         elif word == "--config" or word.startswith("--config="):
             name = word.partition("=")[2] or next(words, "")
             file = _config_file(name)
-        elif is_override(word):
+        elif "=" in word and not word.startswith("-"):
             overrides.append(word)
         else:
             raise ConfigError(f"{word!r} is not understood; write key=value, for example steps=20, or see --help")
@@ -118,15 +118,12 @@ def _show(summary: dict[str, Any], quiet: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
     elif not quiet:
-        print(format_table(summary["stages"]) if "stages" in summary else _lines(summary))
+        plain = "\n".join(f"{name}: {value}" for name, value in summary.items())
+        print(format_table(summary["stages"]) if "stages" in summary else plain)
         for message in summary.get("corrupt", []):
             print(f"unreadable: {message}", file=sys.stderr)
         if "out" in summary:
             print(f"checkpoint: {summary['out']}/checkpoint.pt")
-
-
-def _lines(summary: dict[str, Any]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in summary.items())
 
 
 def help_text(task: Task) -> str:

@@ -36,7 +36,7 @@ from trainers.engine.checkpoint import (
 )
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
-from trainers.engine.report import Metrics, check_trackers, memory_mb, trackers
+from trainers.engine.report import Tracker, check_trackers, memory_mb, trackers
 from trainers.engine.settings import Task, TrainSettings, fit_bands, fit_tags
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import Datasets, parse_datasets
@@ -179,8 +179,7 @@ class Trainer:
     def run(self, out: Path, told: list[int] | None = None) -> dict[str, Any]:
         """Train to the end, to ``stop_after`` or to a signal (:func:`stop_signal`); returns the summary."""
         settings, first = self.settings, ranks.is_first()
-        others = trackers(settings.log, out, _recorded(settings), self.step > 0) if first else []
-        metrics = Metrics(out / "metrics.jsonl" if first else None, self.step, others)
+        written = trackers(settings.log, out, _recorded(settings), self.step) if first else []
         progress = Progress("", self.total, "samples", self.quiet or not first, done=self.stream.samples_seen)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
         self.model.train()
@@ -193,7 +192,7 @@ class Trainer:
                 window.append(self._step(batches))
                 done = self.step - begun[0]
                 if self.step % settings.log_every == 0 or self.finished or done == settings.stop_after:
-                    self._log(window, metrics, progress, begin, begun)
+                    self._log(window, written, progress, begin, begun)
                     window = []
                 if ranks.world() == 1 or self.device.type == "cpu" or self.step % ASK_EVERY == 0:
                     stopped = ranks.any_rank(bool(caught), self.device)
@@ -201,7 +200,7 @@ class Trainer:
                 due = self.step % settings.checkpoint_every == 0
                 if self._evaluation_due((due and not stopped) or self.finished):
                     self._check(window)
-                    self._evaluate(out, metrics)
+                    self._evaluate(out, written)
                 if due and not ending:
                     self._check(window)
                     self.save(out)
@@ -211,7 +210,8 @@ class Trainer:
                 batches.close()
         self._check(window)
         self.save(out)
-        metrics.close()
+        for tracker in written:
+            tracker.close()
         if stopped and not self.finished:
             name = signal.Signals(caught[0]).name if caught else "a signal to another process"
             raise Stopped(f"stopped by {name} after step {self.step}; go on with out={out} resume=auto")
@@ -276,7 +276,7 @@ class Trainer:
         )
 
     def _log(
-        self, window: list[StepResult], metrics: Metrics, progress: Progress, begin: float, begun: tuple[int, int]
+        self, window: list[StepResult], written: list[Tracker], progress: Progress, begin: float, begun: tuple[int, int]
     ) -> None:
         self._check(window)
         names = list(window[0].values)
@@ -284,12 +284,14 @@ class Trainer:
         shown = dict(zip(names, ranks.mean_over_ranks(values).tolist(), strict=True))
         seconds = time.perf_counter() - begin
         seen = self.stream.samples_seen
-        metrics.write({
+        row = {
             "step": self.step, "samples": seen, "epoch": self.stream.epoch, **shown,
             "lr": self.optimizer.param_groups[0]["lr"], "seconds": round(seconds, 3),
             "samples_per_second": round((seen - begun[1]) / max(seconds, 1e-9), 2),
             "wait": round(self.wait_seconds / max(seconds, 1e-9), 4), "corrupt": len(self.stream.corrupt),
-        })  # fmt: skip
+        }  # fmt: skip
+        for tracker in written:
+            tracker.write(row)
         self.last = shown
         progress.done = seen
         parts = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
@@ -301,7 +303,7 @@ class Trainer:
             return False
         return checkpoint if every is None else self.step % every == 0 or self.finished
 
-    def _evaluate(self, out: Path, metrics: Metrics) -> None:
+    def _evaluate(self, out: Path, written: list[Tracker]) -> None:
         """Measure the model on the validation split; the best by its loss is kept beside the last."""
         with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
@@ -309,7 +311,8 @@ class Trainer:
             return
         self.evaluation = {"step": self.step, **report.scores}
         loss = report.scores["loss"]
-        metrics.write({"step": self.step, **{f"val/{name}": value for name, value in report.scores.items()}})
+        for tracker in written:
+            tracker.write({"step": self.step, **{f"val/{name}": value for name, value in report.scores.items()}})
         if ranks.is_first():
             report.write(out, self.step)
             if not self.quiet:
@@ -323,19 +326,17 @@ class Trainer:
         drops = len(self.stream.corrupt)
         done, samples = self.step - begun[0], self.stream.samples_seen - begun[1]
 
-        def row(stage: str, items: int, unit: str, took: float, dropped: int) -> dict[str, Any]:
-            return StageRow(stage, items, unit, took, peak, dropped).as_dict()
-
+        stages = [
+            StageRow("load", self.stream.samples, "samples", self.load_seconds, peak),
+            StageRow("wait", samples, "samples", self.wait_seconds, peak, drops),
+            StageRow("train", samples, "samples", seconds, peak, drops),
+            StageRow("steps", done, "steps", seconds, peak),
+        ]
         return {
             "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,
             "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
             "losses": self.last, "evaluation": self.evaluation, "corrupt": self.stream.corrupt, "tags": self._tags(),
-            "stages": [
-                row("load", self.stream.samples, "samples", self.load_seconds, 0),
-                row("wait", samples, "samples", self.wait_seconds, drops),
-                row("train", samples, "samples", seconds, drops),
-                row("steps", done, "steps", seconds, 0),
-            ],
+            "stages": [stage.as_dict() for stage in stages],
         }  # fmt: skip
 
     def try_out(self) -> dict[str, Any]:

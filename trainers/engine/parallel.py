@@ -59,16 +59,11 @@ def replicate(model: nn.Module, settings: TrainSettings, device: torch.device, u
     return DistributedDataParallel(model, device_ids=ids, **options)
 
 
-@contextmanager
-def without_sync(model: nn.Module, last: bool) -> Iterator[None]:
-    """Leave gradients alone until the ``last`` micro-batch of a step."""
-    context: AbstractContextManager[Any] = nullcontext()
-    if isinstance(model, DistributedDataParallel) and not last:
-        context = model.no_sync()
+def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """A context that leaves gradients alone until the ``last`` micro-batch of a step."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
-    with context:
-        yield
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
 @contextmanager

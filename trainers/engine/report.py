@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,31 @@ from trainers.engine.settings import LogSettings
 def memory_mb(device: torch.device) -> float:
     """Largest memory so far in MiB: of the GPU's allocator on cuda, else of the process."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_memory_mb()
+
+
+class Metrics:
+    """``metrics.jsonl``: one JSON object a line. Opening it for a resumed run drops the lines after ``step``."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        if path.exists():
+            kept = []
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError):
+                    continue  # a line cut short by a crash
+            put(path, "".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class TensorBoard:
@@ -71,6 +95,9 @@ class Wandb:
         self._run.finish()
 
 
+Tracker = Metrics | TensorBoard | Wandb
+
+
 def _wandb(project: str) -> Any:
     try:
         package = import_module("wandb")
@@ -93,50 +120,15 @@ def check_trackers(settings: LogSettings) -> None:
         _wandb(settings.wandb)
 
 
-def trackers(settings: LogSettings, out: Path, config: dict[str, Any], resumed: bool) -> list[TensorBoard | Wandb]:
-    """What is written beside ``metrics.jsonl``; :func:`check_trackers` has said that it can be.
+def trackers(settings: LogSettings, out: Path, config: dict[str, Any], step: int) -> list[Tracker]:
+    """What a run that goes on after ``step`` writes to; :func:`check_trackers` has said that it can be.
 
     Raises:
         ConfigError: a service refuses.
     """
-    found: list[TensorBoard | Wandb] = []
+    found: list[Tracker] = []
     if settings.tensorboard or (settings.tensorboard is None and find_spec("tensorboard")):
         found.append(TensorBoard(out / "tensorboard"))
     if settings.wandb:
-        found.append(Wandb(settings.wandb, out, config, resumed))
-    return found
-
-
-class Metrics:
-    """``metrics.jsonl``: one JSON object a line. Opening it for a resumed run drops the lines after ``step``."""
-
-    def __init__(self, path: Path | None, step: int, others: Sequence[TensorBoard | Wandb] = ()) -> None:
-        self._file = None
-        self._others = others
-        if path is None:
-            return
-        if path.exists():
-            kept = []
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-                except (ValueError, KeyError):
-                    continue  # a line cut short by a crash
-            put(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Append a row."""
-        if self._file is not None:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-        for other in self._others:
-            other.write(row)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-        for other in self._others:
-            other.close()
+        found.append(Wandb(settings.wandb, out, config, step > 0))
+    return [Metrics(out / "metrics.jsonl", step), *found]

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from torch import nn
 
 from schemas.bands import named
-from schemas.config import build, merge, overlay, parse_override, parse_yaml
+from schemas.config import build, merge, overlay, parse_yaml
 from schemas.errors import ConfigError
 from trainers.embed.features import find_vectors
+from trainers.engine.evaluation import EvaluationReport
 from trainers.stream.batch import View
 from trainers.stream.catalog.index import load_index
 from trainers.stream.load import image_bands
@@ -108,20 +109,6 @@ class TrainSettings:
             raise ConfigError(f"optim.warmup={self.optim.warmup} must lie in [0, 1)")
 
 
-class Report(typing.Protocol):
-    """What an evaluation gives."""
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Numbers by name; ``loss`` decides which checkpoint is the best."""
-
-    def line(self, step: int) -> str:
-        """The numbers that matter in one line."""
-
-    def write(self, out: Path, step: int) -> None:
-        """Write the report's files into a run directory."""
-
-
 @dataclass(frozen=True)
 class Presets:
     """Settings that a word of the user's stands for."""
@@ -150,7 +137,7 @@ class Task:
     build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
     #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.
-    evaluate: Callable[[Any, Any, Sequence[str], Any], Report | None]
+    evaluate: Callable[[Any, Any, Sequence[str], Any], EvaluationReport | None]
 
 
 def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic: str) -> TrainSettings:
@@ -226,11 +213,3 @@ def fit_bands(settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:
     else:
         own = named(full.arch.bands)
     return typing.cast(TrainSettings, dataclasses.replace(full, arch=dataclasses.replace(full.arch, bands=own)))
-
-
-def is_override(text: str) -> bool:
-    """Whether ``text`` is a ``key=value``; raises ConfigError where its value cannot be read."""
-    if "=" not in text or text.startswith("-"):
-        return False
-    parse_override(text)
-    return True

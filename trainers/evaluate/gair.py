@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import TrainSettings
 from trainers.evaluate.protocols import retrieval
-from trainers.evaluate.report import EvaluationReport
 from trainers.evaluate.split import open_split
 from trainers.models.gair import Gair
 from trainers.models.losses import great_circle, info_nce, normalise, queue_nce
@@ -36,7 +36,7 @@ def evaluate_gair(
     stream = open_split(settings, roots, Gair.view(model.settings), settings.eval.split, settings.eval.samples)
     if stream is None:
         return None
-    photo, place, lonlat = (torch.cat(parts) for parts in _embed(model, stream.batches(until_epoch=1), device))
+    photo, place, lonlat = map(torch.cat, zip(*_embed(model, stream.batches(until_epoch=1), device), strict=True))
     if len(photo) < 2:
         return None
     with torch.no_grad():
@@ -50,18 +50,13 @@ def evaluate_gair(
 
 
 @torch.no_grad()
-def _embed(model: Gair, batches: Iterator[TileBatch], device: torch.device) -> tuple[list[Tensor], ...]:
+def _embed(model: Gair, batches: Iterator[TileBatch], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
     """Of all photos of samples with an image, batch by batch: photo f32[Q,dim], image at its place, place f64[Q,2]."""
-    photos: list[Tensor] = []
-    places: list[Tensor] = []
-    lonlat: list[Tensor] = []
     for batch in batches:
         batch = batch.to(device)
         valid = model.photo_mask(batch)
-        photos.append(model.encode_photos(batch)[valid].float())
-        places.append(model.localise(model.encode_tiles(batch), batch)[valid].float())
-        lonlat.append(batch.photo_lonlat[valid].double())
-    return photos, places, lonlat
+        photo, place = model.encode_photos(batch), model.localise(model.encode_tiles(batch), batch)
+        yield photo[valid].float(), place[valid].float(), batch.photo_lonlat[valid].double()
 
 
 @torch.no_grad()

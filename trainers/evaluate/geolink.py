@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import TrainSettings
 from trainers.evaluate.labels import TASKS, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
-from trainers.evaluate.report import EvaluationReport
 from trainers.evaluate.split import open_split
 from trainers.models.geolink import GeoLink
 from trainers.stream.stream import GeoStream
@@ -43,7 +43,9 @@ def evaluate_geolink(
         train = _features(model, seen, legend, device) if seen is not None else None
     finally:
         model.gather = gather
-    scores = losses | _retrieve(test) | (_probes(train, test) if train is not None else {})
+    both = test["has_objects"]
+    found = retrieval(test["image_head"][both], test["graph_head"][both]) if int(both.sum()) >= 2 else {}
+    scores = losses | found | (_probes(train, test) if train is not None else {})
     return EvaluationReport(scores, test["image"], test["land_use"], TASKS["land_use"], _NOTE)
 
 
@@ -83,13 +85,6 @@ def _features(model: GeoLink, stream: GeoStream, legend: Legend, device: torch.d
                 value[valid].float().cpu() if value.is_floating_point() else value[valid].cpu()
             )
     return {name: torch.cat(parts) for name, parts in rows.items()}
-
-
-def _retrieve(test: dict[str, Tensor]) -> dict[str, float]:
-    both = test["has_objects"]
-    if int(both.sum()) < 2:
-        return {}
-    return retrieval(test["image_head"][both], test["graph_head"][both])
 
 
 def _probes(train: dict[str, Tensor], test: dict[str, Tensor]) -> dict[str, float]:

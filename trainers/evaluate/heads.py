@@ -25,26 +25,6 @@ def to_map(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).reshape(b, d, side, side)
 
 
-class Pyramid(nn.Module):
-    """Four maps of one size to four scales: 4, 2, 1 and a half."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        first, second = widths[:2]
-        self.scales = nn.ModuleList([
-            nn.Sequential(
-                nn.ConvTranspose2d(first, first, 2, 2), nn.BatchNorm2d(first), nn.GELU(),
-                nn.ConvTranspose2d(first, first, 2, 2),
-            ),
-            nn.ConvTranspose2d(second, second, 2, 2),
-            nn.Identity(),
-            nn.MaxPool2d(2, 2),
-        ])  # fmt: skip
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return [scale(level) for scale, level in zip(self.scales, maps, strict=True)]
-
-
 class UperNet(nn.Module):
     """Segmentation from four maps of a ViT: pyramid pooling of the last, a feature pyramid over all.
 
@@ -57,7 +37,16 @@ class UperNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], classes: int, channels: int = 512, dropout: float = 0.1) -> None:
         super().__init__()
-        self.pyramid = Pyramid(widths)
+        first, second = widths[:2]
+        self.scales = nn.ModuleList([  # to four scales: 4, 2, 1 and a half
+            nn.Sequential(
+                nn.ConvTranspose2d(first, first, 2, 2), nn.BatchNorm2d(first), nn.GELU(),
+                nn.ConvTranspose2d(first, first, 2, 2),
+            ),
+            nn.ConvTranspose2d(second, second, 2, 2),
+            nn.Identity(),
+            nn.MaxPool2d(2, 2),
+        ])  # fmt: skip
         self.pools = nn.ModuleList(_conv(widths[-1], channels, 1) for _ in POOLS)
         self.bottleneck = _conv(widths[-1] + len(POOLS) * channels, channels, 3)
         self.laterals = nn.ModuleList(_conv(width, channels, 1) for width in widths[:-1])
@@ -68,7 +57,7 @@ class UperNet(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], size: int) -> Tensor:
         """Maps [B,W,g,g] to logits [B,classes,size,size]."""
-        levels = self.pyramid(maps)
+        levels = [scale(level) for scale, level in zip(self.scales, maps, strict=True)]
         last = levels[-1]
         # Pooled to the cells of the last map at most: a map of less than six cells a side has no finer pool.
         pooled = [

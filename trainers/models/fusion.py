@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.models.geolink_settings import Choices
 from trainers.models.nodes import KINDS, DenseNodes, anchor_positions
 from trainers.models.scatter import take
 from trainers.models.vit import grid_positions, init_linear, sincos
 from trainers.stream.batch import TileBatch
 
-LastLayer = Literal["residual", "plain", "none"]
-Positions = Literal["queries_keys", "keys_values", "none"]
-Values = Literal["updated", "original"]
 _LINEAR = ("weight", "bias")
-
-
-@dataclass(frozen=True)
-class FusionRules:
-    """Choices on which paper, release and sense differ."""
-
-    patch_centre: float  # 0.5 embeds a patch at its centre; 0 at its corner, half a patch off
-    last: LastLayer  # layer on the nodes at the end: added to its input, in its place, or none
-    positions: Positions  # which sides of an attention positions are added to
-    values: Values  # what nodes read at the end: patches that have seen the nodes, or as they came
 
 
 @dataclass(frozen=True)
@@ -103,15 +90,15 @@ class ObjectPatchFusion(nn.Module):
     patch_position: Tensor
 
     def __init__(
-        self, image_dim: int, node_dim: int, grid: int, dim: int, heads: int, dropout: float, rules: FusionRules
+        self, image_dim: int, node_dim: int, grid: int, dim: int, heads: int, dropout: float, rules: Choices
     ) -> None:
         super().__init__()
         self.grid, self.dim, self.rules = grid, dim, rules
         self.embed_patch = nn.Linear(image_dim, dim)
         self.embed_node = nn.ModuleList(nn.Linear(node_dim, dim) for _ in range(KINDS))
         self.node_to_node, self.patch_to_node, self.node_to_patch = (MultiHead(dim, heads, dropout) for _ in range(3))
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3 if rules.last == "none" else 4))
-        if rules.last != "none":
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3 if rules.fusion_last == "none" else 4))
+        if rules.fusion_last != "none":
             self.last = nn.Linear(dim, dim)
         position = sincos(grid_positions(grid, rules.patch_centre), dim)
         self.register_buffer("patch_position", position, persistent=False)
@@ -129,13 +116,13 @@ class ObjectPatchFusion(nn.Module):
         at_patches, at_nodes = (where_patch, here), (where_node, there)
         o = self.norms[0](o + self._attend(self.node_to_node, o, at_nodes, o, at_nodes, dense.valid))
         p = self.norms[1](p + self._attend(self.patch_to_node, p, at_patches, o, at_nodes, dense.valid))
-        read = p if self.rules.values == "updated" else unread
+        read = p if self.rules.fusion_values == "updated" else unread
         o = self.norms[2](o + self._attend(self.node_to_patch, o, at_nodes, p, at_patches, None, read))
         p = here.spread(p)
-        if self.rules.last == "none":
+        if self.rules.fusion_last == "none":
             return p, o
         last = self.last(o)
-        return p, self.norms[3](o + last if self.rules.last == "residual" else last)
+        return p, self.norms[3](o + last if self.rules.fusion_last == "residual" else last)
 
     def _embed_nodes(self, nodes: Tensor, kind: Tensor) -> Tensor:
         """[R,Dn] of ``kind`` i64[R] to [R,D], each by its kind's layer."""
@@ -150,7 +137,7 @@ class ObjectPatchFusion(nn.Module):
         """``query`` reads ``value`` (the keys themselves where None) from ``key``; ``at`` are positions and places."""
         value = key if value is None else value
         (position, queries), (key_position, keys) = at, at_key
-        where = self.rules.positions
+        where = self.rules.fusion_positions
         if where == "queries_keys":
             query, key = query + position, key + key_position
         elif where == "keys_values":

@@ -59,16 +59,15 @@ class GairLoss:
 class GairVariant:
     """Choices on which release and sense differ (docs/papers/gair.md#defects)."""
 
-    head: str  # of NILI
     incl_radius: float  # metres
     secl_radius: float  # metres
 
 
 #: Ours: photos within 25 m show the same scene, and places within 250 m are the same to the location encoder.
 VARIANTS: Mapping[str, GairVariant] = {
-    "ours": GairVariant("ours", 25.0, 250.0),
-    "paper": GairVariant("paper", 0.0, 0.0),
-    "released": GairVariant("released", 0.0, 0.0),
+    "ours": GairVariant(25.0, 250.0),
+    "paper": GairVariant(0.0, 0.0),
+    "released": GairVariant(0.0, 0.0),
 }
 
 
@@ -123,7 +122,7 @@ class Gair(nn.Module):
         self.rs = ViT(s.rs, len(bands), class_token=False)
         self.sv = ViT(s.sv)
         self.sv_head = nn.Linear(s.sv.dim, s.dim)
-        self.nili = Nili(s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, v.head)
+        self.nili = Nili(s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, variant)
         self.location = LocationEncoder(s.dim, s.location_features, s.location_hidden)
         self.queue = CoordinateQueue(s.queue)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from schemas.bands import named
 from schemas.config import build
 from schemas.errors import DatasetError
-from trainers.models.fusion import FusionRules, ObjectPatchFusion, places_of
+from trainers.models.fusion import ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
     EDGE_USES,
@@ -25,7 +25,7 @@ from trainers.models.geolink_settings import (
     GeoLinkSettings,
     choices,
 )
-from trainers.models.losses import info_nce, masked_mean, mean_over_ranks
+from trainers.models.losses import info_nce, masked_mean
 from trainers.models.mae import MaeDecoder, PatchMask, gather_patches, mask_patches, patchify, reconstruction_loss
 from trainers.models.nodes import (
     KINDS,
@@ -107,9 +107,8 @@ class GeoLink(nn.Module):
         self.image_head = nn.Linear(s.vit.dim, s.contrast_dim)
         self.graph_head = nn.Linear(s.osm_dim, s.contrast_dim)
         self.fusion = ObjectPatchFusion(
-            s.vit.dim, s.osm_dim, s.vit.grid, s.fusion_dim, s.fusion_heads, s.fusion_dropout,
-            FusionRules(v.patch_centre, v.fusion_last, v.fusion_positions, v.fusion_values),
-        )  # fmt: skip
+            s.vit.dim, s.osm_dim, s.vit.grid, s.fusion_dim, s.fusion_heads, s.fusion_dropout, v
+        )
         self.tag_head = nn.Linear(s.fusion_dim, s.tag_width)
 
     @classmethod
@@ -198,12 +197,11 @@ class GeoLink(nn.Module):
         sample, samples = dense.row_sample, len(valid)
         counted = take(torch.cat((valid, valid.new_zeros(1))), sample)  # a row without a node has the sample B
         # Where ranks share their samples they are one batch here too: a mean over all of its nodes.
-        mean = mean_over_ranks if self.gather else masked_mean
         if self.rules.cst_mean == "node":
-            return mean(error, counted)
+            return masked_mean(error, counted, self.gather)
         total = segment_sum(torch.where(counted, error, torch.zeros_like(error)), sample, samples + 1)[:-1]
         size = segment_sizes(sample, counted, samples + 1)[:-1]
-        return mean(total / size.clamp_min(1), size > 0)
+        return masked_mean(total / size.clamp_min(1), size > 0, self.gather)
 
     @torch.no_grad()
     def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:

@@ -13,12 +13,14 @@ from torch import nn
 
 from schemas.bands import RGB, Bands
 from schemas.errors import ConfigError
-from trainers.models.fusion import LastLayer, Positions, Values
 from trainers.models.nodes import CountRule, at_least_one, share_count
 from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, NodeNorm
 from trainers.models.region import KindWeights, softmax_over_present, sum_of_present
 from trainers.models.vit import ViTSettings
 
+LastLayer = Literal["residual", "plain", "none"]
+Positions = Literal["queries_keys", "keys_values", "none"]
+Values = Literal["updated", "original"]
 Edges = Literal["none", "attention", "both"]
 Norms = Literal["node", "batch"]
 Weights = Literal["softmax", "sum"]
@@ -96,11 +98,11 @@ class Choices:
     kind_weights: Weights
     mask_count: Counts
     anchors: Anchors
-    patch_centre: float
+    patch_centre: float  # 0.5 embeds a patch at its centre; 0 at its corner, half a patch off
     fused_nodes: int
-    fusion_last: LastLayer
-    fusion_positions: Positions
-    fusion_values: Values
+    fusion_last: LastLayer  # layer on the nodes at the end: added to its input, in its place, or none
+    fusion_positions: Positions  # which sides of an attention positions are added to
+    fusion_values: Values  # what nodes read at the end: patches that have seen the nodes, or as they came
     cst_mean: Means
     image_eps: float
     gather: bool

@@ -12,10 +12,16 @@ from torch import Tensor
 EARTH_RADIUS = 6371008.8
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values`` where ``mask`` holds; 0 where it holds nowhere. Same shapes."""
-    kept = torch.where(mask, values, torch.zeros_like(values))
-    return kept.sum() / mask.sum().clamp_min(1)
+def masked_mean(values: Tensor, mask: Tensor, gather: bool = False) -> Tensor:
+    """Mean of ``values`` where ``mask`` holds; 0 where it holds nowhere. Same shapes.
+
+    With ``gather`` it is such that its mean over the ranks is the mean over the rows of all ranks.
+    """
+    count = mask.sum().float()
+    ranks = dist.get_world_size() if gather and distributed() else 1
+    if ranks > 1:
+        dist.all_reduce(count)
+    return torch.where(mask, values, torch.zeros_like(values)).sum() * ranks / count.clamp_min(1)
 
 
 def blank(rows: Tensor, valid: Tensor) -> Tensor:
@@ -26,16 +32,6 @@ def blank(rows: Tensor, valid: Tensor) -> Tensor:
 def normalise(rows: Tensor) -> Tensor:
     """Rows [N,D] at unit length in fp32; a zero row stays zero."""
     return torch.nn.functional.normalize(rows.float(), dim=-1)
-
-
-def mean_over_ranks(values: Tensor, mask: Tensor) -> Tensor:
-    """The masked mean such that its mean over the ranks is the mean over the rows of all ranks."""
-    if not distributed():
-        return masked_mean(values, mask)
-    count = mask.sum().float()
-    dist.all_reduce(count)
-    kept = torch.where(mask, values, torch.zeros_like(values))
-    return kept.sum() * dist.get_world_size() / count.clamp_min(1)
 
 
 def _cross_entropy(logits: Tensor, positive: Tensor, allowed: Tensor, rows: Tensor) -> Tensor:
@@ -73,7 +69,7 @@ def info_nce(
     allowed = allowed | (torch.arange(len(all_a), device=a.device)[None] == own[:, None])
     forward = _cross_entropy(a @ all_b.T / temperature, own, allowed, valid)
     backward = _cross_entropy(b @ all_a.T / temperature, own, allowed, valid)
-    return (mean_over_ranks if gather else masked_mean)((forward + backward) / 2, valid)
+    return masked_mean((forward + backward) / 2, valid, gather)
 
 
 def queue_nce(
@@ -81,15 +77,15 @@ def queue_nce(
 ) -> Tensor:
     """InfoNCE of rows a [N,D] to their positives [N,D] against a queue [K,D]; ``allowed`` bool[N,K] negatives.
 
-    docs/papers/gair.md#losses, SECL. Without negatives the loss is 0. With ``gather`` the mean is that of
-    :func:`mean_over_ranks`.
+    docs/papers/gair.md#losses, SECL. Without negatives the loss is 0. ``gather`` is that of
+    :func:`masked_mean`.
     """
     a, positive = normalise(blank(a, valid)), normalise(blank(positive, valid))
     own = (a * positive).sum(-1, keepdim=True)
     logits = torch.cat((own, a @ normalise(queue).T), 1) / temperature
     allowed = torch.cat((torch.ones_like(allowed[:, :1]), allowed), 1)
     first = torch.zeros(len(a), dtype=torch.long, device=a.device)
-    return (mean_over_ranks if gather else masked_mean)(_cross_entropy(logits, first, allowed, valid), valid)
+    return masked_mean(_cross_entropy(logits, first, allowed, valid), valid, gather)
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainers.models.losses import masked_mean, mean_over_ranks
+from trainers.models.losses import masked_mean
 from trainers.models.noise import uniform
 from trainers.models.vit import Block, ViTSettings, grid_positions, init_linear, run_blocks, sincos
 
@@ -84,11 +84,11 @@ class MaeDecoder(nn.Module):
 def reconstruction_loss(predicted: Tensor, pixels: Tensor, valid: Tensor, gather: bool = False) -> Tensor:
     """Mean squared error over the hidden patches of valid samples, each patch normalised by its own mean and variance.
 
-    docs/papers/geolink.md#losses. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B]. With ``gather`` the
-    mean is that of :func:`~trainers.models.losses.mean_over_ranks`.
+    docs/papers/geolink.md#losses. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B];
+    ``gather`` is that of :func:`~trainers.models.losses.masked_mean`.
     """
     centred = pixels - pixels.mean(-1, keepdim=True)
     variance = centred.square().sum(-1, keepdim=True) / (pixels.shape[-1] - 1)
     target = centred / (variance + 1e-6).sqrt()
     error = (predicted.float() - target).square().mean(-1)
-    return (mean_over_ranks if gather else masked_mean)(error, valid[:, None].expand(error.shape))
+    return masked_mean(error, valid[:, None].expand(error.shape), gather)

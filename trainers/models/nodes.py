@@ -91,10 +91,9 @@ def by_kind(kind: Tensor, dtype: torch.dtype) -> Tensor:
 
 def node_index(batch: TileBatch) -> Tensor:
     """i64[N]: number of each node within its sample, for random draws that do not depend on the batch."""
-    sizes = torch.zeros(len(batch.valid) + 1, dtype=torch.long, device=batch.node_sample.device)
-    sizes = sizes.index_add(0, batch.node_sample, torch.ones_like(batch.node_sample))
-    starts = torch.cumsum(sizes, 0) - sizes
-    return torch.arange(len(batch.node_sample), device=sizes.device) - take(starts, batch.node_sample)
+    sample = batch.node_sample  # rises: samples lie end to end
+    starts = torch.searchsorted(sample, torch.arange(len(batch.valid) + 1, device=sample.device))
+    return torch.arange(len(sample), device=sample.device) - take(starts, sample)
 
 
 def _node_noise(batch: TileBatch, stream: int) -> Tensor:

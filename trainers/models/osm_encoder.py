@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from schemas.relations import INVERSE, Relation
 from trainers.models.nodes import KINDS, DenseNodes, NodeInputs, anchor_positions, by_kind, choose_nodes
-from trainers.models.scatter import Segments, segment_sizes, segment_softmax, segment_sum, take
+from trainers.models.scatter import segment_sizes, segment_softmax, segment_sum, take, weighted_sum
 from trainers.models.vit import Mlp, init_linear
 from trainers.stream.batch import TileBatch
 
@@ -138,7 +138,7 @@ class HeteroLayer(nn.Module):
             segment = walk.target * KINDS + walk.source_kind
             share = self.coefficients(scores, walk, segment)
             message, leaving = message.reshape(-1, self.dim), walk.source * KINDS + walk.target_kind
-            out = Segments.of(walk.target, len(kind)).sum(message, leaving, share)
+            out = weighted_sum(message, leaving, share, walk.target, len(kind))
             if self.edges.message:
                 out = out + self._relations(share, segment, walk, kind)
             bias = self.bias.view(KINDS, KINDS, self.dim).sum(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,23 +20,14 @@ def segment_sum(values: Tensor, segment: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add(0, segment, values)
 
 
-@dataclass
-class Segments:
-    """Rows grouped by segment, for sums that never hold all the rows at once."""
+def weighted_sum(values: Tensor, index: Tensor, weight: Tensor, segment: Tensor, count: int) -> Tensor:
+    """Sums f32[count,C] of ``values`` f32[R,C] at ``index`` i64[M] times ``weight`` f32[M], by ``segment`` i64[M].
 
-    order: Tensor  # i64 [M] rows, those of one segment together
-    start: Tensor  # i64 [count] where each segment begins in ``order``
-
-    @classmethod
-    def of(cls, segment: Tensor, count: int) -> Segments:
-        """Groups of ``segment`` i64[M] (0 <= segment < count)."""
-        segment, order = torch.sort(segment, stable=True)
-        return cls(order, torch.searchsorted(segment, torch.arange(count, device=segment.device)))
-
-    def sum(self, values: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        """Sums f32[count,C] of ``values`` f32[R,C] at ``index`` i64[M] times ``weight`` f32[M]."""
-        weight = take(weight, self.order)
-        return F.embedding_bag(take(index, self.order), values, self.start, mode="sum", per_sample_weights=weight)
+    All the M rows are never held at once.
+    """
+    segment, order = torch.sort(segment, stable=True)
+    start = torch.searchsorted(segment, torch.arange(count, device=segment.device))
+    return F.embedding_bag(take(index, order), values, start, mode="sum", per_sample_weights=take(weight, order))
 
 
 def segment_softmax(scores: Tensor, segment: Tensor, count: int, valid: Tensor) -> Tensor:
@@ -60,8 +49,6 @@ def rank_in_segment(order: Tensor, segment: Tensor, count: int) -> Tensor:
     """Rank i64[N] from 0 of each row within its segment, rows ordered by ``order`` f32[N] in [0, 1)."""
     # Double holds segment + order exactly enough: segments stay below 2^28, order has 24 bits.
     sequence = torch.argsort(segment.double() + order.double(), dim=0, stable=True)
-    sizes = torch.zeros(count, dtype=torch.long, device=segment.device)
-    sizes = sizes.index_add(0, segment, torch.ones_like(segment))
-    starts = torch.cumsum(sizes, 0) - sizes
+    starts = torch.searchsorted(take(segment, sequence), torch.arange(count, device=segment.device))
     ranks = torch.zeros_like(segment).scatter(0, sequence, torch.arange(len(segment), device=segment.device))
     return ranks - take(starts, segment)

@@ -274,12 +274,10 @@ def _pack_looks(slots: Sequence[Slot]) -> NDArray[np.float64]:
     ])  # fmt: skip
 
 
-def _padded(parts: Sequence[NDArray[np.generic]], capacity: int, fill: float, like: NDArray[np.generic]) -> NDArray:
-    """``parts`` end to end, filled up to ``capacity`` rows of ``like``'s type and row shape."""
-    result = np.full((capacity, *like.shape[1:]), fill, like.dtype)
-    if parts:
-        joined = np.concatenate(parts)
-        result[: len(joined)] = joined
+def _padded(rows: NDArray[Any], capacity: int, fill: float) -> NDArray[Any]:
+    """``rows``, filled up to ``capacity`` of them."""
+    result = np.full((capacity, *rows.shape[1:]), fill, rows.dtype)
+    result[: len(rows)] = rows
     return result
 
 
@@ -303,16 +301,17 @@ def _pack_tokens(slots: Sequence[Slot], view: View, tags: TagTable | None) -> di
     ids, tag_node = joined(parts, "tag_ids"), np.repeat(np.arange(total), np.diff(joined(parts, "tag_offsets")))
     distinct, row = np.unique(ids, return_inverse=True)
     tag_room, distinct_room = bucket(len(ids)), bucket(len(distinct))
-    ints, f4, features = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, view.tag_width), np.float16)
+    slot, lengths = (np.array(n, np.int64) for n in ([i for i, _ in held], [len(t) for _, t in held]))
+    features = tags.features(distinct) if tags else np.zeros((0, view.tag_width), np.float16)
     return found | {
         "node_valid": np.arange(nodes) < total,
-        "node_sample": _padded([np.full(len(t), i) for i, t in held], nodes, len(slots), ints),
+        "node_sample": _padded(np.repeat(slot, lengths), nodes, len(slots)),
         "edge_valid": np.arange(found["edges"].shape[1]) < counts["E"],
-        "tag_node": _padded([tag_node], tag_room, last, ints),
-        "tag_row": _padded([row.reshape(-1)], tag_room, 0, ints),
-        "tag_weight": _padded([_tag_weights(tags, distinct, row, tag_node, total)], tag_room, 0, f4),
-        "tag_id": _padded([distinct], distinct_room, 0, ints),
-        "tag_features": _padded([tags.features(distinct)] if tags else [], distinct_room, 0, features),
+        "tag_node": _padded(tag_node, tag_room, last),
+        "tag_row": _padded(row.reshape(-1), tag_room, 0),
+        "tag_weight": _padded(_tag_weights(tags, distinct, row, tag_node, total), tag_room, 0),
+        "tag_id": _padded(distinct, distinct_room, 0),
+        "tag_features": _padded(features, distinct_room, 0),
     }
 
 
@@ -331,17 +330,11 @@ def _tag_weights(
 
 def _pack_photos(held: Sequence[tuple[int, Photo]], capacity: int, count: int) -> dict[str, NDArray]:
     """All of the photos, each with its slot, but their pixels."""
-    xy = np.full((capacity, 2), 0.5, np.float32)
-    lonlat = np.zeros((capacity, 2))
-    heading = np.full(capacity, np.nan, np.float32)
-    if held:
-        xy[: len(held)] = [(p.x, p.y) for _, p in held]
-        lonlat[: len(held)] = [(p.lon, p.lat) for _, p in held]
-        heading[: len(held)] = [p.heading for _, p in held]
+    xy, lonlat = [(p.x, p.y) for _, p in held], [(p.lon, p.lat) for _, p in held]
     return {
         "photo_valid": np.arange(capacity) < len(held),
-        "photo_sample": _padded([np.array([i for i, _ in held], np.int64)], capacity, count, np.zeros(0, np.int64)),
-        "photo_xy": xy,
-        "photo_lonlat": lonlat,
-        "photo_heading": heading,
+        "photo_sample": _padded(np.array([i for i, _ in held], np.int64), capacity, count),
+        "photo_xy": _padded(np.array(xy, np.float32).reshape(-1, 2), capacity, 0.5),
+        "photo_lonlat": _padded(np.array(lonlat, np.float64).reshape(-1, 2), capacity, 0.0),
+        "photo_heading": _padded(np.array([p.heading for _, p in held], np.float32), capacity, math.nan),
     }

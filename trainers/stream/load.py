@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from schemas.bands import RGB, channels
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
@@ -26,19 +27,7 @@ from trainers.stream.schedule import Chosen, Request, Schedule
 _BLOCKS = 256
 
 
-class _Ground(NamedTuple):
-    """Where a sample lies."""
-
-    key: str
-    lonlat: np.ndarray  # f64 [2]
-    bbox: np.ndarray  # f64 [4]
-    gsd: np.ndarray  # f64 [2]
-
-
-_NOWHERE = _Ground("", np.zeros(2), np.zeros(4), np.ones(2))
-
-
-class BatchLoader:
+class BatchLoader(Dataset[TileBatch]):
     """Maps a :class:`Request` to a :class:`TileBatch`. Holds no state that changes an answer; safe to pickle."""
 
     def __init__(
@@ -68,9 +57,9 @@ class BatchLoader:
         except ConfigError as error:  # a granularity that was not stored
             raise ConfigError(f"{', '.join(index.root for index in self.indexes)}: {error}") from None
         tokens = {i: t for (i, _), t in zip(held, parsed, strict=True)}
-        grounds = self._grounds(chosen)
-        shown = self._decode(chosen, members, tokens, grounds)
-        slots = [self._slot(chosen, i, ground, shown.get(i), corrupt) for i, ground in enumerate(grounds)]
+        slots = self._slots(chosen)
+        shown = self._decode(chosen, members, tokens, slots)
+        slots = [self._filled(slot, shown.get(i), corrupt) for i, slot in enumerate(slots)]
         batch = pack(slots, self.view, self.tags, chosen.weight, corrupt)
         for index in self.indexes:
             index.release()
@@ -113,7 +102,7 @@ class BatchLoader:
         chosen: Chosen,
         members: Sequence[Members | CorruptSampleError | None],
         tokens: Mapping[int, OsmTokens | CorruptSampleError],
-        grounds: Sequence[_Ground],
+        slots: Sequence[Slot],
     ) -> dict[int, TileSample | CorruptSampleError]:
         """What each slot that is not masked shows, or why it cannot."""
         found: dict[int, TileSample | CorruptSampleError] = {}
@@ -128,34 +117,29 @@ class BatchLoader:
             elif data is not None:
                 more = partial(self._readers[source].one, sample)
                 index, known = self.indexes[source], self.statistics[source]
-                where = f"{index.root}: {grounds[i].key}"
+                where = f"{index.root}: {slots[i].key}"
                 encoded.append(Encoded(index.names(sample), data, own, chosen.seed[i], more, where, known))
                 sound.append(i)
         return found | dict(zip(sound, self.decoder.decode(encoded), strict=True))
 
-    def _grounds(self, chosen: Chosen) -> list[_Ground]:
-        """Key and place of the sample of each slot."""
-        found = [_NOWHERE] * len(chosen.sample)
+    def _slots(self, chosen: Chosen) -> list[Slot]:
+        """The slots before their samples are shown, with key and place."""
+        found = [Slot("", -1, seed, np.zeros(2), np.zeros(4), np.ones(2), None) for seed in chosen.seed]
         for source in np.unique(chosen.source[chosen.source >= 0]).tolist():
             index, own = self.indexes[source], np.flatnonzero(chosen.source == source)
             samples = chosen.sample[own]
             columns = [index.column(name, samples) for name in ("lonlat", "bbox", "gsd")]
             keys = index.parts.keys(index.rows(samples))
-            for i, key, *place in zip(own.tolist(), keys, *columns, strict=True):
-                found[i] = _Ground(key.decode(), *place)
+            for i, key, lonlat, bbox, gsd in zip(own.tolist(), keys, *columns, strict=True):
+                found[i] = Slot(key.decode(), source, chosen.seed[i], lonlat, bbox, gsd, None)
         return found
 
-    def _slot(
-        self, chosen: Chosen, i: int, ground: _Ground, shown: TileSample | CorruptSampleError | None, corrupt: list[str]
-    ) -> Slot:
-        source, seed, place = int(chosen.source[i]), chosen.seed[i], ground[1:]
-        if shown is None:
-            return Slot("", -1, seed, *place, None)
+    def _filled(self, slot: Slot, shown: TileSample | CorruptSampleError | None, corrupt: list[str]) -> Slot:
         if isinstance(shown, CorruptSampleError):
-            where = f"{self.indexes[source].root}: " if len(self.indexes) > 1 else ""
-            corrupt.append(f"{where}{ground.key}: {shown}")
-            return Slot("", -1, seed, *place, None)
-        return Slot(ground.key, source, seed, *place, shown)
+            where = f"{self.indexes[slot.source].root}: " if len(self.indexes) > 1 else ""
+            corrupt.append(f"{where}{slot.key}: {shown}")
+            shown = None
+        return replace(slot, sample=shown) if shown is not None else replace(slot, key="", source=-1)
 
 
 def image_bands(index: Index) -> tuple[str, ...]:

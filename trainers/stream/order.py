@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geometry.mix import GOLDEN, mix, mix_word
+from geometry.mix import GOLDEN, mix, mix_word, uniform
 from schemas.errors import ConfigError
 
 Ints = NDArray[np.int64]
@@ -220,7 +220,4 @@ def draw(seed: int | np.uint64, stream: int, size: int = 1) -> NDArray[np.float6
     base = mix_word((int(seed) + _GOLDEN * (stream + 1)) & _WORD)
     if size <= FEW:  # an array of a few words takes ten times as long
         return np.array([(mix_word((base + _GOLDEN * i) & _WORD) >> 11) * 2.0**-53 for i in range(1, size + 1)])
-    with np.errstate(over="ignore"):
-        words = mix(np.uint64(base) + GOLDEN * np.arange(1, size + 1, dtype=np.uint64))
-    unit: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return unit
+    return uniform(np.array([base], np.uint64), size)[0]

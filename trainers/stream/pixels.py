@@ -40,21 +40,11 @@ def show(images: Tensor, look: Tensor, size: int) -> Tensor:
     left, top, right, bottom, height, width = look[:, :6].unbind(1)
     shown = _resample(images, left, right, width, size)
     shown = _resample(shown.transpose(2, 3), top, bottom, height, size).transpose(2, 3)
-    for column, change in ((6, _transpose), (7, _mirror), (8, _turn_over)):
-        shown = torch.where(look[:, column, None, None, None] > 0, change(shown), shown)
+    transposed, mirrored, overturned = (look[:, column, None, None, None] > 0 for column in (6, 7, 8))
+    shown = torch.where(transposed, shown.transpose(2, 3), shown)
+    shown = torch.where(mirrored, shown.flip(3), shown)
+    shown = torch.where(overturned, shown.flip(2), shown)
     return _colour(shown, look[:, 9:])
-
-
-def _transpose(images: Tensor) -> Tensor:
-    return images.transpose(2, 3)
-
-
-def _mirror(images: Tensor) -> Tensor:
-    return images.flip(3)
-
-
-def _turn_over(images: Tensor) -> Tensor:
-    return images.flip(2)
 
 
 def _resample(images: Tensor, low: Tensor, high: Tensor, length: Tensor, size: int) -> Tensor:

@@ -144,10 +144,8 @@ class Decoder:
             raster, names = decode_rgb(slot.data[name], name, at_least, exact=True), info.names if info else RGB
         order = choose_channels(names, self.view.bands, f"{slot.where}.{name}")
         chosen = raster if order == list(range(len(raster))) else raster[order]
-        return self._fit(to_levels(chosen, [names[i] for i in order], slot.statistics), window)
-
-    def _fit(self, image: Pixels, window: Window | None) -> Pixels:
-        return image if self.on_device else resize(image, self.view.image_size, window)
+        levels = to_levels(chosen, [names[i] for i in order], slot.statistics)
+        return levels if self.on_device else resize(levels, self.view.image_size, window)
 
     def _photos(self, infos: Sequence[StreetviewInfo], window: Window | None, data: Members) -> tuple[Photo, ...]:
         side = self.view.photo_size

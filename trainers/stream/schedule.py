@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from geometry.hilbert import hilbert
 from schemas.errors import ConfigError
 from storage.urls import cache_folder
-from trainers.stream.catalog.flat import Mapped, make_folder, open_folder, store
+from trainers.stream.catalog.flat import Arrays, Mapped, make_folder, open_folder
 from trainers.stream.catalog.index import Index
 from trainers.stream.mixture import Mixture
 from trainers.stream.order import Along, Keys, Order, batch_positions, epoch_key, places_at, slot_seeds
@@ -68,36 +68,23 @@ class Pool:
         self.selection = "+".join(i.selection_hash for i in indexes)
         layout = "+".join(i.layout_hash for i in indexes) if order.shuffle == "block" else ""
         self._text = f"{order.text}{layout}"
-        self._folder = ""
-        self._mapped: Mapped | None = None
-        self._sequence = self._load(indexes, layout)
+        self._held = self._load(indexes, layout)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getstate__(self) -> dict[str, Any]:
-        held = {"_sequence": None, "_mapped": None} if self._folder else {}
-        return {**self.__dict__, **held}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._folder:
-            self._mapped = open_folder(Path(self._folder))[0]
-            self._sequence = self._mapped["sequence"]
-
-    def _load(self, indexes: Sequence[Index], layout: str) -> NDArray[Any] | None:
-        """Samples in the sequence that the order walks, from the cache where the indexes are; None: as in the index."""
+    def _load(self, indexes: Sequence[Index], layout: str) -> Arrays:
+        """``sequence``: samples as the order walks them, from the cache where the indexes are; else as in the index."""
         along = self.order.along
         if along == "index":
-            return None
-        if not any(i.folder for i in indexes):
-            return _sequence(indexes, along)
+            return {}
+        if not any(isinstance(i.held, Mapped) for i in indexes):
+            return {"sequence": _sequence(indexes, along)}
         named = json.dumps([along, self.content, self.selection, layout])
         folder = cache_folder().absolute() / "index" / blake2b(named.encode(), digest_size=16).hexdigest()
 
         def build(fresh: Path) -> dict[str, Any]:
-            found = _sequence(indexes, along)
-            store(fresh, "sequence", len(found), found)[:] = found
+            np.save(fresh / "sequence.npy", _sequence(indexes, along))
             for index in indexes:
                 index.release()
             return {}
@@ -105,15 +92,13 @@ class Pool:
         try:
             make_folder(folder, build)
         except OSError:  # the index has said so
-            return _sequence(indexes, along)
-        self._folder = str(folder)
-        self._mapped = open_folder(folder)[0]
-        return self._mapped["sequence"]
+            return {"sequence": _sequence(indexes, along)}
+        return open_folder(folder)[0]
 
     def release(self) -> None:
         """Give back mapped pages that were touched."""
-        if self._mapped is not None:
-            self._mapped.release()
+        if isinstance(self._held, Mapped):
+            self._held.release()
 
     def key(self, seed: int, epoch: int) -> int:
         """The 64-bit key of an epoch."""
@@ -126,7 +111,7 @@ class Pool:
 
     def sample_at(self, places: Ints) -> Ints:
         """Samples i64[K] at places of the sequence."""
-        return places if self._sequence is None else self._sequence[places].astype(np.int64)
+        return self._held["sequence"][places].astype(np.int64) if self._held else places
 
     def split(self, samples: Ints) -> tuple[Ints, Ints]:
         """(source, sample in its index), i64[K] each, of the pool's samples."""
@@ -198,12 +183,6 @@ class Schedule:
         """Samples of an epoch; None in a mixture, which has none."""
         return len(self.pools[0]) if self.mixture is None else None
 
-    @property
-    def _mixture_key(self) -> int:
-        assert self.mixture is not None
-        text = [p.key(self.seed, 0) for p in self.pools], self.mixture.share.tolist()
-        return epoch_key(json.dumps(text), "", "mixture", self.seed, 0)
-
     def choose(self, request: Request) -> Chosen:
         """The samples of a request."""
         positions, real = batch_positions(
@@ -226,7 +205,9 @@ class Schedule:
                 rows = mine[epoch == e]
                 sample[rows], place[rows] = pool.at(position[epoch == e], pool.key(self.seed, e))
             source[mine] = i
-        return Chosen(source, sample, place, slot_seeds(self._mixture_key, positions), 1.0)
+        text = json.dumps(([p.key(self.seed, 0) for p in self.pools], self.mixture.share.tolist()))
+        key = epoch_key(text, "", "mixture", self.seed, 0)
+        return Chosen(source, sample, place, slot_seeds(key, positions), 1.0)
 
     def blocks(self, source: int, places: Ints) -> list[tuple[int, Ints]]:
         """Number, and samples of one source, of each block that holds one of ``places``; none unless by block."""

@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -22,7 +23,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from schemas.config import unknown_key
 from schemas.errors import ConfigError, DatasetError, GeoshardsError
@@ -78,27 +79,14 @@ class StreamSettings:
 
 def place_from_environment(workers: int = 0) -> Place:
     """Rank and world of torch.distributed if it runs, else of Ray Train, else of the launcher's variables."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return Place(rank=torch.distributed.get_rank(), world=torch.distributed.get_world_size(), workers=workers)
-    if "ray.train" in sys.modules:
-        try:
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    elif "ray.train" in sys.modules:
+        with suppress(RuntimeError):  # no training function runs
             context = sys.modules["ray.train"].get_context()
             rank, world = context.get_world_rank(), context.get_world_size()
-        except RuntimeError:  # no training function runs
-            rank = world = None
-        if world is not None:
-            return Place(rank=rank, world=world, workers=workers)
-    return Place(rank=int(os.environ.get("RANK", 0)), world=int(os.environ.get("WORLD_SIZE", 1)), workers=workers)
-
-
-class _Requests(Dataset[TileBatch]):
-    """Adapts a BatchLoader to the loader's map-style interface."""
-
-    def __init__(self, loader: BatchLoader) -> None:
-        self._loader = loader
-
-    def __getitem__(self, request: Request) -> TileBatch:
-        return self._loader[request]
+    return Place(rank=rank, world=world, workers=workers)
 
 
 #: Seconds that a loader process outlives SIGTERM.
@@ -324,7 +312,7 @@ class GeoStream(IterableDataset[TileBatch]):
         if isinstance(context, ForkServerContext):  # loader processes are forks of one that has imported this
             context.set_forkserver_preload(["__main__", "torch", __name__])
         loader: DataLoader[TileBatch] = DataLoader(
-            _Requests(self._loader),
+            self._loader,
             batch_size=None,
             sampler=requests,  # any iterable of indices serves
             num_workers=workers,

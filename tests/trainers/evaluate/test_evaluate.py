@@ -13,11 +13,11 @@ from tests.trainers.batches import GEOLINK, PLAIN
 from tests.trainers.synthetic import CLASSES, SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main
+from trainers.engine.evaluation import principal
 from trainers.engine.settings import Task
 from trainers.evaluate.gair import _distances, _losses
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
-from trainers.evaluate.report import principal
 from trainers.models.gair import Gair, GairLoss
 from trainers.models.geolink import GeoLink
 from trainers.models.losses import great_circle

@@ -49,3 +49,14 @@ def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0
         root=name, content_hash=digest(f"{name}{count}"), layout_hash=digest(f"{name}{count}{per_shard}{reshard}"),
         selection_hash=selection, split_hash="", parts=parts, held={"rows": rows}, digests=ShardDigests(0, (), ()),
     )  # fmt: skip
+
+
+def shard_of(index: Index, sample: int) -> str:
+    """File name of the shard that holds one sample."""
+    return index.parts.shard_names[index.column("shard", np.array([sample]))[0]]
+
+
+def members_of(index: Index, sample: int) -> dict[str, tuple[int, int]]:
+    """Member name to (offset, size) of one sample."""
+    entries = index.entries(np.array([sample]))
+    return dict(zip(index.names(sample), zip(entries.start, entries.size, strict=True), strict=True))

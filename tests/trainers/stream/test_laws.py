@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart, index_file
 from schemas.tokens import GRANULARITIES
-from tests.trainers.stream.indexes import make_index
+from tests.trainers.stream.indexes import make_index, members_of, shard_of
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
@@ -295,8 +295,8 @@ def test_law_7_corrupt_samples_keep_their_places(
     shutil.copytree(two[0], broken)
     index = load_index(str(two[0]))
     for sample in victims:
-        start, size = index.members(sample)[member]
-        path = broken / "shards" / index.shard_of(sample)
+        start, size = members_of(index, sample)[member]
+        path = broken / "shards" / shard_of(index, sample)
         data = bytearray(path.read_bytes())
         data[start - 512 if header else start : start + (0 if header else size)] = bytes(512 if header else size)
         path.write_bytes(data)

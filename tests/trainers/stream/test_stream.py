@@ -23,6 +23,7 @@ from schemas.index import IndexPart, index_file
 from schemas.tokens import FIELDS, GRANULARITIES, Granularity, OsmTokens
 from storage.dataset import read_catalog
 from storage.store import Store
+from tests.trainers.stream.indexes import members_of, shard_of
 from trainers.stream.augment import AugmentSettings, Photo, TileSample, augment, turned
 from trainers.stream.batch import TENSORS, TileBatch, View, bucket
 from trainers.stream.catalog.index import load_index
@@ -150,8 +151,8 @@ def test_a_corrupt_sample_keeps_its_place_and_is_named(dataset: Path, tmp_path: 
     shutil.copytree(dataset, broken)
     index = load_index(str(dataset))
     victim = index.key(3)
-    start, size = index.members(3)["rs.jpg"]
-    shard = broken / "shards" / index.shard_of(3)
+    start, size = members_of(index, 3)["rs.jpg"]
+    shard = broken / "shards" / shard_of(index, 3)
     data = bytearray(shard.read_bytes())
     data[start : start + size] = bytes(size)
     shard.write_bytes(data)
@@ -190,8 +191,8 @@ def test_reads_by_offset_equal_the_tar(dataset: Path) -> None:
     index = load_index(str(dataset))
     reader = ShardReader(index)
     for sample in range(0, len(index), 7):
-        with tarfile.open(dataset / "shards" / index.shard_of(sample)) as tar:
-            for name in index.members(sample):
+        with tarfile.open(dataset / "shards" / shard_of(index, sample)) as tar:
+            for name in members_of(index, sample):
                 member = tar.extractfile(f"{index.key(sample)}.{name}")
                 assert member is not None
                 assert reader.one(sample, [name])[name] == member.read()

@@ -23,7 +23,7 @@ from PIL import Image
 from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import GRANULARITIES, OsmTokens
-from tests.trainers.stream.indexes import make_index
+from tests.trainers.stream.indexes import make_index, members_of, shard_of
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.flat import Mapped
@@ -46,8 +46,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def alike(a: Index, b: Index) -> None:
-    assert (a.shard_names, a.layouts, a.selection_hash, a.digests, a.keys()) == (
-        b.shard_names, b.layouts, b.selection_hash, b.digests, b.keys()
+    assert (a.parts.shard_names, a.parts.layouts, a.selection_hash, a.digests, a.keys()) == (
+        b.parts.shard_names, b.parts.layouts, b.selection_hash, b.digests, b.keys()
     )  # fmt: skip
     for name in ("shard", "lonlat", "bbox", "gsd"):
         np.testing.assert_array_equal(a.column(name), b.column(name))
@@ -60,7 +60,7 @@ def test_a_cached_index_is_the_index(split_dataset: Path, dataset: Path, select:
         held = load_index(str(root), select, limit=limit)
         first, again = (load_index(str(root), select, limit=limit, cached_from=0) for _ in range(2))
         assert isinstance(again.held, Mapped)
-        assert not held.folder
+        assert not isinstance(held.held, Mapped)
         alike(held, first)
         alike(held, again)
         alike(held, pickle.loads(pickle.dumps(again)))
@@ -95,7 +95,7 @@ def test_a_catalog_of_several_files_is_one_index(dataset: Path, tmp_path: Path, 
     a, b = whole.entries(some), parted.entries(some)
     assert (a.key, a.shard) == (b.key, b.shard)
     for i in range(len(some)):
-        names = [index.layouts[e.layout[i]] for index, e in ((whole, a), (parted, b))]
+        names = [index.parts.layouts[e.layout[i]] for index, e in ((whole, a), (parted, b))]
         assert names[0] == names[1] == whole.names(int(some[i])) == parted.names(int(some[i]))
         places = [(e.start[e.first[i] + k], e.size[e.first[i] + k]) for e in (a, b) for k in range(len(names[0]))]
         assert places[: len(names[0])] == places[len(names[0]) :]
@@ -110,8 +110,8 @@ def test_the_index_has_what_the_catalog_has(dataset: Path) -> None:
     assert sorted(index.keys()) == sorted(r["key"] for r in rows)
     for sample in range(len(index)):
         row = rows[index.rows()[sample]]
-        assert (row["key"], row["shard"]) == (index.key(sample), index.shard_of(sample))
-        assert {m["name"]: (m["offset"], m["size"]) for m in row["members"]} == index.members(sample)
+        assert (row["key"], row["shard"]) == (index.key(sample), shard_of(index, sample))
+        assert {m["name"]: (m["offset"], m["size"]) for m in row["members"]} == members_of(index, sample)
         assert [m["name"] for m in row["members"]] == list(index.names(sample))
         at = np.array([sample])
         assert index.column("lonlat", at)[0].tolist() == [row["lon"], row["lat"]]
@@ -187,7 +187,9 @@ def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: 
 
 
 def test_a_damaged_cache_says_what_to_delete(dataset: Path) -> None:
-    folder = Path(load_index(str(dataset), cached_from=0).folder)
+    held = load_index(str(dataset), cached_from=0).held
+    assert isinstance(held, Mapped)
+    folder = held.folder
     (folder / "rows.npy").write_bytes(b"damaged")
     with pytest.raises(DatasetError, match=rf"{folder}.* delete it"):
         load_index(str(dataset), cached_from=0)

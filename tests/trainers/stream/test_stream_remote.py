@@ -22,6 +22,7 @@ import torch
 from schemas.errors import DatasetError
 from schemas.tokens import GRANULARITIES
 from storage.ranges import CacheSettings
+from tests.trainers.stream.indexes import members_of
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
@@ -134,7 +135,7 @@ def stream(url: object, cache: object, **options: object) -> GeoStream:
 def used(root: Path) -> int:
     """Bytes of the members that the view takes."""
     index = load_index(str(root))
-    return sum(index.members(i)[n][1] for i in range(48) for n in ("rs.jpg", "osm.safetensors"))
+    return sum(members_of(index, i)[n][1] for i in range(48) for n in ("rs.jpg", "osm.safetensors"))
 
 
 def test_block_order_reads_little_more_than_it_uses_and_each_block_once(

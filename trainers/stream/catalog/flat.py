@@ -24,10 +24,11 @@ _META = "meta.json"
 
 
 class Mapped(dict[str, NDArray[Any]]):
-    """Arrays of a folder as mapped memory."""
+    """Arrays of a folder as mapped memory. Safe to pickle: another process maps the same files."""
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
         super().__init__()
+        self.folder = folder
         self._maps = []
         for name in names:
             with (folder / f"{name}.npy").open("rb") as file:
@@ -37,6 +38,9 @@ class Mapped(dict[str, NDArray[Any]]):
                 blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self[name] = np.frombuffer(blob, dtype, math.prod(shape), file.tell()).reshape(shape)
                 self._maps.append(blob)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _mapped, (self.folder,)
 
     def release(self) -> None:
         """Give back the pages that were touched: they stay in the page cache, which the processes share, and no longer
@@ -62,6 +66,10 @@ def open_folder(folder: Path) -> tuple[Mapped, dict[str, Any]]:
     return arrays, meta
 
 
+def _mapped(folder: Path) -> Mapped:
+    return open_folder(folder)[0]
+
+
 def make_folder(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> None:
     """Let ``build`` fill a new folder with arrays and return their description, unless ``folder`` exists.
 
@@ -77,14 +85,3 @@ def make_folder(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> Non
             files = sorted(fresh.glob("*.npy"))
             meta["lengths"] = {name: len(a) for name, a in Mapped(fresh, [f.stem for f in files]).items()}
             (fresh / _META).write_text(json.dumps(meta))
-
-
-def store(folder: Path | None, name: str, rows: int, like: NDArray[Any]) -> NDArray[Any]:
-    """A new array of ``rows`` rows like those of ``like``: ``name``.npy in the folder, or memory where it is None."""
-    shape = (rows, *like.shape[1:])
-    if folder is None or 0 in shape:
-        empty = np.empty(shape, like.dtype)
-        if folder is not None:
-            np.save(folder / f"{name}.npy", empty)
-        return empty
-    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", like.dtype, shape)

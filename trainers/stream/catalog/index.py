@@ -19,11 +19,10 @@ import numpy as np
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import IndexPart
 from storage.dataset import find_catalog, load_dataset
-from storage.retry import patiently
 from storage.store import Store
 from storage.urls import absolute, cache_folder
 from trainers.stream.catalog.choose import choose_rows, split_digest
-from trainers.stream.catalog.flat import Arrays, Mapped, make_folder, open_folder, store
+from trainers.stream.catalog.flat import Arrays, Mapped, make_folder, open_folder
 from trainers.stream.catalog.parts import Entries, Ints, Parts
 
 #: Version of what is kept in the cache.
@@ -56,28 +55,9 @@ class Index:
     parts: Parts  # the index files of the whole dataset
     held: Arrays  # ``rows``, i32 or i64 [n]: the catalog row of each selected sample
     digests: ShardDigests
-    folder: str = ""  # where ``rows`` is mapped from; empty: memory
 
     def __len__(self) -> int:
         return len(self.held["rows"])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "held": {} if self.folder else self.held}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.folder:
-            self.__dict__["held"] = open_folder(Path(self.folder))[0]
-
-    @property
-    def shard_names(self) -> list[str]:
-        """All shard files of the dataset, sorted."""
-        return self.parts.shard_names
-
-    @property
-    def layouts(self) -> list[tuple[str, ...]]:
-        """Distinct sequences of member names, e.g. (json, osm.safetensors, rs.jpg)."""
-        return self.parts.layouts
 
     def rows(self, samples: Ints | None = None) -> Ints:
         """Catalog rows i64[K] of ``samples`` i64[K], or of all: they lie by shard and by position in it."""
@@ -103,18 +83,9 @@ class Index:
         """Keys of all samples, in the order of the index."""
         return [key.decode() for key in self.parts.keys(self.rows())]
 
-    def shard_of(self, sample: int) -> str:
-        """File name of the shard that holds one sample."""
-        return self.shard_names[self.column("shard", np.array([sample]))[0]]
-
     def names(self, sample: int) -> tuple[str, ...]:
         """Member names of one sample, in the order of the tar."""
-        return self.layouts[self.parts.layout_of(int(self.held["rows"][sample]))]
-
-    def members(self, sample: int) -> dict[str, tuple[int, int]]:
-        """Member name to (offset, size) of one sample."""
-        entries = self.entries(np.array([sample]))
-        return dict(zip(self.names(sample), zip(entries.start, entries.size, strict=True), strict=True))
+        return self.parts.layouts[self.parts.layout_of(int(self.held["rows"][sample]))]
 
     def release(self) -> None:
         """Give back mapped pages that were touched."""
@@ -148,25 +119,32 @@ def load_index(
     identity = [_FORMAT, absolute(dataset.root), info["content_hash"], info["layout_hash"], sorted(listing.items())]
     try:
         parts = _open_parts(dataset, listing, _folder("parts", identity) if large else None)
+        dealt = split_digest(parts)  # a split may change while the hashes and the sizes of files stay
+        held: Arrays = {}
         if large:
-            dealt = split_digest(parts)  # a split may change while the hashes and the sizes of files stay
             folder = _folder("rows", [identity, dealt, select, split, limit])
 
             def build(fresh: Path) -> dict[str, Any]:
                 rows, selection = choose_rows(dataset, parts, select, split, limit)
-                store(fresh, "rows", len(rows), rows[:0].astype("i4" if len(parts) < 1 << 31 else "i8"))[:] = rows
+                np.save(fresh / "rows.npy", rows.astype("i4" if len(parts) < 1 << 31 else "i8"))
                 return {"selection_hash": selection, "digests": _digests(dataset)}
 
             make_folder(folder, build)
             parts.release()
             held, meta = open_folder(folder)
-            return _index(dataset.root, info, parts, held, meta, dealt, str(folder))
     except OSError as error:
         print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
-        parts = _open_parts(dataset, listing, None)
-    rows, selection = choose_rows(dataset, parts, select, split, limit)
-    meta = {"selection_hash": selection, "digests": _digests(dataset)}
-    return _index(dataset.root, info, parts, {"rows": rows}, meta, split_digest(parts))
+        parts, held = _open_parts(dataset, listing, None), {}
+        dealt = split_digest(parts)
+    if not held:
+        held["rows"], selection = choose_rows(dataset, parts, select, split, limit)
+        meta = {"selection_hash": selection, "digests": _digests(dataset)}
+    digests = meta["digests"]
+    return Index(
+        root=dataset.root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
+        selection_hash=meta["selection_hash"], split_hash=dealt, parts=parts, held=held,
+        digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
+    )  # fmt: skip
 
 
 def _folder(kind: str, named: Any) -> Path:
@@ -177,11 +155,10 @@ def _folder(kind: str, named: Any) -> Path:
 def _open_parts(dataset: Store, listing: Mapping[str, tuple[int, str]], folder: Path | None) -> Parts:
     """The index files: local ones mapped where they lie, those of a URL read, or fetched into ``folder`` and mapped."""
     if not dataset.remote:
-        return Parts.open([dataset.path(f"{_FOLDER}/{name}") for name in listing])
+        return Parts(files=[dataset.path(f"{_FOLDER}/{name}") for name in listing])
 
     def fetched(name: str) -> bytes:
-        url = dataset.path(f"{_FOLDER}/{name}")
-        return patiently(url, lambda: _whole(dataset.read(f"{_FOLDER}/{name}", listed=True), listing[name][0]))
+        return dataset.read(f"{_FOLDER}/{name}", listing[name][0])
 
     if folder is None:
         return Parts([IndexPart.from_buffer(fetched(name), dataset.path(f"{_FOLDER}/{name}")) for name in listing])
@@ -192,25 +169,7 @@ def _open_parts(dataset: Store, listing: Mapping[str, tuple[int, str]], folder: 
         return {}
 
     make_folder(folder, fill)
-    return Parts.open([str(folder / name) for name in listing])
-
-
-def _whole(data: bytes, size: int) -> bytes:
-    if len(data) < size:
-        raise EOFError(f"{len(data)} of {size} bytes came")
-    return data
-
-
-def _index(
-    root: str, info: Mapping[str, Any], parts: Parts, held: Arrays, meta: Mapping[str, Any], dealt: str,
-    folder: str = "",
-) -> Index:  # fmt: skip
-    digests = meta["digests"]
-    return Index(
-        root=root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
-        selection_hash=meta["selection_hash"], split_hash=dealt, parts=parts, held=held, folder=folder,
-        digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
-    )  # fmt: skip
+    return Parts(files=[str(folder / name) for name in listing])
 
 
 def _listing(dataset: Store) -> dict[str, tuple[int, str]]:

@@ -40,26 +40,21 @@ class Parts:
 
     Args:
         parts: in the order of their shards.
-        files: where they are mapped from; none: they are held in memory.
+        files: or local ones that are mapped, in that order.
+
+    Raises:
+        DatasetError: a file is no index.
     """
 
-    def __init__(self, parts: Sequence[IndexPart], files: Sequence[str] = ()) -> None:
+    def __init__(self, parts: Sequence[IndexPart] = (), files: Sequence[str] = ()) -> None:
         self.files, self._maps = list(files), list[mmap.mmap]()
-        self._number(list(parts))
-
-    @classmethod
-    def open(cls, files: Sequence[str]) -> Parts:
-        """Those of local files, mapped.
-
-        Raises:
-            DatasetError: one is no index.
-        """
-        held = cls.__new__(cls)
-        held.__setstate__({"files": list(files)})
-        return held
-
-    def _number(self, parts: list[IndexPart]) -> None:
-        self._parts = parts
+        self._parts = parts = list(parts)
+        for name in files:
+            with open(name, "rb") as file:
+                if not os.fstat(file.fileno()).st_size:
+                    raise DatasetError(f"{name} is empty; build the dataset again")
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            parts.append(IndexPart.from_buffer(self._maps[-1], name))
         self.starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         self._first_rows: list[int] = self.starts.tolist()
         self.shard_names = [name for part in parts for name in part.shards]
@@ -73,19 +68,8 @@ class Parts:
     def __len__(self) -> int:
         return self._first_rows[-1]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files} | ({} if self.files else {"parts": self._parts})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.files, self._maps = state["files"], []
-        parts = state.get("parts") or []
-        for name in self.files:
-            with open(name, "rb") as file:
-                if not os.fstat(file.fileno()).st_size:
-                    raise DatasetError(f"{name} is empty; build the dataset again")
-                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            parts.append(IndexPart.from_buffer(self._maps[-1], name))
-        self._number(parts)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parts, ((), self.files) if self.files else (self._parts,)
 
     def release(self) -> None:
         """Give back the pages that were touched: they stay in the page cache, which the processes share, and no longer

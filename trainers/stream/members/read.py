@@ -40,7 +40,7 @@ class ShardReader:
         self.index, self.cache = index, cache or CacheSettings()
         self._open: dict[int, tuple[FileIO, int, int]] = {}  # its number, its length; the first opened is closed first
         self._chosen: dict[tuple[int, tuple[str, ...] | None], Picks] = {}
-        self._most = _most_open()
+        self._most = max(16, min(MAX_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self._remote: RemoteShards | None = None
         self.local = is_local(index.root)
 
@@ -74,7 +74,7 @@ class ShardReader:
         """Number in the layout, name, and end of the full name in the header, of each member that is wanted."""
         picks = self._chosen.get((layout, wanted))
         if picks is None:
-            names = enumerate(self.index.layouts[layout])
+            names = enumerate(self.index.parts.layouts[layout])
             picks = [(k, n, f".{n}\0".encode()) for k, n in names if wanted is None or n in wanted]
             self._chosen[layout, wanted] = picks
         return picks
@@ -99,7 +99,7 @@ class ShardReader:
             end = at + sizes[first + k]
             if at < HEADER or end > length or not data.startswith(key + suffix, at - HEADER):
                 fault_text = _fault(data[max(0, at - HEADER) : max(0, at)], key + suffix)
-                return CorruptSampleError(f"{self.index.shard_names[shard]}: {fault_text}")
+                return CorruptSampleError(f"{self.index.parts.shard_names[shard]}: {fault_text}")
             members[name] = view[at:end]
         return members
 
@@ -139,7 +139,7 @@ class ShardReader:
         if self._remote is None:
             index = self.index
             version = f"{index.content_hash}/{index.layout_hash}"
-            self._remote = RemoteShards(f"{index.root}/shards", index.shard_names, version, self.cache)
+            self._remote = RemoteShards(f"{index.root}/shards", index.parts.shard_names, version, self.cache)
         if whole and self._remote.keeps:
             return self._remote.get(whole)
         return self._remote.get([r for row in self._pieces(samples, wanted) for r in row])
@@ -159,7 +159,7 @@ class ShardReader:
         return data
 
     def _opened(self, shard: int) -> tuple[FileIO, int, int]:
-        path = f"{self.index.root}/shards/{self.index.shard_names[shard]}"
+        path = f"{self.index.root}/shards/{self.index.parts.shard_names[shard]}"
         try:
             file = open(path, "rb", 0)  # noqa: SIM115  # stays open
         except FileNotFoundError:
@@ -168,11 +168,6 @@ class ShardReader:
         if len(self._open) > self._most:
             self._open.pop(next(iter(self._open)))[0].close()
         return self._open[shard]
-
-
-def _most_open() -> int:
-    """Shards that may be open at once."""
-    return max(16, min(MAX_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 def _fault(header: bytes, expected: bytes) -> str:

@@ -29,7 +29,7 @@ _SHOWN = (
 class EvaluationReport:
     """Scores of one evaluation, and what its plot shows."""
 
-    scores: dict[str, float]
+    scores: dict[str, float]  # by name; ``loss`` decides which checkpoint is the best
     features: Tensor  # f32 [N,D]
     classes: Tensor  # i64 [N], -1: unlabelled
     names: tuple[str, ...]  # of the classes
