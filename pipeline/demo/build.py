@@ -27,7 +27,7 @@ from pipeline.demo.town.world import World
 from schemas.errors import InputError
 from storage.files import atomic_folder, file_sha256
 
-GENERATOR_VERSION = 2  # raise it when the same parameters give other bytes
+GENERATOR_VERSION = 3  # raise it when the same parameters give other bytes
 RECORD = "demo.json"
 JPEG_QUALITY = 88
 _AHEAD = 6  # windows or photos that may be in the making
@@ -102,9 +102,7 @@ def is_complete(out: Path, asked: dict[str, Any]) -> bool:
 
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths
-    }
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}
 
 
 def _write_all(

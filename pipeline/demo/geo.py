@@ -8,8 +8,10 @@ World coordinates everywhere in this package are EPSG:32632 easting/northing in 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +39,14 @@ def _utm() -> Transformer:
 
 def to_utm(lonlat: FloatArray) -> FloatArray:
     """(n, 2) longitude/latitude in degrees -> (n, 2) easting/northing in metres."""
-    return np.column_stack(_utm().transform(*np.atleast_2d(lonlat).T))
+    lon, lat = np.atleast_2d(lonlat).T
+    return np.column_stack(_utm().transform(lon, lat))
 
 
 def to_lonlat(utm: FloatArray) -> FloatArray:
     """(n, 2) easting/northing in metres -> (n, 2) longitude/latitude in degrees."""
-    return np.column_stack(_utm().transform(*np.atleast_2d(utm).T, direction="INVERSE"))
+    x, y = np.atleast_2d(utm).T
+    return np.column_stack(_utm().transform(x, y, direction="INVERSE"))
 
 
 def bounds_of(points: FloatArray, margin: float = 0.0) -> Bounds:
@@ -61,15 +65,15 @@ def overlaps(a: Bounds, b: Bounds) -> bool:
     return a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
 
 
-def rectangle(x: float, y: float, length: float, width: float, angle: float) -> FloatArray:
-    """A rectangle's corners, counter-clockwise, edge 0 along the length."""
-    return placed([(-length, -width), (length, -width), (length, width), (-length, width)], x, y, angle, 0.5)
+def rectangle(at: Any, length: float, width: float, angle: float) -> FloatArray:
+    """A rectangle's corners around a place (x, y), counter-clockwise, edge 0 along the length."""
+    return placed([(-length, -width), (length, -width), (length, width), (-length, width)], at, angle, 0.5)
 
 
-def placed(shape: list[tuple[float, float]], x: float, y: float, angle: float, scale: float = 1.0) -> FloatArray:
+def placed(shape: Sequence[tuple[float, float]], at: Any, angle: float, scale: float = 1.0) -> FloatArray:
     """A shape around (0, 0), turned counter-clockwise by radians and moved to a place."""
     c, s = np.cos(angle), np.sin(angle)
-    return np.asarray(np.array(shape) * scale @ np.array([[c, s], [-s, c]]) + (x, y))
+    return np.asarray(np.array(shape) * scale @ np.array([[c, s], [-s, c]]) + at)
 
 
 def grid_convergence(lon: float, lat: float) -> float:

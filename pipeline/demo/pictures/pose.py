@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import IFDRational
 from pipeline.demo.geo import grid_convergence, to_lonlat, to_utm
 from pipeline.demo.town.block import Builder
 from pipeline.demo.town.plan import BUILT, Plan
-from pipeline.demo.town.streets import along, edge_line, length_of
+from pipeline.demo.town.streets import along, length_of
 
 PHOTO_WIDTH = 512
 PHOTO_HEIGHT = 384
@@ -74,7 +74,8 @@ def _group_poses(plan: Plan, group: int) -> list[PhotoPose]:
         urban = plan.kind(i, j) in BUILT
         if plan.street(axis, i, j) not in DRIVEN or (not urban and rng.random() < 0.6):
             continue
-        line = edge_line(Builder(plan, i, j), axis, i, j)
+        b = Builder(plan, i, j)
+        line = b.lattice_xy(b.edge(axis, i, j))
         if rng.random() < 0.5:
             line = line[::-1]
         total = length_of(line)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.geo import FloatArray
+from pipeline.demo.geo import Bounds, FloatArray, bounds_of, rectangle
 from pipeline.demo.pictures.facades import Wall, facade
 from pipeline.demo.pictures.ground import (
     CAR_RGB,
@@ -20,8 +20,8 @@ from pipeline.demo.pictures.ground import (
     STYLE_IS_WATER,
     STYLE_TEXTURE,
     TO_SUN,
-    Bounds,
     Ground,
+    blur,
     building_shapes,
     car_ring,
     luma,
@@ -109,8 +109,7 @@ def _frustum(view: _View, reach: float) -> Bounds:
     corners = [np.array([view.x, view.y])]
     for side in (-1.0, 0.0, 1.0):
         corners.append(corners[0] + reach * (view.forward + side * view.right * PHOTO_WIDTH / 2 / FOCAL_PX))
-    lo, hi = np.min(corners, axis=0) - 1.0, np.max(corners, axis=0) + 1.0
-    return float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1])
+    return bounds_of(np.array(corners), 1.0)
 
 
 # -- sky and ground -----------------------------------------------------------------------
@@ -273,18 +272,11 @@ def _roof_faces(view: _View, k: Building) -> list[tuple[float, Wall | _Slope]]:
 
 def _car_faces(view: _View, car: FloatArray) -> list[tuple[float, Wall | _Slope]]:
     """A body and, within its outline, a shorter cabin."""
-    ring = car_ring(car)
-    along = (ring[1] - ring[0]) * 0.06
-    cabin = (ring - car[:2]) @ _squeeze(car[2]) + car[:2] - along
+    length, width, high = CAR_SIZE_M
+    d = np.array([np.cos(car[2]), np.sin(car[2])])
+    cabin = rectangle(car[:2] - 0.06 * length * d, 0.52 * length, 0.86 * width, car[2])
     rgb = CAR_RGB[int(car[3])]
-    return _box_faces(view, ring, 0.88, rgb, "car") + _box_faces(view, cabin, CAR_SIZE_M[2], rgb, "cabin")
-
-
-def _squeeze(angle: float) -> FloatArray:
-    """The matrix that shrinks row vectors to 0.52 along a direction and 0.86 across it."""
-    d = np.array([np.cos(angle), np.sin(angle)])
-    n = np.array([-d[1], d[0]])
-    return np.asarray(0.52 * np.outer(d, d) + 0.86 * np.outer(n, n))
+    return _box_faces(view, car_ring(car), 0.88, rgb, "car") + _box_faces(view, cabin, high, rgb, "cabin")
 
 
 def _box_faces(
@@ -440,8 +432,7 @@ def _develop(view: _View, pose: PhotoPose) -> NDArray[np.uint8]:
     haze = (1.0 - np.exp(-np.minimum(depth, 900.0) / _HAZE_M))[..., None].astype(np.float32)
     image = view.image
     image += haze * (_HAZE_RGB - image)
-    image[1:-1] = (image[:-2] + 5.0 * image[1:-1] + image[2:]) / 7.0
-    image[:, 1:-1] = (image[:, :-2] + 5.0 * image[:, 1:-1] + image[:, 2:]) / 7.0
+    blur(image, 5.0)
     image *= np.float32(0.85)
     image += np.float32(0.15 / 0.85) * luma(image)[..., None]
     places = [round(abs(v) * 1e7) for v in (pose.lon, pose.lat)]

@@ -26,7 +26,8 @@ class World:
             [
                 n
                 for n in range(*plan.extent[axis])
-                if plan.line(axis, n + 1) >= near[axis] + plan.shift and plan.line(axis, n) <= near[axis + 2] + plan.shift
+                if plan.line(axis, n + 1) >= near[axis] + plan.shift
+                and plan.line(axis, n) <= near[axis + 2] + plan.shift
             ]
             for axis in range(2)
         )
