@@ -10,13 +10,13 @@ STEPS ?= 20
 
 flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
-  $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
+  $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
 .PHONY: help shards plan demo test lint format bench preview query verify train-geolink train-gair ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: REGION IMAGERY STREETVIEW ZOOM SIZE OUT WORKERS CONFIG YES SET=\"key=value …\" DATA SQL STEPS"
+	@echo "  variables: REGION IMAGERY STREETVIEW FOOTPRINTS ZOOM SIZE OUT WORKERS CONFIG YES SET=\"key=value …\" DATA SQL STEPS"
 
 # One stamp an extra: `make shards` never installs torch.
 $(VENV)/.made:

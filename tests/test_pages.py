@@ -86,8 +86,10 @@ def test_files_and_functions_that_a_page_names_exist(page: Path) -> None:
         assert not member or member in names(ROOT / name), f"{page.name}: {match[0]}"
 
 
-def test_links_between_pages_lead_to_headings() -> None:
+def test_links_between_pages_lead_to_files_and_headings() -> None:
     for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
         for target, anchor in re.findall(r"\]\(([^)#:]*)#([\w-]+)\)", page.read_text()):
             other = (page.parent / target) if target else page
             assert anchor in slugs(other), f"{page.name}: {target}#{anchor}"
