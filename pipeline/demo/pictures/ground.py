@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
-from rasterio.transform import from_origin
 
 from pipeline.demo.geo import Bounds, FloatArray, bounds_of, overlaps, rectangle
 from pipeline.demo.town.block import Block, Building, Surface
@@ -174,7 +174,7 @@ def rasterise(shapes: list[tuple[Any, int]], bounds: Bounds, resolution: float, 
     shape = round((bounds[3] - bounds[1]) / resolution), round((bounds[2] - bounds[0]) / resolution)
     if not shapes:
         return np.zeros(shape, dtype=dtype)
-    transform = from_origin(bounds[0], bounds[3], resolution, resolution)
+    transform = Affine(resolution, 0.0, bounds[0], 0.0, -resolution, bounds[3])
     return np.asarray(rasterize(shapes, out_shape=shape, transform=transform, dtype=dtype))
 
 

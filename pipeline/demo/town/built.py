@@ -23,7 +23,6 @@ from pipeline.demo.town.block import (
     ROAD,
     ROOF_COLOUR_TAGGED_RATE,
     ROOF_SHAPE_TAGGED_RATE,
-    WATER,
     Builder,
     Building,
     Tags,
@@ -337,7 +336,7 @@ def plaza(b: Builder) -> None:
     for s0, s1 in ((9 / b.du, 0.36), (0.64, 1 - 9 / b.du)):
         _perimeter(b, s0, 9 / b.dv, s1, 0.36)
     fountain = shapely.get_coordinates(shapely.Point(b.xy([(0.5, 0.3)])[0]).buffer(4.0, quad_segs=3))[:0:-1]
-    b.paint(WATER, "pool", fountain, tags={"amenity": "fountain", "natural": "water"})
+    b.paint(PATH, "pool", fountain, tags={"amenity": "fountain", "natural": "water"})
     b.trees(b.xy([(s, 0.42) for s in np.linspace(0.15, 0.85, 9)]), (2.2, 3.0), PARK_TREE_MAPPED_RATE)
 
 
