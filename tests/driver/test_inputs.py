@@ -143,7 +143,7 @@ def test_a_region_without_features_is_refused_or_gives_tiles_without_objects(
 ) -> None:
     osm = write_opl(tmp_path / "empty.opl", nodes, [])
     config = ShardsConfig(region=str(osm), zoom=18, size=64, workers=1, out=str(tmp_path / "out"))
-    with pytest.raises(InputError, match="no tile is left"):
+    with pytest.raises(InputError, match="no footprint is left"):
         make_shards(config, quiet=True)
     if nodes:
         document = make_shards(

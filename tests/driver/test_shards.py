@@ -247,9 +247,9 @@ def test_every_planned_tile_is_a_sample_or_a_drop(built: tuple[Outcome, Path]) -
     assert not set(kept) & set(dropped)
 
 
-def test_queries_see_all_six_views(built: tuple[Outcome, Path]) -> None:
+def test_queries_see_every_table_of_a_build(built: tuple[Outcome, Path]) -> None:
     connection = connect(str(built[1]))
-    for table in TABLES:
+    for table in TABLES.keys() - {"statistics"}:  # which `geoshards stats` writes
         assert connection.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] > 0, table
     total = connection.sql("SELECT count(*) FROM samples JOIN shards USING (shard)").fetchall()
     assert total == [(built[0].document["samples"],)]

@@ -152,7 +152,7 @@ def test_updates_refuse_what_they_cannot_do(village: Village, tmp_path: Path, mo
             update(data, quiet=True, workers=1, **arguments)
     with pytest.raises(ConfigError, match="remote"):
         update("s3://bucket/data", [change])
-    with pytest.raises(DatasetError, match="missing"):
+    with pytest.raises(DatasetError, match="does not exist"):
         update(str(tmp_path / "nothing"), [change])
     (tmp_path / "bad.osc").write_text("<osmChange")
     with pytest.raises(InputError, match=r"bad\.osc cannot be read"):
