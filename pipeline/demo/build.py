@@ -9,12 +9,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import chain
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.demo.pictures.aerial import aerial_windows, render_window, write_aerial
@@ -26,43 +27,66 @@ from pipeline.demo.town.world import World
 from schemas.errors import InputError
 from storage.files import atomic_folder, file_sha256
 
-GENERATOR_VERSION = 2  # raise it when the same parameters give other bytes
+GENERATOR_VERSION = 3  # raise it when the same parameters give other bytes
 RECORD = "demo.json"
 JPEG_QUALITY = 88
-_PHOTOS_PER_TASK = 9
-_AHEAD = 6  # rendered windows that may wait to be written
+_AHEAD = 6  # windows or photos that may be in the making
 _RENDERERS = 2
 
-Submit = Callable[..., "Future[Any]"]
+Each = Callable[[Callable[[World, Any], Any], Sequence[Any]], Iterator[Any]]
 T = TypeVar("T")
 
 
-def build_files(
-    out: Path,
+@dataclass(frozen=True)
+class DemoFiles:
+    """Paths of a built demo: town.osm.pbf, aerial.tif, and the folder photos/ of JPEGs."""
+
+    osm: Path
+    imagery: Path
+    streetview: Path
+
+
+def build_demo(
+    out_dir: Path,
     *,
-    seed: int,
-    scale: int,
-    photos: int | None,
-    side_tiles: float | None,
-    workers: int | None,
+    seed: int = 7,
+    scale: int = 1,
+    photos: int | None = None,
+    side_tiles: float | None = None,
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Build into out unless a complete build of the same parameters is there."""
+) -> DemoFiles:
+    """Build the demo region in out_dir, or return the build that is already there.
+
+    scale multiplies the area: 1 is about 300 tiles of zoom 17 (17.3 a side). photos is the
+    number of street views, about one for two tiles by default. side_tiles sets the side
+    directly, in tiles, for small builds. workers is the number of processes that render
+    (by default 2 where there are 2 cores); it does not change the result. More than one
+    starts processes by spawning, so a calling script needs its `__main__` guard. progress
+    is called with the steps done and their total (aerial windows and photos).
+
+    The files appear in out_dir all at once or not at all. An out_dir with other files in
+    it that are not a demo build, a scale below 1 or negative photos raise InputError.
+    """
     if scale < 1:
         raise InputError(f"demo scale must be at least 1, not {scale}")
+    out = Path(out_dir)
+    files = DemoFiles(out / "town.osm.pbf", out / "aerial.tif", out / "photos")
     plan = Plan(seed, scale, side_tiles)
-    count = default_photo_count(plan) if photos is None else photos
-    if count < 0:
-        raise InputError(f"demo photos must not be negative, not {count}")
-    asked = {"generator_version": GENERATOR_VERSION, "seed": seed, "side_tiles": plan.side_tiles, "photos": count}
+    if photos is None:
+        photos = default_photo_count(plan)
+    if photos < 0:
+        raise InputError(f"demo photos must not be negative, not {photos}")
+    asked = {"generator_version": GENERATOR_VERSION, "seed": seed, "side_tiles": plan.side_tiles, "photos": photos}
     if is_complete(out, asked):
-        return
+        return files
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())):
         raise InputError(f"{out} holds something other than a demo build; choose an empty folder")
     with atomic_folder(out) as fresh:
-        counts = _write_all(plan, fresh, count, workers, _Steps(len(aerial_windows(plan)) + count, progress))
+        counts = _write_all(plan, fresh, photos, workers, progress)
         record = {"parameters": asked, "counts": counts, "files": _digests(fresh)}
         (fresh / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return files
 
 
 def is_complete(out: Path, asked: dict[str, Any]) -> bool:
@@ -77,72 +101,68 @@ def is_complete(out: Path, asked: dict[str, Any]) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    return found
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}
 
 
-class _Steps:
-    """Counts what is done and tells whoever wants to know."""
+def _write_all(
+    plan: Plan, folder: Path, photos: int, workers: int | None, progress: Callable[[int, int], None] | None
+) -> dict[str, int]:
+    (folder / "photos").mkdir()
+    name = str(folder / f"photos/{{:0{max(4, len(str(photos - 1)))}d}}.jpg")
+    windows = aerial_windows(plan)
+    steps = count(1)
 
-    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
-        self.total, self.tell, self.done = total, tell, 0
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if self.tell is not None:
-            self.tell(self.done, self.total)
-
-    def each(self, items: Iterator[T]) -> Iterator[T]:
+    def told(items: Iterator[T]) -> Iterator[T]:
         for item in items:
             yield item
-            self.add(1)
+            if progress is not None:
+                progress(next(steps), len(windows) + photos)
 
-
-def _write_all(plan: Plan, folder: Path, photos: int, workers: int | None, steps: _Steps) -> dict[str, int]:
-    (folder / "photos").mkdir()
-    n = min(_RENDERERS, os.cpu_count() or 1) if workers is None else max(1, workers)
-    if n == 1:
-        world = World(plan)
+    world = World(plan)
+    with ExitStack() as stack:
+        each: Each = partial(_in_turn, world)
+        n = min(_RENDERERS, os.cpu_count() or 1) if workers is None else workers
+        if n > 1:
+            spawn = multiprocessing.get_context("spawn")
+            args = (plan.seed, plan.side_tiles)
+            each = partial(_in_order, stack.enter_context(ProcessPoolExecutor(n, spawn, _start, args)))
+        rendered = each(render_window, windows)
+        first = [next(rendered)]  # sets the workers to work while this process writes the map
         counts = write_osm(world, folder / "town.osm.pbf")
-        rendered = (render_window(world, w) for w in aerial_windows(plan))
-        write_aerial(plan, folder / "aerial.tif", steps.each(rendered))
-        _make_photos(world, photo_poses(plan, photos), range(photos), folder / "photos", photos)
-        steps.add(photos)
-        return counts | {"photos": photos}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n, mp_context=context, initializer=_start, initargs=(plan.seed, plan.side_tiles)) as pool:
-        windows = _in_order(pool.submit, aerial_windows(plan))
-        first = [next(windows)]  # sets the workers to work while this process writes the map
-        counts = write_osm(World(plan), folder / "town.osm.pbf")
-        write_aerial(plan, folder / "aerial.tif", steps.each(chain(first, windows)))
-        parts = _parts(photos)
-        for task, part in [(pool.submit(_photo_task, p, str(folder / "photos"), photos), p) for p in parts]:
-            task.result()
-            steps.add(part[1] - part[0])
+        write_aerial(plan, folder / "aerial.tif", told(chain(first, rendered)))
+        poses = [(name.format(k), pose) for k, pose in enumerate(photo_poses(plan, photos))]
+        deque(told(each(_write_photo, poses)), maxlen=0)
     return counts | {"photos": photos}
 
 
-def _in_order(submit: Submit, windows: Sequence[tuple[int, int, int, int]]) -> Iterator[NDArray[np.uint8]]:
-    """Rendered windows in order, a few of them in the making at any time."""
+def _in_turn(world: World, work: Callable[[World, Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    return map(partial(work, world), items)
+
+
+def _in_order(pool: ProcessPoolExecutor, work: Callable[[World, Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Results in order, a few of them in the making at any time."""
     waiting: deque[Future[Any]] = deque()
-    for window in windows:
-        waiting.append(submit(_window_task, window))
+    for item in items:
+        waiting.append(pool.submit(_task, work, item))
         if len(waiting) > _AHEAD:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _parts(photos: int) -> list[tuple[int, int]]:
-    return [(k, min(k + _PHOTOS_PER_TASK, photos)) for k in range(0, photos, _PHOTOS_PER_TASK)]
+def _write_photo(world: World, photo: tuple[str, PhotoPose]) -> None:
+    path, pose = photo
+    data = io.BytesIO()
+    Image.fromarray(render_photo(world, pose)).save(
+        data, "JPEG", quality=JPEG_QUALITY, subsampling=2, exif=exif_bytes(pose)
+    )
+    Path(path).write_bytes(data.getvalue())
 
 
 # -- in the worker processes --------------------------------------------------------------
 
 _world: World | None = None
-_poses: list[PhotoPose] = []
 
 
 def _start(seed: int, side_tiles: float) -> None:
@@ -150,22 +170,6 @@ def _start(seed: int, side_tiles: float) -> None:
     _world = World(Plan(seed, side_tiles=side_tiles))
 
 
-def _window_task(window: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def _task(work: Callable[[World, Any], Any], item: Any) -> Any:
     assert _world is not None
-    return render_window(_world, window)
-
-
-def _photo_task(part: tuple[int, int], folder: str, photos: int) -> None:
-    assert _world is not None
-    if len(_poses) != photos:
-        _poses[:] = photo_poses(_world.plan, photos)
-    _make_photos(_world, _poses, range(*part), Path(folder), photos)
-
-
-def _make_photos(world: World, poses: list[PhotoPose], numbers: range, folder: Path, photos: int) -> None:
-    digits = max(4, len(str(max(photos - 1, 0))))
-    for k in numbers:
-        data = io.BytesIO()
-        image = Image.fromarray(render_photo(world, poses[k]))
-        image.save(data, "JPEG", quality=JPEG_QUALITY, subsampling=2, exif=exif_bytes(poses[k]))
-        (folder / f"{k:0{digits}d}.jpg").write_bytes(data.getvalue())
+    return work(_world, item)

@@ -7,8 +7,11 @@ World coordinates everywhere in this package are EPSG:32632 easting/northing in 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,35 +26,54 @@ TILE_ZOOM = 17
 TILES_PER_SIDE = 17.3  # at scale 1: about 300 tiles
 
 FloatArray = NDArray[np.float64]
+Bounds = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax
+
+
+_PROJECTION = Proj(UTM_CRS)
 
 
 @lru_cache(maxsize=1)
-def _to_utm() -> Transformer:
+def _utm() -> Transformer:
     return Transformer.from_crs("EPSG:4326", UTM_CRS, always_xy=True)
-
-
-@lru_cache(maxsize=1)
-def _to_lonlat() -> Transformer:
-    return Transformer.from_crs(UTM_CRS, "EPSG:4326", always_xy=True)
-
-
-@lru_cache(maxsize=1)
-def _utm_proj() -> Proj:
-    return Proj(UTM_CRS)
 
 
 def to_utm(lonlat: FloatArray) -> FloatArray:
     """(n, 2) longitude/latitude in degrees -> (n, 2) easting/northing in metres."""
-    lonlat = np.asarray(lonlat, dtype=np.float64).reshape(-1, 2)
-    x, y = _to_utm().transform(lonlat[:, 0], lonlat[:, 1])
-    return np.column_stack([x, y])
+    lon, lat = np.atleast_2d(lonlat).T
+    return np.column_stack(_utm().transform(lon, lat))
 
 
 def to_lonlat(utm: FloatArray) -> FloatArray:
     """(n, 2) easting/northing in metres -> (n, 2) longitude/latitude in degrees."""
-    utm = np.asarray(utm, dtype=np.float64).reshape(-1, 2)
-    lon, lat = _to_lonlat().transform(utm[:, 0], utm[:, 1])
-    return np.column_stack([lon, lat])
+    x, y = np.atleast_2d(utm).T
+    return np.column_stack(_utm().transform(x, y, direction="INVERSE"))
+
+
+def bounds_of(points: FloatArray, margin: float = 0.0) -> Bounds:
+    """The box around (n, 2) points, grown by a margin."""
+    lo, hi = points.min(axis=0) - margin, points.max(axis=0) + margin
+    return float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1])
+
+
+def grown(box: Bounds, margin: float) -> Bounds:
+    """A box with a margin around it."""
+    return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
+
+
+def overlaps(a: Bounds, b: Bounds) -> bool:
+    """Whether two boxes share a point."""
+    return a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
+
+
+def rectangle(at: Any, length: float, width: float, angle: float) -> FloatArray:
+    """A rectangle's corners around a place (x, y), counter-clockwise, edge 0 along the length."""
+    return placed([(-length, -width), (length, -width), (length, width), (-length, width)], at, angle, 0.5)
+
+
+def placed(shape: Sequence[tuple[float, float]], at: Any, angle: float, scale: float = 1.0) -> FloatArray:
+    """A shape around (0, 0), turned counter-clockwise by radians and moved to a place."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.asarray(np.array(shape) * scale @ np.array([[c, s], [-s, c]]) + at)
 
 
 def grid_convergence(lon: float, lat: float) -> float:
@@ -59,7 +81,7 @@ def grid_convergence(lon: float, lat: float) -> float:
 
     A true heading h points along the grid bearing h - grid_convergence.
     """
-    return float(_utm_proj().get_factors(lon, lat).meridian_convergence)
+    return float(_PROJECTION.get_factors(lon, lat).meridian_convergence)
 
 
 @dataclass(frozen=True)
@@ -83,13 +105,6 @@ def region_for(side_tiles: float) -> Region:
     corner = lonlat_to_tile(np.array([[CENTRE_LON, CENTRE_LAT]]), TILE_ZOOM) - side_tiles / 2
     corners = tile_to_lonlat(corner + np.array([[0.0], [side_tiles]]), TILE_ZOOM)
     west, north, east, south = (round(v, 7) for v in corners.ravel().tolist())
-    lon = np.linspace(west, east, 33)
-    lat = np.linspace(south, north, 33)
-    ring = np.concatenate(
-        [np.column_stack([lon, np.full(33, v)]) for v in (south, north)]
-        + [np.column_stack([np.full(33, v), lat]) for v in (west, east)]
-    )
-    xy = to_utm(ring)
-    lo = np.floor(xy.min(axis=0))
-    hi = np.ceil(xy.max(axis=0))
-    return Region(west, south, east, north, (float(lo[0]), float(lo[1])), (float(hi[0] - lo[0]), float(hi[1] - lo[1])))
+    x0, y0, x1, y1 = _utm().transform_bounds(west, south, east, north, densify_pts=31)
+    left, low = math.floor(x0), math.floor(y0)
+    return Region(west, south, east, north, (left, low), (math.ceil(x1) - left, math.ceil(y1) - low))

@@ -31,7 +31,6 @@ from pipeline.demo.pictures.streetview import render_photo
 from pipeline.demo.town.block import Block, Builder, Building, Surface
 from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.plan import Plan as PlanType
-from pipeline.demo.town.streets import edge_line
 from pipeline.demo.town.world import World
 from tests.demo.conftest import PHOTOS
 
@@ -187,8 +186,9 @@ def test_building_is_drawn_where_the_projection_says(small_plan: Plan) -> None:
 def test_photos_are_taken_on_streets(small_plan: Plan) -> None:
     """Each camera is within a metre of the centreline of a street for cars."""
     lines = [
-        shapely.LineString(edge_line(Builder(small_plan, i, j), axis, i, j))
+        shapely.LineString(b.lattice_xy(b.edge(axis, i, j)))
         for i, j in small_plan.index_range()
+        for b in [Builder(small_plan, i, j)]
         for axis in (0, 1)
         if small_plan.street(axis, i, j) in DRIVEN
     ]

@@ -13,21 +13,19 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from pipeline.demo.geo import UTM_CRS, FloatArray
+from pipeline.demo.geo import UTM_CRS, Bounds, FloatArray, grown, overlaps
 from pipeline.demo.pictures.ground import (
     CAR_RGB,
     STYLE_IS_WATER,
     STYLE_TEXTURE,
     TO_SUN,
-    Bounds,
     Ground,
+    blur,
     building_shapes,
     car_ring,
-    collect,
     luma,
     make_ground,
     noise_texture,
-    overlaps,
     pixel_of,
     rasterise,
     sampled_rows,
@@ -89,13 +87,9 @@ def render_window(world: World, window: tuple[int, int, int, int]) -> NDArray[np
     left, top, _, _ = aerial_grid(world.plan)
     c, r, w, h = window
     a = _APRON_PX
-    bounds = (
-        left + (c - a) * PIXEL_M,
-        top - (r + h + a) * PIXEL_M,
-        left + (c + w + a) * PIXEL_M,
-        top - (r - a) * PIXEL_M,
-    )
-    blocks = collect(world, bounds, _REACH_M)
+    inner = (left + c * PIXEL_M, top - (r + h) * PIXEL_M, left + (c + w) * PIXEL_M, top - r * PIXEL_M)
+    bounds = grown(inner, a * PIXEL_M)
+    blocks = world.blocks_in(grown(bounds, _REACH_M))
     image, shadow = _scene(world, blocks, bounds, (c - a, r - a))
     trees = trees_in(blocks, bounds)
     tree_shadows(shadow, trees, bounds, PIXEL_M)
@@ -125,11 +119,8 @@ def _scene(
 
 def _average(fine: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean of each 2 x 2 pixels."""
-    total = fine[::2, ::2].astype(np.uint16)
-    total += fine[1::2, ::2]
-    total += fine[::2, 1::2]
-    total += fine[1::2, 1::2]
-    return total.astype(np.float32) / 4.0
+    total = sum((fine[n // 2 :: 2, n % 2 :: 2] for n in range(4)), np.uint16(0))
+    return np.asarray(total, np.float32) / 4.0
 
 
 def _paint_cars(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fine: float) -> None:
@@ -283,19 +274,11 @@ def _tree_crowns(image: NDArray[np.float32], trees: FloatArray, bounds: Bounds, 
 # -- camera -------------------------------------------------------------------------------
 
 
-def _blur(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The optics' point spread: a 1-4-1 kernel both ways."""
-    out = image.copy()
-    out[1:-1] = (image[:-2] + 4.0 * image[1:-1] + image[2:]) / 6.0
-    image = out.copy()
-    image[:, 1:-1] = (out[:, :-2] + 4.0 * out[:, 1:-1] + out[:, 2:]) / 6.0
-    return image
-
-
 def _develop(image: NDArray[np.float32], seed: int, window: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """Blur, atmosphere, exposure and sensor noise; cuts the apron off."""
     a = _APRON_PX
-    image = _blur(image)[a:-a, a:-a]
+    blur(image, 4.0)
+    image = image[a:-a, a:-a]
     c, r, w, h = window
     rng = np.random.default_rng([seed, 303, c, r])
     noise = rng.standard_normal((h, w), dtype=np.float32) * np.float32(2.2)

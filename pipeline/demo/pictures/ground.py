@@ -17,11 +17,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
-from pipeline.demo.geo import FloatArray
+from pipeline.demo.geo import Bounds, FloatArray, bounds_of, overlaps, rectangle
 from pipeline.demo.town.block import Block, Building, Surface
-from pipeline.demo.town.world import World
-
-Bounds = tuple[float, float, float, float]
 
 # One sun for all pictures: late August, late morning.
 SUN_AZIMUTH_DEG = 148.0  # clockwise from grid north
@@ -111,24 +108,15 @@ def _mapping(*rings: FloatArray) -> dict[str, Any]:
 def _surface_shapes(block: Block) -> list[tuple[Surface, dict[str, Any], Bounds]]:
     """A block's surfaces, ready to be rasterised, made once."""
     if "surfaces" not in block.cache:
-        block.cache["surfaces"] = [(s, _mapping(*s.rings), _bounds(s.rings[0])) for s in block.surfaces]
+        block.cache["surfaces"] = [(s, _mapping(*s.rings), bounds_of(s.rings[0])) for s in block.surfaces]
     return block.cache["surfaces"]
-
-
-def _bounds(ring: FloatArray) -> Bounds:
-    lo, hi = ring.min(axis=0), ring.max(axis=0)
-    return float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1])
-
-
-def overlaps(a: Bounds, b: Bounds) -> bool:
-    return a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
 
 
 def building_shapes(block: Block) -> list[tuple[Building, dict[str, Any], Bounds]]:
     """A block's buildings, ready to be rasterised, with their bounds."""
     if "buildings" not in block.cache:
         block.cache["buildings"] = [
-            (k, _mapping(k.ring) if k.hole is None else _mapping(k.ring, k.hole), _bounds(k.ring))
+            (k, _mapping(k.ring) if k.hole is None else _mapping(k.ring, k.hole), bounds_of(k.ring))
             for k in block.buildings
         ]
     return block.cache["buildings"]
@@ -150,7 +138,7 @@ def shadow_shapes(block: Block) -> list[tuple[dict[str, Any], Bounds]]:
                         found.append(_hull(np.array([a, c]), moved))
         moved = SHADOW_PER_M * CAR_SIZE_M[2]
         found += [_hull(car_ring(car), moved) for car in block.cars]
-        block.cache["shadows"] = [(_mapping(r), _bounds(r)) for r in found if len(r) >= 3]
+        block.cache["shadows"] = [(_mapping(r), bounds_of(r)) for r in found if len(r) >= 3]
     return block.cache["shadows"]
 
 
@@ -161,10 +149,7 @@ def _hull(ring: FloatArray, moved: FloatArray) -> FloatArray:
 
 def car_ring(car: FloatArray) -> FloatArray:
     """Footprint of a car row (x, y, direction, colour): (4, 2) metres, counter-clockwise."""
-    h, w = CAR_SIZE_M[0] / 2, CAR_SIZE_M[1] / 2
-    c, s = math.cos(car[2]), math.sin(car[2])
-    corners = np.array([(-h, -w), (h, -w), (h, w), (-h, w)])
-    return np.asarray(corners @ np.array([[c, s], [-s, c]]) + car[:2])
+    return rectangle(car[:2], CAR_SIZE_M[0], CAR_SIZE_M[1], car[2])
 
 
 @dataclass
@@ -184,21 +169,13 @@ class Ground:
     shadow: NDArray[np.uint8]
 
 
-def window_transform(bounds: Bounds, resolution: float) -> Affine:
-    return Affine(resolution, 0.0, bounds[0], 0.0, -resolution, bounds[3])
-
-
-def raster_shape(bounds: Bounds, resolution: float) -> tuple[int, int]:
-    return round((bounds[3] - bounds[1]) / resolution), round((bounds[2] - bounds[0]) / resolution)
-
-
 def rasterise(shapes: list[tuple[Any, int]], bounds: Bounds, resolution: float, dtype: str) -> NDArray[Any]:
     """Burn (geometry, value) pairs in order; pixels by their centres."""
-    shape = raster_shape(bounds, resolution)
+    shape = round((bounds[3] - bounds[1]) / resolution), round((bounds[2] - bounds[0]) / resolution)
     if not shapes:
         return np.zeros(shape, dtype=dtype)
-    burned = rasterize(shapes, out_shape=shape, transform=window_transform(bounds, resolution), dtype=dtype)
-    return np.asarray(burned)
+    transform = Affine(resolution, 0.0, bounds[0], 0.0, -resolution, bounds[3])
+    return np.asarray(rasterize(shapes, out_shape=shape, transform=transform, dtype=dtype))
 
 
 def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, *, min_size: float = 0.0) -> Ground:
@@ -260,9 +237,10 @@ def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return grey
 
 
-def collect(world: World, bounds: Bounds, reach: float) -> list[Block]:
-    """Blocks whose things may show or cast shadows within bounds, reach metres around."""
-    return world.blocks_in((bounds[0] - reach, bounds[1] - reach, bounds[2] + reach, bounds[3] + reach))
+def blur(image: NDArray[np.float32], middle: float) -> None:
+    """The optics' point spread in place: a kernel of 1, middle, 1 both ways."""
+    for view in (image, image.swapaxes(0, 1)):
+        view[1:-1] = (view[:-2] + middle * view[1:-1] + view[2:]) / (middle + 2)
 
 
 # -- trees -----------------------------------------------------------------------------

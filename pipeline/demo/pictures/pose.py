@@ -13,7 +13,7 @@ from PIL.TiffImagePlugin import IFDRational
 from pipeline.demo.geo import grid_convergence, to_lonlat, to_utm
 from pipeline.demo.town.block import Builder
 from pipeline.demo.town.plan import BUILT, Plan
-from pipeline.demo.town.streets import along, edge_line, length_of
+from pipeline.demo.town.streets import along, length_of
 
 PHOTO_WIDTH = 512
 PHOTO_HEIGHT = 384
@@ -74,7 +74,8 @@ def _group_poses(plan: Plan, group: int) -> list[PhotoPose]:
         urban = plan.kind(i, j) in BUILT
         if plan.street(axis, i, j) not in DRIVEN or (not urban and rng.random() < 0.6):
             continue
-        line = edge_line(Builder(plan, i, j), axis, i, j)
+        b = Builder(plan, i, j)
+        line = b.lattice_xy(b.edge(axis, i, j))
         if rng.random() < 0.5:
             line = line[::-1]
         total = length_of(line)
@@ -116,18 +117,15 @@ def exif_bytes(pose: PhotoPose) -> bytes:
     """The photo's EXIF block."""
     exif = Image.Exif()
     stamp = pose.taken_at.strftime("%Y:%m:%d %H:%M:%S")
-    exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = CAMERA, CAMERA, 1, stamp
-    exif[0x8298] = LICENCE
-    details = exif.get_ifd(0x8769)
-    details[0x9003] = details[0x9004] = stamp
-    details[0x9011] = "+02:00"
-    details[0x920A] = IFDRational(FOCAL_35MM * 10, 100)
-    details[0xA405] = FOCAL_35MM
-    gps = exif.get_ifd(0x8825)
-    gps[0] = b"\x02\x03\x00\x00"
-    gps[1], gps[2] = ("N" if pose.lat >= 0 else "S"), _degrees(pose.lat)
-    gps[3], gps[4] = ("E" if pose.lon >= 0 else "W"), _degrees(pose.lon)
-    gps[5], gps[6] = b"\x00", IFDRational(4520, 10)
-    gps[16], gps[17] = "T", IFDRational(round(pose.heading_deg * 100), 100)
-    gps[18] = "WGS-84"
+    exif.update({0x010F: CAMERA, 0x0110: CAMERA, 0x0112: 1, 0x0132: stamp, 0x8298: LICENCE})
+    exif.get_ifd(0x8769).update(
+        {0x9003: stamp, 0x9004: stamp, 0x9011: "+02:00", 0x920A: IFDRational(FOCAL_35MM * 10, 100), 0xA405: FOCAL_35MM}
+    )
+    exif.get_ifd(0x8825).update(
+        {
+            0: b"\x02\x03\x00\x00", 1: "N" if pose.lat >= 0 else "S", 2: _degrees(pose.lat),
+            3: "E" if pose.lon >= 0 else "W", 4: _degrees(pose.lon), 5: b"\x00", 6: IFDRational(4520, 10),
+            16: "T", 17: IFDRational(round(pose.heading_deg * 100), 100), 18: "WGS-84",
+        }
+    )  # fmt: skip
     return exif.tobytes()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.geo import FloatArray
+from pipeline.demo.geo import Bounds, FloatArray, bounds_of, rectangle
 from pipeline.demo.pictures.facades import Wall, facade
 from pipeline.demo.pictures.ground import (
     CAR_RGB,
@@ -20,8 +20,8 @@ from pipeline.demo.pictures.ground import (
     STYLE_IS_WATER,
     STYLE_TEXTURE,
     TO_SUN,
-    Bounds,
     Ground,
+    blur,
     building_shapes,
     car_ring,
     luma,
@@ -79,6 +79,9 @@ class _Slope:
     rgb: FloatArray
 
 
+_Face = tuple[float, "Wall | _Slope"]  # its distance from the eye
+
+
 def render_photo(world: World, pose: PhotoPose) -> NDArray[np.uint8]:
     """The picture of a pose: (384, 512, 3) uint8."""
     east, north, bearing = camera_of(pose)
@@ -109,8 +112,7 @@ def _frustum(view: _View, reach: float) -> Bounds:
     corners = [np.array([view.x, view.y])]
     for side in (-1.0, 0.0, 1.0):
         corners.append(corners[0] + reach * (view.forward + side * view.right * PHOTO_WIDTH / 2 / FOCAL_PX))
-    lo, hi = np.min(corners, axis=0) - 1.0, np.max(corners, axis=0) + 1.0
-    return float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1])
+    return bounds_of(np.array(corners), 1.0)
 
 
 # -- sky and ground -----------------------------------------------------------------------
@@ -190,7 +192,7 @@ def _ground_colour(
 
 def _draw_solids(view: _View, blocks: list[Block]) -> None:
     """Everything with walls, the nearest first."""
-    faces: list[tuple[float, Wall | _Slope]] = []
+    faces: list[_Face] = []
     number = 0
     for block in blocks:
         for building, _, box in building_shapes(block):
@@ -217,25 +219,38 @@ def _may_show(view: _View, box: Bounds) -> bool:
     return bool(-radius < z < VIEW_M and side < (z + radius) * PHOTO_WIDTH / 2 / FOCAL_PX + radius * 1.3)
 
 
-def _building_faces(view: _View, k: Building, number: int) -> list[tuple[float, Wall | _Slope]]:
-    found: list[tuple[float, Wall | _Slope]] = []
-    rings = [k.ring] if k.hole is None else [k.ring, k.hole[::-1]]
-    for ring in rings:
-        ends = np.roll(ring, -1, axis=0)
-        camera, camera_end = view.to_camera(ring), view.to_camera(ends)
-        d = ends - ring
-        outward = np.column_stack([d[:, 1], -d[:, 0]]) / np.maximum(np.hypot(d[:, 0], d[:, 1]), 1e-6)[:, None]
-        facing = ((np.array([view.x, view.y]) - ring) * outward).sum(axis=1) > 0.01
-        for e in np.flatnonzero(facing):
-            a, b = camera[e], camera_end[e]
-            if max(a[1], b[1]) < _CLIP_M:
-                continue
-            light = 0.66 + 0.5 * max(0.0, float(outward[e] @ TO_SUN[:2]))
-            peak = k.rise_m if k.roof == "gabled" and e % 2 == 1 else 0.0
-            wall = Wall(a, b, k.eaves_m, peak, light, k.wall_rgb, k.style, k.levels, number * 8 + int(e))
-            found.append((_distance(a, b), wall))
-    if k.roof != "flat":
-        found += _roof_faces(view, k)
+def _building_faces(view: _View, k: Building, number: int) -> list[_Face]:
+    found: list[_Face] = []
+    peak = k.rise_m if k.roof == "gabled" else 0.0
+    for ring in (k.ring,) if k.hole is None else (k.ring, k.hole[::-1]):
+        found += _walls(view, ring, k.eaves_m, k.wall_rgb, k.style, peak=peak, levels=k.levels, number=number * 8)
+    return found if k.roof == "flat" else found + _slopes(view, _roof(k), k.roof_rgb)
+
+
+def _walls(
+    view: _View,
+    ring: FloatArray,
+    high: float,
+    rgb: tuple[int, int, int],
+    style: str,
+    *,
+    peak: float = 0.0,
+    levels: int = 1,
+    number: int = 0,
+) -> list[_Face]:
+    """The upright faces of a ring that the camera may see; every second one has the peak."""
+    camera = view.to_camera(ring)
+    camera_end = np.roll(camera, -1, axis=0)
+    d = np.roll(ring, -1, axis=0) - ring
+    outward = np.column_stack([d[:, 1], -d[:, 0]]) / np.maximum(np.hypot(d[:, 0], d[:, 1]), 1e-6)[:, None]
+    seen = (((view.x, view.y) - ring) * outward).sum(axis=1) > 0.01
+    seen &= np.maximum(camera[:, 1], camera_end[:, 1]) >= _CLIP_M
+    light = 0.66 + 0.5 * np.maximum(0.0, outward @ TO_SUN[:2])
+    found: list[_Face] = []
+    for e in np.flatnonzero(seen).tolist():
+        a, b = camera[e], camera_end[e]
+        wall = Wall(a, b, high, peak * (e % 2), float(light[e]), rgb, style, levels, number + e)
+        found.append((_distance(a, b), wall))
     return found
 
 
@@ -246,64 +261,44 @@ def _distance(a: FloatArray, b: FloatArray) -> float:
     return float(np.hypot(*(a + d * t)))
 
 
-def _roof_faces(view: _View, k: Building) -> list[tuple[float, Wall | _Slope]]:
-    p = np.column_stack([k.ring, np.full(4, k.eaves_m)])
+def _roof(k: Building) -> list[FloatArray]:
+    """The slopes of a roof with four corners: (n, 3) metres each, the eaves first."""
+    p = _at_height(k.ring, k.eaves_m)
     top = k.eaves_m + k.rise_m
     if k.roof == "gabled":
-        r0, r1 = np.append((k.ring[3] + k.ring[0]) / 2, top), np.append((k.ring[1] + k.ring[2]) / 2, top)
-        slopes = [np.array([p[0], p[1], r1, r0]), np.array([p[2], p[3], r0, r1])]
-    else:
-        tip = np.append(k.ring.mean(axis=0), top)
-        slopes = [np.array([p[e], p[(e + 1) % 4], tip]) for e in range(4)]
-    found: list[tuple[float, Wall | _Slope]] = []
-    eye = np.array([view.x, view.y, view.eye])
-    for corners in slopes:
+        r0, r1 = _at_height((k.ring[[3, 1]] + k.ring[[0, 2]]) / 2, top)
+        return [np.array([p[0], p[1], r1, r0]), np.array([p[2], p[3], r0, r1])]
+    tip = np.append(k.ring.mean(axis=0), top)
+    return [np.array([p[e - 1], p[e], tip]) for e in range(4)]
+
+
+def _at_height(ring: FloatArray, high: float) -> FloatArray:
+    return np.column_stack([ring, np.full(len(ring), high)])
+
+
+def _slopes(view: _View, polygons: list[FloatArray], rgb: tuple[int, int, int]) -> list[_Face]:
+    """Flat polygons in (n, 3) metres, counter-clockwise from above, that the camera may see."""
+    found: list[_Face] = []
+    for corners in polygons:
         normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
         normal /= np.linalg.norm(normal)
-        if (eye - corners[0]) @ normal <= 0:
-            continue
         xz = view.to_camera(corners[:, :2])
-        if xz[:, 1].min() < _CLIP_M:
-            continue
-        light = 0.62 + 0.46 * max(0.0, float(normal @ TO_SUN))
-        camera = np.column_stack([xz[:, 0], corners[:, 2] - view.eye, xz[:, 1]])
-        found.append((_distance(xz[0], xz[1]) + 0.01, _Slope(camera, np.array(k.roof_rgb) * light)))
+        if ((view.x, view.y, view.eye) - corners[0]) @ normal > 0 and xz[:, 1].min() >= _CLIP_M:
+            light = 0.62 + 0.46 * max(0.0, float(normal @ TO_SUN))
+            camera = np.column_stack([xz[:, 0], corners[:, 2] - view.eye, xz[:, 1]])
+            found.append((_distance(xz[0], xz[1]) + 0.01, _Slope(camera, np.array(rgb) * light)))
     return found
 
 
-def _car_faces(view: _View, car: FloatArray) -> list[tuple[float, Wall | _Slope]]:
+def _car_faces(view: _View, car: FloatArray) -> list[_Face]:
     """A body and, within its outline, a shorter cabin."""
-    ring = car_ring(car)
-    along = (ring[1] - ring[0]) * 0.06
-    cabin = (ring - car[:2]) @ _squeeze(car[2]) + car[:2] - along
+    length, width, high = CAR_SIZE_M
+    d = np.array([np.cos(car[2]), np.sin(car[2])])
+    cabin = rectangle(car[:2] - 0.06 * length * d, 0.52 * length, 0.86 * width, car[2])
     rgb = CAR_RGB[int(car[3])]
-    return _box_faces(view, ring, 0.88, rgb, "car") + _box_faces(view, cabin, CAR_SIZE_M[2], rgb, "cabin")
-
-
-def _squeeze(angle: float) -> FloatArray:
-    """The matrix that shrinks row vectors to 0.52 along a direction and 0.86 across it."""
-    d = np.array([np.cos(angle), np.sin(angle)])
-    n = np.array([-d[1], d[0]])
-    return np.asarray(0.52 * np.outer(d, d) + 0.86 * np.outer(n, n))
-
-
-def _box_faces(
-    view: _View, ring: FloatArray, high: float, rgb: tuple[int, int, int], style: str
-) -> list[tuple[float, Wall | _Slope]]:
-    found: list[tuple[float, Wall | _Slope]] = []
-    camera = view.to_camera(ring)
-    if camera[:, 1].max() < _CLIP_M:
-        return []
-    for e in range(4):
-        d = ring[(e + 1) % 4] - ring[e]
-        outward = np.array([d[1], -d[0]]) / np.hypot(*d)
-        if (np.array([view.x, view.y]) - ring[e]) @ outward > 0:
-            light = 0.7 + 0.4 * max(0.0, float(outward @ TO_SUN[:2]))
-            a, b = camera[e], camera[(e + 1) % 4]
-            found.append((_distance(a, b), Wall(a, b, high, 0.0, light, rgb, style, 1, e)))
-    if camera[:, 1].min() > _CLIP_M:
-        top = np.column_stack([camera[:, 0], np.full(4, high - view.eye), camera[:, 1]])
-        found.append((float(np.hypot(*camera.T).min()) + 0.01, _Slope(top, np.array(rgb) * 1.1)))
+    found: list[_Face] = []
+    for ring, top, style in ((car_ring(car), 0.88, "car"), (cabin, high, "cabin")):
+        found += _walls(view, ring, top, rgb, style) + _slopes(view, [_at_height(ring, top)], rgb)
     return found
 
 
@@ -362,14 +357,10 @@ def _draw_slope(view: _View, slope: _Slope) -> None:
     px, py = np.arange(c0, c1)[None, :] + 0.5, np.arange(r0, r1)[:, None] + 0.5
     depth = view.depth[r0:r1, c0:c1]
     seen = (z > _CLIP_M) & (z < depth + 0.02)
-    area = 0.0
-    for e in range(len(p)):
-        f = (e + 1) % len(p)
-        area += column[e] * line[f] - column[f] * line[e]
-    turn = 1.0 if area > 0 else -1.0
-    for e in range(len(p)):
-        f = (e + 1) % len(p)
-        seen &= turn * ((column[f] - column[e]) * (py - line[e]) - (line[f] - line[e]) * (px - column[e])) >= 0
+    next_column, next_line = np.roll(column, -1), np.roll(line, -1)
+    turn = np.sign((column * next_line - next_column * line).sum())
+    for c, r, dc, dr in zip(column, line, next_column - column, next_line - line, strict=True):
+        seen &= turn * (dc * (py - r) - dr * (px - c)) >= 0
     if seen.any():
         up = (ty * z)[seen]
         courses = 1.0 + 0.05 * np.sin(up * 16.0) * np.clip(40.0 / z[seen], 0, 1)
@@ -440,8 +431,7 @@ def _develop(view: _View, pose: PhotoPose) -> NDArray[np.uint8]:
     haze = (1.0 - np.exp(-np.minimum(depth, 900.0) / _HAZE_M))[..., None].astype(np.float32)
     image = view.image
     image += haze * (_HAZE_RGB - image)
-    image[1:-1] = (image[:-2] + 5.0 * image[1:-1] + image[2:]) / 7.0
-    image[:, 1:-1] = (image[:, :-2] + 5.0 * image[:, 1:-1] + image[:, 2:]) / 7.0
+    blur(image, 5.0)
     image *= np.float32(0.85)
     image += np.float32(0.15 / 0.85) * luma(image)[..., None]
     places = [round(abs(v) * 1e7) for v in (pose.lon, pose.lat)]

@@ -7,12 +7,14 @@ as they do in reality. Coordinates are metres from `Region.origin` (x east, y no
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pipeline.demo.geo import FloatArray
+from pipeline.demo.geo import Bounds, FloatArray, bounds_of
 from pipeline.demo.town.plan import EDGE_FRACTIONS, RAIL_FRACTIONS, Plan
 
 # What the map leaves out of the world, as shares.
@@ -31,6 +33,9 @@ ADDRESS_TAGGED_RATE = 0.5
 LEVEL_M = 3.0  # height of one storey
 ID_STRIDE = 20_000  # ids reserved for one block, for each object type
 _FIRST_LOCAL = 8  # 0: lattice vertex, 1-3: east edge, 4-6: north edge
+
+# Paint layers, low to high.
+LAND, PATCH, WATER, PATH, SIDEWALK, ROAD, BALLAST, DECK_SIDE, DECK, MARKING = range(10)
 
 Tags = dict[str, str]
 Ref = tuple[int, int, int]  # a lattice node: block i, block j, index 0-6
@@ -108,7 +113,7 @@ class Block:
     buildings: list[Building] = field(default_factory=list)
     trees: FloatArray = field(default_factory=lambda: np.empty((0, 5)))
     cars: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
-    bounds: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    bounds: Bounds = (0.0, 0.0, 0.0, 0.0)
     cache: dict[str, Any] = field(default_factory=dict)
 
 
@@ -119,16 +124,14 @@ class Builder:
         self.plan, self.i, self.j = plan, i, j
         self.block = Block(i, j, plan.kind(i, j))
         self.rng = np.random.default_rng([plan.seed, 200, i & 0xFFFF, j & 0xFFFF])
-        self.u0, self.v0 = plan.line(0, i), plan.line(1, j)
-        self.du, self.dv = plan.line(0, i + 1) - self.u0, plan.line(1, j + 1) - self.v0
-        self._base = self.base(i, j)
-        self._next_node = _FIRST_LOCAL
-        self.turned = False
-        self._next_way = 0
-        self._next_relation = 0
+        u, v = plan.line(0, i), plan.line(1, j)
+        self.du, self.dv = plan.line(0, i + 1) - u, plan.line(1, j + 1) - v
+        self._corner, self._axes = (u, v), np.diag([self.du, self.dv])
+        self._next_node = itertools.count(self.base(i, j) + _FIRST_LOCAL)
         self._at: dict[tuple[int, int], int] = {}
         self._trees: list[FloatArray] = []
         self._cars: list[tuple[float, float, float, float]] = []
+        self.ring = self.lattice_xy(self.outline(i, j, i + 1, j + 1))  # (16, 2) metres, counter-clockwise, not closed
 
     # -- places -----------------------------------------------------------------------
 
@@ -137,24 +140,19 @@ class Builder:
 
     def turn(self) -> None:
         """From here on, block coordinates are a quarter turn counter-clockwise."""
-        self.turned = True
+        self._corner = (self._corner[0] + self.du, self._corner[1])
+        self._axes = np.array([(0.0, self.dv), (-self.du, 0.0)])
         self.du, self.dv = self.dv, self.du
 
     def xy(self, st: Any) -> FloatArray:
         """(n, 2) block coordinates -> (n, 2) metres."""
-        st = np.asarray(st, dtype=np.float64).reshape(-1, 2)
-        if self.turned:
-            st = np.column_stack([1.0 - st[:, 1], st[:, 0]])
-            return self.plan.warp(st * (self.dv, self.du) + (self.u0, self.v0))
-        return self.plan.warp(st * (self.du, self.dv) + (self.u0, self.v0))
+        return self.plan.warp(np.reshape(np.asarray(st, np.float64), (-1, 2)) @ self._axes + self._corner)
 
-    def heading(self, st: Any, axis: int) -> FloatArray:
-        """Directions in radians (counter-clockwise from east) of the block's s or t axis."""
-        st = np.asarray(st, dtype=np.float64).reshape(-1, 2)
-        step = np.zeros(2)
-        step[axis] = 0.02
-        d = self.xy(st + step) - self.xy(st - step)
-        return np.arctan2(d[:, 1], d[:, 0])
+    def heading(self, s: float, t: float, axis: int = 0) -> float:
+        """Direction in radians (counter-clockwise from east) of the block's s or t axis at a place."""
+        step = np.array([(-0.02, 0.0), (0.02, 0.0)])[:, :: -1 if axis else 1]
+        d = np.diff(self.xy(np.add(step, (s, t))), axis=0)[0]
+        return math.atan2(d[1], d[0])
 
     def lattice_uv(self, ref: Ref) -> tuple[float, float]:
         i, j, k = ref
@@ -168,50 +166,40 @@ class Builder:
         return u, v
 
     def lattice_xy(self, refs: list[Ref]) -> FloatArray:
-        return self.plan.warp(np.array([self.lattice_uv(r) for r in refs]))
+        """(n, 2) metres; from here on `node` knows these nodes by their places."""
+        xy = self.plan.warp(np.array([self.lattice_uv(r) for r in refs]))
+        self._at.update(zip(map(_centimetres, xy[:, 0], xy[:, 1]), map(self.lattice_id, refs), strict=True))
+        return xy
 
     def lattice_id(self, ref: Ref) -> int:
         return self.base(ref[0], ref[1]) + ref[2]
 
+    def edge(self, axis: int, i: int, j: int) -> list[Ref]:
+        """The five lattice nodes of the edge from vertex (i, j) eastward (axis 0) or northward (axis 1)."""
+        inner = [(i, j, k) for k in ((0, 1, 2, 3) if axis == 0 else (0, 4, 5, 6))]
+        return [*inner, (i + 1, j, 0) if axis == 0 else (i, j + 1, 0)]
+
     def outline(self, i0: int, j0: int, i1: int, j1: int) -> list[Ref]:
         """Lattice nodes around blocks [i0, i1) x [j0, j1), counter-clockwise, not closed."""
-        south = [(i, j0, k) for i in range(i0, i1) for k in range(4)]
-        east = [(i1, j, k) for j in range(j0, j1) for k in (0, 4, 5, 6)]
-        north = [(i, j1, k) for i in range(i0, i1) for k in range(4)]
-        west = [(i0, j, k) for j in range(j0, j1) for k in (0, 4, 5, 6)]
+        south, north = ([r for i in range(i0, i1) for r in self.edge(0, i, j)[:-1]] for j in (j0, j1))
+        west, east = ([r for j in range(j0, j1) for r in self.edge(1, i, j)[:-1]] for i in (i0, i1))
         return south + east + [(i1, j1, 0)] + north[:0:-1] + [(i0, j1, 0)] + west[:0:-1]
 
-    def inset(self, metres: float) -> FloatArray:
-        """The block's quadrangle pulled in by a distance: (n, 2) ring, not closed."""
-        s, t = metres / self.du, metres / self.dv
-        n = np.linspace(0, 1, 5)[:-1]
-        side = s + n * (1 - 2 * s)
-        up = t + n * (1 - 2 * t)
-        ones = np.ones(4)
-        return self.xy(
-            np.concatenate(
-                [
-                    np.column_stack([side, ones * t]),
-                    np.column_stack([ones * (1 - s), up]),
-                    np.column_stack([1 - side, ones * (1 - t)]),
-                    np.column_stack([ones * s, 1 - up]),
-                ]
-            )
-        )
-
-    def rect(self, s0: float, t0: float, s1: float, t1: float) -> FloatArray:
-        """A quadrangle in block coordinates: (4, 2) metres, counter-clockwise."""
-        return self.xy([(s0, t0), (s1, t0), (s1, t1), (s0, t1)])
+    def rect(self, s0: float, t0: float, s1: float, t1: float, parts: int = 1) -> FloatArray:
+        """A quadrangle in block coordinates: metres, counter-clockwise, each side in equal parts."""
+        corners = np.array([(s0, t0), (s1, t0), (s1, t1), (s0, t1)])
+        sides = np.roll(corners, -1, axis=0) - corners
+        return self.xy(corners[:, None] + sides[:, None] * (np.arange(parts) / parts)[:, None])
 
     # -- map objects ------------------------------------------------------------------
 
-    def node(self, x: float, y: float, tags: Tags | None = None, *, own: bool = False) -> int:
+    def node(self, at: Any, tags: Tags | None = None, *, own: bool = False) -> int:
         """The id of the node at a place; a new one with own=True even where one is already."""
-        key = (round(x * 100), round(y * 100))
+        x, y = at
+        key = _centimetres(x, y)
         found = None if own else self._at.get(key)
         if found is None:
-            found = self._base + self._next_node
-            self._next_node += 1
+            found = next(self._next_node)
             self.block.node_ids.append(found)
             self.block.node_xy.append((float(x), float(y)))
             if not own:
@@ -220,46 +208,52 @@ class Builder:
             self.block.node_tags.setdefault(found, {}).update(tags)
         return found
 
-    def register(self, node: int, x: float, y: float) -> None:
-        """Make an existing node the one at its place."""
-        self._at[round(x * 100), round(y * 100)] = node
-
     def nodes(self, xy: FloatArray) -> list[int]:
-        return [self.node(x, y) for x, y in xy]
+        return [self.node(at) for at in xy]
 
     def way(self, refs: list[int], tags: Tags) -> int:
-        way = Way(self._base + self._next_way, tuple(refs), tags)
-        self._next_way += 1
+        way = Way(self.base(self.i, self.j) + len(self.block.ways), tuple(refs), tags)
         self.block.ways.append(way)
         return way.id
 
     def relation(self, members: list[tuple[str, int, str]], tags: Tags) -> int:
-        relation = Relation(self._base + self._next_relation, tuple(members), tags)
-        self._next_relation += 1
-        self.block.relations.append(relation)
-        return relation.id
+        number = self.base(self.i, self.j) + len(self.block.relations)
+        self.block.relations.append(Relation(number, tuple(members), tags))
+        return number
 
     def area(self, xy: FloatArray, tags: Tags) -> int:
         """A closed way along a ring that is not closed yet."""
         refs = self.nodes(xy)
         return self.way([*refs, refs[0]], tags)
 
-    def multipolygon(self, outer: FloatArray, inners: list[FloatArray], tags: Tags) -> int:
+    def multipolygon(self, outer: FloatArray, inners: list[FloatArray], tags: Tags, inner_tags: Tags) -> int:
         ring = self.nodes(outer)
         half = len(ring) // 2
         # The outer ring in two ways: readers have to join them.
-        members = [
-            ("w", self.way(ring[: half + 1], {}), "outer"),
-            ("w", self.way([*ring[half:], ring[0]], {}), "outer"),
-        ]
-        members += [("w", self.area(inner, {}), "inner") for inner in inners]
+        members = [("w", self.way(part, {}), "outer") for part in (ring[: half + 1], [*ring[half:], ring[0]])]
+        members += [("w", self.area(inner, inner_tags), "inner") for inner in inners]
         return self.relation(members, {"type": "multipolygon", **tags})
 
     # -- things -----------------------------------------------------------------------
 
-    def paint(self, layer: int, style: str, *rings: FloatArray, tone: float | None = None, angle: float = 0.0) -> None:
+    def paint(
+        self,
+        layer: int,
+        style: str,
+        *rings: FloatArray,
+        tone: float | None = None,
+        angle: float = 0.0,
+        tags: Tags | None = None,
+    ) -> None:
+        """A surface of the ground; with tags, its outline is an area of the map as well."""
+        if tags:
+            self.area(rings[0], tags)
         shade = float(self.rng.uniform(0.94, 1.06)) if tone is None else tone
-        self.block.surfaces.append(Surface(tuple(rings), layer, style, shade, angle))
+        self.block.surfaces.append(Surface(rings, layer, style, shade, angle))
+
+    def landuse(self, style: str, tags: Tags) -> None:
+        """The block's outline as a land use area that shares its nodes with the neighbours."""
+        self.paint(LAND, style, self.ring, tags=tags)
 
     def trees(self, xy: FloatArray, radius: tuple[float, float], mapped: float, hue: float | None = None) -> None:
         """Trees at (n, 2) metres with crown radii from a range; a share of them on the map."""
@@ -274,7 +268,7 @@ class Builder:
             tags = {"natural": "tree"}
             if self.rng.random() < 0.4:
                 tags["leaf_type"] = "broadleaved" if tint[k] < 0.7 else "needleleaved"
-            self.node(xy[k, 0], xy[k, 1], tags, own=True)
+            self.node(xy[k], tags, own=True)
 
     def car(self, x: float, y: float, angle: float) -> None:
         self._cars.append((x, y, angle, float(self.rng.integers(0, 8))))
@@ -287,7 +281,9 @@ class Builder:
             block.cars = np.array(self._cars)
         points = [r for s in block.surfaces for r in s.rings[:1]] + [b.ring for b in block.buildings]
         points += [block.trees[:, :2], block.cars[:, :2]]
-        every = np.concatenate(points)
-        lo, hi = every.min(axis=0) - 8.0, every.max(axis=0) + 8.0
-        block.bounds = (float(lo[0]), float(lo[1]), float(hi[0]), float(hi[1]))
+        block.bounds = bounds_of(np.concatenate(points), 8.0)
         return block
+
+
+def _centimetres(x: float, y: float) -> tuple[int, int]:
+    return round(x * 100), round(y * 100)

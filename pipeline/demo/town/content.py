@@ -72,11 +72,8 @@ def _lattice_nodes(b: Builder) -> None:
     if b.j < j1:
         wanted += [4, 5, 6]
     refs = [(b.i, b.j, k) for k in wanted]
-    for ref, (x, y) in zip(refs, b.lattice_xy(refs), strict=True):
-        node = b.lattice_id(ref)
-        b.block.node_ids.append(node)
-        b.block.node_xy.append((float(x), float(y)))
-        b.register(node, x, y)
+    b.block.node_ids += map(b.lattice_id, refs)
+    b.block.node_xy += map(tuple, b.lattice_xy(refs).tolist())
 
 
 def _town_relations(b: Builder, a: int, row: int) -> None:
@@ -87,14 +84,14 @@ def _town_relations(b: Builder, a: int, row: int) -> None:
     (i0, i1), (j0, j1) = b.plan.extent
     ci, cj = b.i // CELL, b.j // CELL
     name = TOWNS[(ci * 3 + cj * 5) % len(TOWNS)]
-    x, y = b.xy([(0.5, 0.45)])[0]
-    place = b.node(x, y, {"place": "town", "name": name, "population": str(int(9000 * cell.size)), **SCRIPTS}, own=True)
+    limits = {"boundary": "administrative", "admin_level": "8"}
+    town = {"place": "town", "name": name, "population": str(int(9000 * cell.size)), **SCRIPTS}
+    place = b.node(b.xy([(0.5, 0.45)])[0], town, own=True)
     left, right = max(ci * CELL + 1, i0), min(ci * CELL + CELL - 1, i1)
     low, high = max(cj * CELL + 1, j0), min(cj * CELL + CELL - 1, j1)
     ring = [b.lattice_id(r) for r in b.outline(left, low, right, high)]
     third = len(ring) // 3
     parts = [ring[: third + 1], ring[third : 2 * third + 1], [*ring[2 * third :], ring[0]]]
-    limits = {"boundary": "administrative", "admin_level": "8"}
     members = [("w", b.way(part, limits), "outer") for part in parts]
     b.relation([*members, ("n", place, "label")], {"type": "boundary", "name": name, **limits})
     streets = [w.id for w in b.block.ways if w.tags.get("highway") in ("primary", "secondary")]

@@ -25,6 +25,20 @@ SCRIPTS: dict[str, str] = {
 }  # fmt: skip
 LONG_VALUE = ("Lorem ipsum é " * 20)[:255]  # 255 characters, the longest value OSM allows
 CONTROL_VALUE = "line one\nline two\ttab\x01\x1f\x7f\u200b\u202e end"
+# What some places of interest say besides: (share up to here, tags).
+POI_EXTRAS: tuple[tuple[float, dict[str, str]], ...] = (
+    (0.3, {"opening_hours": "Mo-Fr 08:00-12:00,13:30-18:30; Sa 09:00-16:00; PH off"}),
+    (
+        0.4,
+        {
+            "payment:cards:contactless": "yes",
+            "payment:notes": "no",
+            "contact:website": "https://example.org/?a=1&b=ü",
+        },
+    ),
+    (0.43, {"description": LONG_VALUE}),
+    (0.45, {"note": CONTROL_VALUE}),
+)
 
 
 def street_name(axis: int, index: int, seed: int) -> str:

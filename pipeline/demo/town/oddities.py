@@ -7,7 +7,7 @@ import numpy as np
 
 from geometry.tiles import tile_to_lonlat
 from pipeline.demo.geo import TILE_ZOOM, FloatArray, to_utm
-from pipeline.demo.town.block import Block, Relation, Way
+from pipeline.demo.town.block import Block, Relation, Tags, Way
 from pipeline.demo.town.names import CONTROL_VALUE, LONG_VALUE
 from pipeline.demo.town.plan import Plan
 
@@ -52,12 +52,9 @@ def tile_edge_points(plan: Plan) -> list[tuple[float, float]]:
 def _field_corner(plan: Plan) -> FloatArray:
     """South-west corner in metres of a 120 m square for the odd objects, on a meadow if there is one."""
     blocks = plan.index_range()
-    for kind in ("oddities", "meadow", "farmland"):
-        found = [ij for ij in blocks if plan.kind(*ij) == kind]
-        if found:
-            break
-    else:
-        found = [blocks[len(blocks) // 2]]
+    wanted = ("oddities", "meadow", "farmland")
+    rank = [wanted.index(kind) if (kind := plan.kind(i, j)) in wanted else len(wanted) for i, j in blocks]
+    found = [ij for ij, r in zip(blocks, rank, strict=True) if r == min(rank)]
     # Well inside: the block nearest to the middle of the region.
     middle = np.array(plan.region.size) / 2
     uv = [((plan.line(0, i) + plan.line(0, i + 1)) / 2, (plan.line(1, j) + plan.line(1, j + 1)) / 2) for i, j in found]
@@ -65,64 +62,51 @@ def _field_corner(plan: Plan) -> FloatArray:
     return np.asarray(xy[np.hypot(*(xy - middle).T).argmin()] - 60.0)
 
 
-class _Maker:
-    def __init__(self, corner: FloatArray) -> None:
-        self.block = Block(0, 0, "oddities")
-        self.corner = corner
-        self.next = _N + 100
+_FIXED_TAGS = {
+    _N + 1: {"amenity": "cafe", "name": "Nowhere"},
+    _N + 3: {"amenity": "cafe", "name": "Edge west"},
+    _N + 4: {"shop": "bakery", "name": "Edge north"},
+    _N + 5: {"amenity": "bench", "note": CONTROL_VALUE, "description": LONG_VALUE, "inscription": "😀" * 40},
+}
 
-    def node(self, x: float, y: float) -> int:
-        self.block.node_ids.append(self.next)
-        self.block.node_xy.append((float(self.corner[0] + x), float(self.corner[1] + y)))
-        self.next += 1
-        return self.next - 1
-
-    def line(self, *xy: tuple[float, float]) -> list[int]:
-        return [self.node(x, y) for x, y in xy]
-
-    def way(self, number: int, refs: list[int], **tags: str) -> None:
-        self.block.ways.append(Way(_N + number, tuple(refs), tags))
-
-    def relation(self, number: int, members: list[tuple[str, int, str]], **tags: str) -> None:
-        self.block.relations.append(Relation(_N + number, tuple(members), tags))
+# Places in metres from the corner, their order in the way (negative: a node that is missing), tags.
+_BOX = ((0, 0), (12, 0), (12, 9), (0, 9))
+_SQUARE = ((0, 0), (20, 0), (20, 16), (0, 16))
+_WAYS: tuple[tuple[int, tuple[int, int], tuple[tuple[int, int], ...], tuple[int, ...], Tags], ...] = (
+    (1, (0, 0), ((0, 0), (14, 10), (14, 0), (0, 10)), (0, 1, 2, 3, 0), {"building": "yes"}),
+    (2, (30, 0), ((0, 0),), (0,), {"highway": "footway"}),
+    (3, (0, 0), (), (-1, -2, -3, -1), {"building": "yes"}),
+    (4, (40, 0), _BOX, (0, 1, 1, 2, 2, 2, 3, 0, 0), {"building": "yes"}),
+    (5, (60, 0), ((0, 0), (12, 6)), (0, 1, 0), {"landuse": "meadow"}),
+    (6, (80, 0), _BOX, (0, 1, 2, 3, 0), {"building": "house"}),
+    (7, (80, 0), _BOX, (0, 1, 2, 3, 0), {"building": "house", "source": "duplicate"}),
+    (8, (0, 30), _SQUARE, (0, 1, 2, 3, 0), {"highway": "pedestrian", "area": "no"}),
+    (9, (30, 30), _SQUARE, (0, 1, 2, 3, 0), {"highway": "service", "area": "yes"}),
+    (10, (60, 30), ((0, 0), (20, 14)), (0, 1), {}),
+    (11, (90, 30), ((0, 0), (20, 14)), (0, -4, 1, -5), {"highway": "path"}),
+    (12, (0, 60), _SQUARE, (0, 1, 2), {}),
+    (13, (40, 60), _SQUARE, (0, 1, 2, 3), {}),
+)
+_RELATIONS: tuple[tuple[int, tuple[tuple[str, int, str], ...], Tags], ...] = (
+    (1, (("w", _N + 12, "outer"), ("w", _MISSING + 1, "outer")), {"type": "multipolygon", "landuse": "grass"}),
+    (2, (("w", _N + 13, "outer"),), {"type": "multipolygon", "natural": "scrub"}),
+    (3, (("r", _N + 3, "subarea"),), {"type": "collection", "name": "Ouroboros"}),
+    (4, (), {"type": "multipolygon", "landuse": "forest"}),
+)
 
 
 def make_oddities(plan: Plan) -> Block:
     """The odd objects as a block; fixed nodes first, so that ids rise."""
-    m = _Maker(_field_corner(plan))
-    edge = to_utm(np.array(tile_edge_points(plan))) - plan.region.origin
-    fixed = [(0.0, 0.0), (60.0, 118.0), *((edge - m.corner).tolist()), (64.0, 118.0)]
-    for n, (x, y) in enumerate(fixed, start=1):
-        m.block.node_ids.append(_N + n)
-        m.block.node_xy.append((float(m.corner[0] + x), float(m.corner[1] + y)))
-    tags = m.block.node_tags
-    tags[_N + 1] = {"amenity": "cafe", "name": "Nowhere"}
-    tags[_N + 3] = {"amenity": "cafe", "name": "Edge west"}
-    tags[_N + 4] = {"shop": "bakery", "name": "Edge north"}
-    tags[_N + 5] = {"amenity": "bench", "note": CONTROL_VALUE, "description": LONG_VALUE, "inscription": "😀" * 40}
-    bow = m.line((0, 0), (14, 10), (14, 0), (0, 10))
-    m.way(1, [*bow, bow[0]], building="yes")
-    m.way(2, m.line((30, 0)), highway="footway")
-    m.way(3, [_MISSING + 1, _MISSING + 2, _MISSING + 3, _MISSING + 1], building="yes")
-    a, b, c, d = m.line((40, 0), (52, 0), (52, 9), (40, 9))
-    m.way(4, [a, b, b, c, c, c, d, a, a], building="yes")
-    a, b = m.line((60, 0), (72, 6))
-    m.way(5, [a, b, a], landuse="meadow")
-    same = m.line((80, 0), (92, 0), (92, 9), (80, 9))
-    m.way(6, [*same, same[0]], building="house")
-    m.way(7, [*same, same[0]], building="house", source="duplicate")
-    ring = m.line((0, 30), (20, 30), (20, 46), (0, 46))
-    m.way(8, [*ring, ring[0]], highway="pedestrian", area="no")
-    ring = m.line((30, 30), (50, 30), (50, 46), (30, 46))
-    m.way(9, [*ring, ring[0]], highway="service", area="yes")
-    m.way(10, m.line((60, 30), (80, 44)))
-    a, b = m.line((90, 30), (110, 44))
-    m.way(11, [a, _MISSING + 4, b, _MISSING + 5], highway="path")
-    half = m.line((0, 60), (20, 60), (20, 76), (0, 76))
-    m.way(12, half[:3])
-    m.way(13, m.line((40, 60), (60, 60), (60, 76), (40, 76)))
-    m.relation(1, [("w", _N + 12, "outer"), ("w", _MISSING + 1, "outer")], type="multipolygon", landuse="grass")
-    m.relation(2, [("w", _N + 13, "outer")], type="multipolygon", natural="scrub")
-    m.relation(3, [("r", _N + 3, "subarea")], type="collection", name="Ouroboros")
-    m.relation(4, [], type="multipolygon", landuse="forest")
-    return m.block
+    corner = _field_corner(plan)
+    edge = to_utm(np.array(tile_edge_points(plan))) - plan.region.origin - corner
+    places = dict(enumerate([(0.0, 0.0), (60.0, 118.0), *edge.tolist(), (64.0, 118.0)], _N + 1))
+    number: dict[tuple[float, float], int] = {}
+    block = Block(0, 0, "oddities", node_tags=_FIXED_TAGS)
+    for way, (x, y), shape, order, tags in _WAYS:
+        at = [number.setdefault((x + dx, y + dy), _N + 100 + len(number)) for dx, dy in shape]
+        block.ways.append(Way(_N + way, tuple(at[k] if k >= 0 else _MISSING - k for k in order), tags))
+    places |= {node: place for place, node in number.items()}
+    block.node_ids += places
+    block.node_xy += [(float(corner[0] + x), float(corner[1] + y)) for x, y in places.values()]
+    block.relations += [Relation(_N + relation, members, tags) for relation, members, tags in _RELATIONS]
+    return block
