@@ -49,7 +49,8 @@ class Forecast:
     imagery: str
     streetview: str
     footprints: str  # their kinds, in words
-    size: int
+    zoom: int | None  # of the tiles
+    size: int  # pixels a side
     counted: bool  # whether tiles were counted, not estimated
     estimate: Estimate
     licences: dict[str, str]  # by source
@@ -140,7 +141,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     )  # fmt: skip
     name = config.name or chosen.name
     return Forecast(
-        name, extracts, imagery, streetview, _kinds(config), config.size, counted, numbers,
+        name, extracts, imagery, streetview, _kinds(config), config.zoom, config.size, counted, numbers,
         _licences(imagery, streetview, config), config.plan.least_objects(bool(imagery)),
     )  # fmt: skip
 
@@ -167,7 +168,7 @@ def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast,
     licences = _licences(region.imagery, region.streetview, config) | {"osm": region.licences.get("osm", "not stated")}
     found = Forecast(
         config.name or region.name, extracts, _imagery_of(config, region.imagery), region.streetview, _kinds(config),
-        config.size, True, numbers, licences, config.plan.least_objects(bool(region.imagery)), True,
+        config.zoom, config.size, True, numbers, licences, config.plan.least_objects(bool(region.imagery)), True,
         count if region.streetview else None,
     )  # fmt: skip
     return found, plan.stages

@@ -71,7 +71,7 @@ class ShardsConfig:
                 "chips.folder needs footprints=chips": "chips" in self.footprints or not self.chips.folder,
                 "region=none has chips alone; name a region for tiles and grid": self.region != "none"
                 or self.footprints == ("chips",),
-                "rs.bands, rs.stretch, rs.dates and rs.mask change no chip's own pixels: drop them, or name --imagery": (
+                "rs.bands, rs.stretch, rs.dates, rs.mask change no chip's own pixels: drop them, or name --imagery": (
                     self.footprints != ("chips",)
                     or self.chips.image == "imagery"
                     or (self.rs.bands, self.rs.stretch, self.rs.dates, self.rs.mask) == ((), "none", 1, None)
