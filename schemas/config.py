@@ -183,6 +183,8 @@ def _convert(kind: Any, value: Any, full: str) -> Any:
             + (f"; did you mean {near[0]}?" if near else "")
         )
     if origin in (tuple, list):
+        if isinstance(value, str) and args[0] is str:  # footprints=tiles,grid
+            value = [part.strip() for part in value.split(",") if part.strip()]
         if not isinstance(value, (list, tuple)):
             raise ConfigError(_mismatch(full, kind, value))
         fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)

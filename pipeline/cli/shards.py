@@ -31,7 +31,7 @@ _FLAGS = {
     "streetview": "panoramax, mapillary, kartaview, a folder of photos with EXIF GPS, a CSV or Parquet table, none; "
     "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",
     "footprints": "some of tiles (XYZ), grid (metric cells in UTM), chips (images of a folder) (default tiles)",
-    "chips": "folder of image chips, for footprints=chips",
+    "chips": "folder of image chips, for footprints=chips (default with it: tiles and these chips)",
     "zoom": "zoom of the XYZ tiles (default: the imagery's own, 16 without)",
     "size": "pixels a side of an image (default 256)",
     "out": "dataset directory or fsspec URL (default data/REGION)",
@@ -76,10 +76,9 @@ def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
 def read_config(args: argparse.Namespace) -> ShardsConfig:
     """Settings from --config, then flags, then key=value."""
     flags = {name: getattr(args, name) for name in _FLAGS}
-    flags["footprints"] = flags["footprints"] and [p.strip() for p in flags["footprints"].split(",")]
     flags["chips"] = {"folder": flags["chips"]}
     if args.chips and not flags["footprints"]:
-        flags["footprints"] = ["tiles", "chips"]
+        flags["footprints"] = "tiles,chips"
     return read_settings({"region": "demo"}, args.config, flags, args.settings)
 
 

@@ -27,6 +27,7 @@ from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Chips, Previous, ShardJob
 from pipeline.streetview.plan import photos_row
 from schemas.config import content
+from schemas.errors import InputError
 from storage.progress import StageRow
 from storage.store import Store
 
@@ -75,6 +76,11 @@ def make_shards(
             job = _Jobs(plan, store, identity.salt, digests, previous)
             run.build(runner, len(plan.shards), job, quiet)
             document = run.finish(*plan.tables())
+    if not document["samples"]:  # nothing empty is called success
+        raise InputError(
+            f"{store.root} holds no sample: all {len(plan.footprints):,} footprints were dropped; why, says `geoshards "
+            f'query {store.root} "SELECT reason, count(*) FROM drops GROUP BY reason"`'
+        )
     return Outcome(store.root, document, run.stages, run.built, run.adopted)
 
 

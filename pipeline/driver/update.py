@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -148,7 +149,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    described = Path(args.directory, "catalog", "statistics").exists()
     outcome = update(args.directory, args.files, args.extract, args.workers, args.cache, args.quiet or args.json)
+    if described and not args.quiet:
+        again = f"run `geoshards stats {args.directory}` again"
+        print(f"the statistics of bands were those of the version before and are gone; {again}", file=sys.stderr)
     d = outcome.document
     result: dict[str, Any] = {
         "out": outcome.out, "shards": d["shards"], "kept": outcome.adopted, "built": d["shards"] - outcome.adopted,

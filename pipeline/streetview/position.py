@@ -127,10 +127,9 @@ def judge(names: pa.ChunkedArray, lonlat: Floats, area: Area | None, drops: Drop
 
 
 def in_use(original: Floats, corrected: Floats, position: Position) -> Floats:
-    """The positions in use f64[N,2] of those before and after correction; NaN where there is none."""
-    if position == "original":
-        return original
-    return np.where(_corrected(corrected)[:, None], corrected, original)
+    """The positions in use f64[N,2] of those before and after correction; NaN where there is none. 180° E is 180° W."""
+    used = original if position == "original" else np.where(_corrected(corrected)[:, None], corrected, original)
+    return np.where(used == (180.0, np.inf), -180.0, used)
 
 
 def _corrected(positions: Floats) -> NDArray[np.bool_]:

@@ -454,3 +454,11 @@ def test_the_command_line(place: Path, tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         config_of(tmp_path, tmp_path, **settings)
+
+
+def test_a_build_that_leaves_no_sample_is_no_success(place: Path, tmp_path: Path) -> None:
+    config = config_of(place, tmp_path / "out", plan=PlanConfig(min_objects=50))
+    for _ in range(2):  # built, and found as it was left
+        with pytest.raises(InputError, match=r"holds no sample: all 1 footprints were dropped"):
+            make_shards(config, quiet=True)
+    assert [d[2] for d in drops_of(tmp_path / "out")].count("too_few_objects") == 1

@@ -344,3 +344,8 @@ def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Pa
         assert SampleMeta.from_bytes(members["json"]).rs[0].nodata_share == 0
         assert row["n_rs"] == 1
     assert outcome.document["samples"] > 0
+
+
+def test_an_image_has_the_licence_that_its_file_declares(built: tuple[Outcome, Path]) -> None:
+    rows = [r for r in sample_rows(Store(built[1])) if not r["n_streetview"]]
+    assert {tuple(r["licences"]) for r in rows} == {("CC0-1.0", "ODbL-1.0")}

@@ -141,7 +141,7 @@ def test_an_unknown_setting_without_a_neighbour_lists_the_known_ones() -> None:
         ("grid=14", r"grid=14 .* a list, grid=\[…,…\]"),
         ("grids=3", r"grids=3 .* a list, grids=\[…,…\]"),
         ("grid=[1, x]", "grid='x'"),
-        ("keys=abc", "keys='abc'"),
+        ("keys=5", "keys=5"),
         ("weights.a=heavy", r"weights\.a='heavy'"),
         ("weights=3", "weights=3"),
         ("split=3", "split is a group"),
@@ -196,3 +196,15 @@ def test_a_fraction_may_be_written_in_any_way(text: str, value: float) -> None:
 def test_an_impossible_split_is_refused(override: str) -> None:
     with pytest.raises(ConfigError):
         build(SplitConfig, merge({}, [override]))
+
+
+def test_a_list_of_words_may_be_written_with_commas_alone() -> None:
+    @dataclass(frozen=True)
+    class Words:
+        names: tuple[str, ...] = ()
+        numbers: tuple[float, ...] = ()
+
+    assert build(Words, merge({}, ["names=tiles, grid"])) == Words(("tiles", "grid"))
+    assert build(Words, merge({}, ["names=tiles"])) == Words(("tiles",))
+    with pytest.raises(ConfigError, match="numbers"):
+        build(Words, merge({}, ["numbers=1, 2"]))

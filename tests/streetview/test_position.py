@@ -160,3 +160,10 @@ def test_a_box_area_around_footprints_holds_their_corners() -> None:
     beside = corners + np.array([[-1e-5, 0], [1e-5, 0]])
     assert not area_of(footprints).holds(beside).any()
     assert area_of(footprints, 5.0).holds(beside).all()
+
+
+def test_a_photo_on_the_180th_meridian_is_in_the_first_tile_however_its_longitude_is_written() -> None:
+    area = TileArea(np.array([[0, 512]]), 10)
+    rows = [photo("east", 180.0, -0.1), photo("west", -180.0, -0.1)]
+    found = place(to_table(rows), "original", area, Drops())
+    assert found.select(["id", "lon"]).to_pylist() == [{"id": "east", "lon": -180.0}, {"id": "west", "lon": -180.0}]
