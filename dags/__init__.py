@@ -1,1 +1,1 @@
-"""The order of the stages."""
+"""Descriptions of graphs, for schedulers: which command follows which. One build's own stages are pipeline.driver's."""
