@@ -21,6 +21,7 @@ import os
 import random
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +37,6 @@ from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chi
 from pipeline.footprints.chips.scan import find_chips
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
-from pipeline.osm.vocabulary import tag_features
 from pipeline.rules import load_rules
 from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import TokenMaker, vector_tokens
@@ -44,6 +44,10 @@ from schemas.features import FEATURES
 from schemas.footprint import Footprint
 
 _ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT))
+
+from tests.osm.tables import tag_features  # noqa: E402
+
 _DATA = Path(os.environ.get("GEOSHARDS_TEST_DATA") or _ROOT / "../shared/data")
 _DIMENSIONS = 512  # of a text feature
 _PATTERNS = {

@@ -109,8 +109,8 @@ def open_raster(path: str) -> Iterator[Any]:
             yield source
     except rasterio.errors.RasterioError as error:
         raise InputError(
-            f"imagery {path} cannot be read: {error.__cause__ or error}; check that it is a complete GeoTIFF, COG or "
-            "VRT"
+            f"imagery {path} cannot be read: {error.__cause__ or error}; it may be truncated: fetch it again, or "
+            "give another GeoTIFF, COG or VRT"
         ) from None
 
 

@@ -13,7 +13,7 @@ from geometry.hilbert import hilbert
 from geometry.tiles import tile_bounds, xyz_footprint
 from pipeline.footprints.candidates import Listed, Mixture, Tiles
 from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError
 from schemas.features import CELL_ZOOM
 from schemas.footprint import Footprint, Footprints
 from schemas.keys import XyzKey
@@ -164,11 +164,6 @@ def test_an_outline_drawn_in_lies_inside_by_that_share_of_a_side() -> None:
         whole, inner = candidates.outlines(), candidates.outlines(0.01)
         assert shapely.contains_properly(whole, inner).all()
         np.testing.assert_allclose(shapely.area(inner) / shapely.area(whole), 0.98**2, rtol=1e-4)
-
-
-def test_an_empty_plan_says_why() -> None:
-    with pytest.raises(InputError, match="no footprint is left"):
-        cut_shards(np.zeros(0, np.int64), 16)
 
 
 @given(

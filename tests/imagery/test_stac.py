@@ -106,7 +106,7 @@ def test_tiles_come_from_the_preferred_clear_day_with_twelve_bands_as_they_are(s
     ((image,),) = found.values()
     assert image.scene.bands == ["B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12"]
     assert (image.pixels.dtype, image.pixels.shape) == (np.uint16, (12, 256, 256))
-    assert (image.acquired, image.sources) == ("2024-07-01T10:20:00Z", ("S2_A_0701",))
+    assert (image.acquired, list(image.sources)) == ("2024-07-01T10:20:00Z", ["S2_A_0701"])
     assert [set(np.unique(band)) for band in image.pixels] == [{4001 + i} for i in range(12)]
 
 

@@ -22,7 +22,7 @@ from pipeline.osm.cells.near import blocks_of, cells_of, features_near
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import features_stage, read_cell, vocabulary_stage
 from pipeline.osm.vectors.objects import read_objects
-from pipeline.osm.vocabulary import CleaningConfig, tag_features
+from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.tokens.build import build_tokens
@@ -32,6 +32,7 @@ from schemas.features import FEATURES, Kind
 from schemas.footprint import Footprint
 from tests.footprints.chips import write_chips
 from tests.osm.opl import write_opl
+from tests.osm.tables import tag_features
 from tests.tokens.building import differences
 from tests.tokens.oracle import Feature, brute_force
 

@@ -193,7 +193,7 @@ def test_the_last_layer_of_the_fusion_refines_what_it_is_given() -> None:
             fusion.last.bias.zero_()
         x = torch.randn(2, 3, 32)
         last = fusion.last(x)
-        found = fusion.norms[3](x + last if fusion.rules.last == "residual" else last)
+        found = fusion.norms[3](x + last if fusion.rules.fusion_last == "residual" else last)
         assert bool(found.any()) == kept
 
 
