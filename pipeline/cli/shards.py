@@ -59,7 +59,8 @@ def read_settings(
         except OSError as error:
             raise InputError(f"settings file {config} cannot be read: {error.strerror}") from None
     given = merge(overlay(file, _given(flags)), settings)
-    return build(ShardsConfig, overlay(overlay(defaults, REGION_DEFAULTS.get(str(given.get("region", "")), {})), given))
+    region = str(given.get("region", defaults["region"]))
+    return build(ShardsConfig, overlay(overlay(defaults, REGION_DEFAULTS.get(region, {})), given))
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:

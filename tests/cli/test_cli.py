@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import rasterio
 
 from pipeline.cli.main import main
+from pipeline.cli.shards import SHARDS, read_config
 from schemas.command import GROUP
 from storage.dataset import sample_rows
 from storage.store import Store
@@ -188,3 +190,11 @@ def words_of(village: Village, out: Path) -> list[str]:
     flags = {"region": village.osm, "imagery": village.imagery, "streetview": village.photos, "zoom": 18, "size": 64}
     words = [f"--{name}={value}" for name, value in (flags | {"out": out, "workers": 1}).items()]
     return ["shards", "--quiet", *words]
+
+
+def test_a_build_that_names_no_region_is_that_of_the_demo() -> None:
+    parser = argparse.ArgumentParser()
+    SHARDS.configure(parser)
+    bare, named = (read_config(parser.parse_args(words)) for words in ([], ["--region", "demo"]))
+    assert bare == named
+    assert (bare.zoom, bare.plan.per_shard, bare.split.seed) == (17, 32, 126)
