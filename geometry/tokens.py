@@ -49,26 +49,29 @@ def split(tokens: OsmTokens, counts: Ints, summarise: bool) -> list[OsmTokens]:
             footprint = np.searchsorted(ends["N"], first, "right") - 1
             ends[f.rows] = np.searchsorted(footprint, np.arange(len(counts) + 1))
     places = {letter: end.tolist() for letter, end in ends.items()}
-    regions = summaries(tokens, counts) if summarise else [{}] * len(counts)
-    found = []
-    for i, region in enumerate(regions):
-        own = {name: getattr(_NONE, name) for name in SUMMARY} | region
-        for name, f in FIELDS.items():
-            if name in own:
-                continue
-            array = getattr(tokens, name)
-            if f.axis is not None:
-                first, last = places[f.rows][i : i + 2]
-                array = array[..., first:last] if f.axis else array[first : last + f.runs]
-            own[name] = array - f.dtype.type(places[f.into][i]) if f.into else array
-        found.append(OsmTokens(**own))
-    return found
+    columns = summaries(tokens, counts) if summarise else {n: [getattr(_NONE, n)] * len(counts) for n in SUMMARY}
+    for name, f in FIELDS.items():
+        if name in columns:
+            continue
+        array = getattr(tokens, name)
+        if f.axis is None:
+            columns[name] = [array] * len(counts)
+            continue
+        if f.into and not f.runs:
+            array = array - np.repeat(ends[f.into][:-1].astype(f.dtype), np.diff(ends[f.rows]))
+        pieces = [array[..., i:j] if f.axis else array[i : j + f.runs] for i, j in pairwise(places[f.rows])]
+        if f.runs:  # neighbours share an end
+            pieces = [piece - first for piece, first in zip(pieces, ends[f.into].astype(f.dtype), strict=False)]
+        columns[name] = pieces
+    return [OsmTokens(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def take_objects(tokens: OsmTokens, chosen: Ints) -> OsmTokens:
     """Tokens of the ``chosen`` objects i64[M], rising, as they are; the summary is reckoned again."""
     taken = take(tokens, chosen, SUMMARY)
-    return replace(taken, **summaries(taken, np.array([len(taken)]))[0]) if tokens.rows("K") else taken
+    if not tokens.rows("K"):
+        return taken
+    return replace(taken, **{name: only for name, (only,) in summaries(taken, np.array([len(taken)])).items()})
 
 
 def take(tokens: OsmTokens, chosen: Ints, without: Collection[str]) -> OsmTokens:
@@ -93,8 +96,8 @@ def take(tokens: OsmTokens, chosen: Ints, without: Collection[str]) -> OsmTokens
     return OsmTokens(**found)
 
 
-def summaries(tokens: OsmTokens, counts: Ints) -> list[dict[str, NDArray[Any]]]:
-    """The fields of the region of each of many footprints of ``counts`` objects."""
+def summaries(tokens: OsmTokens, counts: Ints) -> dict[str, list[NDArray[Any]]]:
+    """The fields of the region, each of many footprints of ``counts`` objects."""
     owner, _ = expand(np.diff(tokens.tag_offsets))
     ids, tag = np.unique(tokens.tag_ids, return_inverse=True)
     footprint = np.repeat(np.arange(len(counts)), counts)[owner]
@@ -106,6 +109,6 @@ def summaries(tokens: OsmTokens, counts: Ints) -> list[dict[str, NDArray[Any]]]:
         "region_area": np.bincount(where, np.where(kind == Kind.POLYGON, extent, 0), len(rows)),
         "region_length": np.bincount(where, np.where(kind == Kind.LINE, extent, 0), len(rows)),
     }
-    sums = {name: values.astype(FIELDS[name].dtype) for name, values in sums.items()}
     ends = np.searchsorted(rows, np.arange(len(counts) + 1) * max(1, len(ids))).tolist()
-    return [{name: values[a:b] for name, values in sums.items()} for a, b in pairwise(ends)]
+    sums = {name: values.astype(FIELDS[name].dtype) for name, values in sums.items()}
+    return {name: [values[a:b] for a, b in pairwise(ends)] for name, values in sums.items()}

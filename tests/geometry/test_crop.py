@@ -53,7 +53,7 @@ def tokens_of(shapes: list[Any], grid: tuple[int, int] = (4, 4)) -> OsmTokens:
         relation=np.full(max(0, n - 1), Relation.TOUCHES, np.uint8), patch_cell=patch_cell.astype(np.uint16),
         patch_object=patch_object.astype(np.int32), patch_cover=cover.astype(np.float32),
     )  # fmt: skip
-    return replace(tokens, **summaries(tokens, np.array([n]))[0])
+    return replace(tokens, **{name: only for name, (only,) in summaries(tokens, np.array([n])).items()})
 
 
 def shapes_of(seeds: list[int], points: list[tuple[float, float]]) -> list[Any]:

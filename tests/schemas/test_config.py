@@ -208,3 +208,12 @@ def test_a_list_of_words_may_be_written_with_commas_alone() -> None:
     assert build(Words, merge({}, ["names=tiles"])) == Words(("tiles",))
     with pytest.raises(ConfigError, match="numbers"):
         build(Words, merge({}, ["numbers=1, 2"]))
+
+
+def test_a_choice_is_taken_before_a_list_of_one_word() -> None:
+    @dataclass(frozen=True)
+    class Bands:
+        bands: tuple[str, ...] | Literal["all"] = "all"
+
+    assert build(Bands, merge({}, ["bands=all"])) == Bands("all")
+    assert build(Bands, merge({}, ["bands=red"])) == Bands(("red",))
