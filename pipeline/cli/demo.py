@@ -6,10 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.demo import build_demo
+from pipeline.demo import build_demo, built_in
 from schemas.command import Command
 from schemas.errors import InputError
 from storage.progress import Progress
+from storage.urls import cache_folder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,8 @@ def _run(args: argparse.Namespace) -> int:
     if not 1 <= args.scale <= 100:
         raise InputError(f"--scale {args.scale} is not 1 to 100")
     with Progress("demo town", 0, "parts", args.quiet or args.json) as progress:
-        files = build_demo(args.out, seed=args.seed, scale=args.scale, progress=progress.update)
+        built = built_in(cache_folder(), args.seed, args.scale)
+        files = build_demo(args.out, seed=args.seed, scale=args.scale, progress=progress.update, built=built)
     found = {"osm": str(files.osm), "imagery": str(files.imagery), "streetview": str(files.streetview)}
     if args.json:
         print(json.dumps(found))

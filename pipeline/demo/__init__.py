@@ -6,6 +6,6 @@ fields and water. The build is a pure function of its parameters: the same param
 the same bytes.
 """
 
-from pipeline.demo.build import DemoFiles, build_demo
+from pipeline.demo.build import DemoFiles, build_demo, built_in
 
-__all__ = ["DemoFiles", "build_demo"]
+__all__ = ["DemoFiles", "build_demo", "built_in"]

@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -55,6 +56,7 @@ def build_demo(
     side_tiles: float | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    built: Path | None = None,
 ) -> DemoFiles:
     """Build the demo region in out_dir, or return the build that is already there.
 
@@ -63,7 +65,8 @@ def build_demo(
     directly, in tiles, for small builds. workers is the number of processes that render
     (by default 2 where there are 2 cores); it does not change the result. More than one
     starts processes by spawning, so a calling script needs its `__main__` guard. progress
-    is called with the steps done and their total (aerial windows and photos).
+    is called with the steps done and their total (aerial windows and photos). built is a folder that
+    may hold the same demo already: it is copied then.
 
     The files appear in out_dir all at once or not at all. An out_dir with other files in
     it that are not a demo build, a scale below 1 or negative photos raise InputError.
@@ -83,10 +86,18 @@ def build_demo(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())):
         raise InputError(f"{out} holds something other than a demo build; choose an empty folder")
     with atomic_folder(out) as fresh:
+        if built is not None and is_complete(built, asked):
+            shutil.copytree(built, fresh, dirs_exist_ok=True)
+            return files
         counts = _write_all(plan, fresh, photos, workers, progress)
         record = {"parameters": asked, "counts": counts, "files": _digests(fresh)}
         (fresh / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return files
+
+
+def built_in(cache: Path, seed: int, scale: int) -> Path:
+    """Folder of the demo in the cache, where builds of the region demo leave it."""
+    return cache / f"demo-{seed}-{scale}"
 
 
 def is_complete(out: Path, asked: dict[str, Any]) -> bool:

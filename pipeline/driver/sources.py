@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.demo import build_demo
+from pipeline.demo import build_demo, built_in
 from pipeline.imagery.sources import absolute
 from pipeline.regions.resolve import Selection, fetch, select
 from pipeline.samples.config import ShardsConfig
@@ -75,7 +75,7 @@ def chosen_sources(config: ShardsConfig, imagery: str, streetview: str) -> tuple
 
 
 def _demo(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
-    folder = cache / f"demo-{config.demo.seed}-{config.demo.scale}"
+    folder = built_in(cache, config.demo.seed, config.demo.scale)
     with Progress("demo town", 0, "parts", quiet) as progress:
         files = build_demo(folder, seed=config.demo.seed, scale=config.demo.scale, progress=progress.update)
     licences = {"osm": "CC0-1.0", "rs": "CC0-1.0", "sv": "CC0-1.0"}

@@ -47,6 +47,17 @@ def test_complete_build_is_reused_and_a_broken_one_is_rebuilt(tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo"]
 
 
+def test_a_demo_that_is_built_already_is_copied_and_another_is_not(tmp_path: Path) -> None:
+    files = build_demo(tmp_path / "built", side_tiles=1.0, photos=1, workers=1)
+    times = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("built/town*")}
+    copy = build_demo(tmp_path / "copy", side_tiles=1.0, photos=1, workers=1, built=tmp_path / "built")
+    assert _bytes(tmp_path / "copy") == _bytes(tmp_path / "built")
+    assert copy.osm.stat().st_mtime_ns == times[copy.osm.name]  # nothing was made anew
+    assert copy.osm.stat().st_ino != files.osm.stat().st_ino  # nor may an edit of one change the other
+    build_demo(tmp_path / "other", seed=8, side_tiles=1.0, photos=0, workers=1, built=tmp_path / "built")
+    assert _bytes(tmp_path / "other") != _bytes(tmp_path / "built")
+
+
 def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "keep.txt").write_text("mine")
     with pytest.raises(InputError):

@@ -169,7 +169,7 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
 ) -> None:
     out = tmp_path / "r"
     words = f"trainers/geolink.py out={out} steps=100000 checkpoint_every=100000 log_every=1 eval.every=0"
-    words += " log.tensorboard=false"
+    words += " log.tensorboard=false ray_workers=1"
     enter(ray_cluster, "first", words)
     metrics, checkpoint = out / "metrics.jsonl", out / "checkpoint.pt"
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
@@ -180,7 +180,7 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     assert status == "STOPPED"
     assert log.splitlines()[-1] == f"error: stopped by SIGTERM after step {step}; go on with out={out} resume=auto"
     assert json.loads(metrics.read_text().splitlines()[-1])["step"] == step
-    again = f"{words} ray_workers=1 resume=auto stop_after=2"
+    again = f"{words} resume=auto stop_after=2"
     enter(ray_cluster, "second", again)
     status, log = outcome(ray_cluster, "second")
     assert status == "SUCCEEDED", log[-3000:]
