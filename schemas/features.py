@@ -66,7 +66,7 @@ CELL_ZOOM = 10
 #: One table for every stage. A row is one object, tile or photo, or (``count`` > 1, ids null) a class of them.
 DROPS = pa.schema(
     [
-        ("stage", pa.string()),  # features | vocabulary | cells | plan | samples | streetview | chips
+        ("stage", pa.string()),  # features | vocabulary | cells | plan | samples | raster | streetview | chips
         ("source", pa.string()),  # file name, never an absolute path
         ("osm_type", pa.string()),
         ("osm_id", pa.int64()),

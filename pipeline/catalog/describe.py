@@ -94,8 +94,8 @@ def _classes(classes: list[dict[str, Any]]) -> str:
     rows = "\n".join(f"| {c['value']} | {c['name']} | `{c['colour']}` |" for c in classes)
     return f"""
 `osm.png` is a class raster of OSM at the size of the image: the value of a pixel is a number of this table, its colour
-that of the PNG's palette. Painted is what an image can show: nothing in tunnels, underground or indoors, nothing that is
-gone or only planned; bridges and layers above the ground lie over what is below, the sea lies to the right of the
+that of the PNG's palette. Painted is what an image can show: nothing in tunnels, underground or indoors, nothing that
+is gone or only planned; bridges and layers above the ground lie over what is below, the sea lies to the right of the
 coastline. Tags, line widths and the order of painting stand in `catalog/classes`.
 
 | value | class | colour |
