@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def ways_of(lines: list[Any], rng: np.random.Generator, most: int = 3) -> list[A
         xy = np.asarray(line.coords)
         cuts = np.unique(rng.integers(1, max(2, len(xy) - 1), int(rng.integers(0, most))))
         ends = [0, *(int(c) for c in cuts if c < len(xy) - 1), len(xy) - 1]
-        ways += [shapely.LineString(xy[a : b + 1]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        ways += [shapely.LineString(xy[a : b + 1]) for a, b in pairwise(ends)]
     return [ways[i] for i in rng.permutation(len(ways))]
 
 
