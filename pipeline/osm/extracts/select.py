@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -24,14 +25,12 @@ class BlockTags:
         self.strings = [s.decode("utf-8", "replace") for s in strings]
         self.rules = rules
 
-    @cached_property
-    def _kept(self) -> Bools:
-        return np.array([self.rules.tags.keeps(s) for s in self.strings] or [False], bool)
-
-    @cached_property
-    def _judged(self) -> Bools:
-        """Keys that the area rule knows."""
-        return np.array([self.rules.judges(s) for s in self.strings] or [False], bool)
+    def _keys(self, tags: Tags, judge: Callable[[str], bool]) -> Bools:
+        """What ``judge`` says of each string that is a key, bool[S]; most strings are values."""
+        used = np.flatnonzero(np.bincount(tags.keys, minlength=len(self.strings)))
+        result = np.zeros(max(1, len(self.strings)), bool)
+        result[used] = [judge(self.strings[i]) for i in used.tolist()]
+        return result
 
     @cached_property
     def _array(self) -> pa.Array:
@@ -39,12 +38,12 @@ class BlockTags:
 
     def kept(self, tags: Tags) -> Bools:
         """Objects with at least one kept key."""
-        return any_of(self._kept[tags.keys], tags.offsets)
+        return any_of(self._keys(tags, self.rules.tags.keeps)[tags.keys], tags.offsets)
 
     def areas(self, tags: Tags) -> Bools:
         """Objects that are areas if they are closed (Rules.is_area)."""
         width = max(1, len(self.strings))
-        at = np.flatnonzero(self._judged[tags.keys])
+        at = np.flatnonzero(self._keys(tags, self.rules.judges)[tags.keys])
         pairs, where = np.unique(tags.keys[at] * width + tags.values[at], return_inverse=True)
         found = np.full(len(tags.keys), AreaVerdict.NOTHING, np.int8)
         verdicts = [self.rules.verdict(*(self.strings[i] for i in divmod(p, width))) for p in pairs.tolist()]
