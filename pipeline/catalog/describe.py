@@ -94,9 +94,9 @@ def _classes(classes: list[dict[str, Any]]) -> str:
     rows = "\n".join(f"| {c['value']} | {c['name']} | `{c['colour']}` |" for c in classes)
     return f"""
 `osm.png` is a class raster of OSM at the size of the image: the value of a pixel is a number of this table, its colour
-that of the PNG's palette. Painted is what an image can show: nothing in tunnels, underground or indoors, nothing that
-is gone or only planned; bridges and layers above the ground lie over what is below, the sea lies to the right of the
-coastline. Tags, line widths and the order of painting stand in `catalog/classes`.
+that of the PNG's palette. Tags, widths of lines and what covers the ground stand in `catalog/classes`. The built-in
+rules paint what an image can show: nothing in tunnels, underground or indoors, nothing that is gone or only planned;
+bridges and higher layers lie over what is below, and the sea to the right of the coastline is water.
 
 | value | class | colour |
 |---|---|---|

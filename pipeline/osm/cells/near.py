@@ -61,7 +61,7 @@ def features_near(path: str, zoom: int, block: Block, bbox: Sequence[float]) -> 
     return batches[0] if len(batches) == 1 else _join(batches, _cells(block), zoom)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def coastline_of(path: str, zoom: int, block: Block) -> Coastline | None:
     """The coastline of a block of cells; None where they have none. The last few stay in memory."""
     batches = [read_cell(path, cell) for cell in cells_of(block, zoom)]

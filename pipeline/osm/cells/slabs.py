@@ -267,7 +267,7 @@ def cleaned_rows(results: list[RunResult]) -> pa.Table:
     bare = sorted({b for r in results for b in r.bare})
     rows = [_row("duplicate", t, i, f"same shape and tags as {_type(kt)} {ki}") for t, i, kt, ki in duplicates]
     coast = sorted({c for r in results for c in r.coast})
-    rows += [_row("coastline_stops", ObjectType.WAY, i, f"{what}; no sea is painted there") for i, what in coast]
+    rows += [_row("coastline_stops", ObjectType.WAY, i, f"{what}; kept, no sea is painted there") for i, what in coast]
     rows += [_row("no_tags_left", t, i, "every tag was malformed, or of a rare key") for t, i in bare]
     return pa.Table.from_pylist(rows, schema=DROPS)
 
