@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ import shapely
 from geometry.tiles import xyz_footprint
 from pipeline.alignment import place, project
 from pipeline.driver.plan import make_plan
+from pipeline.osm.cells.near import coastline_of
+from pipeline.osm.coast import Coastline
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
@@ -49,7 +52,7 @@ from pipeline.tokens.build import build_tokens
 from pipeline.tokens.clip import clip
 from pipeline.tokens.pack import pack
 from pipeline.tokens.raster import class_rasters
-from schemas.features import Kind
+from schemas.features import VALUE, Kind
 from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from schemas.relations import DISJOINT, Relation, classify_all
@@ -72,7 +75,7 @@ class Region:
     """Cells in memory and the tiles to build of each."""
 
     zoom: int
-    cells: list[tuple[FeatureBatch, np.ndarray]]  # features; tiles i64[T,2]
+    cells: list[tuple[FeatureBatch, np.ndarray, Coastline | None]]  # features; tiles i64[T,2]; coastline
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class Batch:
     features: FeatureBatch
     footprints: list[Footprint]
     gsd: np.ndarray
+    centre: np.ndarray
+    coast: Coastline | None
+
+    def at_sea(self) -> np.ndarray | None:
+        """As the shards stage asks it."""
+        return None if self.coast is None else self.coast.at_sea(self.centre)
 
 
 @dataclass(frozen=True)
@@ -113,24 +122,29 @@ def read_region(name: str, work: Path) -> Region:
         plan = make_plan(config, runner, quiet=True)
     keys = [XyzKey.parse(key) for key in plan.footprints.footprints().keys]
     tiles, cells = np.array([(key.x, key.y) for key in keys]), plan.cells[-1]
-    shift = zoom - cells.zoom
-    cell = (tiles[:, 1] >> shift) * (1 << cells.zoom) + (tiles[:, 0] >> shift)
-    return Region(zoom, [(read_cell(cells.path, int(c)), tiles[cell == c]) for c in np.unique(cell)])
+    shift, side = zoom - cells.zoom, 1 << cells.zoom
+    cell = (tiles[:, 1] >> shift) * side + (tiles[:, 0] >> shift)
+    return Region(zoom, [
+        (read_cell(cells.path, c), tiles[cell == c], coastline_of(cells.path, cells.zoom, (c % side, c // side) * 2))
+        for c in np.unique(cell).tolist()
+    ])  # fmt: skip
 
 
-def batch_of(features: FeatureBatch, tiles: np.ndarray, zoom: int, size: int = _SIZE) -> Batch:
+def batch_of(
+    features: FeatureBatch, tiles: np.ndarray, zoom: int, coast: Coastline | None = None, size: int = _SIZE
+) -> Batch:
     """One call's tiles and the features near them."""
     footprints = [xyz_footprint(XyzKey(zoom, int(x), int(y), size)) for x, y in tiles]
     placement = place(footprints)
     box = [*placement.bbox[:, :2].min(axis=0), *placement.bbox[:, 2:].max(axis=0)]
-    return Batch(features.near(*box), footprints, placement.gsd.mean(axis=1))
+    return Batch(features.near(*box), footprints, placement.gsd.mean(axis=1), placement.centre, coast)
 
 
 def batches_of(region: Region) -> Iterator[Batch]:
     """All batches of a region."""
-    for features, tiles in region.cells:
+    for features, tiles, coast in region.cells:
         for first in range(0, len(tiles), _TILES):
-            yield batch_of(features, tiles[first : first + _TILES], region.zoom)
+            yield batch_of(features, tiles[first : first + _TILES], region.zoom, coast)
 
 
 def plain_tokens(batch: Batch) -> Plain:
@@ -264,9 +278,8 @@ def race_tokens(region: Region, runs: int, least: int) -> dict[str, Any]:
         for b in batches * rounds:
             plain_s, plain = seconds_of(lambda: plain_tokens(b))  # noqa: B023
             ours_s, ours = seconds_of(lambda: build_tokens(b.features, b.footprints, _GRID))  # noqa: B023
-            raster_s, _ = seconds_of(
-                lambda: build_tokens(b.features, b.footprints, _GRID, paint=PAINT, gsd=b.gsd)  # noqa: B023
-            )
+            with_raster = partial(build_tokens, b.features, b.footprints, _GRID, paint=PAINT, gsd=b.gsd)
+            raster_s, _ = seconds_of(lambda: with_raster(at_sea=b.at_sea()))  # noqa: B023
             objects += compare(ours.tokens, plain, b.features)
             for name, s in zip(rates, (plain_s, ours_s, raster_s), strict=True):
                 spent[name] += s
@@ -300,7 +313,7 @@ def copies_of(features: FeatureBatch, count: int, degrees: float) -> FeatureBatc
 
 def race_scale(region: Region, runs: int) -> dict[str, Any]:
     """Milliseconds a tile, features near it looked up, in the region's largest cell and in 40 of it side by side."""
-    features, tiles = max(region.cells, key=lambda c: len(c[0]))
+    features, tiles, _ = max(region.cells, key=lambda c: len(c[0]))
     bounds = shapely.total_bounds(features.geometry)
     columns = int(np.ceil((bounds[2] - bounds[0]) / 360 * (1 << region.zoom))) + 1
     many = copies_of(features, _COPIES, columns * 360 / (1 << region.zoom))
@@ -326,16 +339,18 @@ def race_scale(region: Region, runs: int) -> dict[str, Any]:
 
 def race_raster(region: Region, runs: int) -> dict[str, Any]:
     """Class rasters of some tiles; every side starts from clipped objects in pixels."""
-    features, tiles = max(region.cells, key=lambda c: len(c[0]))
+    features, tiles, _ = max(region.cells, key=lambda c: len(c[0]))
     chosen = tiles[np.random.default_rng(0).permutation(len(tiles))[:_RASTER_TILES]]
-    b = batch_of(features, chosen, region.zoom, _RASTER_SIZE)
+    b = batch_of(features, chosen, region.zoom, size=_RASTER_SIZE)
     objects = clip(project(b.features.geometry, "EPSG:3857"), b.features.kind, b.footprints, False)
-    paint = b.features.paint[objects.feature]
+    codes = b.features.paint[objects.feature]
+    paint = (codes & VALUE).astype(np.uint8)
     size = (_RASTER_SIZE, _RASTER_SIZE)
+    sizes = np.full((len(chosen), 2), _RASTER_SIZE)
     rows = [np.flatnonzero((objects.tile == t) & (paint > 0)) for t in range(len(chosen))]
 
     def ours() -> None:
-        class_rasters(pack(objects.geometry, objects.kind), paint, objects.tile, b.gsd, size, PAINT)
+        class_rasters(pack(objects.geometry, objects.kind), codes, objects.tile, b.gsd, sizes, PAINT)
 
     def band_by_band() -> None:
         for own in rows:

@@ -32,6 +32,7 @@ from pipeline.osm.stage import read_cell
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
+from schemas.features import VALUE
 from schemas.keys import XyzKey
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +58,7 @@ def plain_tile(features: Any, geometry: Any, tree: Any, footprint: Any, widths: 
     o, c = shapely.STRtree(cells).query(objects, predicate="intersects")
     part = shapely.intersection(objects[o], cells[c])
     np.where(features.kind[near][o] == 2, shapely.area(part), shapely.length(part))
-    paint = features.paint[near]
+    paint = features.paint[near] & VALUE
     lines = (features.kind[near] == 1) & ~np.isnan(widths[paint])
     fills = (features.kind[near] == 2) & (paint > 0)
     shapes = [(g, int(p)) for g, p in zip(objects[fills], paint[fills], strict=True)]

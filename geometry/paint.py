@@ -52,13 +52,8 @@ def fill(shapes: Shapes, images: int, width: int, height: int) -> NDArray[np.uin
 def _spans(shapes: Shapes, width: int, height: int) -> _Spans:
     """Pixels between the crossings of a row's centre line, two by two."""
     ya, yb = shapes.start[:, 1], shapes.end[:, 1]
-    # Rows whose centre r + 0.5 satisfies min(y) <= r + 0.5 < max(y).
-    first = np.maximum(np.ceil(np.minimum(ya, yb) - 0.5).astype(np.int64), 0)
-    last = np.minimum(np.ceil(np.maximum(ya, yb) - 0.5).astype(np.int64), height)
-    edge, k = expand(np.maximum(last - first, 0))
-    row = first[edge] + k
-    t = (row + 0.5 - ya[edge]) / (yb[edge] - ya[edge])
-    x = shapes.start[edge, 0] + t * (shapes.end[edge, 0] - shapes.start[edge, 0])
+    first, last = rows_between(ya, yb, height)
+    edge, row, x = crossings(shapes.start, shapes.end, first, last)
     # A line is a shape's row; lines stand in paint order. Rings close, so that as many edges cross it down as up.
     top, bottom = np.full(len(shapes.order), height), np.zeros(len(shapes.order), np.int64)
     np.minimum.at(top, shapes.shape, first)
@@ -85,12 +80,26 @@ def _spans(shapes: Shapes, width: int, height: int) -> _Spans:
     order = np.argsort(line, kind="stable")
     line, left, right = line[order], left[order], right[order]
     shape = line_shape[line]
-    return _Spans(shape, line - base[shape], _column(left, width), _column(right, width))
+    return _Spans(shape, line - base[shape], column(left, width), column(right, width))
 
 
-def _column(x: Floats, width: int) -> Ints:
+def rows_between(ya: Floats, yb: Floats, height: int) -> tuple[Ints, Ints]:
+    """First row, and the row after the last, whose centre r + 0.5 satisfies min(y) <= r + 0.5 < max(y)."""
+    first = np.maximum(np.ceil(np.minimum(ya, yb) - 0.5).astype(np.int64), 0)
+    return first, np.minimum(np.ceil(np.maximum(ya, yb) - 0.5).astype(np.int64), height)
+
+
+def crossings(start: Floats, end: Floats, first: Ints, last: Ints) -> tuple[Ints, Ints, Floats]:
+    """Edge, row and x of each place where edges f64[M,2] cross the centre lines of their rows (``rows_between``)."""
+    edge, k = expand(np.maximum(last - first, 0))
+    row = first[edge] + k
+    t = (row + 0.5 - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
+    return edge, row, start[edge, 0] + t * (end[edge, 0] - start[edge, 0])
+
+
+def column(x: Floats, width: int | Ints) -> Ints:
     """First pixel whose centre is not left of x."""
-    return np.clip(np.ceil(x - 0.5).astype(np.int64), 0, width)
+    return np.asarray(np.clip(np.ceil(x - 0.5).astype(np.int64), 0, width))
 
 
 def _paint(canvas: NDArray[np.uint64], start: Ints, end: Ints, value: NDArray[np.uint8]) -> None:

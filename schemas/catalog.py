@@ -1,4 +1,4 @@
-"""The tables that describe a dataset: one row a sample, a shard, a photo, a drop, a tag, a stage, a band."""
+"""The tables that describe a dataset: one row a sample, a shard, a photo, a drop, a tag, a stage, a class, a band."""
 
 from __future__ import annotations
 
@@ -114,6 +114,18 @@ STATISTICS = pa.schema(
     ]
 )
 
+#: One row a pixel value of ``osm.png``, in paint order; none where a dataset has no rasters.
+CLASSES = pa.schema(
+    [
+        ("value", pa.uint8()),  # 0: unmapped
+        ("name", pa.string()),
+        ("colour", pa.string()),  # #rrggbb, as in the PNG's palette
+        ("width", pa.float64()),  # metres of a line's stroke; null: only areas are painted
+        ("ground", pa.bool_()),  # covers the ground: under the other classes whatever its layer
+        ("tags", pa.list_(pa.string())),  # key=value or key=*
+    ]
+)
+
 #: Tables under ``catalog/``, by name.
 TABLES: dict[str, pa.Schema] = {
     "samples": SAMPLES,
@@ -122,6 +134,7 @@ TABLES: dict[str, pa.Schema] = {
     "drops": DROPS,
     "vocabulary": VOCABULARY,
     "stages": STAGES,
+    "classes": CLASSES,
     "statistics": STATISTICS,
 }
 

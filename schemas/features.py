@@ -40,6 +40,10 @@ FEATURES = pa.schema(
     ]
 )
 
+#: Bits of ``paint``: the pixel value; with the level above it what orders painting, later is higher; a coastline that
+#: contradicts those it meets; a coastline.
+VALUE, ORDER, DOUBTFUL, COASTLINE = 0xFF, 0x3FFF, 0x4000, 0x8000
+
 #: Features cut to web-mercator cells plus a margin: what the sample stage reads. Sorted by cell, kind,
 #: type and id.
 CELLS = pa.schema(
@@ -50,7 +54,7 @@ CELLS = pa.schema(
         ("kind", pa.uint8()),  # Kind
         ("tag_ids", pa.list_(pa.int64())),  # sorted, at least one
         ("geometry", pa.binary()),  # WKB, lon lat in degrees, long segments densified
-        ("paint", pa.uint8()),  # pixel value of the class raster
+        ("paint", pa.uint16()),  # how the class raster shows it: VALUE, level, DOUBTFUL, COASTLINE
         ("timestamp", pa.int64()),  # of the object's last edit, seconds since 1970; 0 where the extract has none
         ("hash", pa.uint64()),  # of all of the row but its cell: equal rows give equal tokens
     ]
@@ -62,7 +66,7 @@ CELL_ZOOM = 10
 #: One table for every stage. A row is one object, tile or photo, or (``count`` > 1, ids null) a class of them.
 DROPS = pa.schema(
     [
-        ("stage", pa.string()),  # features | vocabulary | cells | plan | samples | streetview | chips
+        ("stage", pa.string()),  # features | vocabulary | cells | plan | samples | raster | streetview | chips
         ("source", pa.string()),  # file name, never an absolute path
         ("osm_type", pa.string()),
         ("osm_id", pa.int64()),

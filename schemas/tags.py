@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
@@ -14,6 +14,8 @@ _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 def clean(text: str) -> str:
     """NFC, control characters and runs of white space as one space, ends stripped."""
+    if text.isascii() and text.isprintable() and "  " not in text:  # nearly every text
+        return text.strip()
     return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
 
 
@@ -79,12 +81,37 @@ class TagRules:
         """Whether ``key`` (as in OSM, with ``:``) becomes a token."""
         known = self._known.get(key)
         if known is None:
-            right = self.corrections.get(key, key)
+            right = self.cleaned_key(key)
             known = right is not None and not self.is_malformed(right) and self._chosen(right)
             self._known[key] = known
         return known
 
+    def cleaned_key(self, key: str) -> str | None:
+        """A key corrected, its blanks put right where it is not malformed; None where it is left out."""
+        right = self.corrections.get(key, self.corrections.get(clean(key), key))
+        return right if right is None or self.is_malformed(right) else clean(right)
+
+    def is_corrected_by_value(self, key: str) -> bool:
+        """Whether some value of a key makes its tag another one."""
+        return clean(key) in self._by_value
+
+    @cached_property
+    def _by_value(self) -> frozenset[str]:
+        return frozenset(pair.partition("=")[0] for pair in self.corrections if "=" in pair)
+
+    def cleaned(self, key: str, value: str) -> tuple[str, tuple[str, ...]]:
+        """The tag by which objects are judged, the one that tokens hold: corrected, blanks put right, a list apart.
+
+        Returns:
+            Its key as in OSM, and its values; none where the tag is left out or malformed.
+        """
+        right = self.correct(key, value)
+        if right is None or self.is_malformed(*right):
+            return "", ()
+        return clean(right[0]), tuple(v for part in clean(right[1]).split(";") if (v := part.strip()))
+
     def _chosen(self, key: str) -> bool:
+        key = clean(key)
         dropped = key in self.drop or key.startswith(self.drop_prefixes)
         return not dropped and (not self.keep or key in self.keep) and bool(format_key(key))
 
@@ -110,16 +137,16 @@ class TagRules:
         return Reading(texts, "corrected_tag", f"{key}={value} is {'='.join(right)}") if changed else Reading(texts)
 
     def correct(self, key: str, value: str) -> tuple[str, str] | None:
-        """The tag as it should have been written; None where it should not have been."""
-        pair = f"{key}={value}"
-        if pair in self.corrections:
-            whole = self.corrections[pair]
-            if whole is None:
-                return None
-            right, _, text = whole.partition("=")
-            return right, text
-        name = self.corrections.get(key, key)
-        return None if name is None else (name, value)
+        """The tag as it should have been written; None where it should not have been. Blanks hide no mistake."""
+        for name, text in ((key, value), (clean(key), clean(value))):
+            pair = f"{name}={text}"
+            if pair in self.corrections:
+                whole = self.corrections[pair]
+                return None if whole is None else (whole.partition("=")[0], whole.partition("=")[2])
+            if name in self.corrections:
+                right = self.corrections[name]
+                return None if right is None else (right, value)
+        return key, value
 
     def texts(self, tags: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[str]:
         """The tag texts of one object, sorted, each once."""

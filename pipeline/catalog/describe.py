@@ -43,13 +43,14 @@ def write_documents(store: Store, document: dict[str, Any]) -> None:
     """The four documents; dataset.json last, as it says that the dataset is whole."""
     licences = sorted({x for row in read_catalog(store, "samples")["licences"].to_pylist() for x in row or ()})
     authors = sorted({a for a in read_catalog(store, "streetview")["author"].to_pylist() if a})
-    store.write("README.md", _card(document, licences).encode())
+    classes = read_catalog(store, "classes").to_pylist()
+    store.write("README.md", _card(document, licences, classes).encode())
     store.write("ATTRIBUTION.md", _attribution(document, licences, authors).encode())
     store.write("croissant.json", (json.dumps(croissant(document, licences), indent=1, sort_keys=True) + "\n").encode())
     store.write("dataset.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
-def _card(d: dict[str, Any], licences: list[str]) -> str:
+def _card(d: dict[str, Any], licences: list[str], classes: list[dict[str, Any]]) -> str:
     c = d["counts"]
     splits = ", ".join(f"{k} {v:,}" for k, v in d["splits"].items())
     shards = shard_name(0).replace("0000000", f"{{0000000..{d['shards'] - 1:07d}}}")  # webdataset expands no asterisk
@@ -83,6 +84,23 @@ The catalog is SQL tables:
 ```sh
 geoshards query . "SELECT split, count(*) AS samples FROM samples GROUP BY split"
 ```
+{_classes(classes)}"""
+
+
+def _classes(classes: list[dict[str, Any]]) -> str:
+    """What the pixels of the class raster mean; nothing without rasters."""
+    if not classes:
+        return ""
+    rows = "\n".join(f"| {c['value']} | {c['name']} | `{c['colour']}` |" for c in classes)
+    return f"""
+`osm.png` is a class raster of OSM at the size of the image: the value of a pixel is a number of this table, its colour
+that of the PNG's palette. Tags, widths of lines and what covers the ground stand in `catalog/classes`. The built-in
+rules paint what an image can show: nothing in tunnels, underground or indoors, nothing that is gone or only planned;
+bridges and higher layers lie over what is below, and the sea to the right of the coastline is water.
+
+| value | class | colour |
+|---|---|---|
+{rows}
 """
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.rules import PaintRules, load_rules
 from schemas.bands import RGB, channels
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
@@ -58,19 +57,18 @@ def contact_sheet(root: str, count: int, columns: int, side: int) -> Image.Image
     panels = 3 if any(r["n_streetview"] for r in chosen) else 2
     width, height = panels * (side + 2) + _GAP, side + _TEXT + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, math.ceil(len(chosen) / columns) * height + _GAP), "white")
-    paint = load_rules().paint
     for place, (row, members) in enumerate(read_samples(store, chosen)):
         x, y = _GAP + place % columns * width, _GAP + place // columns * height
-        for panel, image in enumerate(_panels(members, paint, side)[:panels]):
+        for panel, image in enumerate(_panels(members, side)[:panels]):
             sheet.paste(image, (x + panel * (side + 2), y + _TEXT))
         label = f"{row['key']}  {row['n_point']} points, {row['n_line']} lines, {row['n_polygon']} polygons"
         ImageDraw.Draw(sheet).text((x, y + 2), label, fill=(60, 60, 60), font=ImageFont.load_default(11))
     return sheet
 
 
-def _panels(members: dict[str, bytes], paint: PaintRules, side: int) -> list[Image.Image]:
+def _panels(members: dict[str, bytes], side: int) -> list[Image.Image]:
     meta = SampleMeta.from_bytes(members[JSON])
-    base = _base(members, meta, paint).resize((side, side), Image.Resampling.LANCZOS)
+    base = _base(members, meta).resize((side, side), Image.Resampling.LANCZOS)
     drawn = _draw(base, OsmTokens.from_bytes(members[OSM_TOKENS]), meta) if OSM_TOKENS in members else base
     panels = [base, drawn]
     if meta.streetview:
@@ -82,7 +80,7 @@ def _panels(members: dict[str, bytes], paint: PaintRules, side: int) -> list[Ima
     return panels
 
 
-def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Image.Image:
+def _base(members: dict[str, bytes], meta: SampleMeta) -> Image.Image:
     """The RS image as RGB; bands are stretched between their 2nd and 98th percentile; the class raster without one."""
     if meta.rs and not meta.rs[0].member.endswith(".npy"):
         picture = Image.open(io.BytesIO(members[meta.rs[0].member])).convert("RGB")
@@ -94,9 +92,7 @@ def _base(members: dict[str, bytes], meta: SampleMeta, paint: PaintRules) -> Ima
         scaled = np.clip((chosen - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(scaled.transpose(1, 2, 0)))
     if OSM_RASTER in members:
-        raster = Image.open(io.BytesIO(members[OSM_RASTER]))
-        raster.putpalette(paint.palette)
-        return raster.convert("RGB")
+        return Image.open(io.BytesIO(members[OSM_RASTER])).convert("RGB")  # in its own colours
     return Image.new("RGB", (meta.footprint.width, meta.footprint.height), "white")
 
 

@@ -47,6 +47,7 @@ from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import ExtractObjects, VectorObjects
 from pipeline.streetview.record import Photo
+from schemas.catalog import CLASSES
 from schemas.errors import InputError
 from schemas.features import DROPS
 from storage.progress import StageRow
@@ -82,10 +83,12 @@ class Plan:
             raise InputError("the footprints have neither extracts nor vector files")
         return VectorObjects(self.parts[shard], self.named.ids[shard], self.config.vectors.time)
 
-    def tables(self) -> tuple[pa.Table, pa.Table]:
-        """Vocabulary, and what was dropped before there were samples."""
+    def tables(self) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """Vocabulary, what was dropped before there were samples, and the classes of the rasters."""
         own = [pq.read_table(c.folder / "drops.parquet").replace_schema_metadata(None) for c in self.cells]
-        return self.vocabulary, pa.concat_tables([*own, pa.Table.from_pylist(self.drops, schema=DROPS)])
+        drops = pa.concat_tables([*own, pa.Table.from_pylist(self.drops, schema=DROPS)])
+        classes = self.rules.paint.rows() if self.config.tokens.raster else []
+        return self.vocabulary, drops, pa.Table.from_pylist(classes, schema=CLASSES)
 
 
 def make_plan(

@@ -171,8 +171,9 @@ class Run:
             StageRow("shards", len(jobs), "shards", write_seconds, memory, 0, not jobs),
         ]
 
-    def finish(self, vocabulary: pa.Table, drops: pa.Table) -> dict[str, Any]:
-        """Write what belongs to no shard: the vocabulary, drops before there were samples, stages and documents.
+    def finish(self, vocabulary: pa.Table, drops: pa.Table, classes: pa.Table) -> dict[str, Any]:
+        """Write what belongs to no shard: the vocabulary, drops before there were samples, the classes of the rasters,
+        stages and documents.
 
         Returns:
             The content of dataset.json.
@@ -180,6 +181,7 @@ class Run:
         start = time.monotonic()
         self.store.write_table(catalog_file("vocabulary", 0), vocabulary.replace_schema_metadata(None))
         self.store.write_table("catalog/drops/before-tiles.parquet", drops.cast(DROPS))
+        self.store.write_table(catalog_file("classes", 0), classes)
         document = dataset_document(self.store, self.name, self.identity.as_dict())
         self.stages.append(StageRow.since(start, "catalog", document["samples"], "samples"))
         most = max(s.peak_memory_mb for s in self.stages)

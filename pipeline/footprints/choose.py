@@ -23,7 +23,7 @@ from pipeline.osm.stage import Cells
 from pipeline.rules import PaintRules
 from pipeline.run.ray_map import Runner
 from schemas.errors import ConfigError
-from schemas.features import drop_row
+from schemas.features import VALUE, drop_row
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -54,7 +54,8 @@ def count_objects(job: CountJob) -> Ints:
     outlines = job.candidates.outlines()
     near = features_near(job.cells, job.zoom, job.block, shapely.total_bounds(outlines))
     hit, feature = shapely.STRtree(near.geometry).query(outlines, predicate="intersects")
-    land = ((near.paint > 0) & ~np.isin(near.paint, job.water))[feature]
+    value = near.paint & VALUE
+    land = ((value > 0) & ~np.isin(value, job.water))[feature]
     count = len(outlines)
     return np.stack((np.bincount(hit, minlength=count), np.bincount(hit[land], minlength=count)), axis=1)
 

@@ -22,7 +22,7 @@ class FeatureBatch:
     kind: NDArray[np.uint8]  # [F]
     tag_offsets: NDArray[np.int64]  # [F+1]
     tag_ids: NDArray[np.int64]
-    paint: NDArray[np.uint8]  # [F]
+    paint: NDArray[np.uint16]  # [F] as in CELLS
     geometry: NDArray[Any]  # [F] shapely, valid, lon/lat degrees, densified
 
     def __len__(self) -> int:

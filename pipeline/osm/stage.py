@@ -167,7 +167,7 @@ def _build_cells(
     small = features.count < _SMALL
     _, cutting = runner.run(cut_slab, jobs, Progress("cells, cut", len(jobs), "slabs", quiet), small=small)
     counted = count_slabs(folder, len(jobs), cleaning.min_tag_count, cleaning.min_key_count)
-    runs = plan_runs(counted, folder, cells.folder)
+    runs = plan_runs(counted, folder, cells.folder, cells.zoom)
     progress = Progress("cells, merged", len(runs), "runs of cells", quiet)
     results, merging = runner.run(merge_run, runs, progress, small=small)
     store = Store(cells.folder)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from geometry.packed import changes, expand, ranges
 from pipeline.rules import Rules
+from pipeline.rules.paint import paint_codes
 from schemas.errors import DatasetError
 from schemas.features import VOCABULARY, drop_row
 from schemas.tags import clean, format_key, split_text, tag_id
@@ -39,7 +40,7 @@ class LocalTags:
     offsets: Ints  # [F+1] into index
     index: Ints  # [T] into texts, rising and distinct within a feature
     texts: list[str]  # distinct, sorted
-    paint: NDArray[np.uint8]  # [F] pixel value of the class raster
+    paint: NDArray[np.uint16]  # [F] as in CELLS
     cleaned: Counter[tuple[str, str]]  # rule and what it did, to the number of tags
 
     @property
@@ -61,11 +62,8 @@ def read_tags(tags: pa.ChunkedArray | pa.Array, rules: Rules) -> LocalTags:
     offsets = column.offsets.to_numpy().astype(np.int64)
     feature = np.repeat(np.arange(len(column)), np.diff(offsets))
     pair, pairs = _distinct_pairs(*(c.slice(offsets[0], offsets[-1] - offsets[0]) for c in (column.keys, column.items)))
-    corrected = [rules.tags.correct(k, v) for k, v in pairs]
-    paint_of = np.array([rules.paint.value(*tag) if tag else 0 for tag in corrected], np.uint8)
-    paint = np.zeros(len(column), np.uint8)
-    np.maximum.at(paint, feature, paint_of[pair])
-
+    signs = [rules.paint.sign(*rules.tags.cleaned(k, v)) for k, v in pairs]
+    paint = paint_codes(signs, pair, feature, len(column), rules.paint).astype(np.uint16)
     readings = [rules.tags.read(k, v) for k, v in pairs]
     texts = sorted({text for reading in readings for text in reading.texts})
     place = {text: i for i, text in enumerate(texts)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.rules.paint import PaintRules, read_paint
+from pipeline.rules.values import Values
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, InputError
 from schemas.tags import TagRules
@@ -23,59 +24,17 @@ class AreaRules:
     """The area rule of closed ways and relations (rules/polygon_features.yaml)."""
 
     version: str
-    keys: dict[str, tuple[bool, frozenset[str]]]  # key -> (listed values make areas, values)
+    keys: dict[str, Values]  # values that make areas
     relation_types: frozenset[str]
 
-    def is_area(self, tags: dict[str, str]) -> bool:
-        """Whether a closed way with these tags is a polygon."""
-        area = tags.get("area")
-        if area in ("yes", "no"):
-            return area == "yes"
-        for key, value in tags.items():
-            rule = self.keys.get(key)
-            if rule is not None and value != "no" and (value in rule[1]) == rule[0]:
-                return True
-        return False
 
+class AreaVerdict(IntEnum):
+    """What one tag says of a closed way; of several the highest counts, but ``NO`` over ``AREA``."""
 
-@dataclass(frozen=True)
-class PaintClass:
-    """One class of the class raster."""
-
-    name: str
-    colour: tuple[int, int, int]  # for palettes and previews
-    tags: tuple[str, ...]  # key=value or key=*
-    width: float | None  # metres of a line's stroke; None: polygons alone
-
-
-@dataclass(frozen=True)
-class PaintRules:
-    """Classes in paint order; the pixel value of ``classes[i]`` is i + 1."""
-
-    version: str
-    classes: tuple[PaintClass, ...]
-    _by_tag: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for value, paint in enumerate(self.classes, 1):
-            self._by_tag.update(dict.fromkeys(paint.tags, value))
-
-    def value(self, key: str, value: str) -> int:
-        """Pixel value u8 of one OSM tag, 0 where no class matches."""
-        if value == "no":
-            return 0
-        return max(self._by_tag.get(f"{key}={value}", 0), self._by_tag.get(f"{key}=*", 0))
-
-    @property
-    def widths(self) -> NDArray[np.float64]:
-        """Stroke width in metres by pixel value, f64[len + 1]; NaN where lines are not painted."""
-        return np.array([np.nan] + [np.nan if c.width is None else c.width for c in self.classes])
-
-    @property
-    def palette(self) -> list[int]:
-        """Flat RGB palette of an indexed image, value 0 first."""
-        colours = [(255, 255, 255)] + [c.colour for c in self.classes]
-        return [channel for colour in colours for channel in colour]
+    NOTHING = 0
+    AREA = 1
+    NO = 2  # area=no
+    YES = 3  # area=yes
 
 
 @dataclass(frozen=True)
@@ -86,6 +45,35 @@ class Rules:
     tags: TagRules
     paint: PaintRules
     fingerprint: str  # hex; part of every cache name
+    _judged: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    _verdicts: dict[tuple[str, str], AreaVerdict] = field(default_factory=dict, compare=False, repr=False)
+
+    def judges(self, key: str) -> bool:
+        """Whether a tag of this key, as OSM has it, may say that a closed way is an area or none."""
+        known = self._judged.get(key)
+        if known is None:
+            right = self.tags.cleaned_key(key)
+            known = right == "area" or right in self.areas.keys or self.tags.is_corrected_by_value(key)
+            self._judged[key] = known
+        return known
+
+    def verdict(self, key: str, value: str) -> AreaVerdict:
+        """What a tag, as OSM has it, says once it is cleaned; of a list every value is asked."""
+        known = self._verdicts.get((key, value))
+        if known is None:
+            right, values = self.tags.cleaned(key, value)
+            if right == "area" and ("yes" in values or "no" in values):
+                known = AreaVerdict.YES if "yes" in values else AreaVerdict.NO
+            else:
+                rule = self.areas.keys.get(right)
+                known = AreaVerdict.AREA if rule is not None and rule.meet(values) else AreaVerdict.NOTHING
+            self._verdicts[key, value] = known
+        return known
+
+    def is_area(self, tags: Mapping[str, str]) -> bool:
+        """Whether a closed way with these tags is a polygon."""
+        said = {self.verdict(k, v) for k, v in tags.items()}
+        return AreaVerdict.YES in said or (AreaVerdict.AREA in said and AreaVerdict.NO not in said)
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,7 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
         areas, tags, paint = (
             _areas(documents["polygon_features"]),
             _tags(documents["tags"]),
-            _paint(documents["classes"]),
+            read_paint(documents["classes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
@@ -127,14 +115,7 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
 
 
 def _areas(d: dict[str, Any]) -> AreaRules:
-    keys: dict[str, tuple[bool, frozenset[str]]] = {}
-    for key, rule in d["keys"].items():
-        if rule == "all":
-            keys[key] = (False, frozenset())
-        elif "only" in rule:
-            keys[key] = (True, frozenset(rule["only"]))
-        else:
-            keys[key] = (False, frozenset(rule["except"]))
+    keys = {str(key): Values.of(rule) for key, rule in d["keys"].items()}
     return AreaRules(str(d["version"]), keys, frozenset(d["relation_types"]))
 
 
@@ -153,18 +134,3 @@ def _tags(d: dict[str, Any]) -> TagRules:
         str(d["version"]), frozenset(d["drop"]), tuple(d["drop_prefixes"]), frozenset(d.get("keep") or ()),
         corrections, *patterns,
     )  # fmt: skip
-
-
-def _paint(d: dict[str, Any]) -> PaintRules:
-    classes = tuple(
-        PaintClass(
-            c["name"],
-            (int(c["colour"][1:3], 16), int(c["colour"][3:5], 16), int(c["colour"][5:7], 16)),
-            tuple(c["tags"]),
-            float(c["width"]) if "width" in c else None,
-        )
-        for c in d["classes"]
-    )
-    if len(classes) > 254:
-        raise ConfigError("classes.yaml has over 254 classes; an 8-bit raster holds no more")
-    return PaintRules(str(d["version"]), classes)

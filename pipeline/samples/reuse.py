@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, place
-from pipeline.osm.cells.near import blocks_of, cells_of
+from pipeline.osm.cells.near import blocks_of, cells_of, coastline_of
 from pipeline.osm.stage import read_cell, read_cell_column
 from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
 from pipeline.samples.write import ShardResult
@@ -30,7 +30,8 @@ def shard_inputs(job: ShardJob) -> str:
     """SHA-256 (hex) of all that decides a shard's bytes: its footprints, the features, images and photos of them, and
     the salt.
 
-    Features count as their cell rows, by the rows' own hashes, where their box meets a footprint of the shard.
+    Features count as their cell rows, by the rows' own hashes, where their box meets a footprint of the shard; a
+    coastline farther off by what it says of the footprints.
     """
     fixed = [job.salt, job.imagery, json.dumps(job.licences, sort_keys=True)]
     digest = sha256(" ".join(fixed).encode() + job.footprints.to_bytes())
@@ -53,8 +54,11 @@ def _add_features(digest: Any, objects: ExtractObjects, placement: Placement) ->
     for snapshot in objects.snapshots:
         digest.update((snapshot.time or "" if len(objects.snapshots) > 1 else "").encode())
         for number, block in enumerate(blocks.tolist()):
+            own = owner.ravel() == number
             for cell in cells_of(block, objects.zoom):
-                digest.update(_rows_near(snapshot.cells, cell, outlines[owner.ravel() == number]).tobytes())
+                digest.update(_rows_near(snapshot.cells, cell, outlines[own]).tobytes())
+            if (coast := coastline_of(snapshot.cells, objects.zoom, tuple(block))) is not None:
+                digest.update(coast.at_sea(placement.centre[own]).tobytes())
 
 
 def _rows_near(cells: str, cell: int, boxes: NDArray[Any]) -> NDArray[np.uint64]:

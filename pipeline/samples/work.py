@@ -155,6 +155,9 @@ def _add(
         detail = f"{len(osm.tokens)} objects, under plan.min_objects={least}"
         writer.drops.append(drop_row("samples", "", "too_few_objects", key=footprint.key, detail=detail))
         return
+    if osm.broken_coast:
+        detail = "a coastline in it stops or contradicts another; its sea is left unpainted"
+        writer.drops.append(drop_row("raster", "", "coastline_broken", key=footprint.key, detail=detail))
     members, meta = _members(job, footprint, images, osm, placement, position, writer.drops)
     writer.add(
         members, meta, osm.tokens, placement.corners[position], _licences(job, images, osm), objects.time[position]

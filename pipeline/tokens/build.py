@@ -25,7 +25,7 @@ from pipeline.tokens.pack import pack
 from pipeline.tokens.raster import class_rasters
 from pipeline.tokens.relate import relations
 from schemas.errors import InputError
-from schemas.features import Kind, ObjectType
+from schemas.features import COASTLINE, Kind, ObjectType
 from schemas.footprint import Footprint
 from schemas.tokens import FIELDS, OsmTokens, empty_tokens, snap
 
@@ -36,6 +36,7 @@ class BuiltTokens:
 
     tokens: list[OsmTokens]  # [T]
     rasters: NDArray[np.uint8] | None  # [T,height,width] of the largest; a smaller one stands in the upper left corner
+    broken_coast: NDArray[np.bool_] | None  # [T] its sea is left unpainted; None where nothing is painted
 
 
 def build_tokens(
@@ -45,6 +46,7 @@ def build_tokens(
     *,
     paint: PaintRules | None = None,
     gsd: NDArray[np.float64] | None = None,
+    at_sea: NDArray[np.bool_] | None = None,
     seed: int = 0,
     explode: bool = False,
 ) -> BuiltTokens:
@@ -56,6 +58,8 @@ def build_tokens(
         grid: rows, columns of the patch grid; None: no patches.
         paint: class rasters are painted by these rules; None paints none.
         gsd: f64[T] metres a pixel; needed with ``paint``.
+        at_sea: bool[T], where the coastline nearest a footprint's centre has the sea on that side
+            (pipeline.osm.coast.Coastline.at_sea); None: a footprint without a coastline has no sea.
         seed: of the polygon anchors.
         explode: every part that clipping leaves, and every part of a multi-geometry, is an object of its own, as in
             GeoLink; parts of one feature stand together. Otherwise they are one object.
@@ -71,13 +75,15 @@ def build_tokens(
     if any(f.crs != footprints[0].crs for f in footprints):
         raise InputError(f"footprints from {footprints[0].key} on differ in CRS; build them in groups")
     sizes = np.array([(f.width, f.height) for f in footprints])
-    largest = int(sizes[:, 0].max()), int(sizes[:, 1].max())
     objects = clip(_projected(features, footprints[0]), features.kind, footprints, explode)
     packed = pack(objects.geometry, objects.kind)
-    rasters = None
-    if paint is not None and gsd is not None:
-        rasters = class_rasters(packed, features.paint[objects.feature], objects.tile, gsd, largest, paint)
-    return BuiltTokens(_tokens(features, footprints, objects, packed, sizes, grid, seed), rasters)
+    tokens = _tokens(features, footprints, objects, packed, sizes, grid, seed)
+    if paint is None or gsd is None:
+        return BuiltTokens(tokens, None, None)
+    code = features.paint[objects.feature]
+    code[features.osm_type[objects.feature] != ObjectType.WAY] &= ~np.uint16(COASTLINE)  # its members are coastlines
+    painted = class_rasters(packed, code, objects.tile, gsd, sizes, paint, at_sea)
+    return BuiltTokens(tokens, painted.pixels, painted.broken_coast)
 
 
 def _projected(features: FeatureBatch, footprint: Footprint) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, project
 from pipeline.osm.cells.cut import keep_dimension
-from pipeline.osm.cells.near import blocks_of, features_near, newest_edit
+from pipeline.osm.cells.near import blocks_of, coastline_of, features_near, newest_edit
 from pipeline.osm.features import FeatureBatch
 from pipeline.rules import PaintRules
 from pipeline.tokens.build import BuiltTokens, build_tokens
@@ -45,6 +45,7 @@ class FootprintTokens:
 
     tokens: OsmTokens
     raster: NDArray[np.uint8] | None  # [height,width]
+    broken_coast: bool = False  # a coastline in it is broken, and its sea is left unpainted
     edited: str | None = None  # newest edit of its objects, ISO 8601
 
 
@@ -56,19 +57,23 @@ class TokenMaker:
     paint: PaintRules
 
     def build(
-        self, features: FeatureBatch, footprints: list[Footprint], gsd: NDArray[np.float64]
+        self,
+        features: FeatureBatch,
+        footprints: list[Footprint],
+        gsd: NDArray[np.float64],
+        at_sea: NDArray[np.bool_] | None = None,
     ) -> Iterator[FootprintTokens]:
-        """Tokens of footprints of one CRS and size; ``gsd`` f64[T] metres a pixel."""
+        """Tokens of footprints of one CRS and size; ``gsd`` f64[T] metres a pixel, ``at_sea`` as for `build_tokens`."""
         settings = self.config
         built: BuiltTokens = build_tokens(
             features, footprints, settings.patch_grid,
-            paint=self.paint if settings.raster else None, gsd=gsd, seed=settings.seed, explode=settings.explode,
+            paint=self.paint if settings.raster else None, gsd=gsd, at_sea=at_sea, seed=settings.seed,
+            explode=settings.explode,
         )  # fmt: skip
         for i, tokens in enumerate(built.tokens):
             own = footprints[i]
-            yield FootprintTokens(
-                tokens, None if built.rasters is None else built.rasters[i, : own.height, : own.width]
-            )
+            raster = None if built.rasters is None else built.rasters[i, : own.height, : own.width]
+            yield FootprintTokens(tokens, raster, built.broken_coast is not None and bool(built.broken_coast[i]))
 
 
 def vector_tokens(
@@ -180,7 +185,10 @@ def extract_tokens(
             b = placement.bbox[batch]
             bbox = (*b[:, :2].min(axis=0).tolist(), *b[:, 2:].max(axis=0).tolist())
             features = features_near(path, zoom, block, bbox)
-            built = maker.build(features, [footprints[i] for i in batch.tolist()], placement.gsd[batch].mean(axis=1))
+            coast = coastline_of(path, zoom, block) if maker.config.raster else None
+            at_sea = None if coast is None else coast.at_sea(placement.centre[batch])
+            gsd = placement.gsd[batch].mean(axis=1)
+            built = maker.build(features, [footprints[i] for i in batch.tolist()], gsd, at_sea)
             for i, made in zip(batch.tolist(), built, strict=True):
                 result[i] = replace(made, edited=newest_edit(path, zoom, block, made.tokens))
     return [result[i] for i in range(len(footprints))]

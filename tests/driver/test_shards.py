@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ import time
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 import webdataset
+from PIL import Image
 
 from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
@@ -23,6 +26,7 @@ from pipeline.cli.stats import write_statistics
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.imagery.config import ImageryConfig
+from pipeline.rules import load_rules
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from pipeline.tokens.config import TokensConfig
 from schemas.catalog import TABLES
@@ -253,6 +257,25 @@ def test_queries_see_every_table_of_a_build(built: tuple[Outcome, Path]) -> None
         assert connection.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] > 0, table
     total = connection.sql("SELECT count(*) FROM samples JOIN shards USING (shard)").fetchall()
     assert total == [(built[0].document["samples"],)]
+
+
+def test_the_class_raster_explains_itself(built: tuple[Outcome, Path]) -> None:
+    """Names and colours of its values stand in catalog/classes, on the card, and in the palette of every PNG."""
+    store = Store(built[1])
+    classes = read_catalog(store, "classes").to_pylist()
+    assert classes == load_rules().paint.rows()
+    card = (built[1] / "README.md").read_text()
+    assert all(f"| {c['value']} | {c['name']} | `{c['colour']}` |" in card for c in classes)
+    colours = [bytes.fromhex(c["colour"][1:]) for c in classes]
+    seen = set[int]()
+    for _, members in read_samples(store, sample_rows(store)):
+        raster = Image.open(io.BytesIO(members["osm.png"]))
+        assert raster.mode == "P"
+        assert raster.palette is not None
+        assert raster.palette.palette[: 3 * len(classes)] == b"".join(colours)
+        seen |= set(np.unique(np.asarray(raster)).tolist())
+    assert len(seen) >= 3
+    assert max(seen) < len(classes)
 
 
 def test_samples_table_is_geoparquet_with_footprints(built: tuple[Outcome, Path]) -> None:

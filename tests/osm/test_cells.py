@@ -31,7 +31,7 @@ def cut(shapes: list[Any], zoom: int = CELL_ZOOM) -> tuple[pa.Table, pa.Table]:
     geometry = np.empty(n, object)
     geometry[:] = shapes
     features = WholeFeatures(np.ones(n, np.uint8), np.arange(n), kind, np.arange(n), geometry)
-    return cut_to_cells(features, np.arange(n + 1), np.arange(n), np.arange(n).astype(np.uint8), zoom)
+    return cut_to_cells(features, np.arange(n + 1), np.arange(n), np.arange(n).astype(np.uint16), zoom)
 
 
 def cell_box(cell: int, margin: float = 0.0, zoom: int = CELL_ZOOM) -> Any:

@@ -23,7 +23,7 @@ from pipeline.osm.vectors.noding import share_vertices
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
 from pipeline.rules import load_rules
 from schemas.errors import InputError
-from schemas.features import Kind
+from schemas.features import VALUE, Kind
 from schemas.relations import classify_all
 from schemas.tags import tag_id
 from tests.footprints.chips import geojson, geotiff, line, point, ring
@@ -273,7 +273,7 @@ def test_tags_are_counted_over_all_chips_and_named_alike(tmp_path: Path) -> None
     building, shop, craft = (tag_id(t) for t in ("building:building", "shop:shop", "craft:craft"))
     assert ids == [sorted([shop, craft, building]), sorted([building, shop])]
     assert [(d["key"], d["reason"], d["count"]) for d in named.drops] == [("chip-b", "no_kept_key", 1)]
-    assert {int(p) for f in found for k, p in zip(f.kind, f.paint, strict=True) if k == Kind.POLYGON} == {
+    assert {int(p & VALUE) for f in found for k, p in zip(f.kind, f.paint, strict=True) if k == Kind.POLYGON} == {
         RULES.paint.value("building", "yes")
     }
     assert all(read_part(job).cached for job in jobs)

@@ -75,9 +75,7 @@ def test_slabs_and_runs_of_any_size_give_what_one_table_gives(
     lines = [f"w{n} v1 T{tags} N{','.join(f'n{r}' for r in refs)}" for n, (refs, tags) in enumerate(ways, 1) if refs]
     text = "\n".join([TOWNS, "n30 v1 Tnatural=tree x9 y47", *lines])
     monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.merge.plan_slabs(parts, slab))
-    monkeypatch.setattr(
-        stage, "plan_runs", lambda spill, spilled, out: pipeline.osm.cells.slabs.plan_runs(spill, spilled, out, run)
-    )
+    monkeypatch.setattr(stage, "plan_runs", lambda *args: pipeline.osm.cells.slabs.plan_runs(*args, run))
     cells, drops = build(folder, [text])
     extract = pipeline.osm.extracts.read.read_extract(folder / "0.opl", RULES, folder / "whole")
     table = table_of(extract)

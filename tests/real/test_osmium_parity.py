@@ -50,7 +50,7 @@ def by_osmium(path: Path) -> tuple[dict[Key, tuple[str, Any, dict[str, str]]], s
         elif kind == "w":
             if any(not n.location.valid() for n in o.nodes):
                 cut.add(("way", o.id))
-            if len(o.nodes) >= 4 and o.is_closed() and RULES.areas.is_area(tags):
+            if len(o.nodes) >= 4 and o.is_closed() and RULES.is_area(tags):
                 tags_of["way", o.id] = tags
                 continue
             try:

@@ -135,3 +135,22 @@ def test_features_count_where_they_meet_a_footprint_of_the_shard(job: ShardJob, 
     none, some = (dataclasses.replace(apart, objects=ExtractObjects((s,), 10)) for s in (one, between))
     assert shard_inputs(none) == shard_inputs(some)
     assert inputs(one, away) != inputs(one, away._replace(time="2025-01-01T00:00:00Z"))
+
+
+def test_a_coastline_elsewhere_counts_where_it_decides_whether_a_footprint_is_sea(
+    job: ShardJob, tmp_path: Path
+) -> None:
+    """It lies north of the footprints, with land to the north or to the south of it."""
+    near = (1, 9.5005, 47.1005, "natural=tree")
+
+    def inputs(name: str, west: float, east: float, lat: float) -> str:
+        (tmp_path / name).mkdir()
+        nodes = [near, (2, west, lat, ""), (3, east, lat, "")]
+        osm = write_opl(tmp_path / name / "a.opl", nodes, [(1, [2, 3], "natural=coastline")])
+        features, _ = features_stage([osm], RULES, tmp_path / name, Runner(1), True)
+        cells, _ = vocabulary_stage(features, RULES, CleaningConfig(1, 1), 10, tmp_path / name, Runner(1), True)
+        return shard_inputs(dataclasses.replace(job, objects=ExtractObjects((Snapshot(None, cells.path),), 10)))
+
+    sea = inputs("sea", 9.4, 9.6, 47.12)
+    assert inputs("nearer", 9.4, 9.6, 47.11) == sea
+    assert inputs("land", 9.6, 9.4, 47.12) != sea

@@ -271,7 +271,7 @@ def in_pixels(shapes: list[Any], size: tuple[int, int] = (64, 64)) -> tuple[Feat
     n = len(shapes)
     batch = FeatureBatch(
         np.zeros(n, np.uint8), order.astype(np.int64), kind[order], np.arange(n + 1), order.astype(np.int64),
-        np.zeros(n, np.uint8), geometry,
+        np.zeros(n, np.uint16), geometry,
     )  # fmt: skip
     return batch, footprint
 

@@ -117,7 +117,7 @@ def test_an_object_that_sticks_out_stays_out_of_the_chip_beside_it(parsed: Parse
     geometry = np.array([road, lake], object)
     features = FeatureBatch(
         np.ones(2, np.uint8), np.array([1, 2]), np.array([Kind.LINE, Kind.POLYGON], np.uint8), np.arange(3),
-        np.array([5, 6]), np.ones(2, np.uint8), geometry,
+        np.array([5, 6]), np.ones(2, np.uint16), geometry,
     )  # fmt: skip
     built = vector_tokens(MAKER, footprints, place(footprints), np.array([1, 1]), features)
     assert [len(b.tokens) for b in built] == [0, 2, 0]

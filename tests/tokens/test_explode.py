@@ -143,7 +143,7 @@ def test_a_part_along_the_neighbours_side_is_left_to_it() -> None:
 def test_rasters_do_not_depend_on_it() -> None:
     batch, footprint = in_pixels([COMB, ZIGZAG, ISLANDS])
     painted = FeatureBatch(**{n: getattr(batch, n) for n in FeatureBatch.__dataclass_fields__ if n != "paint"},
-                           paint=np.array([24, 31, 16], np.uint8))  # fmt: skip
+                           paint=np.array([24, 31, 16], np.uint16))  # fmt: skip
     paint, gsd = load_rules().paint, np.ones(1)
     one, many = (build_tokens(painted, [footprint], paint=paint, gsd=gsd, explode=e).rasters for e in (False, True))
     assert one is not None

@@ -244,7 +244,7 @@ def in_utm(shapes: list[Any]) -> tuple[FeatureBatch, Footprint]:
     n, kind = len(shapes), shapely.get_dimensions(shapes).astype(np.uint8)
     batch = FeatureBatch(
         np.ones(n, np.uint8), np.arange(n), kind, np.zeros(n + 1, np.int64), np.zeros(0, np.int64),
-        np.zeros(n, np.uint8), np.array(shapes, object),
+        np.zeros(n, np.uint16), np.array(shapes, object),
     )  # fmt: skip
     return batch, Footprint("utm-a", "EPSG:32632", (10.0, 0, 500_000.0, 0, -10.0, 5_200_000.0), 256, 256)
 

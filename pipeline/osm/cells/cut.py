@@ -101,7 +101,7 @@ def cut_to_cells(
     features: WholeFeatures,
     offsets: NDArray[np.int64],
     tags: NDArray[np.int64],
-    paint: NDArray[np.uint8],
+    paint: NDArray[np.uint16],
     zoom: int = CELL_ZOOM,
 ) -> tuple[pa.Table, pa.Table]:
     """CUT table sorted by cell, kind, type and id, and DROPS rows of what was refused or repaired.
@@ -109,7 +109,7 @@ def cut_to_cells(
     Args:
         features: F of them.
         offsets, tags: their tag lists, i64[F+1] and i64[T].
-        paint: their pixel values in the class raster, u8[F].
+        paint: as in CELLS, u16[F].
         zoom: of the cells.
     """
     osm_type, osm_id, kind = features.osm_type, features.osm_id, features.kind

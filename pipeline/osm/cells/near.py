@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geometry.packed import changes
-from geometry.tiles import lonlat_to_tile, tile_codes
+from geometry.tiles import lonlat_to_tile, tile_bounds, tile_codes
 from pipeline.osm.cells.cut import MARGIN
 from pipeline.osm.cells.seams import Cell, Seams
+from pipeline.osm.coast import Coastline, coast_rows
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.stage import read_cell, read_edit_times
 from schemas.features import ObjectType
@@ -57,6 +59,17 @@ def features_near(path: str, zoom: int, block: Block, bbox: Sequence[float]) -> 
     """
     batches = [read_cell(path, cell).near(*bbox) for cell in cells_of(block, zoom)]
     return batches[0] if len(batches) == 1 else _join(batches, _cells(block), zoom)
+
+
+@lru_cache(maxsize=4)
+def coastline_of(path: str, zoom: int, block: Block) -> Coastline | None:
+    """The coastline of a block of cells; None where they have none. The last few stay in memory."""
+    batches = [read_cell(path, cell) for cell in cells_of(block, zoom)]
+    coasts = [b.take(coast_rows(b.paint, b.osm_type, b.kind)) for b in batches]
+    alone = len(coasts) == 1
+    bounds = tile_bounds(np.array(_cells(block)), zoom, MARGIN if alone else 0.0)
+    border = (*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist())
+    return Coastline.of(coasts[0] if alone else _join(coasts, _cells(block), zoom), border)
 
 
 def _join(batches: list[FeatureBatch], cells: Sequence[Cell], zoom: int) -> FeatureBatch:

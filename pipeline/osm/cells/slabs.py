@@ -20,15 +20,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 from numpy.typing import NDArray
 
 from geometry.packed import changes
-from pipeline.osm.cells.cut import CUT, cut_to_cells, whole_features
+from geometry.tiles import lonlat_to_tile, tile_bounds
+from pipeline.osm.cells.cut import CUT, MARGIN, cut_to_cells, whole_features
 from pipeline.osm.cells.hashes import combine, list_hash
 from pipeline.osm.cells.merge import Slab, load_slab
+from pipeline.osm.coast import LooseEnds, coast_rows
 from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, list_arrays, name_tags, read_tags
 from pipeline.rules import Rules
-from schemas.features import CELLS, DROPS, ObjectType, drop_row
+from schemas.features import CELLS, DOUBTFUL, DROPS, ObjectType, drop_row
 from storage.store import Store
 
 Ints = NDArray[np.int64]
@@ -59,7 +62,7 @@ def _load(folder: Path, index: int) -> tuple[dict[str, Any], LocalTags]:
     """The summary of a slab, and what ``read_tags`` gave, but the paint."""
     summary = json.loads(slab_file(folder, index, "json").read_bytes())
     with np.load(slab_file(folder, index, "npz"), allow_pickle=False) as arrays:
-        local = LocalTags(arrays["offsets"], arrays["index"], summary["texts"], np.zeros(0, np.uint8), Counter())
+        local = LocalTags(arrays["offsets"], arrays["index"], summary["texts"], np.zeros(0, np.uint16), Counter())
     return summary, local
 
 
@@ -134,6 +137,7 @@ class RunJob:
     index: int
     folder: Path  # of the slabs' files
     out: Path
+    zoom: int  # of the cells
     slab: Ints  # [P] of each piece
     start: Ints  # [P]
     stop: Ints  # [P]
@@ -144,7 +148,7 @@ class RunJob:
         return f"cells-{self.index:05d}.parquet"
 
 
-def plan_runs(slabs: CountedSlabs, folder: Path, out: Path, size: int = RUN) -> list[RunJob]:
+def plan_runs(slabs: CountedSlabs, folder: Path, out: Path, zoom: int, size: int = RUN) -> list[RunJob]:
     """Runs of whole cells with about ``size`` rows."""
     cells, first = np.unique(slabs.cell, return_index=True)
     rows = np.add.reduceat(slabs.stop - slabs.start, first) if len(first) else np.zeros(0, np.int64)
@@ -155,7 +159,7 @@ def plan_runs(slabs: CountedSlabs, folder: Path, out: Path, size: int = RUN) -> 
         held += int(rows[i])
         if held >= size or i == len(cells) - 1:
             p = slice(edges[begin], edges[i + 1])
-            runs.append(RunJob(len(runs), folder, out, slabs.slab[p], slabs.start[p], slabs.stop[p]))
+            runs.append(RunJob(len(runs), folder, out, zoom, slabs.slab[p], slabs.start[p], slabs.stop[p]))
             begin, held = i + 1, 0
     return runs
 
@@ -168,6 +172,7 @@ class RunResult:
     cells: list[int]  # in order of the file's row groups
     duplicates: list[tuple[int, int, int, int]]  # osm type and id, and those of the one that is kept
     bare: list[tuple[int, int]]  # osm type and id of objects whose every tag was cleaned away
+    coast: list[tuple[int, str]]  # way id of coastlines, and where they stop
 
 
 def merge_run(job: RunJob) -> RunResult:
@@ -189,12 +194,39 @@ def merge_run(job: RunJob) -> RunResult:
     table = table.filter(pa.array(keep))
     column = table["cell"].to_numpy()
     starts = np.flatnonzero(np.diff(column, prepend=-1))
+    table, coast = _judge_coast(table, starts, job.zoom)
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, CELLS, compression="zstd") as writer:
         for first, last in zip(starts, np.append(starts[1:], len(column))[: len(starts)], strict=True):
             writer.write_table(table.slice(first, last - first), row_group_size=max(1, int(last - first)))
     Store(job.out).write(job.name, sink.getvalue())
-    return RunResult(job.index, column[starts].tolist(), duplicates, bare)
+    return RunResult(job.index, column[starts].tolist(), duplicates, bare, coast)
+
+
+def _judge_coast(table: pa.Table, starts: Ints, zoom: int) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """CELLS rows with contradicting coastlines marked as doubtful, and which ways stop in their cell, where."""
+    paint, osm_type, osm_id, kind = (table[c].to_numpy() for c in ("paint", "osm_type", "osm_id", "kind"))
+    rows, found = coast_rows(paint, osm_type, kind), list[tuple[int, str]]()
+    if not len(rows):
+        return table, found
+    paint, hashes = paint.copy(), table["hash"].to_numpy().copy()
+    geometry = shapely.from_wkb(table["geometry"].take(pa.array(rows)).to_numpy())
+    group = np.searchsorted(starts, rows, side="right") - 1
+    for g in np.unique(group).tolist():
+        own = np.flatnonzero(group == g)
+        cell = divmod(int(table["cell"][int(starts[g])].as_py()), 1 << zoom)[::-1]
+        ends = LooseEnds.of(geometry[own], tile_bounds(np.array([cell]), zoom, MARGIN)[0].tolist())
+        at = rows[own[ends.row]]
+        paint[at[ends.met]] |= DOUBTFUL
+        here = (np.floor(lonlat_to_tile(ends.xy, zoom)) == cell).all(axis=1)  # the others are another cell's
+        for i in np.flatnonzero(here).tolist():
+            what = "begins" if ends.begins[i] else "ends"
+            why = "beside others that do" if ends.met[i] else "where no other goes on"
+            found.append((int(osm_id[at[i]]), f"{what} at {ends.xy[i, 0]:.7f},{ends.xy[i, 1]:.7f} {why}"))
+    hashes[rows] = combine(hashes[rows], paint[rows])
+    for name, values in (("paint", paint), ("hash", hashes)):
+        table = table.set_column(table.column_names.index(name), CELLS.field(name), pa.array(values))
+    return table, found
 
 
 def _name(table: pa.Table, ids: Ints) -> tuple[pa.Table, NDArray[np.uint64]]:
@@ -234,6 +266,8 @@ def cleaned_rows(results: list[RunResult]) -> pa.Table:
     duplicates = sorted({d for r in results for d in r.duplicates})
     bare = sorted({b for r in results for b in r.bare})
     rows = [_row("duplicate", t, i, f"same shape and tags as {_type(kt)} {ki}") for t, i, kt, ki in duplicates]
+    coast = sorted({c for r in results for c in r.coast})
+    rows += [_row("coastline_stops", ObjectType.WAY, i, f"{what}; kept, no sea is painted there") for i, what in coast]
     rows += [_row("no_tags_left", t, i, "every tag was malformed, or of a rare key") for t, i in bare]
     return pa.Table.from_pylist(rows, schema=DROPS)
 

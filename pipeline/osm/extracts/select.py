@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -11,12 +12,10 @@ from numpy.typing import NDArray
 from geometry.packed import ranges
 from pipeline.formats.pbf import Tags
 from pipeline.formats.wire import Ints
-from pipeline.rules import Rules
+from pipeline.rules import AreaVerdict, Rules
 from schemas.features import FEATURES
 
 Bools = NDArray[np.bool_]
-
-_YES, _NO, _AREA, _NOTHING = 3, 2, 1, 0
 
 
 class BlockTags:
@@ -26,15 +25,12 @@ class BlockTags:
         self.strings = [s.decode("utf-8", "replace") for s in strings]
         self.rules = rules
 
-    @cached_property
-    def _kept(self) -> Bools:
-        return np.array([self.rules.tags.keeps(s) for s in self.strings] or [False], bool)
-
-    @cached_property
-    def _judged(self) -> Bools:
-        """Keys that the area rule knows."""
-        known = {"area", *self.rules.areas.keys}
-        return np.array([s in known for s in self.strings] or [False], bool)
+    def _keys(self, tags: Tags, judge: Callable[[str], bool]) -> Bools:
+        """What ``judge`` says of each string that is a key, bool[S]; most strings are values."""
+        used = np.flatnonzero(np.bincount(tags.keys, minlength=len(self.strings)))
+        result = np.zeros(max(1, len(self.strings)), bool)
+        result[used] = [judge(self.strings[i]) for i in used.tolist()]
+        return result
 
     @cached_property
     def _array(self) -> pa.Array:
@@ -42,23 +38,18 @@ class BlockTags:
 
     def kept(self, tags: Tags) -> Bools:
         """Objects with at least one kept key."""
-        return any_of(self._kept[tags.keys], tags.offsets)
+        return any_of(self._keys(tags, self.rules.tags.keeps)[tags.keys], tags.offsets)
 
     def areas(self, tags: Tags) -> Bools:
-        """Objects that are areas if they are closed (AreaRules.is_area)."""
+        """Objects that are areas if they are closed (Rules.is_area)."""
         width = max(1, len(self.strings))
-        at = np.flatnonzero(self._judged[tags.keys])
+        at = np.flatnonzero(self._keys(tags, self.rules.judges)[tags.keys])
         pairs, where = np.unique(tags.keys[at] * width + tags.values[at], return_inverse=True)
-        found = np.full(len(tags.keys), _NOTHING, np.int8)
-        verdicts = [self._verdict(*divmod(p, width)) for p in pairs.tolist()]
+        found = np.full(len(tags.keys), AreaVerdict.NOTHING, np.int8)
+        verdicts = [self.rules.verdict(*(self.strings[i] for i in divmod(p, width))) for p in pairs.tolist()]
         found[at] = np.array(verdicts, np.int8)[where.reshape(-1)]
-        says_yes, says_no = any_of(found == _YES, tags.offsets), any_of(found == _NO, tags.offsets)
-        return says_yes | (any_of(found == _AREA, tags.offsets) & ~says_no)
-
-    def _verdict(self, key: int, value: int) -> int:
-        name, text = self.strings[key], self.strings[value]
-        known = {"yes": _YES, "no": _NO}.get(text) if name == "area" else None
-        return known or (_AREA if self.rules.areas.is_area({name: text}) else _NOTHING)
+        yes, no, area = (any_of(found == v, tags.offsets) for v in (AreaVerdict.YES, AreaVerdict.NO, AreaVerdict.AREA))
+        return yes | (area & ~no)
 
     def values_of(self, key: str, tags: Tags) -> list[str]:
         """Each object's value of one key; empty where it has none."""

@@ -42,7 +42,7 @@ _PART = pa.schema(
         ("kind", pa.uint8()),
         ("texts", pa.list_(pa.int32())),  # into the part's texts
         ("geometry", pa.binary()),  # WKB, lon lat in degrees
-        ("paint", pa.uint8()),
+        ("paint", pa.uint16()),
     ]
 )
 
@@ -191,7 +191,7 @@ def name_parts(jobs: Sequence[PartJob], min_tag_count: int, min_key_count: int) 
 def _local_tags(job: PartJob) -> tuple[dict[str, Any], LocalTags]:
     document = json.loads((job.cache / f"{job.name}.json").read_bytes())
     table = pq.read_table(job.cache / f"{job.name}.parquet", columns=["texts"])
-    return document, LocalTags(*list_arrays(table["texts"]), document["texts"], np.zeros(0, np.uint8), Counter())
+    return document, LocalTags(*list_arrays(table["texts"]), document["texts"], np.zeros(0, np.uint16), Counter())
 
 
 @dataclass(frozen=True, eq=False)

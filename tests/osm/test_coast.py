@@ -1,0 +1,146 @@
+"""On which side of the nearest coastline a place lies, against the land whose outline it is; over borders of cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geometry.tiles import tile_to_lonlat
+from pipeline.alignment import place
+from pipeline.osm.coast import Coastline, LooseEnds
+from pipeline.osm.features import FeatureBatch
+from pipeline.tokens.config import TokensConfig
+from pipeline.tokens.sheet import TokenMaker, extract_tokens
+from schemas.features import CELL_ZOOM, COASTLINE, DOUBTFUL, Kind, ObjectType
+from schemas.footprint import Footprint
+from tests.geometry.shapes import star
+from tests.osm.opl import RULES
+from tests.osm.test_slabs import build
+
+#: A cell at 60° N, where a degree of longitude is half one of latitude.
+BORDER = (10.0, 59.9, 10.4, 60.1)
+BOX = shapely.box(*BORDER)
+
+
+def batch(
+    shapes: list[Any], kind: Kind = Kind.LINE, osm_type: ObjectType = ObjectType.WAY, code: int = COASTLINE
+) -> Any:
+    n = len(shapes)
+    geometry = np.empty(n, object)
+    geometry[:] = shapes
+    return FeatureBatch(
+        np.full(n, osm_type, np.uint8), np.arange(n), np.full(n, kind, np.uint8), np.zeros(n + 1, np.int64),
+        np.zeros(0, np.int64), np.full(n, code, np.uint16), geometry,
+    )  # fmt: skip
+
+
+def land_of(seed: int) -> Any:
+    """Islands with lakes of the sea, and headlands that reach beyond the cell."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        star(rng, tuple(rng.uniform(BORDER[:2], BORDER[2:])), rng.uniform(0.005, 0.15), int(rng.integers(3, 12)))
+        for _ in range(int(rng.integers(1, 5)))
+    ]
+    land = shapely.union_all(parts)
+    return land.difference(star(rng, tuple(rng.uniform(BORDER[:2], BORDER[2:])), 0.02, 5)) if seed % 2 else land
+
+
+def outline(land: Any) -> list[Any]:
+    """Its coastline inside of the cell: land on the left."""
+    turned = shapely.orient_polygons(shapely.get_parts(land))
+    rings = [shapely.LineString(r.coords) for p in turned for r in (p.exterior, *p.interiors)]
+    cut = shapely.intersection(np.array(rings, object), BOX)
+    return [c for c in cut if c.length > 0]
+
+
+@given(st.integers(0, 2**32))
+def test_a_place_is_at_sea_if_it_is_on_no_land(seed: int) -> None:
+    land = land_of(seed)
+    lines = outline(land)
+    if not lines:
+        return
+    places = np.random.default_rng(seed).uniform(BORDER[:2], BORDER[2:], (300, 2))
+    coast = Coastline.of(batch(lines), BORDER)
+    assert coast is not None
+    wet = ~shapely.contains_xy(land, *places.T)
+    found = coast.at_sea(places)
+    assert not (found & ~wet).any()
+    # Not decided is what is nearest to where the cell's border cuts the coastline.
+    assert len(coast.ends) == 0
+    cut_ends = [p for line in lines for part in shapely.get_parts(line) for p in (part.coords[0], part.coords[-1])]
+    on = shapely.multipoints([p for p in cut_ends if shapely.Point(p).distance(BOX.boundary) < 1e-9] or [(99.0, 0.0)])
+    shrunk = [shapely.transform(g, lambda xy: xy * (0.5, 1)) for g in (on, shapely.multilinestrings(
+        [part for line in lines for part in shapely.get_parts(line)]))]  # fmt: skip
+    points = shapely.points(places * (0.5, 1))
+    sure = shapely.distance(points, shrunk[0]) > 1.001 * shapely.distance(points, shrunk[1])
+    assert (found == wet)[sure].all()
+
+
+@given(st.integers(0, 2**32))
+def test_islands_as_areas_and_as_lines_say_the_same(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    land = star(rng, (10.2, 60.0), 0.05, 8)
+    places = rng.uniform(BORDER[:2], BORDER[2:], (100, 2))
+    lines, area = (Coastline.of(b, BORDER) for b in (batch(outline(land)), batch([land], Kind.POLYGON)))
+    assert lines is not None
+    assert area is not None
+    assert (lines.at_sea(places) == area.at_sea(places)).all()
+
+
+def test_doubtful_coastlines_and_those_of_relations_decide_nothing() -> None:
+    line = shapely.LineString([(10.4, 60), (10.0, 60)])
+    north = np.array([[10.2, 60.05]])
+    coast = Coastline.of(batch([line]), BORDER)
+    assert coast is not None
+    assert coast.at_sea(north).tolist() == [True]
+    doubtful = Coastline.of(batch([line], code=COASTLINE | DOUBTFUL), BORDER)
+    assert doubtful is not None
+    assert doubtful.at_sea(north).tolist() == [False]
+    assert Coastline.of(batch([BOX], Kind.POLYGON, ObjectType.RELATION), BORDER) is None
+    assert Coastline.of(batch([line], code=0), BORDER) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ([[(10.1, 60), (10.2, 60)], [(10.2, 60), (10.3, 60)]], [(10.1, True, False), (10.3, False, False)]),
+        ([[(10.1, 60), (10.2, 60)], [(10.3, 60), (10.2, 60)]],
+         [(10.1, True, False), (10.2, False, True), (10.2, False, True), (10.3, True, False)]),
+        ([[(10.0, 60), (10.4, 60)]], []),  # cut by the cell's border at both ends
+        ([[(10.1, 60), (10.2, 60), (10.2, 60.05), (10.1, 60)]], []),
+        ([[(10.0, 60), (10.2, 60)], [(10.2, 60), (10.4, 60)], [(10.2, 60), (10.2, 60.1)]],
+         [(10.2, False, True), (10.2, True, True), (10.2, True, True)]),
+    ],
+)  # fmt: skip
+def test_loose_ends_are_where_no_other_goes_on(lines: list[Any], wanted: list[Any]) -> None:
+    ends = LooseEnds.of(np.array([shapely.LineString(line) for line in lines], object), BORDER)
+    found = zip(ends.xy[:, 0].tolist(), ends.begins.tolist(), ends.met.tolist(), strict=True)
+    assert sorted(found) == sorted(wanted)
+
+
+def test_a_footprint_across_four_cells_has_one_sea(tmp_path: Path) -> None:
+    """The corner where they meet stands in its middle; the coastline runs over their borders, past it or through it."""
+    lon, lat = tile_to_lonlat(np.array([[540, 360]]), CELL_ZOOM)[0].tolist()
+    size, step = 64, 0.01
+    footprint = Footprint(
+        "a", "EPSG:4326", (step, 0, lon - step * size / 2, 0, -step, lat + step * size / 2), size, size
+    )
+    for row, name in ((16, "through"), (48, "below"), (-2, "beyond"), (66, "under")):
+        y = lat + step * (size / 2 - row)
+        nodes = [(1, lon + 1.0, y), (2, lon + 0.1, y), (3, lon - 1.0, y)]
+        text = [f"n{i} v1 x{a:.7f} y{b:.7f}" for i, a, b in nodes] + [
+            "w1 v1 Tnatural=coastline Nn1,n2", "w2 v1 Tnatural=coastline Nn2,n3",
+            f"n9 v1 Tnatural=tree x{lon + 0.001:.7f} y{lat + 0.001:.7f}",
+        ]  # fmt: skip
+        cells, _ = build(tmp_path / name, ["\n".join(text)])
+        maker = TokenMaker(TokensConfig(), RULES.paint)
+        (made,) = extract_tokens(maker, [footprint], place([footprint]), [cells.path], cells.zoom)
+        assert made.raster is not None
+        assert (made.raster > 0).sum() == size * min(max(row, 0), size)
+        assert not made.broken_coast
