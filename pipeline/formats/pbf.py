@@ -337,13 +337,14 @@ def read_header(path: Path) -> Header | None:
 def _header(data: bytes, path: Path) -> Header:
     found = parse(_PBF.HeaderBlock, data)
     required, optional = (
-        {bytes(f).decode(errors="backslashreplace") for f in features}
+        {f.decode(errors="replace") for f in features}
         for features in (found.required_features, found.optional_features)
     )
     if unknown := sorted(required - _FEATURES):
+        told = ", ".join(ascii(name)[1:-1] for name in unknown)[:200]
         raise InputError(
-            f"OSM extract {path} requires of its reader what is not known here: {', '.join(unknown)}; "
-            "get it without, or convert it with the program that knows it"
+            f"OSM extract {path} requires of its reader what is not known here: {told}; "
+            "get it without, or convert it with a program that knows it"
         )
     stamp = found.osmosis_replication_timestamp
     return Header(_box(found.bbox), stamp if 0 < stamp <= _LAST_SECOND else None, frozenset(required | optional))

@@ -169,7 +169,7 @@ class Plain:
         """A list of numbers."""
         return self.blob(number, b"".join(map(self.number, values))) if values else []
 
-    def message(self, parts: Iterable[Part], known: int = 0) -> bytes:  # noqa: ARG002
+    def message(self, parts: Iterable[Part]) -> bytes:
         """Fields as a message."""
         return b"".join(data for _, data in parts)
 
@@ -230,7 +230,7 @@ class Odd(Plain):
                 parts += [p for value in run for p in super(Odd, self).scalar(number, value)]
         return parts
 
-    def message(self, parts: Iterable[Part], known: int = 60) -> bytes:
+    def message(self, parts: Iterable[Part]) -> bytes:
         """In any order, but equal fields keep theirs; with fields that no reader knows."""
         parts = list(parts)
         if self.odd():
@@ -239,7 +239,7 @@ class Odd(Plain):
             queues = {n: iter([data for number, data in parts if number == n]) for n in order}
             parts = [(n, next(queues[n])) for n in order]
         while self.odd():
-            number = self.rng.choice([known, known + 7, 536_870_911])
+            number = self.rng.choice([60, 67, 536_870_911])
             wire = self.rng.choice([0, 1, 2, 5])
             size = {0: 0, 1: 8, 2: self.rng.randint(0, 9), 5: 4}[wire]
             content = bytes(self.rng.choice([0, 8, 0x2A, 127, 128, 255]) for _ in range(size))
@@ -281,16 +281,20 @@ class Odd(Plain):
         return [*size, *self.blob(3, zlib.compress(content))]
 
 
-def write(file: File, form: Plain, *, required: Sequence[str] = ("OsmSchema-V0.6", "DenseNodes")) -> bytes:
+def write(file: File, form: Plain) -> bytes:
     """The bytes of a file."""
+    blocks = [framed(form, "OSMData", written(block, form)) for block in file.blocks]
+    return framed(form, "OSMHeader", header(file, form)) + b"".join(blocks)
+
+
+def header(file: File, form: Plain, required: Sequence[str] = ("OsmSchema-V0.6", "DenseNodes")) -> bytes:
+    """A HeaderBlock."""
     located = any(w.places is not None for b in file.blocks for g in b.groups for w in g.ways)
-    header = [p for name in required for p in form.blob(4, name.encode())]
-    header += form.blob(5, b"LocationsOnWays") if located else []
+    parts = [p for name in required for p in form.blob(4, name.encode())]
+    parts += form.blob(5, b"LocationsOnWays") if located else []
     if file.box is not None:
-        header += form.blob(1, form.message([p for n, v in enumerate(file.box, 1) for p in form.scalar(n, zigzag(v))]))
-    header += form.scalar(32, file.stamp) if file.stamp is not None else []
-    data = framed(form, "OSMHeader", form.message(header))
-    return data + b"".join(framed(form, "OSMData", _written(block, form)) for block in file.blocks)
+        parts += form.split(1, [p for n, v in enumerate(file.box, 1) for p in form.scalar(n, zigzag(v))])
+    return form.message(parts + (form.scalar(32, file.stamp) if file.stamp is not None else []))
 
 
 def framed(form: Plain, kind: str, content: bytes) -> bytes:
@@ -310,7 +314,8 @@ def deltas(values: Sequence[int]) -> list[int]:
     return [zigzag(b - a) for a, b in zip([0, *values], values)]  # noqa: B905  # the last has none behind it
 
 
-def _written(block: Block, form: Plain) -> bytes:
+def written(block: Block, form: Plain) -> bytes:
+    """A PrimitiveBlock."""
     objects = [o for g in block.groups for o in (*g.nodes, *(g.dense or ()), *g.ways, *g.relations)]
     texts = [t for o in objects for tag in o.tags for t in tag] + [role for o in objects for _, _, role in o.members]
     table, places = form.strings(texts)

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from pipeline.formats.pbf import NOWHERE, blobs, read_block
 from tests.formats.grammar import File, Odd, Plain, some_file, write
 
-_LIMIT = (1 << 31) - 1
-
 
 def by_libosmium(path: Path) -> list[Any]:
     """Objects as (type, id, version, seconds, visible, tags, what it is made of)."""
@@ -64,18 +62,18 @@ def by_us(path: Path) -> list[Any]:
     return sorted(found, key=repr)
 
 
-def written(path: Path, file: File, form: Plain) -> Path:
+def stored(path: Path, file: File, form: Plain) -> Path:
     path.write_bytes(write(file, form))
     return path
 
 
 @settings(max_examples=500)
 @given(st.integers(0, 1 << 62), st.sampled_from([0.02, 0.1, 0.4]))
-def test_every_legal_encoding_says_what_its_plain_form_says_to_libosmium(
+def test_every_legal_encoding_says_what_libosmium_reads_in_the_plain_one(
     tmp_path: Path, seed: int, rate: float
 ) -> None:
     rng = random.Random(seed)
     file = some_file(rng)
-    right = by_libosmium(written(tmp_path / "plain.osm.pbf", file, Plain()))
+    right = by_libosmium(stored(tmp_path / "plain.osm.pbf", file, Plain()))
     assert by_us(tmp_path / "plain.osm.pbf") == right
-    assert by_us(written(tmp_path / "odd.osm.pbf", file, Odd(rng, rate))) == right
+    assert by_us(stored(tmp_path / "odd.osm.pbf", file, Odd(rng, rate))) == right

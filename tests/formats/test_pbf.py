@@ -134,7 +134,8 @@ def test_messages_side_by_side_are_the_messages_one_by_one(messages: list[dict[i
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x80", b"\x08", b"\x10\x01\x08\x01", b"\x08\x01\x08\x01", b"\x00\x01", b"\x0b\x0c", b"\x0a\x05\x01", b"\x0d\x01", b"\x0a\x01\x80\x01", b"\x08\x01" * 101,
+    [b"", b"\x80", b"\x08", b"\x10\x01\x08\x01", b"\x08\x01\x08\x01", b"\x00\x01", b"\x0b\x0c",
+     b"\x0a\x05\x01", b"\x0d\x01", b"\x0a\x01\x80\x01", b"\x08\x01" * 101,
      b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x01", b"\x0a" + b"\xff" * 10 + b"\x01"],
 )  # fmt: skip
 def test_a_damaged_message_and_one_that_is_not_plain_are_refused(data: bytes) -> None:
