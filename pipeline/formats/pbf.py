@@ -40,7 +40,7 @@ _NANO = 100  # nanodegrees a unit
 #: Last second of a date: libosmium's and OSM's dates have 32 bits.
 _LAST_SECOND = (1 << 32) - 1
 #: Bytes of messages that are decoded at once, about: their arrays take up to 40 times as much.
-_RUN = 4 << 20
+_RUN = 2 << 20
 #: What files may require of their reader.
 _FEATURES = frozenset({"OsmSchema-V0.6", "DenseNodes", "HistoricalInformation", "LocationsOnWays"})
 #: Compressions that are not read, and what to do.
@@ -83,7 +83,7 @@ message PrimitiveGroup {
 }
 message PrimitiveBlock {
     repeated bytes stringtable = 1;
-    repeated PrimitiveGroup primitivegroup = 2;
+    repeated bytes primitivegroup = 2;
     optional int32 granularity = 17 [default = 100];
     optional int32 date_granularity = 18 [default = 1000];
     optional int64 lat_offset = 19;
@@ -215,7 +215,7 @@ class Block:
     """One primitive block; a kind that it lacks, or that was not wanted, has no objects."""
 
     holds: frozenset[ObjectType]  # kinds in the block, wanted or not
-    strings: list[str]  # of which an object uses one for each text: equal texts have equal indices
+    strings: list[str]  # each text once
     nodes: Nodes
     ways: Ways
     relations: Relations
@@ -366,26 +366,26 @@ def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)
         ValueError: it is damaged.
     """
     block = parse(_PBF.PrimitiveBlock, data)
-    groups = block.primitivegroup
-    in_groups = {
-        ObjectType.NODE: any(len(g.nodes) or len(g.dense) for g in groups),
-        ObjectType.WAY: any(len(g.ways) for g in groups),
-        ObjectType.RELATION: any(len(g.relations) for g in groups),
+    # Messages one after the other are one that has the lists of all, whatever kinds each group mixes.
+    group = parse(_PBF.PrimitiveGroup, b"".join(block.primitivegroup))
+    there = {
+        ObjectType.NODE: len(group.nodes) + len(group.dense),
+        ObjectType.WAY: len(group.ways),
+        ObjectType.RELATION: len(group.relations),
     }
-    holds = frozenset(kind for kind, there in in_groups.items() if there)
+    holds = frozenset(kind for kind, count in there.items() if count)
     chosen = holds & frozenset(wanted)
     nodes: list[Nodes] = []
     ways: list[Ways] = []
     relations: list[Relations] = []
     frame, strings = _Frame.of(block, b"".join(block.stringtable) if chosen else b"")
     if ObjectType.NODE in chosen:
-        nodes = _decode(_PBF.Node, partial(_plain_nodes, frame), [m for g in groups for m in g.nodes])
-        # A group has one dense message; if it is split, its parts are one, as the wire format says.
-        nodes += [_dense(frame, b"".join(g.dense)) for g in groups if len(g.dense)]
+        nodes = _decode(_PBF.Node, partial(_plain_nodes, frame), list(group.nodes))
+        nodes += [_dense(frame, dense) for dense in group.dense]
     if ObjectType.WAY in chosen:
-        ways = _decode(_PBF.Way, partial(_ways, frame), [m for g in groups for m in g.ways])
+        ways = _decode(_PBF.Way, partial(_ways, frame), list(group.ways))
     if ObjectType.RELATION in chosen:
-        relations = _decode(_PBF.Relation, partial(_relations, frame), [m for g in groups for m in g.relations])
+        relations = _decode(_PBF.Relation, partial(_relations, frame), list(group.relations))
     return Block(holds, strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
 
 
@@ -500,24 +500,25 @@ class _Frame:
     lat_offset: int
     dates: int  # milliseconds a unit of its dates
     size: int  # of the string table
-    first: Ints | None  # [size] first of the same text for each string, if one is there twice
+    text: Ints | None  # [size] which text each string is, if some are the same
 
     @classmethod
     def of(cls, block: Any, table: bytes) -> tuple[_Frame, list[str]]:
-        """And the texts of a string table."""
+        """And the texts of a string table, each once."""
         strings = [s.decode("utf-8", "replace") for s in parse(_PBF.StringTable, table).s]
-        first = None
-        if len(set(strings)) < len(strings):
-            seen: dict[str, int] = {}
-            first = np.fromiter((seen.setdefault(s, i) for i, s in enumerate(strings)), np.int64, len(strings))
-        scale = block.granularity, block.lon_offset, block.lat_offset, block.date_granularity
-        return cls(*scale, len(strings), first), strings
+        size, text = len(strings), None
+        seen = dict.fromkeys(strings)
+        if len(seen) < size:
+            place = {s: i for i, s in enumerate(seen)}
+            text = np.fromiter(map(place.__getitem__, strings), np.int64, size)
+            strings = list(seen)
+        return cls(block.granularity, block.lon_offset, block.lat_offset, block.date_granularity, size, text), strings
 
     def texts(self, index: Ints) -> Ints:
-        """Indices into the string table, of equal texts the same."""
+        """Indices into the string table as ones into the texts."""
         if len(index) and not 0 <= index.min() <= index.max() < self.size:
             raise ValueError("a text is not in the string table")
-        return index if self.first is None else self.first[index]
+        return index if self.text is None else self.text[index]
 
     def tags(self, offsets: Ints, keys: Ints, values: Ints) -> Tags:
         """The first value counts of a key that an object has twice."""

@@ -11,6 +11,7 @@ import random
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -55,7 +56,7 @@ class Group:
     """Objects by how they are written."""
 
     nodes: list[Object]
-    dense: list[Object] | None
+    dense: list[list[Object]]  # one message each; the format wants one at most, libosmium reads several
     ways: list[Object]
     relations: list[Object]
     informed: bool  # the dense nodes have versions and dates
@@ -113,10 +114,11 @@ class _Places:
 
 def _group(rng: random.Random, places: _Places) -> Group:
     kinds = rng.choice(["n", "d", "w", "r", "ndwr", "dw", ""])
-    nodes, dense, ways, relations = (
-        [_object(rng, k, places) for _ in range(rng.randint(0, 4))] if k in kinds else [] for k in "ndwr"
+    nodes, first, second, ways, relations = (
+        [_object(rng, k, places) for _ in range(rng.randint(0, 4))] if k in kinds else [] for k in "nddwr"
     )
-    return Group(nodes, dense if "d" in kinds else None, ways, relations, rng.random() < 0.8)
+    dense = [first, second][: rng.choice([1, 1, 2])] if "d" in kinds else []
+    return Group(nodes, dense, ways, relations, rng.random() < 0.8)
 
 
 def _object(rng: random.Random, kind: str, places: _Places) -> Object:
@@ -316,7 +318,7 @@ def deltas(values: Sequence[int]) -> list[int]:
 
 def written(block: Block, form: Plain) -> bytes:
     """A PrimitiveBlock."""
-    objects = [o for g in block.groups for o in (*g.nodes, *(g.dense or ()), *g.ways, *g.relations)]
+    objects = [o for g in block.groups for o in (*g.nodes, *chain(*g.dense), *g.ways, *g.relations)]
     texts = [t for o in objects for tag in o.tags for t in tag] + [role for o in objects for _, _, role in o.members]
     table, places = form.strings(texts)
     parts = form.split(1, [p for s in table for p in form.blob(1, s.encode())])
@@ -330,8 +332,8 @@ def written(block: Block, form: Plain) -> bytes:
 
 def _group_parts(group: Group, form: Plain, places: dict[str, list[int]]) -> list[Part]:
     parts = [p for n in group.nodes for p in form.blob(1, form.message(_node(n, form, places)))]
-    if group.dense is not None:
-        parts += form.blob(2, form.message(_dense(group.dense, group.informed, form, places)))
+    for dense in group.dense:
+        parts += form.blob(2, form.message(_dense(dense, group.informed, form, places)))
     parts += [p for w in group.ways for p in form.blob(3, form.message(_way(w, form, places)))]
     parts += [p for r in group.relations for p in form.blob(4, form.message(_relation(r, form, places)))]
     if form.odd():

@@ -56,7 +56,7 @@ def village(rng: random.Random) -> File:
     area = [("type", "multipolygon"), ("natural", "water")]
     members = [[(1, 1, "outer"), (1, 2, "inner")], [(1, 3, ""), (1, 4, ""), (1, 5, "outer")]]
     relations = [Object(i, area, 3, 9, True, members=m) for i, m in enumerate(members, 1)]
-    group = Group([], nodes, ways, relations, True)
+    group = Group([], [nodes], ways, relations, True)
     return File((-(10**9), 10**9, 10**9, -(10**9)), 1_600_000_000, [Block(100, 0, 0, 1000, [group])])
 
 
