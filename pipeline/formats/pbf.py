@@ -39,8 +39,8 @@ NOWHERE = (1 << 31) - 1
 _NANO = 100  # nanodegrees a unit
 #: Last second of a date: libosmium's and OSM's dates have 32 bits.
 _LAST_SECOND = (1 << 32) - 1
-#: Bytes of messages that are decoded at once, about: their arrays take up to 40 times as much.
-_RUN = 2 << 20
+#: Messages, and bytes of them about, that are decoded at once: their arrays take up to 40 times as much.
+_MESSAGES, _RUN = 1 << 15, 2 << 20
 #: What files may require of their reader.
 _FEATURES = frozenset({"OsmSchema-V0.6", "DenseNodes", "HistoricalInformation", "LocationsOnWays"})
 #: Compressions that are not read, and what to do.
@@ -380,12 +380,12 @@ def decode_block(data: bytes, wanted: Collection[ObjectType] = tuple(ObjectType)
     relations: list[Relations] = []
     frame, strings = _Frame.of(block, b"".join(block.stringtable) if chosen else b"")
     if ObjectType.NODE in chosen:
-        nodes = _decode(_PBF.Node, partial(_plain_nodes, frame), list(group.nodes))
+        nodes = _decode(_PBF.Node, partial(_plain_nodes, frame), group.nodes)
         nodes += [_dense(frame, dense) for dense in group.dense]
     if ObjectType.WAY in chosen:
-        ways = _decode(_PBF.Way, partial(_ways, frame), list(group.ways))
+        ways = _decode(_PBF.Way, partial(_ways, frame), group.ways)
     if ObjectType.RELATION in chosen:
-        relations = _decode(_PBF.Relation, partial(_relations, frame), list(group.relations))
+        relations = _decode(_PBF.Relation, partial(_relations, frame), group.relations)
     return Block(holds, strings, _join(Nodes, nodes), _join(Ways, ways), _join(Relations, relations))
 
 
@@ -402,20 +402,19 @@ class _Fields(Protocol):
         """[M] versions, timestamps as they are written, and whether it is visible, of Info."""
 
 
-def _decode(kind: Any, build: Callable[[_Fields], T], messages: list[bytes]) -> list[T]:
+def _decode(kind: Any, build: Callable[[_Fields], T], messages: Sequence[bytes]) -> list[T]:
     """Messages of one kind as arrays, some megabytes at a time."""
-    if not messages:
-        return []
-    sizes = np.fromiter(map(len, messages), np.int64, len(messages))
-    ends = np.cumsum(sizes)
-    cuts = [0, *(np.flatnonzero(np.diff(ends // _RUN)) + 1).tolist(), len(messages)]
     built = []
-    for begin, end in pairwise(cuts):
-        run = messages[begin:end]
-        try:
-            built.append(build(_Plain.of(kind, run, ends[begin:end] - ends[begin] + sizes[begin], sizes[begin:end])))
-        except ValueError:
-            built.append(build(_Exact(kind, [parse(kind, m) for m in run])))
+    for start in range(0, len(messages), _MESSAGES):
+        few = messages[start : start + _MESSAGES]
+        sizes = np.fromiter(map(len, few), np.int64, len(few))
+        ends = np.cumsum(sizes)
+        for begin, end in pairwise((0, *(np.flatnonzero(np.diff(ends // _RUN)) + 1).tolist(), len(few))):
+            run, begins = few[begin:end], ends[begin:end] - sizes[begin:end]
+            try:
+                built.append(build(_Plain.of(kind, run, begins - begins[0], ends[begin:end] - begins[0])))
+            except ValueError:
+                built.append(build(_Exact(kind, [parse(kind, m) for m in run])))
     return built
 
 
@@ -428,9 +427,9 @@ class _Plain:
     found: dict[int, tuple[Ints, Ints]]
 
     @classmethod
-    def of(cls, kind: Any, messages: Sequence[bytes], ends: Ints, sizes: Ints) -> _Plain:
+    def of(cls, kind: Any, messages: Sequence[bytes], begin: Ints, end: Ints) -> _Plain:
         stream = Stream.of(b"".join(messages))
-        return cls(kind, stream, stream.scan(ends - sizes, ends, _FIELDS[kind]))
+        return cls(kind, stream, stream.scan(begin, end, _FIELDS[kind]))
 
     def _value(self, field: int, values: Ints) -> Ints:
         _, zigzag = _FIELDS[self.kind][field]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import osmium
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.formats import pbf
 from pipeline.formats.pbf import NOWHERE, blobs, read_block
 from tests.formats.grammar import File, Odd, Plain, some_file, write
 
@@ -77,3 +79,17 @@ def test_every_legal_encoding_says_what_libosmium_reads_in_the_plain_one(
     right = by_libosmium(stored(tmp_path / "plain.osm.pbf", file, Plain()))
     assert by_us(tmp_path / "plain.osm.pbf") == right
     assert by_us(stored(tmp_path / "odd.osm.pbf", file, Odd(rng, rate))) == right
+
+
+@pytest.mark.parametrize(("messages", "size"), [(1, 1 << 20), (2, 30), (100, 1)])
+def test_a_block_says_the_same_however_many_of_its_messages_are_decoded_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: int, size: int
+) -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        path = stored(tmp_path / "x.osm.pbf", some_file(rng), Odd(rng, 0.02))
+        whole = by_us(path)
+        with monkeypatch.context() as patched:
+            patched.setattr(pbf, "_MESSAGES", messages)
+            patched.setattr(pbf, "_RUN", size)
+            assert by_us(path) == whole
