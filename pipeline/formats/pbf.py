@@ -48,7 +48,7 @@ _ANEW = "write it anew with zlib, from what it was made of: osmium cat SOURCE -o
 _REFUSED = {
     "lzma_data": f"lzma, which no common tool reads; {_ANEW}",
     "bzip2_data": f"bzip2, which the format gave up in 2010; {_ANEW}",
-    "zstd_data": "zstd, which osmium does not read either; convert it: pbfhogg cat --compression zlib -o NEW.osm.pbf",
+    "zstd_data": "zstd, which osmium does not read; convert it: pbfhogg cat --compression zlib -o NEW.osm.pbf {}",
 }
 #: fileformat.proto and osmformat.proto, as far as they are read.
 _PROTO = """
@@ -313,7 +313,7 @@ def unpack(blob: bytes, path: Path) -> bytes:
             raise ValueError("its lz4 data are damaged") from None
     for name, way_out in _REFUSED.items():
         if found.HasField(name):
-            raise InputError(f"OSM extract {path} is compressed by {way_out}")
+            raise InputError(f"OSM extract {path} is compressed by {way_out.format(path)}")
     raise ValueError("it holds no data that are known here")
 
 
