@@ -10,13 +10,16 @@ from geometry.packed import ranges
 from pipeline.formats.pbf import UNITS, Blob, Block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.passes import (
+    NO_BOUNDS,
     Counts,
     RangeJob,
     RangeResult,
     area_relations,
     blocks_of,
+    extend,
     feature_rows,
     kept_objects,
+    on_earth,
     write_part,
 )
 from pipeline.osm.extracts.rings import Shapes
@@ -25,15 +28,12 @@ from pipeline.osm.extracts.spill import Part
 from pipeline.rules import Rules
 from schemas.features import ObjectType
 
-#: Largest longitude and latitude in units.
-_LARGEST = np.array([[180 * UNITS], [90 * UNITS]])
-
 
 def read_nodes_and_relations(job: RangeJob) -> RangeResult:
     """Positions and features of nodes; area relations and the ways that they need."""
     counts = Counts(job.source)
     tables: list[pa.Table] = []
-    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    bounds = NO_BOUNDS.copy()
     way_blobs: list[Blob] = []
     relation_blobs: list[tuple[Blob, int]] = []
     with Part(job.spill, "nodes", job.index) as positions, Part(job.spill, "wanted", job.index) as wanted:
@@ -43,12 +43,11 @@ def read_nodes_and_relations(job: RangeJob) -> RangeResult:
             nodes = block.nodes
             if len(nodes.objects.ids):
                 xy = np.stack((nodes.lon, nodes.lat))
-                valid = np.asarray((np.abs(xy) <= _LARGEST).all(axis=0))
-                own = xy[:, valid]
-                if own.size:
-                    bounds[:2] = np.minimum(bounds[:2], own.min(axis=1))
-                    bounds[2:] = np.maximum(bounds[2:], own.max(axis=1))
-                positions.append(id=nodes.objects.ids[valid], lonlat=own.T)
+                valid = on_earth(xy.T)
+                there = valid & nodes.objects.visible
+                own = xy[:, there]
+                extend(bounds, own.T)
+                positions.append(id=nodes.objects.ids[there], lonlat=own.T)
                 tables += _points(counts, block, tags, xy.T, valid)
             if relations := len(block.relations.objects.ids):
                 relation_blobs.append((blob, relations))

@@ -15,7 +15,6 @@ of the extract. Several versions of an object in a file that is no history come 
 from __future__ import annotations
 
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ import numpy as np
 import osmium
 import pyarrow as pa
 
-from pipeline.formats.pbf import UNITS, Blob, Header, blobs, zlib_header
+from pipeline.formats.pbf import UNITS, Blob, Header, blobs, read_header
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
 from pipeline.osm.extracts.nodes import read_nodes_and_relations
@@ -98,7 +97,7 @@ def read_extract(
     if pbf != path:
         pbf.unlink()
     parts = [r.part for results in (first, second, third) for r in results if r.part is not None]
-    bounds = np.array([r.bounds for r in first]).reshape(-1, 4)
+    bounds = np.array([r.bounds for r in (*first, *second)]).reshape(-1, 4)
     data = (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))
     counts = passes.counts
     for osm_type, number in left_out.items():
@@ -145,14 +144,14 @@ def _shares(found: list[tuple[Blob, int]], size: int) -> list[_Task]:
 
 
 def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
-    """The extract as a PBF with zlib blobs and no history, and how many objects, by type, that leaves out.
+    """The extract as a PBF without history, and how many objects, by type, that leaves out.
 
-    It is the extract itself, or a converted copy (XML, OPL, bzip2, lz4, history …) in ``folder``. Of a history, which
+    It is the extract itself, or a converted copy (XML, OPL, bzip2, history …) in ``folder``. Of a history, which
     its header or ``.osh`` in its name tells, the last version of each object is taken, unless it is a deletion.
     """
     left_out: Counter[str] = Counter()
     try:
-        known = zlib_header(path) if path.name.endswith(".pbf") else None
+        known = read_header(path) if path.name.endswith(".pbf") else None
         if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out
         copy = folder / "converted.osm.pbf"
@@ -170,7 +169,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
                 else:
                     left_out[_TYPES[o.type_str()]] += 1
         return copy, left_out
-    except (RuntimeError, OSError, ValueError, IndexError, zlib.error) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 

@@ -21,8 +21,8 @@ Bools = NDArray[np.bool_]
 class BlockTags:
     """The tags of one block's string table, judged once a string or pair instead of once an object."""
 
-    def __init__(self, strings: list[bytes], rules: Rules) -> None:
-        self.strings = [s.decode("utf-8", "replace") for s in strings]
+    def __init__(self, strings: list[str], rules: Rules) -> None:
+        self.strings = strings
         self.rules = rules
 
     def _keys(self, tags: Tags, judge: Callable[[str], bool]) -> Bools:

@@ -11,12 +11,15 @@ from pipeline.formats.pbf import UNITS, Ways
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (
+    NO_BOUNDS,
     Counts,
     RangeJob,
     RangeResult,
     blocks_of,
+    extend,
     feature_rows,
     kept_objects,
+    on_earth,
     segments,
     write_part,
 )
@@ -32,17 +35,20 @@ def read_ways(job: RangeJob) -> RangeResult:
     tables: list[pa.Table] = []
     ids, lonlat = column(job.spill, "nodes", "id"), column(job.spill, "nodes", "lonlat")
     wanted = column(job.spill, "wanted", "id")
+    bounds = NO_BOUNDS.copy()
     with Part(job.spill, "members", job.index) as members, Part(job.spill, "refs", job.index) as refs:
         for _, block, tags in blocks_of(job, ObjectType.WAY):
             ways = block.ways
-            xy, there = _locate(ways.refs, ids, lonlat)
+            xy, there = _places(ways, ids, lonlat)
+            if len(ways.lon):
+                extend(bounds, xy[there])
             missing = np.diff(np.concatenate(([0], np.cumsum(~there)))[ways.offsets])
             tables += _way_features(counts, ways, tags, xy, missing)
-            rows = np.flatnonzero(_among(ways.objects.ids, wanted))
+            rows = np.flatnonzero(_among(ways.objects.ids, wanted) & ways.objects.visible)
             at, offsets = ranges(ways.offsets, rows)
             members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
             refs.append(id=ways.refs[at], lonlat=xy[at])
-    return RangeResult(job.index, counts, write_part(job, "2-ways", tables), np.full(4, np.nan), members.run)
+    return RangeResult(job.index, counts, write_part(job, "2-ways", tables), bounds, members.run)
 
 
 def _among(ids: Ints, wanted: Ints) -> NDArray[np.bool_]:
@@ -50,6 +56,16 @@ def _among(ids: Ints, wanted: Ints) -> NDArray[np.bool_]:
     if not len(wanted):
         return np.zeros(len(ids), bool)
     return np.asarray(wanted[np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)] == ids)
+
+
+def _places(ways: Ways, ids: Ints, lonlat: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Positions i64[R,2] of the ways' nodes, and which there are: those that a way carries, else those of the nodes."""
+    if not len(ways.lon):
+        return _locate(ways.refs, ids, lonlat)
+    xy = np.stack((ways.lon, ways.lat), axis=1)
+    there = on_earth(xy)
+    xy[~there], there[~there] = _locate(ways.refs[~there], ids, lonlat)
+    return xy, there
 
 
 def _locate(refs: Ints, ids: Ints, lonlat: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
