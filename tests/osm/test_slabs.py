@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import pipeline.osm.cells.merge
+import pipeline.osm.cells.parts
 import pipeline.osm.cells.slabs
 from pipeline.osm import stage
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
@@ -74,7 +74,7 @@ def test_slabs_and_runs_of_any_size_give_what_one_table_gives(
     folder = tmp_path_factory.mktemp("cells")
     lines = [f"w{n} v1 T{tags} N{','.join(f'n{r}' for r in refs)}" for n, (refs, tags) in enumerate(ways, 1) if refs]
     text = "\n".join([TOWNS, "n30 v1 Tnatural=tree x9 y47", *lines])
-    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.merge.plan_slabs(parts, slab))
+    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.parts.plan_slabs(parts, slab))
     monkeypatch.setattr(
         stage, "plan_runs", lambda spill, spilled, out: pipeline.osm.cells.slabs.plan_runs(spill, spilled, out, run)
     )
@@ -157,7 +157,7 @@ def test_neighbouring_extracts_give_each_object_once(tmp_path: Path) -> None:
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "\n".join(f"w{n} v1 Tbuilding=yes,height={n % 3} Nn{n},n{n + 1},n{n + 3},n{n}" for n in range(1, 6))
-    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.merge.plan_slabs(parts, 2))
+    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.parts.plan_slabs(parts, 2))
     text = f"{TOWNS}\n{lines}\nw9 v1 Thighway=path Nn1,n19"
     whole, _ = build(tmp_path / "whole", [text])
     expected = {p.name: p.read_bytes() for p in sorted(whole.folder.iterdir())}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -17,54 +19,64 @@ from pipeline.osm.extracts.passes import (
     blocks_of,
     feature_rows,
     kept_objects,
+    live,
     segments,
     write_part,
 )
 from pipeline.osm.extracts.rings import Shapes, turn_of_rings
 from pipeline.osm.extracts.select import BlockTags
-from pipeline.osm.extracts.spill import Part, column
+from pipeline.osm.extracts.spill import NOWHERE, Part, Run, among, column, follow
 from schemas.features import ObjectType
 
 
 def read_ways(job: RangeJob) -> RangeResult:
     """Lines and closed areas; nodes and positions of the ways that relations need."""
-    counts = Counts(job.source)
+    counts = Counts(job.name)
     tables: list[pa.Table] = []
-    ids, lonlat = column(job.spill, "nodes", "id"), column(job.spill, "nodes", "lonlat")
+    read: Run | None = None
+    nodes = [(column(folder, "nodes", "id"), column(folder, "nodes", "lonlat")) for folder in job.tables]
     wanted = column(job.spill, "wanted", "id")
     with Part(job.spill, "members", job.index) as members, Part(job.spill, "refs", job.index) as refs:
-        for _, block, tags in blocks_of(job, ObjectType.WAY):
+        for blob, block, tags in blocks_of(job, ObjectType.WAY):
             ways = block.ways
-            xy, there = _locate(ways.refs, ids, lonlat)
+            read = follow(read, Run.of(ways.objects.ids))
+            current = live(job, blob, len(ways.objects.ids), ObjectType.WAY)
+            xy, there = _locate(ways.refs, nodes)
             missing = np.diff(np.concatenate(([0], np.cumsum(~there)))[ways.offsets])
-            tables += _way_features(counts, ways, tags, xy, missing)
-            rows = np.flatnonzero(_among(ways.objects.ids, wanted))
+            tables += _way_features(counts, ways, tags, current, xy, missing)
+            rows = np.flatnonzero(among(ways.objects.ids, wanted) & current)
             at, offsets = ranges(ways.offsets, rows)
             members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
             refs.append(id=ways.refs[at], lonlat=xy[at])
-    return RangeResult(job.index, counts, write_part(job, "2-ways", tables), np.full(4, np.nan), members.run)
+    part = write_part(job, "2-ways", tables)
+    return RangeResult(job.index, counts, part, np.full(4, np.nan), read={ObjectType.WAY: read}, run=members.run)
 
 
-def _among(ids: Ints, wanted: Ints) -> NDArray[np.bool_]:
-    """Which ids are in a sorted list, bool[N]."""
-    if not len(wanted):
-        return np.zeros(len(ids), bool)
-    return np.asarray(wanted[np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)] == ids)
+def _locate(refs: Ints, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Positions i64[R,2] of node ids, and which there are; those that a table lacks are looked up in the next.
 
-
-def _locate(refs: Ints, ids: Ints, lonlat: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Positions i64[R,2] of node ids, and which are in the extract. The last of several positions of a node counts."""
-    if not len(ids):
-        return np.zeros((len(refs), 2), np.int64), np.zeros(len(refs), bool)
+    Args:
+        refs: i64[R].
+        tables: ids, sorted, and positions of each extract; the own one first, since most nodes are in it.
+    """
     distinct, where = np.unique(refs, return_inverse=True)
-    place = np.maximum(np.searchsorted(ids, distinct, "right") - 1, 0)
-    there = ids[place] == distinct
-    return lonlat[place].astype(np.int64)[where.reshape(-1)], there[where.reshape(-1)]
+    xy = np.full((len(distinct), 2), NOWHERE, np.int32)
+    left = np.arange(len(distinct))
+    for ids, lonlat in tables:
+        if len(ids) and len(left):
+            place = np.minimum(np.searchsorted(ids, distinct[left]), len(ids) - 1)
+            found = ids[place] == distinct[left]
+            xy[left[found]] = lonlat[place[found]]
+            left = left[~found]
+    xy = xy[where.reshape(-1)]
+    return xy.astype(np.int64), xy[:, 0] != NOWHERE
 
 
-def _way_features(counts: Counts, ways: Ways, tags: BlockTags, xy: Ints, missing: Ints) -> list[pa.Table]:
+def _way_features(
+    counts: Counts, ways: Ways, tags: BlockTags, current: NDArray[np.bool_], xy: Ints, missing: Ints
+) -> list[pa.Table]:
     objects = ways.objects
-    kept = kept_objects(counts, objects, tags, "way")
+    kept = kept_objects(counts, objects, tags, ObjectType.WAY, current)
     size = np.diff(ways.offsets)
     first, last = ways.offsets[:-1], np.maximum(ways.offsets[1:] - 1, 0)
     closed = np.zeros(len(size), bool)
