@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -26,15 +27,13 @@ class BlockTags:
         self.strings = [s.decode("utf-8", "replace") for s in strings]
         self.rules = rules
 
-    @cached_property
-    def _kept(self) -> Bools:
-        return np.array([self.rules.tags.keeps(s) for s in self.strings] or [False], bool)
-
-    @cached_property
-    def _judged(self) -> Bools:
-        """Keys that the area rule knows."""
-        known = {"area", *self.rules.areas.keys}
-        return np.array([s in known for s in self.strings] or [False], bool)
+    def _of_keys(self, keys: Ints, holds: Callable[[str], bool]) -> Bools:
+        """What holds of each key, bool[T]; few of a block's strings are keys, and few keys differ."""
+        used = np.zeros(len(self.strings), bool)
+        used[keys] = True
+        for i in np.flatnonzero(used).tolist():
+            used[i] = holds(self.strings[i])
+        return used[keys]
 
     @cached_property
     def _array(self) -> pa.Array:
@@ -42,12 +41,13 @@ class BlockTags:
 
     def kept(self, tags: Tags) -> Bools:
         """Objects with at least one kept key."""
-        return any_of(self._kept[tags.keys], tags.offsets)
+        return any_of(self._of_keys(tags.keys, self.rules.tags.keeps), tags.offsets)
 
     def areas(self, tags: Tags) -> Bools:
         """Objects that are areas if they are closed (AreaRules.is_area)."""
         width = max(1, len(self.strings))
-        at = np.flatnonzero(self._judged[tags.keys])
+        known = {"area", *self.rules.areas.keys}
+        at = np.flatnonzero(self._of_keys(tags.keys, known.__contains__))
         pairs, where = np.unique(tags.keys[at] * width + tags.values[at], return_inverse=True)
         found = np.full(len(tags.keys), _NOTHING, np.int8)
         verdicts = [self._verdict(*divmod(p, width)) for p in pairs.tolist()]

@@ -89,7 +89,8 @@ def _repeated(ids: Sequence[Ints], low: int, high: int) -> tuple[Ints, Ints, Int
     """Extract and row of what is in tables of ids more than once, and its id; of the ids from ``low`` to ``high``."""
     parts = [own[np.searchsorted(own, low) : np.searchsorted(own, high, "right")] for own in ids]
     whole = np.sort(np.concatenate(parts), kind="stable")  # of runs that rise already
-    twice = np.unique(whole[1:][whole[1:] == whole[:-1]])
+    twice = whole[1:][whole[1:] == whole[:-1]]
+    twice = twice[changes(twice)]
     found = []
     for n, own in enumerate(ids):
         first = np.searchsorted(own, twice)

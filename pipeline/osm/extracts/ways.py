@@ -59,17 +59,22 @@ def _locate(refs: Ints, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tup
         refs: i64[R].
         tables: ids, sorted, and positions of each extract; the own one first, since most nodes are in it.
     """
-    distinct, where = np.unique(refs, return_inverse=True)
-    xy = np.full((len(distinct), 2), NOWHERE, np.int32)
-    left = np.arange(len(distinct))
+    order = np.argsort(refs)  # looked up in the order in which they lie
+    wanted = refs[order]
+    places = np.full((len(refs), 2), NOWHERE, np.int32)
+    both = _pairs(places)
     for ids, lonlat in tables:
-        if len(ids) and len(left):
-            place = np.minimum(np.searchsorted(ids, distinct[left]), len(ids) - 1)
-            found = ids[place] == distinct[left]
-            xy[left[found]] = lonlat[place[found]]
-            left = left[~found]
-    xy = xy[where.reshape(-1)]
-    return xy.astype(np.int64), xy[:, 0] != NOWHERE
+        if len(ids) and len(order):
+            place = np.searchsorted(ids, wanted)
+            found = ids.take(place, mode="clip") == wanted
+            both[order[found]] = _pairs(lonlat)[place[found]]
+            order, wanted = order[~found], wanted[~found]
+    return places.astype(np.int64), places[:, 0] != NOWHERE
+
+
+def _pairs(lonlat: NDArray[np.int32]) -> Ints:
+    """The same memory with one number for both of a place: it is copied in half the time."""
+    return lonlat.view(np.int64)[:, 0]
 
 
 def _way_features(
