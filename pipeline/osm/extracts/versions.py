@@ -24,7 +24,7 @@ _ROW_BITS = 24
 #: Bits of a timestamp in seconds.
 _TIME_BITS = 32
 #: Rows of which ids are held in memory at once.
-_CHUNK = 1 << 20
+_CHUNK = 1 << 19
 
 
 def versions_of(objects: Objects, blob: Blob) -> dict[str, Ints]:
