@@ -30,7 +30,7 @@ def declare(text: str) -> SimpleNamespace:
                 type="TYPE_MESSAGE" if of_messages else f"TYPE_{kind.upper()}",
                 type_name=f".{kind}" if of_messages else None,
             )  # fmt: skip
-            own.options.packed = label == "repeated" and kind == "uint32"
+            own.options.packed = label == "repeated" and not of_messages and kind not in ("bytes", "string")
             if default:
                 own.default_value = default
     pool = descriptor_pool.DescriptorPool()

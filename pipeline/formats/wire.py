@@ -50,8 +50,10 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
 def varints(data: bytes | Bytes) -> NDArray[np.uint64]:
     """All varints of a packed field."""
     raw = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+    if not len(raw):
+        return np.zeros(0, np.uint64)
     last = np.flatnonzero(raw < 128)
-    if len(raw) and (not len(last) or last[-1] != len(raw) - 1):
+    if not len(last) or last[-1] != len(raw) - 1:
         raise ValueError("a packed field ends within a number")
     return _numbers(raw, last)
 
@@ -106,7 +108,11 @@ def undelta(values: Ints, offsets: Ints) -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Bytes that are varints from end to end, as those of ways, relations and their parts are: N numbers."""
+    """Bytes that are varints from end to end, as those of ways, relations and their parts are: N numbers.
+
+    This is the plain form in which all known programs write them, not all that the wire format allows: what is not
+    plain is refused here, and is for the protobuf library to read or to call damaged.
+    """
 
     values: Ints  # [N] numbers of 64 bits, as signed ones
     first: Ints  # [N+1] byte at which each begins; the last is the end
@@ -117,7 +123,7 @@ class Stream:
         """Decode all of them.
 
         Raises:
-            ValueError: the last one is cut.
+            ValueError: there is none, or the last one is cut.
         """
         raw = np.frombuffer(data, np.uint8)
         ends = raw < 128
@@ -136,18 +142,24 @@ class Stream:
             field; zeros where a message lacks it.
 
         Raises:
-            ValueError: a message is damaged.
+            ValueError: a message is damaged or not plain: its fields do not rise, or are no varints from end to end.
         """
         found = {f: (np.zeros(len(begin), np.int64), np.zeros(len(begin), np.int64)) for f in wanted}
         rows = np.flatnonzero(begin < end)
         at, stop = self.index[begin[rows]].astype(np.int64), self.index[end[rows]].astype(np.int64)
+        if (self.first[at] != begin[rows]).any() or (self.first[stop] != end[rows]).any():
+            raise ValueError("a message ends within a number")
+        before = np.zeros(len(rows), np.int64)
         for _ in range(_MOST_FIELDS):
             if (at + 1 >= stop).any():
                 raise ValueError("a field ends beyond its message")
             tag, value = self.values[at], self.values[at + 1]
+            field = tag >> 3
+            if (field <= before).any():
+                raise ValueError("the fields of a message do not rise")
             sized = (tag & 7) == 2
             if (tag[~sized] & 7).any():
-                raise ValueError("a field has an unknown wire type")
+                raise ValueError("a field is no varint")
             after = at + 2
             byte = self.first[after] + np.where(sized, value, 0)
             if (byte > self.first[stop]).any() or (byte < self.first[after]).any():
@@ -155,12 +167,14 @@ class Stream:
             after_content = self.index[byte].astype(np.int64)
             if (self.first[after_content] != byte).any():
                 raise ValueError("a field ends within a number")
-            for field, (low, high) in found.items():
-                own = (tag >> 3) == field
-                low[rows[own]] = np.where(sized, after, value)[own]
-                high[rows[own]] = np.where(sized, after_content, -1)[own]
+            begins, ends = np.where(sized, after, value), np.where(sized, after_content, -1)
+            for number, (low, high) in found.items():
+                own = np.flatnonzero(field == number)
+                if len(own):
+                    target = rows[own]
+                    low[target], high[target] = begins[own], ends[own]
             more = after_content < stop
-            rows, at, stop = rows[more], after_content[more], stop[more]
+            rows, at, stop, before = rows[more], after_content[more], stop[more], field[more]
             if not len(rows):
                 return found
         raise ValueError("a message has too many fields")
@@ -169,9 +183,9 @@ class Stream:
         """The numbers of M packed fields one after the other, and where each field's begin, i64[M+1].
 
         Raises:
-            ValueError: one of them is a single number.
+            ValueError: one of them is a single number, not packed.
         """
-        if (high < low).any() or (high < 0).any():
+        if (high < 0).any():
             raise ValueError("a list is a single number")
         offsets = np.concatenate(([0], np.cumsum(high - low)))
         return self.values.take(np.arange(offsets[-1]) + np.repeat(low - offsets[:-1], high - low)), offsets

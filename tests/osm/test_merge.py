@@ -173,6 +173,19 @@ def test_what_cannot_be_built_of_all_files_is_named_once_with_the_file_that_has_
     assert accounted(extract)
 
 
+def test_a_deletion_that_is_the_newest_version_counts_and_an_older_one_does_not(tmp_path: Path) -> None:
+    old = f"""{GRID}\nn10 v1 Tshop=a x9 y47\nw5 v1 Thighway=path Nn1,n2\nw6 v1 Thighway=path Nn2,n3\nw1 v1 {SQUARE}
+        r9 v1 Ttype=multipolygon,natural=water Mw1@outer"""
+    deleted = "n10 v2 dD\nn2 v2 dD\nw5 v2 dD\nr9 v2 dD"
+    assert set(merged(tmp_path / "old", old)) == {("node", 10), ("way", 5), ("way", 6), ("relation", 9)}
+    assert merged(tmp_path / "new", old, deleted) == {}  # a way through a deleted node is cut
+    assert merged(tmp_path / "ring", old, "w1 v2 dD\nn10 v2 dD\nw5 v2 dD\nw6 v2 dD") == {}
+    again = "n10 v3 Tshop=b x9 y47\nn2 v3 x9 y48\nw5 v3 Thighway=path Nn1,n3\nr9 v3 Ttype=boundary,natural=water Mw1@"
+    found = merged(tmp_path / "again", old, deleted, again)
+    assert set(found) == {("node", 10), ("way", 5), ("way", 6), ("relation", 9)}
+    assert place(found["way", 6])[0] == (9, 48)
+
+
 @pytest.mark.parametrize("copies", [2, 3])
 def test_a_file_that_is_written_twice_behind_itself_is_read_once(tmp_path: Path, copies: int) -> None:
     """As `cat` leaves it: the very same objects again, after all others."""

@@ -254,9 +254,11 @@ def test_of_a_history_file_the_last_versions_are_read_unless_they_are_deletions(
     extract = history(tmp_path, name, HISTORY + deleted)
     assert {k: r["version"] for k, r in features(extract).items()} == {("node", 1): 2, ("way", 1): 4}
     assert counted(extract) == {
-        ("node", "older_version", ""): 3,
+        ("node", "older_version", ""): 2,
+        ("node", "deleted", ""): 1,
         ("node", "no_tags", ""): 1,
-        ("way", "older_version", ""): 3,
+        ("way", "older_version", ""): 2,
+        ("way", "deleted", ""): 1,
         ("relation", "older_version", ""): 1,
         ("relation", "type_out_of_scope", "route"): 1,
     }

@@ -12,13 +12,16 @@ from geometry.packed import ranges
 from pipeline.formats.pbf import UNITS, Blob, Block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.passes import (
+    NO_BOUNDS,
     Counts,
     RangeJob,
     RangeResult,
     area_relations,
     blocks_of,
+    extend,
     feature_rows,
     kept_objects,
+    on_earth,
     write_part,
 )
 from pipeline.osm.extracts.rings import Shapes
@@ -28,8 +31,6 @@ from pipeline.osm.extracts.versions import versions_of
 from pipeline.rules import Rules
 from schemas.features import FEATURES, ObjectType
 
-#: Largest longitude and latitude in units.
-_LARGEST = np.array([[180 * UNITS], [90 * UNITS]])
 #: Points whose version is not judged yet, with their place.
 _POINTS = FEATURES.append(pa.field("place", pa.int64()))
 
@@ -39,7 +40,7 @@ def read_nodes_and_relations(job: RangeJob) -> RangeResult:
     all objects too, and features are left to ``write_points``."""
     counts = Counts(job.name)
     tables: list[pa.Table] = []
-    bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+    bounds = NO_BOUNDS.copy()
     way_blobs: list[Blob] = []
     relation_blobs: list[tuple[Blob, int]] = []
     read: dict[ObjectType, Run | None] = {}
@@ -55,13 +56,11 @@ def read_nodes_and_relations(job: RangeJob) -> RangeResult:
             nodes = block.nodes
             if len(nodes.objects.ids):
                 xy = np.stack((nodes.lon, nodes.lat))
-                valid = np.asarray((np.abs(xy) <= _LARGEST).all(axis=0))
-                there = xy[:, valid]
-                if there.size:
-                    bounds[:2] = np.minimum(bounds[:2], there.min(axis=1))
-                    bounds[2:] = np.maximum(bounds[2:], there.max(axis=1))
+                valid = on_earth(xy.T)
+                there = valid & nodes.objects.visible
+                extend(bounds, xy[:, there].T)
                 versions = versions_of(nodes.objects, blob) if job.versions else {"id": nodes.objects.ids}
-                positions.append(**versions, lonlat=(xy if valid.all() else np.where(valid, xy, NOWHERE)).T)
+                positions.append(**versions, lonlat=(xy if there.all() else np.where(there, xy, NOWHERE)).T)
                 tables += _points(counts, block, tags, xy.T, valid, versions.get("place"))
             for kind, part, objects in (
                 (ObjectType.WAY, ways, block.ways.objects), (ObjectType.RELATION, relations, block.relations.objects)

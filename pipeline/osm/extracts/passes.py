@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import expand
-from pipeline.formats.pbf import Blob, Block, Objects, read_block
+from pipeline.formats.pbf import UNITS, Blob, Block, Objects, read_block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.rings import Shapes
 from pipeline.osm.extracts.select import BlockTags
@@ -25,6 +25,10 @@ from storage.store import Store
 #: GeoParquet geometry types of feature parts.
 GEOMETRY_TYPES = ["LineString", "MultiPolygon", "Point", "Polygon"]
 _BBOX = FEATURES.field("bbox").type
+#: Bounds of nothing.
+NO_BOUNDS = np.array([np.inf, np.inf, -np.inf, -np.inf])
+#: Largest longitude and latitude in units.
+_LARGEST = np.array([180 * UNITS, 90 * UNITS])
 
 
 @dataclass
@@ -120,12 +124,14 @@ def live(job: RangeJob, blob: Blob, count: int, osm_type: ObjectType) -> NDArray
 def kept_objects(
     counts: Counts, objects: Objects, tags: BlockTags, osm_type: ObjectType, current: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Objects with a kept key in their ``current`` version; the others are counted."""
+    """Objects with a kept key in their ``current`` version that are not deleted; the others are counted."""
     name = osm_type.name.lower()
-    kept = tags.kept(objects.tags)
-    untagged = int((np.diff(objects.tags.offsets) == 0).sum())
+    kept = tags.kept(objects.tags) & objects.visible
+    deleted = len(kept) - int(objects.visible.sum())
+    untagged = int(((np.diff(objects.tags.offsets) == 0) & objects.visible).sum())
     counts.objects += len(kept)
-    for reason, number in (("no_tags", untagged), ("no_kept_key", len(kept) - untagged - int(kept.sum()))):
+    rest = len(kept) - deleted - untagged - int(kept.sum())
+    for reason, number in (("deleted", deleted), ("no_tags", untagged), ("no_kept_key", rest)):
         if number:
             counts.uncounted[name, reason, ""] += number
     counts.newest = max(counts.newest, int(objects.timestamps[kept].max(initial=0)))
@@ -144,6 +150,18 @@ def area_relations(
     area = np.array([kind in rules.areas.relation_types for kind in types], bool)
     counts.uncounted.update(("relation", "type_out_of_scope", str(kind)) for kind in types[kept & ~area])
     return np.flatnonzero(kept & area)
+
+
+def on_earth(xy: Ints) -> NDArray[np.bool_]:
+    """Which places i64[N,2], in units, exist."""
+    return np.asarray((np.abs(xy) <= _LARGEST).all(axis=1))
+
+
+def extend(bounds: NDArray[np.float64], xy: Ints) -> None:
+    """Bounds in place by those of places i64[N,2]."""
+    if len(xy):
+        bounds[:2] = np.minimum(bounds[:2], xy.min(axis=0))
+        bounds[2:] = np.maximum(bounds[2:], xy.max(axis=0))
 
 
 def segments(at: Ints, offsets: Ints) -> tuple[Ints, Ints]:

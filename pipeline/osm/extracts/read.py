@@ -20,9 +20,8 @@ of the extracts.
 from __future__ import annotations
 
 import shutil
-import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import repeat
@@ -31,8 +30,9 @@ from pathlib import Path
 import numpy as np
 import osmium
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from pipeline.formats.pbf import UNITS, Blob, Header, blobs, zlib_header
+from pipeline.formats.pbf import UNITS, Blob, Header, blobs, read_header
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
 from pipeline.osm.extracts.nodes import read_nodes_and_relations, write_points
@@ -198,7 +198,7 @@ class _Reading:
         sort(self.spill, "members", [r.run for r in second])
         third = self._pass(read_areas, _shares(relations, _RELATIONS))
         parts = [r.part for results in (first, points, second, third) for r in results if r.part is not None]
-        return _Read(parts, self.counts, [_bounds(first, n) for n in range(len(self.inputs))])
+        return _Read(parts, self.counts, [_bounds((*first, *second), n) for n in range(len(self.inputs))])
 
     def _join_versions(self, first: list[RangeResult]) -> None:
         """Tables of pass 1 by id; of objects that are there several times, which are stale."""
@@ -248,8 +248,8 @@ def _counts_of(own: _Input) -> Counts:
     return counts
 
 
-def _bounds(first: list[RangeResult], source: int) -> Sequence[float]:
-    bounds = np.array([r.bounds for r in first if r.source == source]).reshape(-1, 4)
+def _bounds(results: Iterable[RangeResult], source: int) -> Sequence[float]:
+    bounds = np.array([r.bounds for r in results if r.source == source]).reshape(-1, 4)
     return (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))
 
 
@@ -265,33 +265,40 @@ def _shares(found: list[list[tuple[Blob, int]]], size: int) -> list[_Task]:
 
 
 def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
-    """The extract as a PBF with zlib blobs and no history, and how many objects, by type, that leaves out.
+    """The extract as a PBF without history, and how many objects, by type, that leaves out.
 
-    It is the extract itself, or a converted copy (XML, OPL, bzip2, lz4, history …) in ``folder``. Of a history, which
-    its header or ``.osh`` in its name tells, the last version of each object is taken, unless it is a deletion.
+    It is the extract itself, or a converted copy (XML, OPL, bzip2, history …) in ``folder``. Of a history, which
+    its header or ``.osh`` in its name tells, the last version of each object is taken. Deletions stay: they may be
+    newer than what another extract has.
     """
     left_out: Counter[str] = Counter()
     try:
-        known = zlib_header(path) if path.name.endswith(".pbf") else None
+        known = read_header(path) if path.name.endswith(".pbf") else None
         if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out
-        copy = folder / "converted.osm.pbf"
+        copy = folder / "converted.osh.pbf"
         copy.unlink(missing_ok=True)
         processor = osmium.FileProcessor(str(path))
         header = processor.header
         history = header.has_multiple_object_versions or ".osh" in path.name
-        header.has_multiple_object_versions = False
-        target = osmium.io.File(str(copy), "osm.pbf,pbf_compression=zlib")
-        last = versions_at(*versions(path), np.array([np.inf]))[:, 0] if history else repeat(True)
+        header.has_multiple_object_versions = True  # else a deletion is written as an object like any other
+        target = osmium.io.File(str(copy), "osh.pbf,pbf_compression=zlib")
+        last = _last(path) if history else repeat(True)
         with osmium.SimpleWriter(target, header=header) as writer:
             for o, wanted in zip(processor, last, strict=False):
-                if wanted and not o.deleted:
+                if wanted:
                     writer.add(o)
                 else:
                     left_out[_TYPES[o.type_str()]] += 1
         return copy, left_out
-    except (RuntimeError, OSError, ValueError, IndexError, zlib.error) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+
+
+def _last(path: Path) -> NDArray[np.bool_]:
+    """Which versions are the last of their objects, deletions too."""
+    first, seconds, deleted = versions(path)
+    return versions_at(first, seconds, np.zeros_like(deleted), np.array([np.inf]))[:, 0]
 
 
 def _extent(header: Header, data: Sequence[float]) -> Box | None:

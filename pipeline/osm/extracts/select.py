@@ -23,8 +23,8 @@ _YES, _NO, _AREA, _NOTHING = 3, 2, 1, 0
 class BlockTags:
     """The tags of one block's string table, judged once a string or pair instead of once an object."""
 
-    def __init__(self, strings: list[bytes], rules: Rules) -> None:
-        self.strings = [s.decode("utf-8", "replace") for s in strings]
+    def __init__(self, strings: list[str], rules: Rules) -> None:
+        self.strings = strings
         self.rules = rules
 
     def _of_keys(self, keys: Ints, holds: Callable[[str], bool]) -> Bools:

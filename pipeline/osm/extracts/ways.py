@@ -13,13 +13,16 @@ from pipeline.formats.pbf import UNITS, Ways
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (
+    NO_BOUNDS,
     Counts,
     RangeJob,
     RangeResult,
     blocks_of,
+    extend,
     feature_rows,
     kept_objects,
     live,
+    on_earth,
     segments,
     write_part,
 )
@@ -36,20 +39,33 @@ def read_ways(job: RangeJob) -> RangeResult:
     read: Run | None = None
     nodes = [(column(folder, "nodes", "id"), column(folder, "nodes", "lonlat")) for folder in job.tables]
     wanted = column(job.spill, "wanted", "id")
+    bounds = NO_BOUNDS.copy()
     with Part(job.spill, "members", job.index) as members, Part(job.spill, "refs", job.index) as refs:
         for blob, block, tags in blocks_of(job, ObjectType.WAY):
             ways = block.ways
             read = follow(read, Run.of(ways.objects.ids))
             current = live(job, blob, len(ways.objects.ids), ObjectType.WAY)
-            xy, there = _locate(ways.refs, nodes)
+            xy, there = _places(ways, nodes)
+            if len(ways.lon):
+                extend(bounds, xy[there])
             missing = np.diff(np.concatenate(([0], np.cumsum(~there)))[ways.offsets])
             tables += _way_features(counts, ways, tags, current, xy, missing)
-            rows = np.flatnonzero(among(ways.objects.ids, wanted) & current)
+            rows = np.flatnonzero(among(ways.objects.ids, wanted) & current & ways.objects.visible)
             at, offsets = ranges(ways.offsets, rows)
             members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
             refs.append(id=ways.refs[at], lonlat=xy[at])
     part = write_part(job, "2-ways", tables)
-    return RangeResult(job.index, counts, part, np.full(4, np.nan), read={ObjectType.WAY: read}, run=members.run)
+    return RangeResult(job.index, counts, part, bounds, read={ObjectType.WAY: read}, run=members.run)
+
+
+def _places(ways: Ways, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Positions i64[R,2] of the ways' nodes, and which there are: those that a way carries, else those of the nodes."""
+    if not len(ways.lon):
+        return _locate(ways.refs, tables)
+    xy = np.stack((ways.lon, ways.lat), axis=1)
+    there = on_earth(xy)
+    xy[~there], there[~there] = _locate(ways.refs[~there], tables)
+    return xy, there
 
 
 def _locate(refs: Ints, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tuple[Ints, NDArray[np.bool_]]:

@@ -1,0 +1,95 @@
+"""Every legal encoding says what its plain form says to libosmium."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import osmium
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.formats import pbf
+from pipeline.formats.pbf import NOWHERE, blobs, read_block
+from tests.formats.grammar import File, Odd, Plain, some_file, write
+
+
+def by_libosmium(path: Path) -> list[Any]:
+    """Objects as (type, id, version, seconds, visible, tags, what it is made of)."""
+    found = []
+    for o in osmium.FileProcessor(str(path)):
+        tags: dict[str, str] = {}
+        for t in o.tags:
+            tags.setdefault(t.k, t.v)
+        kind = o.type_str()
+        if kind == "n":
+            content: Any = (o.location.x, o.location.y) if o.visible else None
+        elif kind == "w":
+            content = [(n.ref, n.location.x, n.location.y) for n in o.nodes]
+        else:
+            content = [(m.type, m.ref, m.role) for m in o.members]
+        found.append((kind, o.id, o.version, int(o.timestamp.timestamp()), o.visible, sorted(tags.items()), content))
+    return sorted(found, key=repr)
+
+
+def by_us(path: Path) -> list[Any]:
+    """The same, through our blocks."""
+    found = []
+    with path.open("rb") as file:
+        for blob in blobs(path)[1]:
+            b = read_block(file, blob, path)
+            r, w, n = b.relations, b.ways, b.nodes
+            places = (w.lon, w.lat) if len(w.lon) else ([NOWHERE] * len(w.refs),) * 2
+            refs = [(int(i), int(x), int(y)) for i, x, y in zip(w.refs, *places, strict=True)]
+            members = zip(r.types, r.members, r.roles, strict=True)
+            roles = [("nwr"[t], int(m), b.strings[role]) for t, m, role in members]
+            contents = (
+                ("n", n.objects, [(int(x), int(y)) for x, y in zip(n.lon, n.lat, strict=True)], None),
+                ("w", w.objects, refs, w.offsets),
+                ("r", r.objects, roles, r.offsets),
+            )
+            for kind, objects, content, offsets in contents:
+                for i, identity in enumerate(objects.ids.tolist()):
+                    t = slice(*objects.tags.offsets[i : i + 2].tolist())
+                    keys, values = objects.tags.keys[t].tolist(), objects.tags.values[t].tolist()
+                    tags = [(b.strings[k], b.strings[v]) for k, v in zip(keys, values, strict=True)]
+                    visible = bool(objects.visible[i])
+                    own = content[i] if offsets is None else content[offsets[i] : offsets[i + 1]]
+                    found.append((
+                        kind, identity, int(objects.versions[i]), int(objects.timestamps[i]), visible, sorted(tags),
+                        own if kind != "n" or visible else None,
+                    ))  # fmt: skip
+    return sorted(found, key=repr)
+
+
+def stored(path: Path, file: File, form: Plain) -> Path:
+    path.write_bytes(write(file, form))
+    return path
+
+
+@settings(max_examples=500)
+@given(st.integers(0, 1 << 62), st.sampled_from([0.02, 0.1, 0.4]))
+def test_every_legal_encoding_says_what_libosmium_reads_in_the_plain_one(
+    tmp_path: Path, seed: int, rate: float
+) -> None:
+    rng = random.Random(seed)
+    file = some_file(rng)
+    right = by_libosmium(stored(tmp_path / "plain.osm.pbf", file, Plain()))
+    assert by_us(tmp_path / "plain.osm.pbf") == right
+    assert by_us(stored(tmp_path / "odd.osm.pbf", file, Odd(rng, rate))) == right
+
+
+@pytest.mark.parametrize(("messages", "size"), [(1, 1 << 20), (2, 30), (100, 1)])
+def test_a_block_says_the_same_however_many_of_its_messages_are_decoded_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: int, size: int
+) -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        path = stored(tmp_path / "x.osm.pbf", some_file(rng), Odd(rng, 0.02))
+        whole = by_us(path)
+        with monkeypatch.context() as patched:
+            patched.setattr(pbf, "_MESSAGES", messages)
+            patched.setattr(pbf, "_RUN", size)
+            assert by_us(path) == whole
