@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Race: from one extract to a feature table on disk, against a plain loop, `osmium export` and QuackOSM.
+"""Race: from extracts to a feature table on disk, against a plain loop, `osmium export` and QuackOSM.
 
-Usage: python benchmarks/features.py [EXTRACT.osm.pbf] [--runs 3] [--workers 2] [--sides NAME,NAME…]
+Usage: python benchmarks/features.py [EXTRACT.osm.pbf …] [--runs 3] [--workers 2] [--sides NAME,NAME…]
 
-The default extract is Liechtenstein 2022 of the real test data; `benchmarks/tools/replicate.py` makes larger ones.
+The default extract is Liechtenstein 2022 of the real test data; `benchmarks/tools/replicate.py` makes larger ones, and
+neighbours. Several extracts are merged: `geoshards_1_apart` reads each by itself instead, which is what merging costs,
+and `osmium_merge_export` merges the files, then exports; the other peers take one extract.
 Each side runs as a process of its own, in turn; prints one JSON line of median wall seconds and of the largest
 anonymous memory (RssAnon), summed over all its processes, in MB. With several workers, `geoshards_N` starts Ray and
 stops it; `geoshards_N_read_s` is the time of the same work where Ray is up. A side that is not to be had is left out
@@ -36,16 +38,17 @@ _DEFAULT = _DATA / "osm/liechtenstein/liechtenstein_2022-07-24.osm.pbf"
 _OURS = """
 import sys, time
 from pathlib import Path
-from pipeline.osm.extracts.read import read_extract
+from pipeline.osm.extracts.read import read_extracts
 from pipeline.rules import load_rules
 from pipeline.run.ray_map import Runner
 if __name__ == "__main__":
-    workers = int(sys.argv[3])
+    out, how, workers, files = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), [Path(p) for p in sys.argv[4:]]
     with Runner(workers) as runner:
-        if workers > 1 and sys.argv[4] == "up":
+        if workers > 1 and how == "up":
             runner.start().result()
         start = time.perf_counter()
-        read_extract(Path(sys.argv[1]), load_rules(), Path(sys.argv[2]), runner)
+        for number, some in enumerate([[file] for file in files] if how == "apart" else [files]):
+            read_extracts(some, load_rules(), out / str(number), runner)
         print(time.perf_counter() - start)
 """
 
@@ -132,21 +135,36 @@ def run(side: Side, folder: str) -> tuple[float, float]:
         return float(output.read().split()[-1]) if side.inner else seconds, peak
 
 
-def sides(extract: str, workers: int, asked: list[str]) -> tuple[dict[str, Side], dict[str, str]]:
-    """Those of the sides asked for, or of all, that can run here, and why the others cannot."""
-    ours = [sys.executable, "-c", _OURS, extract]
-    found = {"geoshards_1": Side(lambda out: [*ours, out, "1", "down"])}
+def ours(files: list[str], workers: int) -> dict[str, Side]:
+    """Our own sides."""
+
+    def words(how: str, number: int) -> Callable[[str], list[str]]:
+        return lambda out: [sys.executable, "-c", _OURS, out, how, str(number), *files]
+
+    found = {"geoshards_1": Side(words("down", 1))}
+    if len(files) > 1:
+        found["geoshards_1_apart"] = Side(words("apart", 1))
     if workers > 1:
-        found[f"geoshards_{workers}"] = Side(lambda out: [*ours, out, str(workers), "down"])
-        found["geoshards_1_read"] = Side(lambda out: [*ours, out, "1", "up"], inner=True)
-        found[f"geoshards_{workers}_read"] = Side(lambda out: [*ours, out, str(workers), "up"], inner=True)
-    found["plain_loop"] = Side(lambda out: [sys.executable, "-c", _LOOP, extract, out])
-    absent = {}
-    if tool := shutil.which("osmium"):
-        words = [tool, "export", extract, "-f", "geojsonseq", "-o"]
-        found["osmium_export"] = Side(lambda out: [*words, f"{out}/x.geojsonseq"])
+        found[f"geoshards_{workers}"] = Side(words("down", workers))
+        found["geoshards_1_read"] = Side(words("up", 1), inner=True)
+        found[f"geoshards_{workers}_read"] = Side(words("up", workers), inner=True)
+    return found
+
+
+def sides(files: list[str], workers: int, asked: list[str]) -> tuple[dict[str, Side], dict[str, str]]:
+    """Those of the sides asked for, or of all, that can run here, and why the others cannot."""
+    found, absent, extract = ours(files, workers), dict[str, str](), files[0]
+    name = "osmium_export" if len(files) == 1 else "osmium_merge_export"
+    if shutil.which("osmium") is None:
+        absent[name] = "the osmium binary is not installed"
+    elif len(files) == 1:
+        found[name] = Side(lambda out: ["osmium", "export", extract, "-f", "geojsonseq", "-o", f"{out}/x.geojsonseq"])
     else:
-        absent["osmium_export"] = "the osmium binary is not installed"
+        steps = 'osmium merge "$@" -o "$0/x.osm.pbf" && osmium export "$0/x.osm.pbf" -f geojsonseq -o "$0/x.geojsonseq"'
+        found[name] = Side(lambda out: ["sh", "-c", steps, out, *files])
+    if len(files) > 1:
+        return {name: side for name, side in found.items() if not asked or name in asked}, absent
+    found["plain_loop"] = Side(lambda out: [sys.executable, "-c", _LOOP, extract, out])
     if not asked or "quackosm" in asked:  # it is installed first
         try:
             python, variables = quackosm()
@@ -166,20 +184,23 @@ def _script(folder: str) -> str:
 def main() -> None:
     """Run the race and print its line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("extract", nargs="?", type=Path, default=_DEFAULT)
+    parser.add_argument("extracts", nargs="*", type=Path, default=[_DEFAULT])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sides", default="", help="names of the sides to run, with commas; all by default")
     args = parser.parse_args()
-    if not args.extract.is_file():
-        parser.error(f"{args.extract} does not exist; give an extract, or set GEOSHARDS_TEST_DATA")
-    chosen, absent = sides(str(args.extract.resolve()), args.workers, args.sides.split(",") if args.sides else [])
+    for path in args.extracts:
+        if not path.is_file():
+            parser.error(f"{path} does not exist; give an extract, or set GEOSHARDS_TEST_DATA")
+    files = [str(path.resolve()) for path in args.extracts]
+    chosen, absent = sides(files, args.workers, args.sides.split(",") if args.sides else [])
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
     for _ in range(args.runs):
         for name, side in chosen.items():
             with tempfile.TemporaryDirectory(prefix="geoshards-bench-") as out:
                 figures[name].append(run(side, out))
-    result: dict[str, object] = {"race": "features", "extract": args.extract.name, "runs": args.runs}
+    names = ", ".join(path.name for path in args.extracts)
+    result: dict[str, object] = {"race": "features", "extracts": names, "runs": args.runs}
     seconds = {name: statistics.median(s for s, _ in rows) for name, rows in figures.items()}
     for name, rows in figures.items():
         result[f"{name}_s"] = round(seconds[name], 2)

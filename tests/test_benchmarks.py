@@ -16,10 +16,11 @@ from tests.trainers.synthetic import SyntheticSettings, write_dataset
 pytestmark = pytest.mark.timeout(600)  # the first waits for all
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 _TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
-#: Words, and a figure that must be above zero: its names from the outside in, with dots.
+#: File and what is raced; its words, and a figure that must be above zero: its names from the outside in, with dots.
 SMALLEST = {
     "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
+    "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),
     "geolink_learns.py": (f"synthetic --seeds 0 --steps 1 --set {_TINY}", "samples_per_second"),
     "geolink_step.py": ("--sizes tiny --batch 8 --rounds 1 --threads 1", "tiny.nodes"),
     "gpu_geolink.py": ("--device cpu --model tiny --batch 4 --steps 1", "samples_per_second"),
@@ -34,12 +35,12 @@ SMALLEST = {
 }
 
 
-def write_streets(path: Path) -> None:
+def write_streets(path: Path, west: float = 9.5) -> None:
     """Houses along streets, as OPL, on about 700 m."""
     lines, ways, number = [], [], 0
     for row in range(8):
         for column in range(10):
-            lon, lat = 9.5 + 1e-3 * column, 47.1 + 6e-4 * row
+            lon, lat = west + 1e-3 * column, 47.1 + 6e-4 * row
             for x, y in ((0, 0), (4, 0), (4, 4), (0, 4)):
                 number += 1
                 lines.append(f"n{number} v1 x{lon + x * 1e-4:.7f} y{lat + y * 1e-4:.7f}")
@@ -65,10 +66,11 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     """What each gave, by its name."""
     folder = tmp_path_factory.mktemp("benchmarks")
     write_streets(folder / "streets.opl")
+    write_streets(folder / "suburb.opl", west=9.505)
     write_chip(folder / "chips")
     splits = ("train", "train", "train", "val")
     write_dataset(folder / "synthetic", SyntheticSettings(samples=96, size=32, photos=0, splits=splits))
-    lists = {name: [["python", str(BENCHMARKS / name), *words_of(name)]] for name in SMALLEST}
+    lists = {name: [["python", str(BENCHMARKS / name.split()[0]), *words_of(name)]] for name in SMALLEST}
     return {result["list"]: result for result in in_forks(lists, folder, os.environ)}
 
 
@@ -77,7 +79,11 @@ def words_of(name: str) -> list[str]:
     return ["" if word == "''" else word for word in SMALLEST[name][0].split()]
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in BENCHMARKS.glob("*.py")))
+def test_every_benchmark_has_a_smallest_size() -> None:
+    assert {name.split()[0] for name in SMALLEST} == {p.name for p in BENCHMARKS.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
 def test_a_benchmark_runs_at_its_smallest_size(name: str, lines: dict[str, dict[str, Any]]) -> None:
     ran = lines[name]
     assert ran["status"] == 0, ran["err"]

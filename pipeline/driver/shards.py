@@ -120,7 +120,7 @@ def _sources(plan: Plan, digests: list[str]) -> list[dict[str, Any]]:
             name = f"{folder} ({source})" if source else folder
             rows.append(_source("imagery", name, _digest(lines), plan.config.rs.licence, None))
     if plan.features is not None:
-        for name, digest in zip(plan.features.names, plan.features.hashes, strict=True):
+        for digest, name in sorted(zip(plan.features.hashes, plan.features.names, strict=True)):
             rows.append(_source("osm", name, digest, region.licences.get("osm"), plan.features.snapshot))
     elif plan.chips is not None and (own_files := [r for r in plan.chips.rows.values() if r["vectors"]]):
         lines = [f"{r['key']} {r['vectors_hash']}" for r in own_files]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.osm.cells.merge import Slab, describe_parts, load_slab, plan_slabs, repeated_rows
+from pipeline.osm.cells.parts import Slab, describe_parts, load_slab, plan_slabs
 from pipeline.osm.cells.slabs import (
     SlabJob,
     cleaned_rows,
@@ -29,7 +28,7 @@ from pipeline.osm.cells.slabs import (
     slab_file,
 )
 from pipeline.osm.extracts.passes import GEOMETRY_TYPES
-from pipeline.osm.extracts.read import Box, read_extract
+from pipeline.osm.extracts.read import Box, read_extracts
 from pipeline.osm.features import FeatureBatch
 from pipeline.osm.vocabulary import CleaningConfig, list_arrays
 from pipeline.rules import Rules
@@ -45,15 +44,16 @@ from storage.store import Store
 _SMALL = 500_000
 
 
-def _read_into(path: Path, target: Path, rules: Rules, runner: Runner, quiet: bool) -> None:
-    """Read an extract into its cache folder; ``meta.json`` is written last."""
+def _read_into(target: Path, paths: list[Path], rules: Rules, runner: Runner, quiet: bool) -> None:
+    """Read extracts into their cache folder; ``meta.json`` is written last."""
     shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
-    with Progress(f"features of {path.name}", 0, "blobs", quiet) as progress:
-        extract = read_extract(path, rules, target, runner, progress.update)
+    what = paths[0].name if len(paths) == 1 else f"{len(paths)} extracts"
+    with Progress(f"features of {what}", 0, "blobs", quiet) as progress:
+        extract = read_extracts(paths, rules, target, runner, progress.update)
     store = Store(target)
     store.write_table("drops.parquet", extract.drops)
     meta = {
-        "extent": extract.extent, "snapshot": extract.snapshot, "objects": extract.objects,
+        "extents": extract.extents, "snapshots": extract.snapshots, "objects": extract.objects,
         "parts": [p.relative_to(target).as_posix() for p in extract.parts],
         "features": sum(pq.read_metadata(p).num_rows for p in extract.parts),
         "drops": int(np.sum(extract.drops["count"].to_numpy())),
@@ -65,10 +65,10 @@ def _read_into(path: Path, target: Path, rules: Rules, runner: Runner, quiet: bo
 class Features:
     """What the features stage leaves in the cache."""
 
-    folders: list[Path]  # one each extract
-    names: list[str]  # file names of the extracts
-    hashes: list[str]  # SHA-256 of the extracts
-    extents: list[Box]
+    folder: Path
+    names: list[str]  # file names of the extracts, as they were given
+    hashes: list[str]  # SHA-256 of each
+    extents: list[Box]  # of those with nodes, in the order of their hashes
     snapshot: str | None  # of the newest extract, ISO 8601
     count: int
 
@@ -76,54 +76,50 @@ class Features:
 def features_stage(
     extracts: list[Path], rules: Rules, cache: Path, runner: Runner, quiet: bool
 ) -> tuple[Features, StageRow]:
-    """Read every extract that the cache does not hold yet; ranges of one file are read side by side."""
+    """Read the extracts together, unless the cache holds the features of these very files."""
     start = time.monotonic()
     for path in extracts:
         if not path.is_file():
             raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
     hashes = [file_sha256(p) for p in extracts]
+    files = sorted(zip(hashes, extracts, strict=True), key=lambda file: (file[0], file[1].name))
     code = code_fingerprint("pipeline.osm.extracts.read")
-    folders = [cache / f"extract-{_digest(h, rules.fingerprint, code)}" for h in hashes]
-    missing = {f: p for p, f in zip(extracts, folders, strict=True) if not (f / "meta.json").exists()}
-    for folder, path in missing.items():
-        _read_into(path, folder, rules, runner, quiet)
-    metas = [json.loads((f / "meta.json").read_text()) for f in folders]
-    extents: list[Box] = [tuple(m["extent"]) for m in metas if m["extent"]]
-    snapshot = max((m["snapshot"] for m in metas if m["snapshot"]), default=None)
-    count, drops = (sum(m[name] for m in metas) for name in ("features", "drops"))
-    features = Features(folders, [p.name for p in extracts], hashes, extents, snapshot, count)
-    return features, StageRow.since(start, "features", count, "features", drops=drops, cached=not missing)
+    folder = cache / f"features-{_digest(*sorted(hashes), rules.fingerprint, code)}"
+    missing = not (folder / "meta.json").exists()
+    if missing:
+        _read_into(folder, [path for _, path in files], rules, runner, quiet)
+    meta = json.loads((folder / "meta.json").read_text())
+    extents: list[Box] = [tuple(extent) for extent in meta["extents"] if extent]
+    snapshot = max(filter(None, meta["snapshots"]), default=None)
+    features = Features(folder, [p.name for p in extracts], hashes, extents, snapshot, meta["features"])
+    row = StageRow.since(start, "features", meta["features"], "features", drops=meta["drops"], cached=not missing)
+    return features, row
 
 
 def feature_slabs(features: Features) -> list[Slab]:
     """All features in slabs, in order of type and id."""
-    parts = []
-    for source, folder in enumerate(features.folders):
-        names = json.loads((folder / "meta.json").read_text())["parts"]
-        parts += describe_parts([folder / n for n in names], source)
-    return plan_slabs(parts)
+    names = json.loads((features.folder / "meta.json").read_text())["parts"]
+    return plan_slabs(describe_parts([features.folder / n for n in names]))
 
 
-def feature_drops(features: Features, repeated: dict[int, int]) -> pa.Table:
-    """DROPS rows of reading the extracts and of merging them (rows left out, by extract)."""
-    read = [pq.read_table(f / "drops.parquet").replace_schema_metadata(None) for f in features.folders]
-    return pa.concat_tables([DROPS.empty_table(), *read, repeated_rows(features.names, repeated)])
+def feature_drops(features: Features) -> pa.Table:
+    """DROPS rows of reading the extracts."""
+    return pq.read_table(features.folder / "drops.parquet").replace_schema_metadata(None)
 
 
 def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
     """Write ``features.parquet`` (GeoParquet) slab by slab; its rows, and the DROPS rows, written beside it."""
-    rows, repeated = 0, Counter[int]()
+    rows = 0
     schema = FEATURES.with_metadata(geoparquet_metadata(GEOMETRY_TYPES))
     with (
         atomic_file(out / "features.parquet") as target,
         pq.ParquetWriter(target, schema, compression="zstd") as writer,
     ):
         for slab in feature_slabs(features):
-            table, left = load_slab(slab)
-            repeated.update(left)
+            table = load_slab(slab)
             rows += table.num_rows
             writer.write_table(table.cast(schema), row_group_size=65_536)
-    drops = feature_drops(features, dict(repeated))
+    drops = feature_drops(features)
     Store(out).write_table("drops.parquet", drops)
     return rows, drops
 
@@ -147,9 +143,8 @@ def vocabulary_stage(
     """Tag ids, vocabulary and cells of the merged features."""
     start = time.monotonic()
     code = code_fingerprint("pipeline.osm.extracts.read", "pipeline.osm.cells.slabs", "pipeline.osm.stage")
-    names = [f.name for f in features.folders]
     asked = json.dumps(asdict(cleaning), sort_keys=True)
-    cells = Cells(cache / f"cells-{_digest(*names, code, asked, str(zoom))}", zoom)
+    cells = Cells(cache / f"cells-{_digest(features.folder.name, code, asked, str(zoom))}", zoom)
     meta = cells.folder / "meta.json"
     cached = meta.exists()
     memory = 0.0 if cached else _build_cells(cells, features, rules, cleaning, runner, quiet)
@@ -177,7 +172,7 @@ def _build_cells(
     cut = [pq.read_table(slab_file(folder, i, "drops.parquet")).replace_schema_metadata(None) for i in range(len(jobs))]
     cleaned = pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS)
     own = pa.concat_tables([DROPS.empty_table(), *cut, cleaned, cleaned_rows(results)])
-    store.write_table("drops.parquet", pa.concat_tables([feature_drops(features, counted.repeated), own]))
+    store.write_table("drops.parquet", pa.concat_tables([feature_drops(features), own]))
     shutil.rmtree(folder, ignore_errors=True)
     meta = {"tags": len(counted.vocabulary.texts), "drops": own.num_rows, "features": counted.features}
     store.write("meta.json", json.dumps(meta, sort_keys=True).encode())

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import osmium
-import pyarrow as pa
 import pytest
 import shapely
 
-from pipeline.osm.cells.merge import newest
 from pipeline.osm.extracts import areas
 from pipeline.osm.extracts.read import Extract, read_extract
 from tests.osm.opl import GRID, RULES, encoded, opl, read
-from tests.osm.tables import table_of
 from tests.osm.test_read import INNER, SQUARE, accounted, counted, dropped, features
 
 
@@ -213,10 +210,11 @@ def test_what_spans_the_antimeridian_or_the_poles_comes_out_whole(tmp_path: Path
         {("node", 4): 0, ("way", 1): 359.8, ("way", 2): 359.8, ("way", 3): 360}
     )
     assert shape(found["way", 3]).bounds == (-180, -90, 180, 90)
-    assert extract.extent == (-180, -90, 180, 90)
+    assert extract.extents == [(-180, -90, 180, 90)]
     assert accounted(extract)
 
 
+KEPT = "an equal or newer version is kept"
 HISTORY = """n1 v1 x9 y47 Tshop=bakery
     n1 v2 x9.5 y47.5 Tshop=kiosk
     n2 v1 x9.1 y47
@@ -226,16 +224,18 @@ HISTORY = """n1 v1 x9 y47 Tshop=bakery
     r1 v2 Ttype=route,natural=water Mw1@"""
 
 
-def test_of_several_versions_in_one_file_the_newest_is_merged(tmp_path: Path) -> None:
+def test_of_several_versions_in_one_file_the_newest_is_read(tmp_path: Path) -> None:
     extract = read(tmp_path, HISTORY)
     assert accounted(extract)
-    table = table_of(extract)
-    merged, repeated = newest(table, pa.array([0] * table.num_rows).to_numpy())
-    rows = {(r["osm_type"], r["osm_id"]): r for r in merged.to_pylist()}
+    rows = features(extract)
     assert {k: r["version"] for k, r in rows.items()} == {("node", 1): 2, ("way", 1): 4}
     assert shape(rows["node", 1]).coords[0] == (9.5, 47.5)
     assert list(shape(rows["way", 1]).coords) == [(9.5, 47.5), (9.1, 47)]  # through the newest place of its nodes
-    assert repeated == {0: 2}
+    assert {k: n for k, n in counted(extract).items() if k[1] == "repeated_in_extracts"} == {
+        ("node", "repeated_in_extracts", KEPT): 1,
+        ("way", "repeated_in_extracts", KEPT): 1,
+        ("relation", "repeated_in_extracts", KEPT): 1,
+    }
 
 
 def history(folder: Path, name: str, text: str) -> Extract:
@@ -254,9 +254,11 @@ def test_of_a_history_file_the_last_versions_are_read_unless_they_are_deletions(
     extract = history(tmp_path, name, HISTORY + deleted)
     assert {k: r["version"] for k, r in features(extract).items()} == {("node", 1): 2, ("way", 1): 4}
     assert counted(extract) == {
-        ("node", "older_version", ""): 3,
+        ("node", "older_version", ""): 2,
+        ("node", "deleted", ""): 1,
         ("node", "no_tags", ""): 1,
-        ("way", "older_version", ""): 3,
+        ("way", "older_version", ""): 2,
+        ("way", "deleted", ""): 1,
         ("relation", "older_version", ""): 1,
         ("relation", "type_out_of_scope", "route"): 1,
     }

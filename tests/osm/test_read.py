@@ -85,7 +85,7 @@ def test_a_feature_is_whole_with_its_tags_box_version_and_time(tmp_path: Path) -
     geometry = shapely.from_wkb(row["geometry"])
     assert geometry.equals(shapely.box(9.0, 47.0, 9.002, 47.002))
     assert extract.snapshot == "2022-07-24T01:02:03Z"
-    assert extract.extent == pytest.approx((9.0, 47.0, 9.002, 47.002))
+    assert extract.extents == [pytest.approx((9.0, 47.0, 9.002, 47.002))]
 
 
 def test_a_tagged_node_is_a_point(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_nothing_is_lost_whatever_the_file_says(tmp_path: Path, rows: list[Any])
 def test_an_empty_file_is_an_empty_extract(tmp_path: Path) -> None:
     extract = read(tmp_path, "")
     assert extract.objects == 0
-    assert extract.extent is None
+    assert extract.extents == [None]
     assert extract.snapshot is None
     assert accounted(extract)
 

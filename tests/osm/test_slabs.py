@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import pipeline.osm.cells.merge
+import pipeline.osm.cells.parts
 import pipeline.osm.cells.slabs
 from pipeline.osm import stage
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
@@ -74,7 +74,7 @@ def test_slabs_and_runs_of_any_size_give_what_one_table_gives(
     folder = tmp_path_factory.mktemp("cells")
     lines = [f"w{n} v1 T{tags} N{','.join(f'n{r}' for r in refs)}" for n, (refs, tags) in enumerate(ways, 1) if refs]
     text = "\n".join([TOWNS, "n30 v1 Tnatural=tree x9 y47", *lines])
-    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.merge.plan_slabs(parts, slab))
+    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.parts.plan_slabs(parts, slab))
     monkeypatch.setattr(stage, "plan_runs", lambda *args: pipeline.osm.cells.slabs.plan_runs(*args, run))
     cells, drops = build(folder, [text])
     extract = pipeline.osm.extracts.read.read_extract(folder / "0.opl", RULES, folder / "whole")
@@ -153,9 +153,26 @@ def test_neighbouring_extracts_give_each_object_once(tmp_path: Path) -> None:
     assert [(d["source"], d["count"]) for d in drops if d["reason"] == "repeated_in_extracts"] == [("0.opl", 1)]
 
 
+def test_extracts_are_read_once_in_whatever_order_they_are_named(tmp_path: Path) -> None:
+    paths = []
+    for n, text in enumerate((f"{GRID}\nw1 v1 Thighway=path Nn1,n2", f"{GRID}\nw1 v1 Thighway=steps Nn1,n2", "")):
+        paths.append(tmp_path / f"{n}.opl")
+        paths[-1].write_text(opl(text))
+    with Runner(1) as runner:
+        first, row = features_stage(paths, RULES, tmp_path / "cache", runner, True)
+        again, cached = features_stage(paths[::-1], RULES, tmp_path / "cache", runner, True)
+        fewer, other = features_stage(paths[:1], RULES, tmp_path / "cache", runner, True)
+    assert (row.cached, cached.cached, other.cached) == (False, True, False)
+    assert (again.folder, again.extents, again.count) == (first.folder, first.extents, first.count)
+    assert again.names == first.names[::-1] == ["2.opl", "1.opl", "0.opl"]
+    assert again.hashes == first.hashes[::-1]
+    assert len(first.extents) == 2  # one has no nodes
+    assert fewer.folder != first.folder
+
+
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "\n".join(f"w{n} v1 Tbuilding=yes,height={n % 3} Nn{n},n{n + 1},n{n + 3},n{n}" for n in range(1, 6))
-    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.merge.plan_slabs(parts, 2))
+    monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.parts.plan_slabs(parts, 2))
     text = f"{TOWNS}\n{lines}\nw9 v1 Thighway=path Nn1,n19"
     whole, _ = build(tmp_path / "whole", [text])
     expected = {p.name: p.read_bytes() for p in sorted(whole.folder.iterdir())}

@@ -36,7 +36,7 @@ def test_a_table_is_sorted_by_id_and_equal_ids_keep_their_order(chunk: int, part
         order = np.argsort(ids, kind="stable")
         assert column(folder, "nodes", "id").tolist() == ids[order].tolist()
         assert column(folder, "nodes", "lonlat").tolist() == np.stack((order, -order), axis=1).tolist()
-        assert sorted(p.name for p in folder.iterdir()) == ["nodes.id", "nodes.lonlat"]
+        assert sorted(p.name for p in folder.iterdir()) == (["nodes.id", "nodes.lonlat"] if len(ids) else [])
 
 
 @given(parts=st.lists(st.lists(IDS, max_size=6), max_size=4))

@@ -43,7 +43,7 @@ def test_compressed_otherwise_an_extract_is_the_same(real_file: Callable[[str], 
         for end in ("", "_lz4")
     )
     assert table_of(plain).equals(table_of(lz4))
-    assert plain.extent == lz4.extent
+    assert plain.extents == lz4.extents
     west, pbf = (
         read_extract(real_file(n), RULES, tmp_path / Path(n).name)
         for n in ("osm/sfbay/West-Oakland.osm.bz2", "osm/sfbay/oakland_west_2016.osm.pbf")

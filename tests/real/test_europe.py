@@ -8,22 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mercantile
+import osmium
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.verify import find_problems
-from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.keys import XyzKey
 from storage.dataset import sample_rows
 from storage.store import Store
 from tests.driver.test_shards import bytes_of
 from tests.mirror.server import Mirror
-from tests.osm.tables import table_of
 from tests.real.test_downloads import COUNTRIES, ROOT
 
 
@@ -81,12 +81,14 @@ def test_what_neighbours_share_is_there_once(real_file: Callable[[str], Path], t
     words, env = command(tmp_path / "cache", tmp_path / "both", f"{old},{new}")
     subprocess.run([*words, "name=monaco"], env=env, cwd=ROOT, check=True, timeout=240)
     drops = pq.read_table(tmp_path / "both" / "catalog" / "drops" / "before-tiles.parquet").to_pylist()
-    repeated = {d["source"]: d["count"] for d in drops if d["reason"] == "repeated_in_extracts"}
-    versions = []
+    repeated = Counter[str]()
+    for row in drops:
+        if row["reason"] == "repeated_in_extracts":
+            repeated[row["source"]] += row["count"]
+    kept, rules = [], load_rules()
     for path in (old, new):
-        table = table_of(read_extract(path, load_rules(), tmp_path / path.stem))
-        columns = (table[c].to_pylist() for c in ("osm_type", "osm_id", "version"))
-        versions.append({(t, i): v for t, i, v in zip(*columns, strict=True)})
-    shared = versions[0].keys() & versions[1].keys()
-    newer = sum(versions[1][k] > versions[0][k] for k in shared)
-    assert repeated == {old.name: newer, new.name: len(shared) - newer}  # equal versions: the extract named first stays
+        things = osmium.FileProcessor(str(path))
+        kept.append({(o.type_str(), o.id): o.version for o in things if any(rules.tags.keeps(t.k) for t in o.tags)})
+    assert all(kept[1][k] >= kept[0][k] for k in kept[0].keys() & kept[1].keys())
+    there = {(o.type_str(), o.id) for o in osmium.FileProcessor(str(new))}
+    assert repeated == {old.name: len(kept[0].keys() & there)}  # of equal versions the newer extract's counts

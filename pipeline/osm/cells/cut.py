@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geometry.packed import expand, ranges
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, tile_bounds, tile_codes, tile_ranges, tiles_between
 from pipeline.osm.cells.hashes import exact_hash, shape_hash
-from pipeline.osm.cells.merge import KINDS, TYPES
+from pipeline.osm.cells.parts import KINDS, TYPES
 from schemas.features import CELL_ZOOM, CELLS, DROPS, Kind, ObjectType, drop_row
 
 #: Longest segment in degrees: 0.005° (560 m) bends by less than 1 cm in web-mercator and UTM below 70° latitude.

@@ -27,7 +27,7 @@ from geometry.packed import changes
 from geometry.tiles import lonlat_to_tile, tile_bounds
 from pipeline.osm.cells.cut import CUT, MARGIN, cut_to_cells, whole_features
 from pipeline.osm.cells.hashes import combine, list_hash
-from pipeline.osm.cells.merge import Slab, load_slab
+from pipeline.osm.cells.parts import Slab, load_slab
 from pipeline.osm.coast import LooseEnds, coast_rows
 from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, list_arrays, name_tags, read_tags
 from pipeline.rules import Rules
@@ -71,7 +71,7 @@ def cut_slab(job: SlabJob) -> None:
     name = partial(slab_file, job.folder, job.index)
     if name("json").exists():
         return
-    table, repeated = load_slab(job.slab)
+    table = load_slab(job.slab)
     local = read_tags(table["tags"], job.rules)
     cut, drops = cut_to_cells(whole_features(table), local.offsets, local.index, local.paint, job.zoom)
     store = Store(job.folder)
@@ -87,7 +87,6 @@ def cut_slab(job: SlabJob) -> None:
     summary = {
         "texts": local.texts, "cleaned": [[*what, n] for what, n in sorted(local.cleaned.items())],
         "cells": cells.tolist(), "starts": [*starts.tolist(), cut.num_rows], "features": table.num_rows,
-        "repeated": sorted(repeated.items()),
     }  # fmt: skip
     store.write(name("json").name, json.dumps(summary, ensure_ascii=False).encode())
 
@@ -101,19 +100,17 @@ class CountedSlabs:
     slab: Ints  # [P]
     start: Ints  # [P] first row in the slab's file
     stop: Ints  # [P] row after the last
-    repeated: dict[int, int]  # rows left out, by extract
     features: int
 
 
 def count_slabs(folder: Path, slabs: int, min_tag_count: int, min_key_count: int) -> CountedSlabs:
     """The vocabulary of all slabs and the index of their cells; each slab's table of tag ids is written beside it."""
-    counted, repeated, features = Counted(), Counter[int](), 0
+    counted, features = Counted(), 0
     pieces: list[Ints] = [np.zeros((0, 4), np.int64)]
     for index in range(slabs):
         summary, local = _load(folder, index)
         counted.add(local)
         counted.cleaned.update({(rule, detail): n for rule, detail, n in summary["cleaned"]})
-        repeated.update(dict(summary["repeated"]))
         features += summary["features"]
         starts, cells = np.array(summary["starts"], np.int64), np.array(summary["cells"], np.int64)
         pieces.append(np.stack((cells, np.full(len(cells), index), starts[:-1], starts[1:]), axis=1))
@@ -127,7 +124,7 @@ def count_slabs(folder: Path, slabs: int, min_tag_count: int, min_key_count: int
         store.write(slab_file(folder, index, "npy").name, sink.getvalue())
     table = np.concatenate(pieces)
     cell, slab, start, stop = table[np.lexsort((table[:, 1], table[:, 0]))].T
-    return CountedSlabs(vocabulary, cell, slab, start, stop, dict(repeated), features)
+    return CountedSlabs(vocabulary, cell, slab, start, stop, features)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from pipeline.osm.extracts.passes import (
     area_relations,
     blocks_of,
     feature_rows,
+    live,
     segments,
     write_part,
 )
@@ -34,12 +35,14 @@ _VERTICES = 500_000
 
 def read_areas(job: RangeJob) -> RangeResult:
     """Areas of the relations of a range."""
-    counts = Counts(job.source)
+    counts = Counts(job.name)
     tables: list[pa.Table] = []
     members = _Members.load(job.spill)
     share, shares = job.share
-    for _, block, tags in blocks_of(job, ObjectType.RELATION):
-        rows = area_relations(Counts(job.source), block, tags, job.rules)
+    for blob, block, tags in blocks_of(job, ObjectType.RELATION):
+        current = live(job, blob, len(block.relations.objects.ids), ObjectType.RELATION)
+        # Whoever has the first share of a block counts it.
+        rows = area_relations(counts if share == 0 else Counts(""), block, tags, job.rules, current)
         rows = rows[len(rows) * share // shares : len(rows) * (share + 1) // shares]
         for few in _in_batches(block, rows, members):
             tables += _relation_features(counts, block, tags, few, members)
@@ -53,7 +56,7 @@ class _Members:
     ids: Ints  # [W]
     start: Ints  # [W] of its nodes
     count: Ints  # [W]
-    whole: NDArray[np.bool_]  # [W] every node is in the extract
+    whole: NDArray[np.bool_]  # [W] every node is there
     refs: Ints  # [R] node ids
     xy: NDArray[np.int32]  # [R,2] units
 
@@ -63,10 +66,10 @@ class _Members:
         return cls(ids, start, count, whole, column(folder, "refs", "id"), column(folder, "refs", "lonlat"))
 
     def find(self, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Rows of way ids, and which of them are there and whole. The last of several versions of a way counts."""
+        """Rows of way ids, and which of them are there and whole."""
         if not len(self.ids):
             return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-        place = np.maximum(np.searchsorted(self.ids, wanted, "right") - 1, 0)
+        place = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
         return place, (self.ids[place] == wanted) & self.whole[place]
 
 

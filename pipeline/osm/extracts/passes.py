@@ -16,7 +16,8 @@ from pipeline.formats.pbf import UNITS, Blob, Block, Objects, read_block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.rings import Shapes
 from pipeline.osm.extracts.select import BlockTags
-from pipeline.osm.extracts.spill import Run
+from pipeline.osm.extracts.spill import VERSIONS, Run, column
+from pipeline.osm.extracts.versions import fresh
 from pipeline.rules import Rules
 from schemas.features import DROPS, FEATURES, ObjectType, drop_row, geoparquet_metadata
 from storage.store import Store
@@ -45,6 +46,11 @@ class Counts:
         """One object that cannot be built."""
         self.drops.append(drop_row("features", self.source, reason, osm_type=osm_type, osm_id=osm_id, detail=detail))
 
+    def repeated(self, osm_type: str, number: int) -> None:
+        """Objects with a kept key of which another version counts."""
+        if number:
+            self.uncounted[osm_type, "repeated_in_extracts", "an equal or newer version is kept"] += number
+
     def add(self, other: Counts) -> None:
         """Sum with another range's."""
         if other.drops:
@@ -71,15 +77,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class RangeJob:
-    """A run of blobs for one task of one pass."""
+    """A run of blobs of one extract for one task of one pass."""
 
     path: Path
     blobs: list[Blob]
     folder: Path  # of results: feature parts
     index: int
     rules: Rules
-    source: str  # file name in drops
+    source: int  # which of the extracts
+    name: str  # of its file, in drops
     spill: Path  # folder of what one pass leaves for the next
+    tables: tuple[Path, ...]  # folder of the tables of each extract, the own one first
+    versions: bool  # objects may be there in several versions: those that do not count are told from the others
     share: tuple[int, int] = (0, 1)  # n, of: this task takes the n-th of so many equal parts of each block's objects
 
 
@@ -91,7 +100,9 @@ class RangeResult:
     counts: Counts
     part: Path | None
     bounds: NDArray[np.float64]  # west, south, east, north in units; infinite without nodes
-    run: Run | None = None  # ids of what the range leaves for the next pass
+    source: int = -1  # which of the extracts
+    read: dict[ObjectType, Run | None] = field(default_factory=dict)  # ids of the objects of the range
+    run: Run | None = None  # ids of the members that it leaves for the next pass
     ways: list[Blob] = field(default_factory=list)  # blobs of the range that hold ways
     relations: list[tuple[Blob, int]] = field(default_factory=list)  # blobs that hold relations, and how many
 
@@ -103,8 +114,18 @@ def blocks_of(job: RangeJob, *wanted: ObjectType) -> Iterator[tuple[Blob, Block,
             yield blob, block, BlockTags(block.strings, job.rules)
 
 
-def kept_objects(counts: Counts, objects: Objects, tags: BlockTags, osm_type: str) -> NDArray[np.bool_]:
-    """Objects with a kept key that are not deleted; the others are counted."""
+def live(job: RangeJob, blob: Blob, count: int, osm_type: ObjectType) -> NDArray[np.bool_]:
+    """Which of all objects of a type of a blob are their newest version, bool[count]."""
+    if not job.versions:
+        return np.ones(count, bool)
+    return fresh(column(job.tables[0], f"stale_{VERSIONS[osm_type]}", "place"), blob, count)
+
+
+def kept_objects(
+    counts: Counts, objects: Objects, tags: BlockTags, osm_type: ObjectType, current: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Objects with a kept key in their ``current`` version that are not deleted; the others are counted."""
+    name = osm_type.name.lower()
     kept = tags.kept(objects.tags) & objects.visible
     deleted = len(kept) - int(objects.visible.sum())
     untagged = int(((np.diff(objects.tags.offsets) == 0) & objects.visible).sum())
@@ -112,14 +133,19 @@ def kept_objects(counts: Counts, objects: Objects, tags: BlockTags, osm_type: st
     rest = len(kept) - deleted - untagged - int(kept.sum())
     for reason, number in (("deleted", deleted), ("no_tags", untagged), ("no_kept_key", rest)):
         if number:
-            counts.uncounted[osm_type, reason, ""] += number
+            counts.uncounted[name, reason, ""] += number
     counts.newest = max(counts.newest, int(objects.timestamps[kept].max(initial=0)))
-    return kept
+    counts.repeated(name, int((kept & ~current).sum()))
+    return kept & current
 
 
-def area_relations(counts: Counts, block: Block, tags: BlockTags, rules: Rules) -> Ints:
+def area_relations(
+    counts: Counts, block: Block, tags: BlockTags, rules: Rules, current: NDArray[np.bool_] | None = None
+) -> Ints:
+    """Rows of the area relations of a block, of those that are ``current`` or of all; the others are counted."""
     objects = block.relations.objects
-    kept = kept_objects(counts, objects, tags, "relation")
+    current = np.ones(len(objects.ids), bool) if current is None else current
+    kept = kept_objects(counts, objects, tags, ObjectType.RELATION, current)
     types = np.array(tags.values_of("type", objects.tags), object)
     area = np.array([kind in rules.areas.relation_types for kind in types], bool)
     counts.uncounted.update(("relation", "type_out_of_scope", str(kind)) for kind in types[kept & ~area])

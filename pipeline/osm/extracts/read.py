@@ -1,22 +1,27 @@
-"""One extract to its feature table and its drops, in parts: each object with a kept key comes out once, whole.
+"""Extracts to one feature table and its drops, in parts: each object with a kept key comes out once, whole.
 
-Three passes, each over ranges of blobs that are worked on side by side:
+Objects of all extracts are merged before anything is built of them, so that a way finds its nodes and a relation its
+ways in whichever file they lie, and an older version leaves no trace. Three passes, each over ranges of blobs of all
+extracts that are worked on side by side:
 
-1. nodes and relations: positions of all nodes into a table of ids and coordinates, features of tagged nodes, and which
-   ways the area relations need;
-2. ways: lines and closed areas, positions looked up in that table; nodes and positions of the needed ways;
+1. nodes and relations: positions of all nodes into a table of ids and coordinates for each extract, features of tagged
+   nodes, and which ways the area relations need;
+2. ways: lines and closed areas, positions looked up in those tables; nodes and positions of the needed ways;
 3. areas of relations.
+
+With several extracts, or one that holds several versions of an object, pass 1 also leaves the version of every object;
+what is stale is found in these tables (pipeline.osm.extracts.versions) and passed over from then on.
 
 An object without a kept key is counted by type and reason; one that cannot be built is a row of drops. What a pass
 leaves for the next is mapped, not loaded (pipeline.osm.extracts.spill), so memory depends on the size of a blob, not
-of the extract. Several versions of an object in a file that is no history come out each; merging keeps the newest.
+of the extracts.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import repeat
@@ -25,20 +30,25 @@ from pathlib import Path
 import numpy as np
 import osmium
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.formats.pbf import UNITS, Blob, Header, blobs, read_header
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
-from pipeline.osm.extracts.nodes import read_nodes_and_relations
+from pipeline.osm.extracts.nodes import read_nodes_and_relations, write_points
 from pipeline.osm.extracts.passes import Counts, RangeJob, RangeResult
-from pipeline.osm.extracts.spill import join, sort, sort_values, starts
+from pipeline.osm.extracts.spill import VERSIONS, join, rising, sort, sort_values, starts
+from pipeline.osm.extracts.versions import find_stale
 from pipeline.osm.extracts.ways import read_ways
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError
+from schemas.features import DROPS, ObjectType
+from storage.files import file_sha256
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
-_Task = tuple[list[Blob], tuple[int, int]]  # and which share of each of its blobs
+Told = Callable[[int, int], None]
+_Task = tuple[int, list[Blob], tuple[int, int]]  # an extract, some of its blobs, and which share of each
 
 #: Blobs a task in each pass. A blob holds about 8,000 objects; a task takes some 0.2 s and less than 100 MB, so that
 #: no worker waits long for another at the end of a pass. The numbers do not depend on the workers: nor do the parts.
@@ -52,125 +62,243 @@ _SMALL = 300
 
 @dataclass(frozen=True)
 class Extract:
-    """What one extract holds."""
+    """What extracts hold together."""
 
-    parts: list[Path]  # Parquet files of FEATURES rows; together sorted by type and id if the file is
+    parts: list[Path]  # Parquet files of FEATURES rows, each of one type; sorted by id if the files are
     drops: pa.Table  # schemas.features.DROPS
-    extent: Box | None  # west, south, east, north; None without nodes
-    snapshot: str | None  # ISO 8601: replication time of the header, else the newest object
+    extents: list[Box | None]  # of each extract: west, south, east, north; None without nodes
+    snapshots: list[str | None]  # of each, ISO 8601: replication time of the header, else its newest object
     objects: int  # nodes, ways and relations read
+
+    @property
+    def snapshot(self) -> str | None:
+        """Of the newest."""
+        return max(filter(None, self.snapshots), default=None)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One extract as it is read."""
+
+    path: Path
+    pbf: Path  # itself, or its converted copy
+    header: Header
+    blobs: list[Blob]
+    left_out: Counter[str]  # objects that the copy lacks, by type
+    sha256: str
+
+
+class _SeveralVersions(Exception):
+    """An object may be there more than once: the ids of its type do not rise."""
 
 
 def read_extract(
-    path: Path,
-    rules: Rules,
-    folder: Path,
-    runner: Runner | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    path: Path, rules: Rules, folder: Path, runner: Runner | None = None, told: Told | None = None
 ) -> Extract:
-    """Read one extract into Parquet parts under ``folder``; ``progress`` is told blobs done and in all.
+    """``read_extracts`` of one."""
+    return read_extracts([path], rules, folder, runner, told)
+
+
+def read_extracts(
+    paths: Sequence[Path], rules: Rules, folder: Path, runner: Runner | None = None, told: Told | None = None
+) -> Extract:
+    """Read extracts into Parquet parts under ``folder``; ``told`` is told blobs done and in all.
+
+    Of several versions of an object the newest counts: the highest version, then the newest timestamp, then that of the
+    extract with the newest replication time, then of that whose SHA-256 is the highest, then the last in the file. The
+    order of the paths never matters.
 
     Raises:
-        InputError: the file is missing, truncated or no OSM file.
+        InputError: a file is missing, truncated or no OSM file.
     """
+    spill = folder / "spill"
+    try:
+        inputs = [_open(path, folder / "inputs" / str(n), len(paths) > 1) for n, path in enumerate(paths)]
+        ranked = sorted(inputs, key=lambda own: (own.header.snapshot or 0, own.sha256, own.path.name))
+        reading = _Reading(ranked, rules, folder, spill, runner or Runner(1), told)
+        try:
+            read = reading.run(len(paths) > 1)
+        except _SeveralVersions:
+            read = reading.run(True)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+        shutil.rmtree(folder / "inputs", ignore_errors=True)
+    of = [next(n for n, own in enumerate(ranked) if own is one) for one in inputs]
+    stamps = [ranked[n].header.snapshot or read.counts[n].newest for n in of]
+    return Extract(
+        read.parts,
+        pa.concat_tables([DROPS.empty_table(), *(counts.table() for counts in read.counts)]),
+        [_extent(ranked[n].header, read.bounds[n]) for n in of],
+        [datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if s else None for s in stamps],
+        sum(counts.objects for counts in read.counts),
+    )
+
+
+def _open(path: Path, folder: Path, several: bool) -> _Input:
     if not path.is_file():
         raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
-    spill = folder / "spill"
-    spill.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pbf, left_out = as_pbf(path, folder)
     header, found = blobs(pbf)
-    passes = _Passes(RangeJob(pbf, [], folder, 0, rules, path.name, spill), len(found), runner or Runner(1), progress)
-    first = passes.run(read_nodes_and_relations, _ranges(found, _BLOBS))
-    join(spill, "nodes")
-    sort(spill, "nodes", [r.run for r in first])
-    join(spill, "wanted")
-    sort_values(spill, "wanted", "id")
-    ways, relations = [b for r in first for b in r.ways], [b for r in first for b in r.relations]
-    passes.total += len(ways) + len(relations)
-    second = passes.run(read_ways, _ranges(ways, _WAY_BLOBS))
-    join(spill, "refs")
-    join(spill, "members")
-    starts(spill, "members", "count", "start")
-    sort(spill, "members", [r.run for r in second])
-    third = passes.run(read_areas, _shares(relations, _RELATIONS))
-    shutil.rmtree(spill)
-    if pbf != path:
-        pbf.unlink()
-    parts = [r.part for results in (first, second, third) for r in results if r.part is not None]
-    bounds = np.array([r.bounds for r in (*first, *second)]).reshape(-1, 4)
-    data = (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))
-    counts = passes.counts
-    for osm_type, number in left_out.items():
-        counts.uncounted[osm_type, "older_version", ""] += number
-        counts.objects += number
-    stamp = header.snapshot or counts.newest
-    snapshot = datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if stamp else None
-    return Extract(parts, counts.table(), _extent(header, data), snapshot, counts.objects)
+    return _Input(path, pbf, header, found, left_out, file_sha256(path) if several else "")
 
 
-class _Passes:
-    """Runs the tasks of one pass after the other; sums what they count, keeps what they found."""
+@dataclass(frozen=True)
+class _Read:
+    """What the passes gave."""
+
+    parts: list[Path]
+    counts: list[Counts]  # of each extract
+    bounds: list[Sequence[float]]  # west, south, east, north of the nodes of each in units; infinite without
+
+
+class _Reading:
+    """The passes over some extracts, one after the other."""
 
     def __init__(
-        self, template: RangeJob, blobs: int, runner: Runner, progress: Callable[[int, int], None] | None
+        self, inputs: list[_Input], rules: Rules, folder: Path, spill: Path, runner: Runner, told: Told | None
     ) -> None:
-        self.template, self.runner, self.progress = template, runner, progress
-        self.small = blobs < _SMALL
-        self.total, self.done = blobs, 0.0
-        self.counts = Counts(template.source)
+        self.inputs, self.rules, self.folder, self.spill = inputs, rules, folder, spill
+        self.runner, self.told = runner, told
+        self.tables = [spill / f"{n:04d}" for n in range(len(inputs))]
+        self.versions = False
+        self.counts: list[Counts] = []
+        self.done, self.total = 0.0, 0
 
-    def run(self, function: Callable[[RangeJob], RangeResult], tasks: list[_Task]) -> list[RangeResult]:
+    def run(self, versions: bool) -> _Read:
+        """All passes.
+
+        Args:
+            versions: objects may be there several times.
+
+        Raises:
+            _SeveralVersions: they may, though ``versions`` is False.
+        """
+        for left in (self.spill, self.folder / "features"):  # of an interrupted run, or the first one
+            shutil.rmtree(left, ignore_errors=True)
+        for own in self.tables:
+            own.mkdir(parents=True)
+        self.versions = versions
+        self.counts = [_counts_of(own) for own in self.inputs]
+        self.done, self.total = 0.0, sum(len(own.blobs) for own in self.inputs)
+        tasks = _ranges([own.blobs for own in self.inputs], _BLOBS)
+        first = self._pass(read_nodes_and_relations, tasks)
+        self._join_versions(first)
+        points = self._pass(write_points, [(n, [], share) for n, _, share in tasks]) if versions else []
+        join(self.spill, "wanted")
+        sort_values(self.spill, "wanted", "id")
+        ways = [[b for r in first if r.source == n for b in r.ways] for n in range(len(self.inputs))]
+        relations = [[b for r in first if r.source == n for b in r.relations] for n in range(len(self.inputs))]
+        self.total += sum(map(len, ways)) + sum(map(len, relations))
+        second = self._pass(read_ways, _ranges(ways, _WAY_BLOBS))
+        self._check(second, ObjectType.WAY)
+        join(self.spill, "refs")
+        join(self.spill, "members")
+        starts(self.spill, "members", "count", "start")
+        sort(self.spill, "members", [r.run for r in second])
+        third = self._pass(read_areas, _shares(relations, _RELATIONS))
+        parts = [r.part for results in (first, points, second, third) for r in results if r.part is not None]
+        return _Read(parts, self.counts, [_bounds((*first, *second), n) for n in range(len(self.inputs))])
+
+    def _join_versions(self, first: list[RangeResult]) -> None:
+        """Tables of pass 1 by id; of objects that are there several times, which are stale."""
+        self._check(first, ObjectType.NODE, ObjectType.RELATION)
+        for kind, table in VERSIONS.items():
+            if not self.versions and kind != ObjectType.NODE:
+                continue
+            for source, folder in enumerate(self.tables):
+                join(folder, table)
+                sort(folder, table, [r.read[kind] for r in first if r.source == source])
+            if self.versions:
+                find_stale(self.tables, table)
+
+    def _check(self, results: list[RangeResult], *kinds: ObjectType) -> None:
+        for source in range(len(self.inputs)):
+            own = [r.read for r in results if r.source == source]
+            if not self.versions and not all(rising(read.get(kind) for read in own) for kind in kinds):
+                raise _SeveralVersions
+
+    def _pass(self, function: Callable[[RangeJob], RangeResult], tasks: list[_Task]) -> list[RangeResult]:
         """Results in the order of the tasks, without their counts."""
-        jobs = [replace(self.template, blobs=b, share=share, index=n) for n, (b, share) in enumerate(tasks)]
+        jobs = [self._job(index, *task) for index, task in enumerate(tasks)]
         results: list[RangeResult] = []
-        for index, result, _ in self.runner.map(function, jobs, small=self.small, brief=True):
-            self.counts.add(result.counts)
-            results.append(replace(result, counts=Counts("")))
+        small = sum(len(own.blobs) for own in self.inputs) < _SMALL
+        for index, result, _ in self.runner.map(function, jobs, small=small, brief=True):
+            self.counts[jobs[index].source].add(result.counts)
+            results.append(replace(result, source=jobs[index].source, counts=Counts("")))
             self.done += len(jobs[index].blobs) / jobs[index].share[1]
-            if self.progress is not None:
-                self.progress(round(self.done), self.total)
+            if self.told is not None:
+                self.told(round(self.done), self.total)
         return sorted(results, key=lambda r: r.index)
 
+    def _job(self, index: int, source: int, some: list[Blob], share: tuple[int, int]) -> RangeJob:
+        own = self.inputs[source]
+        others = (t for n, t in enumerate(self.tables) if n != source)
+        return RangeJob(
+            own.pbf, some, self.folder, index, self.rules, source, own.path.name, self.spill,
+            (self.tables[source], *others), self.versions, share,
+        )  # fmt: skip
 
-def _ranges(found: list[Blob], size: int) -> list[_Task]:
-    """Tasks of so many blobs."""
-    return [(found[i : i + size], (0, 1)) for i in range(0, len(found), size)]
+
+def _counts_of(own: _Input) -> Counts:
+    counts = Counts(own.path.name)
+    for osm_type, number in own.left_out.items():
+        counts.uncounted[osm_type, "older_version", ""] += number
+        counts.objects += number
+    return counts
 
 
-def _shares(found: list[tuple[Blob, int]], size: int) -> list[_Task]:
+def _bounds(results: Iterable[RangeResult], source: int) -> Sequence[float]:
+    bounds = np.array([r.bounds for r in results if r.source == source]).reshape(-1, 4)
+    return (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))
+
+
+def _ranges(found: list[list[Blob]], size: int) -> list[_Task]:
+    """Tasks of so many blobs, extract by extract."""
+    return [(n, own[i : i + size], (0, 1)) for n, own in enumerate(found) for i in range(0, len(own), size)]
+
+
+def _shares(found: list[list[tuple[Blob, int]]], size: int) -> list[_Task]:
     """Tasks of so many objects at most, or of one blob, whose objects are counted."""
-    of = [-(-count // size) for _, count in found]
-    return [([blob], (n, shares)) for (blob, _), shares in zip(found, of, strict=True) for n in range(shares)]
+    every = [(n, blob, -(-count // size)) for n, own in enumerate(found) for blob, count in own]
+    return [(n, [blob], (k, shares)) for n, blob, shares in every for k in range(shares)]
 
 
 def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
     """The extract as a PBF without history, and how many objects, by type, that leaves out.
 
     It is the extract itself, or a converted copy (XML, OPL, bzip2, history …) in ``folder``. Of a history, which
-    its header or ``.osh`` in its name tells, the last version of each object is taken, unless it is a deletion.
+    its header or ``.osh`` in its name tells, the last version of each object is taken. Deletions stay: they may be
+    newer than what another extract has.
     """
     left_out: Counter[str] = Counter()
     try:
         known = read_header(path) if path.name.endswith(".pbf") else None
         if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out
-        copy = folder / "converted.osm.pbf"
+        copy = folder / "converted.osh.pbf"
         copy.unlink(missing_ok=True)
         processor = osmium.FileProcessor(str(path))
         header = processor.header
         history = header.has_multiple_object_versions or ".osh" in path.name
-        header.has_multiple_object_versions = False
-        target = osmium.io.File(str(copy), "osm.pbf,pbf_compression=zlib")
-        last = versions_at(*versions(path), np.array([np.inf]))[:, 0] if history else repeat(True)
+        header.has_multiple_object_versions = True  # else a deletion is written as an object like any other
+        target = osmium.io.File(str(copy), "osh.pbf,pbf_compression=zlib")
+        last = _last(path) if history else repeat(True)
         with osmium.SimpleWriter(target, header=header) as writer:
             for o, wanted in zip(processor, last, strict=False):
-                if wanted and not o.deleted:
+                if wanted:
                     writer.add(o)
                 else:
                     left_out[_TYPES[o.type_str()]] += 1
         return copy, left_out
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+
+
+def _last(path: Path) -> NDArray[np.bool_]:
+    """Which versions are the last of their objects, deletions too."""
+    first, seconds, deleted = versions(path)
+    return versions_at(first, seconds, np.zeros_like(deleted), np.array([np.inf]))[:, 0]
 
 
 def _extent(header: Header, data: Sequence[float]) -> Box | None:

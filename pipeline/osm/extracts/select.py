@@ -25,12 +25,13 @@ class BlockTags:
         self.strings = strings
         self.rules = rules
 
-    def _keys(self, tags: Tags, judge: Callable[[str], bool]) -> Bools:
-        """What ``judge`` says of each string that is a key, bool[S]; most strings are values."""
-        used = np.flatnonzero(np.bincount(tags.keys, minlength=len(self.strings)))
-        result = np.zeros(max(1, len(self.strings)), bool)
-        result[used] = [judge(self.strings[i]) for i in used.tolist()]
-        return result
+    def _of_keys(self, keys: Ints, holds: Callable[[str], bool]) -> Bools:
+        """What holds of each key, bool[T]; few of a block's strings are keys, and few keys differ."""
+        used = np.zeros(len(self.strings), bool)
+        used[keys] = True
+        for i in np.flatnonzero(used).tolist():
+            used[i] = holds(self.strings[i])
+        return used[keys]
 
     @cached_property
     def _array(self) -> pa.Array:
@@ -38,12 +39,12 @@ class BlockTags:
 
     def kept(self, tags: Tags) -> Bools:
         """Objects with at least one kept key."""
-        return any_of(self._keys(tags, self.rules.tags.keeps)[tags.keys], tags.offsets)
+        return any_of(self._of_keys(tags.keys, self.rules.tags.keeps), tags.offsets)
 
     def areas(self, tags: Tags) -> Bools:
         """Objects that are areas if they are closed (Rules.is_area)."""
         width = max(1, len(self.strings))
-        at = np.flatnonzero(self._keys(tags, self.rules.judges)[tags.keys])
+        at = np.flatnonzero(self._of_keys(tags.keys, self.rules.judges))
         pairs, where = np.unique(tags.keys[at] * width + tags.values[at], return_inverse=True)
         found = np.full(len(tags.keys), AreaVerdict.NOTHING, np.int8)
         verdicts = [self.rules.verdict(*(self.strings[i] for i in divmod(p, width))) for p in pairs.tolist()]

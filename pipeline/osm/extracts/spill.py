@@ -7,23 +7,40 @@ is not the process's own memory: the system takes it back when it needs it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.features import ObjectType
+
+#: Which version of an object a row is: how new it is, and where it lies in its file (pipeline.osm.extracts.versions).
+_VERSION: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "id": (np.int64, ()),
+    "age": (np.int64, ()),
+    "place": (np.int64, ()),
+}
 #: Tables, their columns, and the type and shape of a row of each.
 _TABLES: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
-    "nodes": {"id": (np.int64, ()), "lonlat": (np.int32, (2,))},  # units of 1e-7 degree
+    # Of each extract; ages and places only where versions are to be told apart.
+    "nodes": _VERSION | {"lonlat": (np.int32, (2,))},  # units of 1e-7 degree
+    "ways": _VERSION,
+    "relations": _VERSION,
+    **{f"stale_{name}": {"place": (np.int64, ())} for name in ("nodes", "ways", "relations")},
+    # Of all extracts.
     "wanted": {"id": (np.int64, ())},  # ways that area relations need, some several times
     # The ways themselves; nodes ``start`` to ``start + count`` of "refs" are theirs.
     "members": {"id": (np.int64, ()), "start": (np.int64, ()), "count": (np.int64, ()), "whole": (np.bool_, ())},
     "refs": {"id": (np.int64, ()), "lonlat": (np.int32, (2,))},
 }
+#: Tables of the versions of each type.
+VERSIONS = {t: f"{t.name.lower()}s" for t in ObjectType}
+#: Longitude and latitude of a node that has none.
+NOWHERE = (1 << 31) - 1
 #: Rows of which a sort holds the numbers in memory at once.
 _CHUNK = 1 << 21
 
@@ -34,12 +51,34 @@ class Run:
 
     first: int
     last: int
-    rising: bool  # none is lower than the one before
+    rising: bool  # each is higher than the one before
+    rows: int
+
+    @classmethod
+    def of(cls, ids: NDArray[np.int64]) -> Run | None:
+        """None without any."""
+        if not len(ids):
+            return None
+        return cls(int(ids[0]), int(ids[-1]), bool((ids[1:] > ids[:-1]).all()), len(ids))
+
+
+def follow(before: Run | None, after: Run | None) -> Run | None:
+    """Two runs as one."""
+    if before is None or after is None:
+        return before or after
+    rising = before.rising and after.rising and before.last < after.first
+    return Run(before.first, after.last, rising, before.rows + after.rows)
+
+
+def rising(runs: Iterable[Run | None]) -> bool:
+    """Whether every id of all runs is higher than the one before: none is there twice."""
+    whole = reduce(follow, runs, None)
+    return whole is None or whole.rising
 
 
 @dataclass
 class Part:
-    """Appends to one part of a table."""
+    """Appends to one part of a table; ``run`` is of its first column."""
 
     folder: Path
     table: str
@@ -48,19 +87,15 @@ class Part:
     _files: dict[str, BinaryIO] = field(default_factory=dict)
 
     def append(self, **columns: NDArray[Any]) -> None:
-        """Rows, all columns of the same length."""
-        ids = columns["id"]
-        if not len(ids):
+        """Rows, all columns of the same length; a column may be left out of the whole table."""
+        key = next(iter(columns.values()))
+        if not len(key):
             return
         for name, values in columns.items():
             if name not in self._files:
                 self._files[name] = (self.folder / f"{self.table}.{name}.{self.index:06d}").open("wb")
             self._files[name].write(np.ascontiguousarray(values, _TABLES[self.table][name][0]).data)
-        rising = bool((ids[1:] >= ids[:-1]).all())
-        first = int(ids[0])
-        if self.run is not None:
-            first, rising = self.run.first, rising and self.run.rising and self.run.last <= first
-        self.run = Run(first, int(ids[-1]), rising)
+        self.run = follow(self.run, Run.of(key))
 
     def __enter__(self) -> Part:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,20 +106,30 @@ class Part:
             file.close()
 
 
-def column(folder: Path, table: str, name: str) -> NDArray[Any]:
-    """One column of a joined table, mapped; an empty one where the table has no rows."""
+def column(folder: Path, table: str, name: str, *, write: bool = False) -> NDArray[Any]:
+    """One column of a joined table, mapped, to ``write`` into it too; an empty one where the table has no rows."""
     kind, shape = _TABLES[table][name]
     path = folder / f"{table}.{name}"
     if not path.exists() or not path.stat().st_size:
         return np.zeros((0, *shape), kind)
-    return np.asarray(np.memmap(path, kind, "r")).reshape(-1, *shape)
+    return np.asarray(np.memmap(path, kind, "r+" if write else "r")).reshape(-1, *shape)
+
+
+def among(values: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values are in a sorted column, bool[N]."""
+    if not len(wanted):
+        return np.zeros(len(values), bool)
+    return np.asarray(wanted[np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)] == values)
 
 
 def join(folder: Path, table: str) -> None:
-    """Make the parts of a table one, in the order of their numbers."""
+    """Make the parts of a table one, in the order of their numbers; a column without parts is not there."""
     for name in _TABLES[table]:
+        parts = sorted(folder.glob(f"{table}.{name}.[0-9]*"))
+        if not parts:
+            continue
         with (folder / f"{table}.{name}").open("wb") as target:
-            for part in sorted(folder.glob(f"{table}.{name}.[0-9]*")):
+            for part in parts:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, target, 1 << 22)
                 part.unlink()
@@ -103,27 +148,56 @@ def starts(folder: Path, table: str, count: str, start: str) -> None:
 def sort_values(folder: Path, table: str, name: str) -> None:
     """Sort one column in its file."""
     path = folder / f"{table}.{name}"
-    if path.stat().st_size:
+    if path.exists():
         np.memmap(path, _TABLES[table][name][0], "r+").sort()
 
 
 def sort(folder: Path, table: str, runs: Sequence[Run | None]) -> None:
     """Sort a table by id, a range of ids at a time, unless its parts are in order. Equal ids stay in theirs."""
-    there = [r for r in runs if r is not None]
-    if all(r.rising for r in there) and all(a.last <= b.first for a, b in pairwise(there)):
+    if rising(runs):
         return
     ids = column(folder, table, "id")
-    sample = np.sort(ids[:: max(1, len(ids) >> 16)])
-    cuts = np.unique(sample[:: max(1, len(sample) * _CHUNK // len(ids))])
-    limits = np.iinfo(np.int64)
-    lows = [limits.min, *cuts[1:].tolist()]
-    highs = [*(c - 1 for c in lows[1:]), limits.max]
-    for low, high in zip(lows, highs, strict=True):
-        chunks = ((start, ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))
-        rows = np.concatenate([start + np.flatnonzero((own >= low) & (own <= high)) for start, own in chunks])
+    there = [name for name in _TABLES[table] if (folder / f"{table}.{name}").exists()]
+    for cuts in id_ranges([ids], _CHUNK):
+        rows = np.concatenate(
+            [start + _between(ids[start:stop], *cuts, ordered) for start, stop, ordered in _spans(runs)]
+        )
         rows = rows[np.argsort(ids[rows], kind="stable")]
-        for name in _TABLES[table]:
+        for name in there:
             with (folder / f"{table}.{name}.sorted").open("ab") as target:
                 target.write(column(folder, table, name)[rows].data)
-    for name in _TABLES[table]:
+    for name in there:
         (folder / f"{table}.{name}.sorted").replace(folder / f"{table}.{name}")
+
+
+def id_ranges(tables: Sequence[NDArray[np.int64]], size: int) -> list[tuple[int, int]]:
+    """Lowest and highest id of ranges that hold about ``size`` rows of all tables of ids, and together all ids."""
+    total = sum(map(len, tables))
+    step = max(1, total >> 16)
+    sample = np.sort(np.concatenate([ids[::step] for ids in tables]))
+    cuts = np.unique(sample[:: max(1, len(sample) * size // max(1, total))])[1:].tolist()
+    limits = np.iinfo(np.int64)
+    return list(zip([limits.min, *cuts], [*(c - 1 for c in cuts), limits.max], strict=True))
+
+
+def _spans(runs: Sequence[Run | None]) -> list[tuple[int, int, bool]]:
+    """First row and row after the last of each part, and whether its ids rise; parts that go on rising are one."""
+    spans: list[tuple[int, int, bool]] = []
+    last: Run | None = None
+    for run in filter(None, runs):
+        whole = follow(last, run)
+        if last is not None and whole is not None and whole.rising:
+            spans[-1], last = (spans[-1][0], spans[-1][1] + run.rows, True), whole
+        else:
+            start = spans[-1][1] if spans else 0
+            spans.append((start, start + run.rows, run.rising))
+            last = run
+    return spans
+
+
+def _between(ids: NDArray[np.int64], low: int, high: int, ordered: bool) -> NDArray[np.int64]:
+    """Rows with low <= id <= high; of many rows that do not rise, some at a time."""
+    if ordered:
+        return np.arange(np.searchsorted(ids, low), np.searchsorted(ids, high, "right"))
+    chunks = ((start, ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))
+    return np.concatenate([start + np.flatnonzero((own >= low) & (own <= high)) for start, own in chunks])

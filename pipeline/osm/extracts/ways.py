@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -19,68 +21,83 @@ from pipeline.osm.extracts.passes import (
     extend,
     feature_rows,
     kept_objects,
+    live,
     on_earth,
     segments,
     write_part,
 )
 from pipeline.osm.extracts.rings import Shapes, turn_of_rings
 from pipeline.osm.extracts.select import BlockTags
-from pipeline.osm.extracts.spill import Part, column
+from pipeline.osm.extracts.spill import NOWHERE, Part, Run, among, column, follow
 from schemas.features import ObjectType
 
 
 def read_ways(job: RangeJob) -> RangeResult:
     """Lines and closed areas; nodes and positions of the ways that relations need."""
-    counts = Counts(job.source)
+    counts = Counts(job.name)
     tables: list[pa.Table] = []
-    ids, lonlat = column(job.spill, "nodes", "id"), column(job.spill, "nodes", "lonlat")
+    read: Run | None = None
+    nodes = [(column(folder, "nodes", "id"), column(folder, "nodes", "lonlat")) for folder in job.tables]
     wanted = column(job.spill, "wanted", "id")
     bounds = NO_BOUNDS.copy()
     with Part(job.spill, "members", job.index) as members, Part(job.spill, "refs", job.index) as refs:
-        for _, block, tags in blocks_of(job, ObjectType.WAY):
+        for blob, block, tags in blocks_of(job, ObjectType.WAY):
             ways = block.ways
-            xy, there = _places(ways, ids, lonlat)
+            read = follow(read, Run.of(ways.objects.ids))
+            current = live(job, blob, len(ways.objects.ids), ObjectType.WAY)
+            xy, there = _places(ways, nodes)
             if len(ways.lon):
                 extend(bounds, xy[there])
             missing = np.diff(np.concatenate(([0], np.cumsum(~there)))[ways.offsets])
-            tables += _way_features(counts, ways, tags, xy, missing)
-            rows = np.flatnonzero(_among(ways.objects.ids, wanted) & ways.objects.visible)
+            tables += _way_features(counts, ways, tags, current, xy, missing)
+            rows = np.flatnonzero(among(ways.objects.ids, wanted) & current & ways.objects.visible)
             at, offsets = ranges(ways.offsets, rows)
             members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
             refs.append(id=ways.refs[at], lonlat=xy[at])
-    return RangeResult(job.index, counts, write_part(job, "2-ways", tables), bounds, members.run)
+    part = write_part(job, "2-ways", tables)
+    return RangeResult(job.index, counts, part, bounds, read={ObjectType.WAY: read}, run=members.run)
 
 
-def _among(ids: Ints, wanted: Ints) -> NDArray[np.bool_]:
-    """Which ids are in a sorted list, bool[N]."""
-    if not len(wanted):
-        return np.zeros(len(ids), bool)
-    return np.asarray(wanted[np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)] == ids)
-
-
-def _places(ways: Ways, ids: Ints, lonlat: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
+def _places(ways: Ways, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tuple[Ints, NDArray[np.bool_]]:
     """Positions i64[R,2] of the ways' nodes, and which there are: those that a way carries, else those of the nodes."""
     if not len(ways.lon):
-        return _locate(ways.refs, ids, lonlat)
+        return _locate(ways.refs, tables)
     xy = np.stack((ways.lon, ways.lat), axis=1)
     there = on_earth(xy)
-    xy[~there], there[~there] = _locate(ways.refs[~there], ids, lonlat)
+    xy[~there], there[~there] = _locate(ways.refs[~there], tables)
     return xy, there
 
 
-def _locate(refs: Ints, ids: Ints, lonlat: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Positions i64[R,2] of node ids, and which are in the extract. The last of several positions of a node counts."""
-    if not len(ids):
-        return np.zeros((len(refs), 2), np.int64), np.zeros(len(refs), bool)
-    distinct, where = np.unique(refs, return_inverse=True)
-    place = np.maximum(np.searchsorted(ids, distinct, "right") - 1, 0)
-    there = ids[place] == distinct
-    return lonlat[place].astype(np.int64)[where.reshape(-1)], there[where.reshape(-1)]
+def _locate(refs: Ints, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Positions i64[R,2] of node ids, and which there are; those that a table lacks are looked up in the next.
+
+    Args:
+        refs: i64[R].
+        tables: ids, sorted, and positions of each extract; the own one first, since most nodes are in it.
+    """
+    order = np.argsort(refs)  # looked up in the order in which they lie
+    wanted = refs[order]
+    places = np.full((len(refs), 2), NOWHERE, np.int32)
+    both = _pairs(places)
+    for ids, lonlat in tables:
+        if len(ids) and len(order):
+            place = np.searchsorted(ids, wanted)
+            found = ids.take(place, mode="clip") == wanted
+            both[order[found]] = _pairs(lonlat)[place[found]]
+            order, wanted = order[~found], wanted[~found]
+    return places.astype(np.int64), places[:, 0] != NOWHERE
 
 
-def _way_features(counts: Counts, ways: Ways, tags: BlockTags, xy: Ints, missing: Ints) -> list[pa.Table]:
+def _pairs(lonlat: NDArray[np.int32]) -> Ints:
+    """The same memory with one number for both of a place: it is copied in half the time."""
+    return lonlat.view(np.int64)[:, 0]
+
+
+def _way_features(
+    counts: Counts, ways: Ways, tags: BlockTags, current: NDArray[np.bool_], xy: Ints, missing: Ints
+) -> list[pa.Table]:
     objects = ways.objects
-    kept = kept_objects(counts, objects, tags, "way")
+    kept = kept_objects(counts, objects, tags, ObjectType.WAY, current)
     size = np.diff(ways.offsets)
     first, last = ways.offsets[:-1], np.maximum(ways.offsets[1:] - 1, 0)
     closed = np.zeros(len(size), bool)

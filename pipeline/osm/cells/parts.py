@@ -1,7 +1,4 @@
-"""Feature parts of several extracts made one, slab by slab: each (type, id) once, its newest version.
-
-A slab is a range of ids of one type, so that what belongs together comes together while memory holds one slab alone.
-"""
+"""Feature parts as slabs: ranges of ids of one type, so that all features come in order while memory holds one slab."""
 
 from __future__ import annotations
 
@@ -12,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geometry.packed import changes
-from schemas.features import DROPS, FEATURES, ObjectType, drop_row
+from schemas.features import FEATURES, ObjectType
 
 TYPES = pa.array([t.name.lower() for t in ObjectType])
 KINDS = pa.array(["point", "line", "polygon"])
@@ -30,7 +25,6 @@ class Part:
     """A Parquet file of FEATURES rows of one type."""
 
     path: Path
-    source: int  # which extract
     osm_type: str
     first: int  # lowest id
     last: int  # highest id
@@ -47,7 +41,7 @@ class Slab:
     parts: list[Part]  # that may hold some
 
 
-def describe_parts(paths: Sequence[Path], source: int) -> list[Part]:
+def describe_parts(paths: Sequence[Path]) -> list[Part]:
     """Type and id range of each file, from its statistics."""
     parts = []
     for path in paths:
@@ -58,7 +52,7 @@ def describe_parts(paths: Sequence[Path], source: int) -> list[Part]:
         types = {g.column(names.index("osm_type")).statistics.min for g in groups}
         if metadata.num_rows:
             first, last = min(s.min for s in ids), max(s.max for s in ids)
-            parts.append(Part(path, source, types.pop(), first, last, metadata.num_rows))
+            parts.append(Part(path, types.pop(), first, last, metadata.num_rows))
     return parts
 
 
@@ -66,7 +60,7 @@ def plan_slabs(parts: Sequence[Part], size: int = SLAB) -> list[Slab]:
     """Slabs of about ``size`` features, in order of type and id. Ids are taken as evenly spread within a part."""
     slabs: list[Slab] = []
     for osm_type in TYPES.to_pylist():
-        own = sorted((p for p in parts if p.osm_type == osm_type), key=lambda p: (p.first, p.last, p.source))
+        own = sorted((p for p in parts if p.osm_type == osm_type), key=lambda p: (p.first, p.last))
         for first, last in _ranges(own, size):
             slabs.append(Slab(osm_type, first, last, [p for p in own if p.first <= last and p.last >= first]))
     return slabs
@@ -87,46 +81,13 @@ def _ranges(parts: Sequence[Part], size: int) -> list[tuple[int, int]]:
     return [(a, b - 1) for a, b in pairwise(edges)]
 
 
-def load_slab(slab: Slab) -> tuple[pa.Table, dict[int, int]]:
-    """FEATURES rows of a slab sorted by id, and how many were repeated, by the extract that is not used."""
-    tables, sources = [FEATURES.empty_table()], []
+def load_slab(slab: Slab) -> pa.Table:
+    """FEATURES rows of a slab, sorted by id."""
+    tables = [FEATURES.empty_table()]
     for part in slab.parts:
         inside = slab.first <= part.first and part.last <= slab.last
         filters = None if inside else [("osm_id", ">=", slab.first), ("osm_id", "<=", slab.last)]
-        table = pq.read_table(part.path, filters=filters, use_threads=False).replace_schema_metadata(None)
-        tables.append(table)
-        sources.append(np.full(table.num_rows, part.source))
-    return newest(pa.concat_tables(tables), np.concatenate(sources) if sources else np.zeros(0, np.int64))
-
-
-def newest(table: pa.Table, source: np.ndarray) -> tuple[pa.Table, dict[int, int]]:
-    """Each (type, id) once, sorted by type (node, way, relation) and id, and the rows left out by source.
-
-    Neighbouring extracts share the objects on their border. The newest version wins; where versions are equal or
-    missing, the newest timestamp, then the extract named first.
-
-    Args:
-        table: FEATURES rows.
-        source: i64, number of each row's extract.
-    """
-    kind = pc.index_in(table["osm_type"], TYPES).to_numpy().astype(np.int64)
-    osm_id = table["osm_id"].to_numpy()
-    same = (kind[1:] == kind[:-1]) & (osm_id[1:] > osm_id[:-1])
-    if (same | (kind[1:] > kind[:-1])).all():  # each once and in order already
-        return table, {}
-    stamp = table["timestamp"].cast(pa.int64()).fill_null(0).to_numpy()
-    order = np.lexsort((source, -stamp, -table["version"].to_numpy().astype(np.int64), osm_id, kind))
-    first = changes(kind[order], osm_id[order])
-    names, counts = np.unique(source[order[~first]], return_counts=True)
-    return table.take(pa.array(order[first])), dict(zip(names.tolist(), counts.tolist(), strict=True))
-
-
-def repeated_rows(names: Sequence[str], repeated: dict[int, int]) -> pa.Table:
-    """DROPS rows that count what other extracts have in an equal or newer version."""
-    rows = [
-        drop_row(
-            "features", names[n], "repeated_in_extracts", detail="an equal or newer version is kept", count=repeated[n]
-        )
-        for n in sorted(repeated)
-    ]
-    return pa.Table.from_pylist(rows, schema=DROPS)
+        tables.append(pq.read_table(part.path, filters=filters, use_threads=False).replace_schema_metadata(None))
+    table = pa.concat_tables(tables)
+    ids = table["osm_id"].to_numpy()
+    return table if (ids[1:] > ids[:-1]).all() else table.take(pa.array(np.argsort(ids, kind="stable")))

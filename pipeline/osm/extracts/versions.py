@@ -1,0 +1,100 @@
+"""Which version of each object counts, where several extracts, or one, hold several.
+
+The newest version, then the newest timestamp, then the later extract (they are sorted: `read.read_extracts`), then the
+later place in it. All others are stale: they make no feature, and lend nothing to what is made of other objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geometry.packed import changes, expand
+from pipeline.formats.pbf import Blob, Objects
+from pipeline.formats.wire import Ints
+from pipeline.osm.extracts.spill import Part, column, id_ranges, join, sort_values
+
+#: Bits of the number of an object in its blob: a blob holds 32 MiB, an object takes three bytes at least.
+_ROW_BITS = 24
+#: Bits of a timestamp in seconds.
+_TIME_BITS = 32
+#: Rows of which ids are held in memory at once.
+_CHUNK = 1 << 19
+
+
+def versions_of(objects: Objects, blob: Blob) -> dict[str, Ints]:
+    """Columns that tell versions apart: id, age (the higher, the newer) and place in the file."""
+    stamps = np.clip(objects.timestamps, 0, (1 << _TIME_BITS) - 1)
+    age = np.maximum(objects.versions.astype(np.int64), 0) << _TIME_BITS | stamps
+    return {"id": objects.ids, "age": age, "place": (blob.offset << _ROW_BITS) + np.arange(len(objects.ids))}
+
+
+def fresh(stale: Ints, blob: Blob, count: int) -> NDArray[np.bool_]:
+    """Which objects of a blob are not among the stale places of its file, bool[count]."""
+    first, after = np.searchsorted(stale, (blob.offset << _ROW_BITS, (blob.offset + 1) << _ROW_BITS))
+    result = np.ones(count, bool)
+    result[stale[first:after] - (blob.offset << _ROW_BITS)] = False
+    return result
+
+
+def find_stale(folders: Sequence[Path], table: str) -> None:
+    """Write the places of the stale objects of one type beside the tables of each extract.
+
+    Every version of a node gets the position of the newest, so that any table that has the node gives the same.
+
+    Args:
+        folders: of each extract, in the order in which later ones count; their tables are sorted by id.
+        table: nodes, ways or relations.
+    """
+    ids, ages, places = ([column(f, table, name) for f in folders] for name in ("id", "age", "place"))
+    lonlat = [column(f, table, "lonlat", write=True) for f in folders] if table == "nodes" else []
+    target = f"stale_{table}"
+    with ExitStack() as stack:
+        stale = [stack.enter_context(Part(folder, target, 0)) for folder in folders]
+        for low, high in id_ranges(ids, _CHUNK):
+            source, row, osm_id = _repeated(ids, low, high)
+            if not len(row):
+                continue
+            place = _gather(places, source, row)
+            order = np.lexsort((place, source, _gather(ages, source, row), osm_id))
+            last = np.append(changes(osm_id[order])[1:], True)
+            for n in range(len(folders)):
+                stale[n].append(place=place[order[~last & (source[order] == n)]])
+            if lonlat:
+                versions = np.diff(np.flatnonzero(last), prepend=-1)
+                newest = np.repeat(_gather(lonlat, source, row)[order[last]], versions, axis=0)
+                for n, positions in enumerate(lonlat):
+                    own = source[order] == n
+                    positions[row[order[own]]] = newest[own]
+    for folder in folders:
+        join(folder, target)
+        sort_values(folder, target, "place")
+
+
+def _gather(columns: Sequence[NDArray[Any]], source: Ints, row: Ints) -> NDArray[Any]:
+    """Rows of the columns of several extracts."""
+    result = np.empty((len(row), *columns[0].shape[1:]), columns[0].dtype)
+    for n, values in enumerate(columns):
+        own = source == n
+        result[own] = values[row[own]]
+    return result
+
+
+def _repeated(ids: Sequence[Ints], low: int, high: int) -> tuple[Ints, Ints, Ints]:
+    """Extract and row of what is in tables of ids more than once, and its id; of the ids from ``low`` to ``high``."""
+    parts = [own[np.searchsorted(own, low) : np.searchsorted(own, high, "right")] for own in ids]
+    whole = np.sort(np.concatenate(parts), kind="stable")  # of runs that rise already
+    twice = whole[1:][whole[1:] == whole[:-1]]
+    twice = twice[changes(twice)]
+    found = []
+    for n, own in enumerate(ids):
+        first = np.searchsorted(own, twice)
+        which, nth = expand(np.searchsorted(own, twice, "right") - first)
+        found.append((np.full(len(which), n), first[which] + nth, twice[which]))
+    source, row, osm_id = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    return source, row, osm_id
