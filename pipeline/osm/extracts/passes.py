@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geometry.packed import expand
 from pipeline.formats.pbf import Blob, Block, Objects, read_block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.rings import Shapes
@@ -118,13 +117,6 @@ def area_relations(counts: Counts, block: Block, tags: BlockTags, rules: Rules) 
     area = np.array([kind in rules.areas.relation_types for kind in types], bool)
     counts.uncounted.update(("relation", "type_out_of_scope", str(kind)) for kind in types[kept & ~area])
     return np.flatnonzero(kept & area)
-
-
-def segments(at: Ints, offsets: Ints) -> tuple[Ints, Ints]:
-    """Run of each segment i64[S], and the indices of its ends i64[S,2], from runs of vertex indices."""
-    owner, _ = expand(np.diff(offsets))
-    same = owner[1:] == owner[:-1]
-    return owner[:-1][same], np.stack((at[:-1][same], at[1:][same]), axis=1)
 
 
 def feature_rows(
