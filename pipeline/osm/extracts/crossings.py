@@ -34,7 +34,7 @@ def place_text(xy: Ints | Floats) -> str:
     return f"{xy[0] / UNITS:.7f} {xy[1] / UNITS:.7f}"
 
 
-def at_corners(corners: Corners, sides: Ints) -> tuple[Ints, dict[int, Floats]]:
+def cut_at_corners(corners: Corners, sides: Ints) -> tuple[Ints, dict[int, Floats]]:
     """Sides cut at the corners that lie on them, i64[2,S]; and where sides cross elsewhere, f64[2] by area.
 
     Args:
