@@ -43,7 +43,7 @@ def cut_at_corners(corners: Corners, sides: Ints) -> tuple[Ints, dict[int, Float
     """
     area, xy = corners.area[sides[0]], corners.xy
     crossed: dict[int, Floats] = {}
-    met = [np.zeros((2, 0), np.int64)]
+    met = [np.zeros(0, np.int64)]
     _, nth = np.unique(area, return_inverse=True)
     lines = shapely.linestrings(xy[sides.T] + np.stack((nth * _APART, np.zeros(len(nth))), axis=1)[:, None])
     tree = shapely.STRtree(lines)
@@ -53,12 +53,16 @@ def cut_at_corners(corners: Corners, sides: Ints) -> tuple[Ints, dict[int, Float
         at, other = tree.query(lines[few])
         one, other = few[at][few[at] != other], other[few[at] != other]
         on, turn = _ends_on(xy, sides[:, one], sides[:, other])
-        under, back = _ends_on(xy, sides[:, other], sides[:, one])
-        cross = (turn[0] * turn[1] < 0) & (back[0] * back[1] < 0) & ~(on | under).any(axis=0)
-        places = _crossing(xy[sides[:, one[cross]]], xy[sides[:, other[cross]]])
-        _note(crossed, area[one[cross]], places)
-        met += [np.stack((one[on[end]], sides[end, other[on[end]]])) for end in (0, 1)]
-    side, corner = np.unique(np.concatenate(met, axis=1), axis=1)
+        astride = (turn[0] * turn[1] < 0) & ~on.any(axis=0)
+        over, under = one[astride], other[astride]
+        off, back = _ends_on(xy, sides[:, under], sides[:, over])
+        cross = (back[0] * back[1] < 0) & ~off.any(axis=0)
+        order = np.lexsort((under[cross], over[cross]))  # not that of the index, which other areas change
+        over, under = over[cross][order], under[cross][order]
+        _note(crossed, area[over], _crossing(xy[sides[:, over]], xy[sides[:, under]]))
+        met += [np.unique((one[on[end]] << 32) + sides[end, other[on[end]]]) for end in (0, 1)]
+    both = np.unique(np.concatenate(met))
+    side, corner = both >> 32, both & 0xFFFFFFFF
     through = _parted(xy, sides, sides[:, side], corner)
     _note(crossed, area[side[through]], xy[corner[through]])
     return _cut(xy, sides, side, corner), crossed
