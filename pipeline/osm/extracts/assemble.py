@@ -12,8 +12,7 @@ from geometry.packed import changes, expand, ranks
 from pipeline.formats.pbf import UNITS
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.crossings import Corners, cut_at_corners, place_text
-from pipeline.osm.extracts.faces import polygons_of_faces
-from pipeline.osm.extracts.loops import Lines, polygons_of_loops
+from pipeline.osm.extracts.polygons import Lines, polygons_of_faces, polygons_of_loops
 from pipeline.osm.extracts.rings import is_large
 
 Bools = NDArray[np.bool_]

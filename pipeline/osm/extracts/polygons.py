@@ -1,4 +1,8 @@
-"""Lines that meet in their ends alone as polygons: linked into rings, and those put into each other."""
+"""Polygons of lines that meet in their ends alone: even-odd.
+
+Lines in whose ends just two meet make rings, which are linked and put into each other; that is most areas. Where more
+meet, the faces between the lines are found, and every other one is inside.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import changes, expand, ranges
+from geometry.packed import changes, expand, ranges, ranks
 from pipeline.formats.wire import Ints
 
 Bools = NDArray[np.bool_]
-
-
-def ranks(values: Ints) -> Ints:
-    """Place of each value among the distinct ones."""
-    order = np.argsort(values)
-    ranks = np.empty(len(values), np.int64)
-    ranks[order] = np.cumsum(changes(values[order])) - 1
-    return ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +55,7 @@ def polygons_of_loops(lines: Lines, xy: Ints) -> tuple[NDArray[Any], Ints]:
     """Polygons and the area of each from lines in whose ends two meet: what an odd number of their rings surrounds."""
     rings = _linked(lines)
     linear = rings.shapes(shapely.linearrings, xy)
-    inner, outer = _inside(linear, rings.area, xy[rings.corner[rings.offsets[:-1]]])
+    inner, outer = _within(linear, rings.area, xy[rings.corner[rings.offsets[:-1]]])
     depth = np.bincount(inner, minlength=len(linear))
     nearest = depth[inner] == depth[outer] + 1
     owner = np.arange(len(linear))
@@ -98,7 +94,7 @@ def _linked(lines: Lines) -> Lines:
     )
 
 
-def _inside(rings: NDArray[Any], area: Ints, corner: Ints) -> tuple[Ints, Ints]:
+def _within(rings: NDArray[Any], area: Ints, corner: Ints) -> tuple[Ints, Ints]:
     """Pairs of rings of an area, the first of which lies in the second. They do not cross.
 
     Args:
@@ -114,3 +110,48 @@ def _inside(rings: NDArray[Any], area: Ints, corner: Ints) -> tuple[Ints, Ints]:
     one, other = one[some], other[some]
     within = shapely.contains_xy(whole[other], *corner[several[one]].T)
     return several[one[within]], several[other[within]]
+
+
+def polygons_of_faces(lines: Lines, xy: Ints) -> tuple[NDArray[Any], Ints]:
+    """Polygons and the area of each: those faces between its lines that an odd number of rings surrounds."""
+    areas, where = np.unique(lines.area, return_inverse=True)
+    mesh = shapely.multilinestrings(lines.shapes(shapely.linestrings, xy), indices=where)
+    faces, row = shapely.get_parts(shapely.polygonize(mesh[:, None]), return_index=True)
+    inside = _every_other(faces, row)
+    return faces[inside], areas[row[inside]]
+
+
+def _every_other(faces: NDArray[Any], row: Ints) -> Bools:
+    """Which faces are inside: those that border on the outside, and then every other one.
+
+    Args:
+        faces: polygons [F], all that the lines of some areas enclose, in whole units.
+        row: area of each face, i64[F]; rises.
+    """
+    one, other, known = _neighbours(faces, row)
+    inside = known.copy()
+    while (step := known[one] != known[other]).any():
+        seen = known[one[step]]
+        near, far = np.where(seen, (one[step], other[step]), (other[step], one[step]))
+        inside[far] = ~inside[near]
+        known[far] = True
+        one, other = one[~step], other[~step]
+    return inside
+
+
+def _neighbours(faces: NDArray[Any], row: Ints) -> tuple[Ints, Ints, Bools]:
+    """Pairs of faces of an area that have a side in common; and which faces have a side of their own, bool[F]."""
+    rings, face = shapely.get_rings(faces, return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    corner = ranks((xy[:, 0].astype(np.int64) << 32) + xy[:, 1].astype(np.int64))
+    start = np.flatnonzero(ring[1:] == ring[:-1])
+    sides = np.stack((corner[start], corner[start + 1]))
+    key, face = (np.minimum(*sides) << 32) + np.maximum(*sides), face[ring[start]]
+    order = np.argsort(key, kind="stable")
+    face = face[order]
+    first = np.append(changes(key[order], row[face]), True)
+    border = np.zeros(len(faces), bool)
+    border[face[first[:-1] & first[1:]]] = True
+    second = np.flatnonzero(~first)
+    pairs = np.unique((face[second - 1] << 32) + face[second])
+    return pairs >> 32, pairs & 0xFFFFFFFF, border
