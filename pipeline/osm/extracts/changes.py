@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import count, takewhile
@@ -64,7 +64,7 @@ def _features(header: Any) -> list[str]:
     return list(takewhile(bool, (header.get(f"pbf_optional_feature_{n}", "") for n in count())))
 
 
-def key_of(thing: Any) -> Key:
+def _key(thing: Any) -> Key:
     """Where an object stands in a sorted file."""
     return _ORDER[thing.type_str()], thing.id > 0, abs(thing.id)
 
@@ -91,7 +91,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
                         f"change file {path}: {name} has no {lack}; give change files as OSM's replication or `osmium "
                         "derive-changes` write them"
                     )
-                key = key_of(thing)
+                key = _key(thing)
                 if thing.timestamp.year > 1970:
                     stamp = max(stamp or thing.timestamp, thing.timestamp)
                 if key in newest and newest[key][0] > thing.version:
@@ -116,8 +116,9 @@ def _copy(thing: Any) -> Any:
 def _merged(base: Path, source: Any, newest: dict[Key, tuple[int, Any]]) -> Iterator[Any]:
     """Base and changes in order of type and id, each object once."""
     marked = ((key, 1, thing) for key, (_, thing) in sorted(newest.items(), key=lambda item: item[0]))
+    plain = ((key, 0, thing) for key, thing in sorted_objects(base, source))
     last: Key | None = None
-    for key, changed, thing in merge(_keyed(base, source), marked, key=lambda entry: entry[:2]):
+    for key, changed, thing in merge(plain, marked, key=lambda entry: entry[:2]):
         if not changed:
             if key == last:  # older versions in a history file
                 raise InputError(
@@ -132,11 +133,16 @@ def _merged(base: Path, source: Any, newest: dict[Key, tuple[int, Any]]) -> Iter
             yield thing
 
 
-def _keyed(base: Path, source: Any) -> Iterator[tuple[Key, int, Any]]:
+def sorted_objects(path: Path, source: Iterable[Any]) -> Iterator[tuple[Key, Any]]:
+    """The objects of an extract, each with its place in the order.
+
+    Raises:
+        InputError: they are not in that order.
+    """
     last: Key = (-1, False, 0)
     for thing in source:
-        key = key_of(thing)
+        key = _key(thing)
         if key < last:
-            raise InputError(f"OSM extract {base} is not sorted by type and id; sort it with `osmium sort` first")
+            raise InputError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
         last = key
-        yield key, 0, thing
+        yield key, thing
