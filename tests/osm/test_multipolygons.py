@@ -9,8 +9,10 @@ import itertools
 import random
 import re
 from collections import Counter
+from functools import reduce
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import shapely
@@ -313,3 +315,32 @@ def test_a_drop_names_a_member_that_is_missing(tmp_path: Path) -> None:
         r9 v1 Ttype=multipolygon,landuse=forest Mw1@outer,w404@outer,w2@outer,w404@inner"""
     (detail,) = [d["detail"] for d in read(tmp_path, text).drops.to_pylist() if d["osm_id"] == 9]
     assert detail == "2 of 3 member ways missing or cut, way 404 first"
+
+
+def test_the_picture_in_the_docs_shows_what_is_built(tmp_path: Path) -> None:
+    """Its panels hold the ways that they show; filled is ours, marked the place that a drop names."""
+    name = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.parse(Path(__file__).parents[2] / "docs/images/areas.svg").getroot()
+    panels = [g for g in root.iter(f"{name}g") if "data-ways" in g.attrib]
+    assert Counter(panel.attrib["class"] for panel in panels) == {"both": 3, "ours": 3, "none": 3}
+    for panel in panels:
+        ways, kind = panel.attrib["data-ways"].split("; "), panel.attrib["class"]
+        lines = [line.attrib["points"] for line in panel.iter(f"{name}polyline")]
+        assert lines == [" ".join(f"{12 * int(n[0])},{12 * (9 - int(n[1]))}" for n in way.split()[1:]) for way in ways]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        _, ours, detail, theirs = read_drawing(folder, ways)
+        assert (ours is None, theirs is None) == {"both": (False, False), "ours": (False, True), "none": (True, True)}[
+            kind
+        ]
+        if kind == "none":
+            (mark,) = (c for c in panel.iter(f"{name}circle") if c.attrib.get("class") == "mark")
+            x, y = (9 + int(mark.attrib["cx"]) / 12000, 47.009 - int(mark.attrib["cy"]) / 12000)
+            assert f"{x:.7f} {y:.7f}" in detail
+            continue
+        (fill,) = panel.iter(f"{name}path")
+        rings = [[tuple(p) for p in zip(*[iter(map(int, re.findall(r"\d+", part)))] * 2, strict=True)]
+                 for part in fill.attrib["d"].split("M")[1:]]  # fmt: skip
+        shown = reduce(shapely.symmetric_difference, map(shapely.Polygon, rings))
+        shown = shapely.transform(shown, lambda xy: xy * (1 / 12000, -1 / 12000) + (9, 47.009))
+        assert shapely.area(shapely.symmetric_difference(shown, ours)) < 1e-15
