@@ -127,7 +127,7 @@ def _goal(store: Store, files: list[Path], extract: str, workers: int, cache: st
     number = _which(inputs, extract)
     newer, base = _newer_extract(inputs, number, files), _base(inputs, number)
     if newer == files[0]:
-        _same_ground(store, inputs.extracts[number]["name"], base, newer)
+        _same_ground(store, inputs.region.extracts[number], base, newer)
     extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
     config = replace(inputs.config, name=document["name"], out=str(Path(store.root, _NEXT)), workers=workers)
     region, previous = replace(inputs.region, extracts=extracts), Previous(store.root, document["layout_hash"])
@@ -141,7 +141,7 @@ def _base(inputs: Inputs, number: int) -> Path | None:
         return None
 
 
-def _same_ground(store: Store, name: str, base: Path | None, newer: Path) -> None:
+def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> None:
     """Refuse an extract of elsewhere: it would take the place of all that is there.
 
     It has nodes in half of the old one's places; or, where that is gone, in one of the samples'.
@@ -155,9 +155,9 @@ def _same_ground(store: Store, name: str, base: Path | None, newer: Path) -> Non
     held = places_held(newer, places, enough)
     if places and held < enough:
         raise InputError(
-            f"{newer} is no newer state of {name}, in whose place it would come: it has nodes in {held} of "
-            f"{len(places)} places there; to add a region, build a dataset of both (`geoshards shards --region "
-            f"{name},{newer.name}`) or give one file of both (`osmium merge`)"
+            f"{newer} is no newer state of {was.name}: it has nodes in {held} of {len(places)} places of it, and would "
+            f"replace it with all of its samples; to add a region, build a dataset of both (`geoshards shards --region "
+            f"{was},{newer}`) or give one file of both (`osmium merge`)"
         )
 
 
@@ -261,7 +261,9 @@ def _run_dry(args: argparse.Namespace) -> int:
     shards, samples, objects = found.shards, found.samples, found.objects
     print(f"{found.out} stays as it is; the update would change")
     print(f"  shards:  {shards['built']:,} built, {shards['kept']:,} kept, {shards['gone']:,} old ones gone")
-    print(f"  samples: {samples['built']:,} built in them, {samples['new']:,} of these new; {samples['gone']:,} gone")
+    print(
+        f"  samples: {samples['built']:,} in the built ones, {samples['new']:,} of these new; {samples['gone']:,} gone"
+    )
     if objects is None:
         print("  objects: not known, as the extract that the dataset was made from is gone")
     else:
