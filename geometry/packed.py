@@ -78,3 +78,11 @@ def changes(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
     first = np.ones(len(columns[0]), bool)
     first[1:] = np.any([c[1:] != c[:-1] for c in columns], axis=0)
     return first
+
+
+def ranks(values: Ints) -> Ints:
+    """Place of each value among the distinct ones in order, i64[N]."""
+    order = np.argsort(values)
+    result = np.empty(len(values), np.int64)
+    result[order] = np.cumsum(changes(values[order])) - 1
+    return result

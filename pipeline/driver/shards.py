@@ -25,10 +25,11 @@ from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint, encoder_versions
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Chips, Previous, ShardJob
+from pipeline.samples.reuse import is_kept
 from pipeline.streetview.plan import photos_row
 from schemas.config import content
 from schemas.errors import InputError
-from storage.progress import StageRow
+from storage.progress import Progress, StageRow
 from storage.store import Store
 
 #: Modules that decide a dataset's bytes, with all that they import.
@@ -68,12 +69,10 @@ def make_shards(
         plan = make_plan(config, runner, quiet, region)
         name = config.name or plan.region.name
         store = open_out(config.out, name, runner)
-        digests = [scene_digest(s) for s in plan.scenes]
-        identity = _identity(plan, _sources(plan, digests))
-        run = Run(store, name, identity, began, list(plan.stages))
+        job = _Jobs(plan, store, previous)
+        run = Run(store, name, job.identity, began, list(plan.stages))
         with run.writing():
-            keep_inputs(identity.fingerprint, plan.config, plan.region, plan.features)
-            job = _Jobs(plan, store, identity.salt, digests, previous)
+            keep_inputs(job.identity.fingerprint, plan.config, plan.region, plan.features)
             run.build(runner, len(plan.shards), job, quiet)
             document = run.finish(*plan.tables())
     if not document["samples"]:  # nothing empty is called success
@@ -84,11 +83,37 @@ def make_shards(
     return Outcome(store.root, document, run.stages, run.built, run.adopted)
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a build would do."""
+
+    kept: int  # shards taken over from the earlier version
+    built: list[list[str]]  # keys of the footprints of each other shard
+    keys: list[str]  # of all footprints
+
+
+def rehearse_shards(config: ShardsConfig, quiet: bool, region: Region | None, previous: Previous) -> Rehearsal:
+    """What `make_shards` with the same arguments would do: all that comes before the first shard is done.
+
+    Raises:
+        GeoshardsError: as `make_shards`.
+    """
+    with Runner(config.workers) as runner:
+        plan = make_plan(config, runner, quiet, region)
+        job = _Jobs(plan, Store(config.out), previous)
+        jobs = [job(i) for i in range(len(plan.shards))]
+        kept, _ = runner.run(is_kept, jobs, Progress("shards", len(jobs), "shards", quiet), small=True)
+    built = [list(j.footprints.keys) for j, taken in zip(jobs, kept, strict=True) if not taken]
+    return Rehearsal(sum(kept), built, list(plan.footprints.footprints().keys))
+
+
 class _Jobs:
     """The job of each shard, by its number."""
 
-    def __init__(self, plan: Plan, store: Store, salt: str, digests: list[str], previous: Previous | None) -> None:
-        self.plan, self.store, self.salt, self.digests, self.previous = plan, store, salt, digests, previous
+    def __init__(self, plan: Plan, store: Store, previous: Previous | None) -> None:
+        self.plan, self.store, self.previous = plan, store, previous
+        self.digests = [scene_digest(s) for s in plan.scenes]
+        self.identity = _identity(plan, _sources(plan, self.digests))
         self.areas = shapely.STRtree([s.area for s in plan.scenes])
 
     def __call__(self, index: int) -> ShardJob:
@@ -103,8 +128,8 @@ class _Jobs:
             chips = Chips(plan.chips.folder, {k: rows[k] for k in footprints.keys if k in rows})
         return ShardJob(
             self.store.root, index, footprints, plan.config, plan.rules.paint, plan.objects_of(index),
-            plan.region.licences, [plan.scenes[i] for i in near], bool(plan.scenes), chips, photos, self.salt, imagery,
-            self.previous,
+            plan.region.licences, [plan.scenes[i] for i in near], bool(plan.scenes), chips, photos,
+            self.identity.salt, imagery, self.previous,
         )  # fmt: skip
 
 

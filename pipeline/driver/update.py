@@ -10,18 +10,21 @@ import argparse
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pipeline.driver.inputs import Inputs, read_inputs
-from pipeline.driver.shards import Outcome, make_shards
+from pipeline.driver.shards import Outcome, make_shards, rehearse_shards
+from pipeline.driver.sources import Region
+from pipeline.osm.compare import difference, place_of, places_held, places_of
 from pipeline.osm.extracts.changes import apply_changes, is_change_file
+from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
-from schemas.errors import ConfigError, InputError
-from storage.dataset import load_dataset
+from schemas.errors import ConfigError, DatasetError, InputError
+from storage.dataset import load_dataset, read_catalog
 from storage.files import file_sha256, put
 from storage.locks import one_writer
 from storage.progress import report
@@ -47,33 +50,115 @@ def update(
         quiet: no progress.
 
     Raises:
-        GeoshardsError: the directory is no dataset, what it was made from is unknown, or a file cannot be read.
+        GeoshardsError: the directory is no dataset, what it was made from is unknown, a file cannot be read, or the
+            extract lies elsewhere.
     """
+    store = _local(directory)
+    with one_writer(store.root):
+        finish_exchange(Path(store.root))
+        goal = _goal(store, files, extract, workers, cache)
+        _prepare(Path(store.root), goal.region.extracts)
+        outcome = make_shards(goal.config, quiet, goal.region, goal.previous)
+        _exchange(Path(store.root))
+    return replace(outcome, out=store.root)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an update would change."""
+
+    out: str
+    shards: dict[str, int]  # kept, built; gone: of the old ones
+    samples: dict[str, int]  # built: footprints of those shards; new: of these; gone: with no footprint any more
+    objects: dict[str, int] | None  # created, modified, deleted in the extract; None where the old one is gone
+
+
+def preview_update(
+    directory: str, files: list[Path], extract: str = "", workers: int = 0, cache: str = "", quiet: bool = False
+) -> Preview:
+    """What `update` with the same arguments would change. The dataset is left as it is; what is read, and what the
+    changes are applied to, lands in the cache, where the update finds it.
+
+    Raises:
+        GeoshardsError: as `update`; an update before was stopped while it exchanged the versions.
+    """
+    store = _local(directory)
+    if Path(store.root, _NEXT, _COMPLETE).exists():
+        raise DatasetError(f"an update of {store.root} was stopped at its end; run that `geoshards update` again first")
+    goal = _goal(store, files, extract, workers, cache)
+    found = rehearse_shards(goal.config, quiet, goal.region, goal.previous)
+    before = set(read_catalog(store, "samples")["key"].to_pylist())
+    built = {key for keys in found.built for key in keys}
+    return Preview(
+        store.root,
+        {"kept": found.kept, "built": len(found.built), "gone": int(goal.document["shards"]) - found.kept},
+        {"built": len(built), "new": len(built - before), "gone": len(before - set(found.keys))},
+        None if goal.base is None else dict(difference(goal.base, goal.newer)),
+    )
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What an update leads to."""
+
+    document: dict[str, Any]  # dataset.json of the version that is there
+    config: ShardsConfig  # of the build beside it
+    region: Region
+    previous: Previous
+    base: Path | None  # the extract that changes, as it was; None: it is gone
+    newer: Path
+
+
+def _local(directory: str) -> Store:
     if not is_local(directory):
         raise ConfigError(f"{directory} is remote; update a local copy, then upload what has changed")
-    store = Store(directory)
-    root = Path(store.root)
-    with one_writer(store.root):
-        finish_exchange(root)
-        document = load_dataset(store)
-        inputs = read_inputs(document["fingerprint"], cache)
-        if not inputs.extracts:
-            raise ConfigError(
-                "the dataset was made of image chips and their vector files; build it again with `geoshards chips`"
-            )
-        if inputs.config.plan.snapshots == "image":
-            raise ConfigError(
-                "a dataset of several snapshots is not updated; build it again with the newer extract too"
-            )
-        number = _which(inputs, extract)
-        newer = _newer_extract(inputs, number, files)
-        extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
-        region = replace(inputs.region, extracts=extracts)
-        _prepare(root, extracts)
-        config = replace(inputs.config, name=document["name"], out=str(root / _NEXT), workers=workers)
-        outcome = make_shards(config, quiet, region, Previous(store.root, document["layout_hash"]))
-        _exchange(root)
-    return replace(outcome, out=store.root)
+    return Store(directory)
+
+
+def _goal(store: Store, files: list[Path], extract: str, workers: int, cache: str) -> _Goal:
+    document = load_dataset(store)
+    inputs = read_inputs(document["fingerprint"], cache)
+    if not inputs.extracts:
+        raise ConfigError(
+            "the dataset was made of image chips and their vector files; build it again with `geoshards chips`"
+        )
+    if inputs.config.plan.snapshots == "image":
+        raise ConfigError("a dataset of several snapshots is not updated; build it again with the newer extract too")
+    number = _which(inputs, extract)
+    newer, base = _newer_extract(inputs, number, files), _base(inputs, number)
+    if newer == files[0]:
+        _same_ground(store, inputs.region.extracts[number], base, newer)
+    extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
+    config = replace(inputs.config, name=document["name"], out=str(Path(store.root, _NEXT)), workers=workers)
+    region, previous = replace(inputs.region, extracts=extracts), Previous(store.root, document["layout_hash"])
+    return _Goal(document, config, region, previous, base, newer)
+
+
+def _base(inputs: Inputs, number: int) -> Path | None:
+    try:
+        return inputs.base(number)
+    except InputError:
+        return None
+
+
+def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> None:
+    """Refuse an extract of elsewhere: it would take the place of all that is there.
+
+    It has nodes in half of the old one's places; or, where that is gone, in one of the samples'.
+    """
+    if base is not None:
+        places = places_of(base)
+    else:
+        centres = read_catalog(store, "samples").select(["lon", "lat"]).to_pylist()
+        places = {place_of(c["lon"], c["lat"]) for c in centres}
+    enough = (len(places) + 1) // 2 if base is not None else 1
+    held = places_held(newer, places, enough)
+    if places and held < enough:
+        raise InputError(
+            f"{newer} is no newer state of {was.name}: it has nodes in {held} of {len(places)} places of it, and would "
+            f"replace it with all of its samples; to add a region, build a dataset of both (`geoshards shards --region "
+            f"{was},{newer}`) or give one file of both (`osmium merge`)"
+        )
 
 
 def _which(inputs: Inputs, extract: str) -> int:
@@ -146,9 +231,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--extract", default="", help="which extract changes, where the dataset was made from several")
     parser.add_argument("--cache", default="", help="cache of the run that made the dataset (default as there)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would change, and leave the dataset as it is")
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.dry_run:
+        return _run_dry(args)
     described = Path(args.directory, "catalog", "statistics").exists()
     outcome = update(args.directory, args.files, args.extract, args.workers, args.cache, args.quiet or args.json)
     if described and not args.quiet:
@@ -162,6 +250,24 @@ def _run(args: argparse.Namespace) -> int:
     shards = f"{result['kept']:,} of {d['shards']:,} shards kept, {result['built']:,} built"
     last = f"{outcome.out}: {shards}; {d['samples']:,} samples, content {d['content_hash'][:12]}"
     report(args, outcome.stages, result, last)
+    return 0
+
+
+def _run_dry(args: argparse.Namespace) -> int:
+    found = preview_update(args.directory, args.files, args.extract, args.workers, args.cache, args.quiet or args.json)
+    if args.json:
+        print(json.dumps(asdict(found)))
+        return 0
+    shards, samples, objects = found.shards, found.samples, found.objects
+    print(f"{found.out} stays as it is; the update would change")
+    print(f"  shards:  {shards['built']:,} built, {shards['kept']:,} kept, {shards['gone']:,} old ones gone")
+    print(
+        f"  samples: {samples['built']:,} in the built ones, {samples['new']:,} of these new; {samples['gone']:,} gone"
+    )
+    if objects is None:
+        print("  objects: not known, as the extract that the dataset was made from is gone")
+    else:
+        print(f"  objects: {', '.join(f'{number:,} {what}' for what, number in objects.items())}")
     return 0
 
 

@@ -74,6 +74,11 @@ def _rows_near(cells: str, cell: int, boxes: NDArray[Any]) -> NDArray[np.uint64]
     return np.asarray(read_cell_column(cells, cell, "hash")[near[np.unique(hit)]])
 
 
+def is_kept(job: ShardJob) -> bool:
+    """Whether the earlier version has a shard with the inputs of this one."""
+    return job.previous is not None and shard_inputs(job) in _by_inputs(job.previous)
+
+
 def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
     """Take the shard with these inputs over from ``previous``; None if that has none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from typing import Any
 import osmium
 import pytest
 
+from pipeline.cli.main import main as geoshards
 from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
-from pipeline.driver.update import finish_exchange, update
+from pipeline.driver.update import finish_exchange, preview_update, update
 from pipeline.osm.extracts.changes import apply_changes
 from schemas.errors import ConfigError, DatasetError, GeoshardsError, InputError
 from storage.dataset import sample_rows
@@ -203,6 +205,179 @@ def test_an_unsorted_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="osmium sort"):
         apply_changes(tmp_path / "base.opl", [], tmp_path / "out.osm.pbf")
     assert [p.name for p in tmp_path.iterdir()] == ["base.opl"]
+
+
+def listed(path: Path) -> list[tuple[str, int, Any]]:
+    """Types, ids and positions of an extract, in its order."""
+    return [(o.type_str(), o.id, (o.lon, o.lat) if o.is_node() else None) for o in osmium.FileProcessor(str(path))]
+
+
+def test_a_base_may_have_negative_ids_in_the_order_of_osmium(tmp_path: Path) -> None:
+    """0, then -1, -2 …, then 1, 2 …; the result is what osmium's own sorter makes of base and changes."""
+    ids = [0, -1, -3, 1, 2]
+    base = tmp_path / "base.opl"
+    base.write_text("".join(f"n{i} v1 x9 y47\n" for i in ids) + "w-1 v1 Nn-1,n1\nw-2 v1 Nn-3,n0\nw1 v1 Nn1,n2\n")
+    change = write_change(
+        tmp_path / "c.osc",
+        "".join(f'<modify><node id="{i}" version="2" lat="46" lon="8"/></modify>' for i in (-3, 1, -2, -10, 0, 3))
+        + '<delete><way id="-2" version="2"/></delete>',
+    )
+    apply_changes(base, [change], tmp_path / "out.osm.pbf")
+    sorter = osmium.MergeInputReader()
+    sorter.add_file(str(base))
+    sorter.add_file(str(change))
+    expected: list[tuple[str, int]] = []
+    handler = osmium.make_simple_handler(
+        node=lambda n: expected.append(("n", n.id)), way=lambda w: w.visible and expected.append(("w", w.id))
+    )
+    sorter.apply(handler)
+    found = listed(tmp_path / "out.osm.pbf")
+    assert [(kind, i) for kind, i, _ in found] == [e for e in expected if e != ("w", -2)]
+    assert [i for kind, i, place in found if place == (8, 46)] == [0, -2, -3, -10, 1, 3]
+
+
+def test_a_base_in_the_order_of_numbers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.opl").write_text("n-2 v1 x9 y47\nn-1 v1 x9 y47\nn1 v1 x9 y47\n")
+    with pytest.raises(InputError, match=r"base\.opl is not sorted .* `osmium sort`"):
+        apply_changes(tmp_path / "base.opl", [], tmp_path / "out.osm.pbf")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('<modify><node id="1" version="4"><tag k="natural" v="rock"/></node></modify>', "node 1 has no position"),
+        ('<modify><node id="1" version="4" lat="47"/></modify>', "node 1 has no position"),
+        ('<create><node id="-7" version="1" lat="95" lon="9"/></create>', "node -7 has no position"),
+        ('<modify><node id="1" lat="47" lon="9"/></modify>', "node 1 has no version"),
+        ('<modify><way id="1"><nd ref="1"/><nd ref="2"/></way></modify>', "way 1 has no version"),
+        ('<modify><relation id="5" version="0"/></modify>', "relation 5 has no version"),
+        ('<delete><node id="1"/></delete>', "node 1 has no version"),
+        ('<modify><node id="1" version="x" lat="47" lon="9"/></modify>', "cannot be read: illegal version"),
+    ],
+)
+def test_a_change_that_lacks_what_it_needs_is_refused_by_file_and_object(tmp_path: Path, body: str, words: str) -> None:
+    base = tmp_path / "base.opl"
+    base.write_text("n1 v3 x9 y47 Tnatural=tree\nn2 v3 x9.1 y47\nw1 v3 Thighway=path Nn1,n2\n")
+    change = write_change(tmp_path / "day.osc", f'<modify><node id="2" version="4" lat="47" lon="9"/></modify>{body}')
+    with pytest.raises(InputError, match=rf"^change file .*day\.osc:? {words}"):
+        apply_changes(base, [change], tmp_path / "out.osm.pbf")
+    assert not (tmp_path / "out.osm.pbf").exists()
+
+
+def test_a_deleted_node_needs_no_position_and_an_unknown_one_is_added(tmp_path: Path) -> None:
+    base = tmp_path / "base.opl"
+    base.write_text("n1 v3 x9 y47 Tnatural=tree\nn2 v3 x9.1 y47\n")
+    change = write_change(
+        tmp_path / "day.osc",
+        '<delete><node id="1" version="4"/></delete><modify><node id="3" version="2" lat="46.5" lon="8.5"/></modify>',
+    )
+    apply_changes(base, [change], tmp_path / "out.osm.pbf")
+    assert listed(tmp_path / "out.osm.pbf") == [("n", 2, (9.1, 47)), ("n", 3, (8.5, 46.5))]
+
+
+def test_a_base_with_positions_on_its_ways_is_refused(tmp_path: Path) -> None:
+    """Untagged nodes are left out of such a file: their ways would be lost with the first change."""
+    (tmp_path / "plain.opl").write_text("n1 v1 x9 y47\nn2 v1 x9.1 y47\nw1 v1 Thighway=path Nn1,n2\n")
+    base = tmp_path / "base.osm.pbf"
+    with osmium.SimpleWriter(osmium.io.File(str(base), "osm.pbf,locations_on_ways=true")) as writer:
+        for o in osmium.FileProcessor(str(tmp_path / "plain.opl")).with_locations():
+            if o.is_way():
+                writer.add(o)
+    with pytest.raises(InputError, match=r"base\.osm\.pbf has positions on its ways"):
+        apply_changes(base, [], tmp_path / "out.osm.pbf")
+
+
+def moved(village: Village, path: Path, degrees: float) -> Path:
+    """The village elsewhere, with the same ids."""
+    with osmium.SimpleWriter(str(path)) as writer:
+        for o in osmium.FileProcessor(str(village.osm)):
+            writer.add(o.replace(location=(o.lon + degrees, o.lat)) if o.is_node() else o)
+    return path
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder, with what changes where one is written."""
+    return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in [folder, *folder.rglob("*")]}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_extract_of_elsewhere_is_refused_with_the_way_to_add_a_region(
+    village: Village, tmp_path: Path, gone: bool
+) -> None:
+    base = tmp_path / "village.osm.pbf"
+    moved(village, base, 0)
+    cache = str(tmp_path / "cache")
+    config = config_of(village, tmp_path / "data", region=str(base), imagery="none", streetview="none", cache=cache)
+    make_shards(config, quiet=True)
+    if gone:  # the old extract is neither where it lay nor in the cache
+        base.unlink()
+        for kept in Path(cache, "bases").rglob("*.pbf"):
+            kept.unlink()
+    before = state(tmp_path / "data")
+    for degrees in (20, 0.1):
+        (tmp_path / str(degrees)).mkdir()
+        other = moved(village, tmp_path / str(degrees) / "other.osm.pbf", degrees)
+        for call in (update, preview_update):
+            with pytest.raises(InputError, match=r"other\.osm\.pbf is no newer state of village\.osm\.pbf") as error:
+                call(str(tmp_path / "data"), [other], workers=1, quiet=True, cache=cache)
+            assert f"`geoshards shards --region {base},{other}`" in str(error.value)
+            assert "`osmium merge`" in str(error.value)
+    assert {**state(tmp_path / "data"), ".": before["."]} == before  # but for the lock that came and went
+    both = tmp_path / "both.opl"
+    both.write_text(village.osm.read_text() + "n900000 v1 x9.6 y47.1 Tnatural=tree\n")
+    assert update(str(tmp_path / "data"), [both], workers=1, quiet=True, cache=cache).adopted > 0
+
+
+def test_a_dry_run_says_what_the_update_then_does_and_leaves_the_dataset_alone(
+    village: Village, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, change = tmp_path / "data", village_change(village, tmp_path / "c.osc")
+    first = make_shards(config_of(village, data, imagery="none", streetview="none"), quiet=True).document
+    keys = {r["key"] for r in sample_rows(Store(data))}
+    before = state(data)
+    assert geoshards(["update", str(data), str(change), "--dry-run", "--json", "--workers", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert state(data) == before
+    assert found["objects"] == {"created": 1, "modified": 2, "deleted": 1}
+    assert found["shards"]["kept"] + found["shards"]["gone"] == first["shards"]
+
+    assert geoshards(["update", str(data), str(change), "--dry-run", "--workers", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "objects: 1 created, 2 modified, 1 deleted" in text
+    assert f"shards:  {found['shards']['built']} built, {found['shards']['kept']} kept" in text
+    assert state(data) == before
+
+    outcome = update(str(data), [change], workers=1, quiet=True)
+    assert outcome.adopted == found["shards"]["kept"]
+    assert outcome.document["shards"] == found["shards"]["kept"] + found["shards"]["built"]
+    new = {r["key"]: r for r in sample_rows(Store(data))}
+    assert (len(new.keys() - keys), len(keys - new.keys())) == (found["samples"]["new"], found["samples"]["gone"])
+
+    again = preview_update(str(data), [village.osm], workers=1, quiet=True)  # back to the old extract
+    assert again.objects == {"created": 1, "modified": 2, "deleted": 1}
+
+
+def test_a_dry_run_without_the_old_extract_says_that_objects_are_not_known(
+    village: Village, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, cache, data = moved(village, tmp_path / "village.osm.pbf", 0), str(tmp_path / "cache"), str(tmp_path / "data")
+    make_shards(
+        config_of(village, tmp_path / "data", region=str(base), imagery="none", streetview="none", cache=cache),
+        quiet=True,
+    )
+    base.unlink()
+    for kept in Path(cache, "bases").rglob("*.pbf"):
+        kept.unlink()
+    assert geoshards(["update", data, str(village.osm), "--dry-run", "--cache", cache, "--workers", "1"]) == 0
+    assert "objects: not known" in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_half_exchanged_dataset_is_refused(village: Village, tmp_path: Path) -> None:
+    make_shards(config_of(village, tmp_path / "data", imagery="none", streetview="none"), quiet=True)
+    (tmp_path / "data/.next").mkdir()
+    (tmp_path / "data/.next/.complete.json").write_text("[]")
+    with pytest.raises(DatasetError, match="run that `geoshards update` again first"):
+        preview_update(str(tmp_path / "data"), [village.osm], workers=1, quiet=True)
 
 
 def test_nothing_to_exchange_is_nothing_done(tmp_path: Path) -> None:

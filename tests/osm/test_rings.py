@@ -61,12 +61,13 @@ def test_points_are_written_as_shapely_writes_them(places: list[tuple[int, int]]
 
 
 def check_turns(rings: list[Any]) -> None:
-    """Compare with GEOS."""
+    """Compare with GEOS: a ring is simple both where its nodes stand and where rounding to degrees puts them."""
     xy, offsets = flat(rings)
     turn = turn_of_rings(xy, xy / UNITS, offsets)
     rows = np.repeat(np.arange(len(rings)), np.diff(offsets))
     linear = shapely.linearrings(xy / UNITS, indices=rows)
     valid = shapely.is_valid(shapely.polygons(linear))
+    valid &= shapely.is_valid(shapely.polygons(shapely.linearrings(xy.astype(float), indices=rows)))
     assert ((turn != 0) == valid).all()
     assert np.array_equal(turn[valid] == 1, shapely.is_ccw(linear[valid]))
 
@@ -102,6 +103,11 @@ def test_rings_round_a_middle_are_told_from_rings_that_cross(
         # Twice round the middle: a pentagram, and a square named twice.
         [(0, 1000), (588, -809), (-951, 309), (951, 309), (-588, -809)],
         [(0, 0), (4, 0), (4, 4), (0, 4), (0, 0), (4, 0), (4, 4), (0, 4)],
+        # Flat, or with a corner on a slanted side, which rounding to degrees hides.
+        [(93730000, 470620000), (93740000, 470610000), (93710000, 470640000)],
+        [(92800000, 470100000), (92810000, 470110000), (92820000, 470120000)],
+        [(93_000_000, 470_000_000), (93_000_300, 470_000_100), (93_000_900, 470_000_300), (93_000_600, 470_000_500)],
+        [(93_000_000, 470_000_000), (93_000_900, 470_000_300), (93_000_600, 470_000_900), (93_000_300, 470_000_100)],
         # The middle lies outside, on the border, and in a vertex.
         [(0, 0), (100, 0), (100, 1), (1, 1), (1, 99), (0, 99)],
         [(0, 0), (4, 0), (4, 4), (2, 2), (0, 4)],

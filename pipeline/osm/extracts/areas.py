@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geometry.packed import expand, ranges
-from pipeline.formats.pbf import UNITS, Block
+from geometry.packed import changes, expand, ranges
+from pipeline.formats.pbf import Block, Relations
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (
@@ -21,7 +21,6 @@ from pipeline.osm.extracts.passes import (
     blocks_of,
     feature_rows,
     live,
-    segments,
     write_part,
 )
 from pipeline.osm.extracts.rings import Shapes
@@ -85,27 +84,35 @@ def _in_batches(block: Block, rows: Ints, members: _Members) -> list[Ints]:
     return np.split(rows, np.flatnonzero(np.diff(before // _VERTICES)) + 1) if len(rows) else []
 
 
-def _relation_features(counts: Counts, block: Block, tags: BlockTags, rows: Ints, members: _Members) -> list[pa.Table]:
-    relations = block.relations
+def _member_ways(relations: Relations, rows: Ints) -> tuple[Ints, Ints]:
+    """Row, of ``rows``, and id of each way that a relation has as a member; one that it names twice counts once."""
     at, offsets = ranges(relations.offsets, rows)
     relation, _ = expand(np.diff(offsets))
     ways = relations.types[at] == ObjectType.WAY
     relation, wanted = relation[ways], relations.members[at][ways]
+    order = np.lexsort((wanted, relation))
+    once = np.sort(order[changes(relation[order], wanted[order])])
+    return relation[once], wanted[once]
+
+
+def _relation_features(counts: Counts, block: Block, tags: BlockTags, rows: Ints, members: _Members) -> list[pa.Table]:
+    relations = block.relations
+    relation, wanted = _member_ways(relations, rows)
     place, usable = members.find(wanted)
     lost = np.bincount(relation[~usable], minlength=len(rows))
     asked = np.bincount(relation, minlength=len(rows))
-    size = members.count[place[usable]]
-    way, nth = expand(size)
-    vertex = members.start[place[usable]][way] + nth
-    refs, lonlat = members.refs[vertex], members.xy[vertex] / UNITS
-    segment, ends = segments(np.arange(len(vertex)), np.concatenate(([0], np.cumsum(size))))
-    built = assemble(len(rows), relation[usable][segment], refs[ends[:, 0]], refs[ends[:, 1]], lonlat[ends])
-    good = np.array([g is not None for g in built], bool) & (lost == 0)
+    whole = (lost == 0)[relation]
+    count = members.count[place[whole]]
+    line, nth = expand(count)
+    places = members.xy[members.start[place[whole]][line] + nth].astype(np.int64)
+    built, why = assemble(len(rows), relation[whole], places, np.concatenate(([0], np.cumsum(count))))
+    good = np.array([g is not None for g in built], bool)
+    one_lost = dict(zip(relation[~usable][::-1].tolist(), wanted[~usable][::-1].tolist(), strict=True))
     for i in np.flatnonzero(~good).tolist():
         detail = (
-            f"{lost[i]} of {asked[i]} member ways missing or cut"
+            f"{lost[i]} of {asked[i]} member ways missing or cut, way {one_lost[i]} first"
             if lost[i]
-            else f"rings cross or do not close ({asked[i]} ways)"
+            else f"{why[i]} ({asked[i]} ways)"
         )
         counts.drop("relation", int(relations.objects.ids[rows[i]]), "invalid_area", detail)
     if not good.any():

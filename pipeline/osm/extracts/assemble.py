@@ -1,4 +1,4 @@
-"""Areas from the segments of their rings: even-odd, whatever the roles and the order of the ways say."""
+"""Areas from the lines of their rings: even-odd over places, whatever roles, node ids and the order of ways say."""
 
 from __future__ import annotations
 
@@ -8,79 +8,102 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import changes
+from geometry.packed import changes, expand, ranks
+from pipeline.formats.pbf import UNITS
 from pipeline.formats.wire import Ints
+from pipeline.osm.extracts.crossings import Corners, cut_at_corners, place_text
+from pipeline.osm.extracts.polygons import Lines, polygons_of_faces, polygons_of_loops
+from pipeline.osm.extracts.rings import is_large
 
-#: Relative difference between the length of an area's boundary and that of its segments that rounding explains.
-_LENGTH = 1e-9
+Bools = NDArray[np.bool_]
 
 
-def assemble(count: int, owner: Ints, start: Ints, end: Ints, lonlat: NDArray[np.float64]) -> NDArray[Any]:
-    """Polygons and multipolygons of ``count`` areas; None where the segments make none.
+def assemble(count: int, owner: Ints, places: Ints, offsets: Ints) -> tuple[NDArray[Any], dict[int, str]]:
+    """Polygons and multipolygons of ``count`` areas, None where the lines make none; and why not, by area.
 
-    A segment that an area has twice (two inner rings that share a side, a way named twice) bounds nothing and is left
-    out. What remains must close (every node has an even number of segments), may touch itself in nodes but not cross,
-    and must all be boundary: then inside is what an odd number of rings surrounds.
+    Corners of rings are places: nodes at one place are one corner. A side that an area has twice (two inner rings that
+    share it, a way on another) bounds nothing and is left out. What remains must close (an even number of sides meets
+    in every corner) and may meet in corners, also in those of one ring on a side of another, but not cross elsewhere.
+    Inside is what an odd number of rings surrounds.
 
     Args:
         count: number of areas.
-        owner: area of each segment, i64[S]; rises, segments of a way follow each other.
-        start, end: node ids of each segment, i64[S].
-        lonlat: f64[S,2,2] positions of both ends in degrees.
+        owner: area of each line, i64[L]; rises.
+        places: i64[V,2] vertices of the lines in units of 1e-7 degree.
+        offsets: i64[L+1] into the vertices.
     """
-    result = np.full(count, None, object)
-    keep = (start != end) & (lonlat[:, 0] != lonlat[:, 1]).any(axis=1)
-    keep[keep] = _odd(owner[keep], start[keep], end[keep])
-    owner, start, end, lonlat = owner[keep], start[keep], end[keep], lonlat[keep]
-    degree = _degrees(owner, start, end)
-    open_area = np.zeros(count, bool)
-    open_area[owner[degree % 2 == 1]] = True
-    use = ~open_area[owner]
-    if not use.any():
-        return result
-    lines, line_owner = _lines(owner[use], start[use], end[use], lonlat[use], degree[use])
-    areas, where = np.unique(line_owner, return_inverse=True)
-    where = where.reshape(-1)
-    built = shapely.build_area(shapely.multilinestrings(lines, indices=where))
-    length = np.bincount(where, shapely.length(lines))
-    whole = np.abs(shapely.length(built) - length) <= _LENGTH * length
-    good = whole & ~shapely.is_empty(built) & shapely.is_valid(built)
-    result[areas[good]] = shapely.orient_polygons(built[good])
-    return result
+    corners, sides = _graph(owner, places, offsets)
+    built, why = np.full(count, None, object), dict.fromkeys(range(count), "no ring")
+    why.update(dict.fromkeys(np.unique(corners.area[sides[0]]).tolist(), "no area: its sides lie on each other"))
+    sides = _odd(sides)
+    loose = np.flatnonzero(np.bincount(sides.ravel(), minlength=len(corners.area)) % 2)
+    ajar, first, ends = np.unique(corners.area[loose], return_index=True, return_counts=True)
+    for area, corner, number in zip(ajar.tolist(), loose[first].tolist(), ends.tolist(), strict=True):
+        why[area] = f"does not close: {number} loose ends, one at {place_text(corners.xy[corner])}"
+    sides = sides[:, ~_among(corners.area[sides[0]], ajar, count)]
+    doubtful = _build(built, corners, sides)
+    if len(doubtful):
+        sides, crossed = cut_at_corners(corners, sides[:, _among(corners.area[sides[0]], doubtful, count)])
+        why.update((area, f"crosses itself at {place_text(place)}") for area, place in crossed.items())
+        sides = _odd(sides[:, ~_among(corners.area[sides[0]], np.array(list(crossed), np.int64), count)])
+        why.update(dict.fromkeys(_build(built, corners, sides).tolist(), "its sides are too near each other"))
+    return built, {area: why[area] for area in range(count) if built[area] is None}
 
 
-def _odd(owner: Ints, start: Ints, end: Ints) -> NDArray[np.bool_]:
-    """One of each segment that its area has an odd number of times, whichever way it runs, bool[S]."""
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    order = np.lexsort((high, low, owner))
-    first = changes(owner[order], low[order], high[order])
-    times = np.diff(np.append(np.flatnonzero(first), len(order)))
-    result = np.zeros(len(order), bool)
-    result[order[first]] = times % 2 == 1
-    return result
+def _among(values: Ints, chosen: Ints, count: int) -> Bools:
+    """Which of values below ``count`` are among the chosen."""
+    mask = np.zeros(count, bool)
+    mask[chosen] = True
+    return mask[values]
 
 
-def _degrees(owner: Ints, start: Ints, end: Ints) -> Ints:
-    """Segments of its area that meet at each segment's start, i64[S]; at its end, where that number is odd."""
-    size = len(owner)
-    area, node = np.concatenate((owner, owner)), np.concatenate((start, end))
-    order = np.lexsort((node, area))
-    first = changes(area[order], node[order])
-    times = np.diff(np.append(np.flatnonzero(first), len(order)))
-    degree = np.empty(2 * size, np.int64)
-    degree[order] = np.repeat(times, times)
-    at_start, at_end = degree[:size], degree[size:]
-    return np.where(at_end % 2 == 1, at_end, at_start)
+def _graph(owner: Ints, places: Ints, offsets: Ints) -> tuple[Corners, Ints]:
+    """Corners of the areas, and their sides i64[2,S] from corner to corner, in the order of the lines."""
+    line, _ = expand(np.diff(offsets))
+    area = owner[line]
+    corner = ranks((ranks((places[:, 0] << 32) + places[:, 1]) << 32) + area)
+    size = corner.max(initial=-1) + 1
+    corners = Corners(np.empty(size, np.int64), np.empty((size, 2), np.int64))
+    corners.area[corner], corners.xy[corner] = area, places
+    start = np.flatnonzero((line[1:] == line[:-1]) & (corner[1:] != corner[:-1]))
+    return corners, np.stack((corner[start], corner[start + 1]))
 
 
-def _lines(owner: Ints, start: Ints, end: Ints, lonlat: NDArray[np.float64], degree: Ints) -> tuple[NDArray[Any], Ints]:
-    """Runs of segments as linestrings, cut where rings touch (degree over 2), and the area of each."""
-    begin = np.ones(len(owner), bool)
-    begin[1:] = (np.diff(owner) != 0) | (start[1:] != end[:-1]) | (degree[1:] != 2)
-    line = np.cumsum(begin) - 1
-    place = np.arange(len(owner)) + line
-    vertices = np.empty((len(owner) + line[-1] + 1, 2))
-    vertices[place + 1] = lonlat[:, 1]
-    vertices[place[begin]] = lonlat[begin, 0]
-    index = np.repeat(np.arange(line[-1] + 1), np.bincount(line) + 1)
-    return shapely.linestrings(vertices, indices=index), owner[begin]
+def _odd(sides: Ints) -> Ints:
+    """One of each side that there is an odd number of times, whichever way it runs."""
+    key = (np.minimum(*sides) << 32) + np.maximum(*sides)
+    order = np.argsort(key)
+    first = np.flatnonzero(changes(key[order]))
+    times = np.diff(np.append(first, len(order)))
+    return sides[:, np.sort(order[first[times % 2 == 1]])]
+
+
+def _build(built: NDArray[Any], corners: Corners, sides: Ints) -> Ints:
+    """Put in place the areas whose closed sides meet in corners alone; the other areas that have sides."""
+    sided = np.bincount(corners.area[sides[0]], minlength=len(built))
+    degree = np.bincount(sides.ravel(), minlength=len(corners.area))
+    lines = Lines.of(sides, corners.area, degree)
+    touch = _among(lines.area, corners.area[degree > 2], len(built))
+    polygons, area = (
+        np.concatenate(both)
+        for both in zip(
+            polygons_of_loops(lines.take(~touch), corners.xy),
+            polygons_of_faces(lines.take(touch), corners.xy),
+            strict=True,
+        )
+    )
+    parts = np.bincount(area, minlength=len(built))
+    several = (parts > 1)[area]
+    shapes = np.full(len(built), None, object)
+    shapes[area[~several]] = polygons[~several]
+    order = np.argsort(area[several], kind="stable")
+    shapely.multipolygons(polygons[several][order], indices=area[several][order], out=shapes)
+    rings = np.bincount(area, shapely.get_num_interior_rings(polygons) + 1, len(built))
+    found = np.flatnonzero((shapely.get_num_coordinates(shapes) - rings == sided) & shapely.is_valid(shapes))
+    rounded = (rings[found] > 1) | is_large(shapes[found])
+    lonlat = shapely.orient_polygons(shapely.transform(shapes[found], lambda xy: xy / UNITS))
+    rounded[rounded] = ~shapely.is_valid(lonlat[rounded])
+    found, lonlat = found[~rounded], lonlat[~rounded]
+    built[found] = lonlat
+    sided[found] = 0
+    return np.flatnonzero(sided)

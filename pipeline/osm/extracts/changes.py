@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import merge
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from schemas.errors import InputError
 from storage.files import atomic_file
 
 _ORDER = {"n": 0, "w": 1, "r": 2}
+_TYPES = {"n": "node", "w": "way", "r": "relation"}
 _TIMESTAMP = "osmosis_replication_timestamp"
 _CHANGES = (".osc", ".osc.gz", ".osc.bz2")
+
+
+Key = tuple[int, bool, int]  # as files are sorted: by type, then 0, -1, -2 …, 1, 2 …
 
 
 def is_change_file(path: Path) -> bool:
@@ -30,12 +35,18 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
     streamed; the changes are held in memory.
 
     Raises:
-        InputError: a file cannot be read, or the base is not sorted by type and id.
+        InputError: a file cannot be read, an object of a change lacks what a change needs, or the base is not sorted
+            by type and id, or has positions on ways in the place of nodes.
     """
     newest, stamp = _read_changes(changes)
     try:
         source = osmium.FileProcessor(str(base))
         header = source.header
+        if "LocationsOnWays" in _features(header):
+            raise InputError(
+                f"OSM extract {base} has positions on its ways (LocationsOnWays): a node that moves would not move "
+                "them; give a newer extract, or build the dataset from one with its nodes"
+            )
         if stamp is not None:  # its replication time moves forward to the newest change
             text = stamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             header.set(_TIMESTAMP, max(text, header.get(_TIMESTAMP, "")))
@@ -49,17 +60,37 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         raise InputError(f"OSM extract {base} cannot be read: {error}; download it again") from None
 
 
-def _key(thing: Any) -> tuple[int, int]:
-    return _ORDER[thing.type_str()], thing.id
+def _features(header: Any) -> list[str]:
+    return list(takewhile(bool, (header.get(f"pbf_optional_feature_{n}", "") for n in count())))
 
 
-def _read_changes(paths: Sequence[Path]) -> tuple[dict[tuple[int, int], Any], datetime | None]:
+def _key(thing: Any) -> Key:
+    """Where an object stands in a sorted file."""
+    return _ORDER[thing.type_str()], thing.id > 0, abs(thing.id)
+
+
+def _lack(thing: Any) -> str:
+    """What an object of a change lacks, if anything."""
+    if thing.version < 1:
+        return "version, so nothing says which of two states is newer"
+    if thing.is_node() and thing.visible and not thing.location.valid():
+        return "position on the earth (lat, lon)"
+    return ""
+
+
+def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], datetime | None]:
     """Newest version of every changed object, None for a deleted one's content; and the newest time in them."""
-    newest: dict[tuple[int, int], tuple[int, Any]] = {}
+    newest: dict[Key, tuple[int, Any]] = {}
     stamp: datetime | None = None
     for path in paths:
         try:
             for thing in osmium.FileProcessor(str(path)):
+                if lack := _lack(thing):
+                    name = f"{_TYPES[thing.type_str()]} {thing.id}"
+                    raise InputError(
+                        f"change file {path}: {name} has no {lack}; give change files as OSM's replication or `osmium "
+                        "derive-changes` write them"
+                    )
                 key = _key(thing)
                 if thing.timestamp.year > 1970:
                     stamp = max(stamp or thing.timestamp, thing.timestamp)
@@ -82,11 +113,12 @@ def _copy(thing: Any) -> Any:
     return osmium.osm.mutable.Relation(members=[(m.type, m.ref, m.role) for m in thing.members], **fields)
 
 
-def _merged(base: Path, source: Any, newest: dict[tuple[int, int], tuple[int, Any]]) -> Iterator[Any]:
+def _merged(base: Path, source: Any, newest: dict[Key, tuple[int, Any]]) -> Iterator[Any]:
     """Base and changes in order of type and id, each object once."""
     marked = ((key, 1, thing) for key, (_, thing) in sorted(newest.items(), key=lambda item: item[0]))
-    last: tuple[int, int] = (-1, 0)
-    for key, changed, thing in merge(_keyed(base, source), marked, key=lambda entry: entry[:2]):
+    plain = ((key, 0, thing) for key, thing in sorted_objects(base, source))
+    last: Key | None = None
+    for key, changed, thing in merge(plain, marked, key=lambda entry: entry[:2]):
         if not changed:
             if key == last:  # older versions in a history file
                 raise InputError(
@@ -101,11 +133,16 @@ def _merged(base: Path, source: Any, newest: dict[tuple[int, int], tuple[int, An
             yield thing
 
 
-def _keyed(base: Path, source: Any) -> Iterator[tuple[tuple[int, int], int, Any]]:
-    last = (-1, 0)
+def sorted_objects(path: Path, source: Iterable[Any]) -> Iterator[tuple[Key, Any]]:
+    """The objects of an extract, each with its place in the order.
+
+    Raises:
+        InputError: they are not in that order.
+    """
+    last: Key = (-1, False, 0)
     for thing in source:
         key = _key(thing)
         if key < last:
-            raise InputError(f"OSM extract {base} is not sorted by type and id; sort it with `osmium sort` first")
+            raise InputError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
         last = key
-        yield key, 0, thing
+        yield key, thing

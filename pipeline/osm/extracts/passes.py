@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geometry.packed import expand
 from pipeline.formats.pbf import UNITS, Blob, Block, Objects, read_block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.rings import Shapes
@@ -162,13 +161,6 @@ def extend(bounds: NDArray[np.float64], xy: Ints) -> None:
     if len(xy):
         bounds[:2] = np.minimum(bounds[:2], xy.min(axis=0))
         bounds[2:] = np.maximum(bounds[2:], xy.max(axis=0))
-
-
-def segments(at: Ints, offsets: Ints) -> tuple[Ints, Ints]:
-    """Run of each segment i64[S], and the indices of its ends i64[S,2], from runs of vertex indices."""
-    owner, _ = expand(np.diff(offsets))
-    same = owner[1:] == owner[:-1]
-    return owner[:-1][same], np.stack((at[:-1][same], at[1:][same]), axis=1)
 
 
 def feature_rows(

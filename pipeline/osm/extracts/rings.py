@@ -10,7 +10,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import ranges
+from geometry.packed import expand, ranges
 from pipeline.formats.wire import Ints
 
 Floats = NDArray[np.float64]
@@ -22,6 +22,9 @@ _LINE_HEAD, _POLYGON_HEAD = 9, 13
 #: Rounding of coordinates in degrees moves a vertex by 1.4e-7 units at most; twice the area of the triangle of two
 #: neighbours and the middle, over their distance to it, is beyond that by far.
 _CLEAR = 1e-5  # units
+#: Extent (units) up to which a ring is in degrees as valid as in units: a corner that is not on a side is at least
+#: 1 / its length away from it, and rounding brings them nearer by 2.8e-7.
+_LARGE = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +107,21 @@ def turn_of_rings(xy: Ints, lonlat: Floats, offsets: Ints) -> NDArray[np.int8]:
     doubtful = np.flatnonzero(turn == 0)
     if len(doubtful):
         at, starts = ranges(offsets, doubtful)
-        rings = shapely.linearrings(lonlat[at], indices=np.repeat(np.arange(len(doubtful)), np.diff(starts)))
+        row, _ = expand(np.diff(starts))
+        rings = shapely.linearrings(xy[at].astype(np.float64), indices=row)
         valid = shapely.is_valid(shapely.polygons(rings))
+        large = np.flatnonzero(valid & is_large(rings))
+        vertex, starts = ranges(starts, large)
+        row, _ = expand(np.diff(starts))
+        valid[large] = shapely.is_valid(shapely.polygons(shapely.linearrings(lonlat[at[vertex]], indices=row)))
         turn[doubtful[valid]] = np.where(shapely.is_ccw(rings[valid]), 1, -1)
     return turn
+
+
+def is_large(shapes: NDArray[Any]) -> Bools:
+    """Which shapes, in units, are so large that rounding to degrees may make them invalid."""
+    west, south, east, north = shapely.bounds(shapes).T
+    return np.asarray(np.maximum(east - west, north - south) > _LARGE)
 
 
 def _turn_of_stars(xy: Ints, offsets: Ints) -> NDArray[np.int8]:

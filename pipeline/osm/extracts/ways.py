@@ -23,7 +23,6 @@ from pipeline.osm.extracts.passes import (
     kept_objects,
     live,
     on_earth,
-    segments,
     write_part,
 )
 from pipeline.osm.extracts.rings import Shapes, turn_of_rings
@@ -99,9 +98,11 @@ def _way_features(
     objects = ways.objects
     kept = kept_objects(counts, objects, tags, ObjectType.WAY, current)
     size = np.diff(ways.offsets)
-    first, last = ways.offsets[:-1], np.maximum(ways.offsets[1:] - 1, 0)
     closed = np.zeros(len(size), bool)
-    closed[size >= 4] = ways.refs[first[size >= 4]] == ways.refs[last[size >= 4]]
+    some = np.flatnonzero(size >= 4)
+    first, last = ways.offsets[some], ways.offsets[some + 1] - 1
+    at_one_place = (xy[first] == xy[last]).all(axis=1) & (missing[some] == 0)
+    closed[some] = at_one_place | (ways.refs[first] == ways.refs[last])
     area = kept & closed & tags.areas(objects.tags)
     line = kept & ~area
     for row in np.flatnonzero((area | line) & (missing > 0)).tolist():
@@ -112,17 +113,18 @@ def _way_features(
     at, offsets = _without_repeats(at, offsets, xy)
     short = np.diff(offsets) < np.where(area[rows], 4, 2)
     for row in rows[short].tolist():
-        reason, detail = ("invalid_area", "no area") if area[row] else ("too_few_nodes", f"{size[row]} nodes")
+        reason = "invalid_area" if area[row] else "too_few_nodes"
+        detail = "no area: fewer than three places" if area[row] else f"{size[row]} nodes"
         counts.drop("way", int(objects.ids[row]), reason, detail)
     if short.any():
         vertex, offsets = ranges(offsets, np.flatnonzero(~short))
         at, rows = at[vertex], rows[~short]
     if not len(rows):
         return []
-    shapes, good = _shapes(ways, rows, xy, at, offsets, area[rows])
-    for row in rows[~good].tolist():
-        counts.drop("way", int(objects.ids[row]), "invalid_area", "its ring crosses itself")
-    rows = rows[good]
+    shapes, why = _shapes(xy[at], offsets, area[rows])
+    for row, reason in why.items():
+        counts.drop("way", int(objects.ids[rows[row]]), "invalid_area", reason)
+    rows = np.delete(rows, list(why))
     kinds = pa.array(["line", "polygon"]).take(pa.array(area[rows].astype(np.int8)))
     return [feature_rows("way", kinds, objects, tags, rows, shapes)] if len(rows) else []
 
@@ -136,38 +138,32 @@ def _without_repeats(at: Ints, offsets: Ints, xy: Ints) -> tuple[Ints, Ints]:
     return at[keep], total[offsets]
 
 
-def _shapes(
-    ways: Ways, rows: Ints, xy: Ints, at: Ints, offsets: Ints, area: NDArray[np.bool_]
-) -> tuple[Shapes, NDArray[np.bool_]]:
-    """Geometry of the ways that have one, and which of the ``rows`` they are, bool[N].
+def _shapes(places: Ints, offsets: Ints, area: NDArray[np.bool_]) -> tuple[Shapes, dict[int, str]]:
+    """Geometry of the ways that have one, and why the others have none, by row.
 
     Rings that are no simple polygon (they touch themselves, or run along themselves) go through the assembler.
 
     Args:
-        rows: i64[N] ways.
-        xy: i64[R,2] position of every ref of the block.
-        at: i64[V] refs of the rows without repeats; ``offsets`` into it.
+        places: i64[V,2] vertices in units, none twice in a row.
+        offsets: i64[N+1] into the vertices.
         area: bool[N].
     """
-    vertices = xy[at]
-    lonlat = vertices / UNITS
-    turn = np.ones(len(rows), np.int8)
+    lonlat = places / UNITS
+    turn = np.ones(len(area), np.int8)
     rings = np.flatnonzero(area)
     if len(rings):
         vertex, starts = ranges(offsets, rings)
-        turn[rings] = turn_of_rings(vertices[vertex], lonlat[vertex], starts)
+        turn[rings] = turn_of_rings(places[vertex], lonlat[vertex], starts)
     owner, _ = expand(np.diff(offsets))
-    order = np.arange(len(at))
+    order = np.arange(len(places))
     order = np.where((turn < 0)[owner], (offsets[:-1] + offsets[1:] - 1)[owner] - order, order)
     shapes = Shapes.lines_and_polygons(lonlat[order], offsets, area)
     doubtful = np.flatnonzero(turn == 0)
-    good = np.ones(len(rows), bool)
-    if len(doubtful):
-        vertex, starts = ranges(ways.offsets, rows[doubtful])
-        segment, ends = segments(vertex, starts)
-        built = assemble(len(doubtful), segment, ways.refs[ends[:, 0]], ways.refs[ends[:, 1]], xy[ends] / UNITS)
-        there = np.array([g is not None for g in built], bool)
-        shapes = shapes.replaced(doubtful[there], Shapes.of(built[there]))
-        good[doubtful[~there]] = False
-        shapes = shapes.take(np.flatnonzero(good))
-    return shapes, good
+    if not len(doubtful):
+        return shapes, {}
+    vertex, starts = ranges(offsets, doubtful)
+    built, why = assemble(len(doubtful), np.arange(len(doubtful)), places[vertex], starts)
+    there = np.delete(np.arange(len(doubtful)), list(why))
+    shapes = shapes.replaced(doubtful[there], Shapes.of(built[there]))
+    lost = {int(doubtful[i]): reason for i, reason in why.items()}
+    return shapes.take(np.delete(np.arange(len(area)), list(lost))), lost
