@@ -100,7 +100,7 @@ def test_ways_and_areas_are_built_from_the_places_that_ways_carry(tmp_path: Path
     found = extract(tmp_path, block([node(20, ("shop", "bakery"))], ways, [area(9, 7)]))
     right = read_opl(tmp_path, WORLD_OPL)
     assert shapes(found) == shapes(right)
-    assert found.extent == right.extent
+    assert found.extents == right.extents
     assert accounted(found)
 
 
@@ -113,7 +113,7 @@ def test_osmiums_own_places_on_ways_give_the_features_of_the_whole(tmp_path: Pat
                 writer.add(o)
     found = read_extract(path, RULES, tmp_path / "parts")
     assert shapes(found) == shapes(right)
-    assert found.extent == right.extent
+    assert found.extents == right.extents
 
 
 def test_a_place_that_a_way_lacks_is_that_of_its_node(tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_every_beginning_of_a_file_is_read_or_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_box_that_is_none_cuts_nothing(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
-    assert extract(tmp_path, File(box, None, [WORLD])).extent == (9.0, 47.0, 9.002, 47.002)
+    assert extract(tmp_path, File(box, None, [WORLD])).extents == [(9.0, 47.0, 9.002, 47.002)]
 
 
 def test_mutated_files_end_in_features_named_drops_or_one_clear_error() -> None:

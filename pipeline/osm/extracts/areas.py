@@ -53,16 +53,15 @@ class _Members:
     """The ways that area relations need, mapped; sorted by id."""
 
     ids: Ints  # [W]
-    start: Ints  # [W] of its nodes
+    start: Ints  # [W] of its corners
     count: Ints  # [W]
     whole: NDArray[np.bool_]  # [W] every node is there
-    refs: Ints  # [R] node ids
-    xy: NDArray[np.int32]  # [R,2] units
+    xy: NDArray[np.int32]  # [C,2] corners of all, units
 
     @classmethod
     def load(cls, folder: Path) -> _Members:
         ids, start, count, whole = (column(folder, "members", name) for name in ("id", "start", "count", "whole"))
-        return cls(ids, start, count, whole, column(folder, "refs", "id"), column(folder, "refs", "lonlat"))
+        return cls(ids, start, count, whole, column(folder, "corners", "lonlat"))
 
     def find(self, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Rows of way ids, and which of them are there and whole."""

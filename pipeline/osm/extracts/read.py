@@ -192,7 +192,7 @@ class _Reading:
         self.total += sum(map(len, ways)) + sum(map(len, relations))
         second = self._pass(read_ways, _ranges(ways, _WAY_BLOBS))
         self._check(second, ObjectType.WAY)
-        join(self.spill, "refs")
+        join(self.spill, "corners")
         join(self.spill, "members")
         starts(self.spill, "members", "count", "start")
         sort(self.spill, "members", [r.run for r in second])

@@ -33,9 +33,9 @@ _TABLES: dict[str, dict[str, tuple[Any, tuple[int, ...]]]] = {
     **{f"stale_{name}": {"place": (np.int64, ())} for name in ("nodes", "ways", "relations")},
     # Of all extracts.
     "wanted": {"id": (np.int64, ())},  # ways that area relations need, some several times
-    # The ways themselves; nodes ``start`` to ``start + count`` of "refs" are theirs.
+    # The ways themselves; nodes ``start`` to ``start + count`` of "corners" are theirs.
     "members": {"id": (np.int64, ()), "start": (np.int64, ()), "count": (np.int64, ()), "whole": (np.bool_, ())},
-    "refs": {"id": (np.int64, ()), "lonlat": (np.int32, (2,))},
+    "corners": {"lonlat": (np.int32, (2,))},
 }
 #: Tables of the versions of each type.
 VERSIONS = {t: f"{t.name.lower()}s" for t in ObjectType}
@@ -78,7 +78,7 @@ def rising(runs: Iterable[Run | None]) -> bool:
 
 @dataclass
 class Part:
-    """Appends to one part of a table; ``run`` is of its first column."""
+    """Appends to one part of a table; ``run`` is of its first column, if that is of single numbers."""
 
     folder: Path
     table: str
@@ -95,7 +95,8 @@ class Part:
             if name not in self._files:
                 self._files[name] = (self.folder / f"{self.table}.{name}.{self.index:06d}").open("wb")
             self._files[name].write(np.ascontiguousarray(values, _TABLES[self.table][name][0]).data)
-        self.run = follow(self.run, Run.of(key))
+        if key.ndim == 1:
+            self.run = follow(self.run, Run.of(key))
 
     def __enter__(self) -> Part:
         self.folder.mkdir(parents=True, exist_ok=True)

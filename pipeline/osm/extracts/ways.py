@@ -39,7 +39,7 @@ def read_ways(job: RangeJob) -> RangeResult:
     nodes = [(column(folder, "nodes", "id"), column(folder, "nodes", "lonlat")) for folder in job.tables]
     wanted = column(job.spill, "wanted", "id")
     bounds = NO_BOUNDS.copy()
-    with Part(job.spill, "members", job.index) as members, Part(job.spill, "refs", job.index) as refs:
+    with Part(job.spill, "members", job.index) as members, Part(job.spill, "corners", job.index) as corners:
         for blob, block, tags in blocks_of(job, ObjectType.WAY):
             ways = block.ways
             read = follow(read, Run.of(ways.objects.ids))
@@ -52,7 +52,7 @@ def read_ways(job: RangeJob) -> RangeResult:
             rows = np.flatnonzero(among(ways.objects.ids, wanted) & current & ways.objects.visible)
             at, offsets = ranges(ways.offsets, rows)
             members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
-            refs.append(id=ways.refs[at], lonlat=xy[at])
+            corners.append(lonlat=xy[at])
     part = write_part(job, "2-ways", tables)
     return RangeResult(job.index, counts, part, bounds, read={ObjectType.WAY: read}, run=members.run)
 
