@@ -273,7 +273,7 @@ def judged(path: Path) -> dict[tuple[str, int], tuple[str, Any]]:
             continue
         if thing.is_node():
             found["node", thing.id] = "point", factory.create_point(thing)
-        elif thing.is_way() and thing.is_closed() and RULES.areas.is_area(tags):
+        elif thing.is_way() and thing.is_closed() and RULES.is_area(tags):
             areas.add(thing.id)
         elif thing.is_way() and all(node.location.valid() for node in thing.nodes):
             found["way", thing.id] = "line", factory.create_linestring(thing)
