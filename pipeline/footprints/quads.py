@@ -14,7 +14,15 @@ from geometry.tiles import children
 from schemas.errors import ConfigError
 
 
-def cells_on(ground: Any, boxes: Callable[[Ints, int], NDArray[Any]], levels: int, most: int, refusal: str) -> Ints:
+def cells_on(
+    ground: Any,
+    boxes: Callable[[Ints, int], NDArray[Any]],
+    levels: int,
+    most: int,
+    refusal: str,
+    start: Ints | None = None,
+    first: int = 0,
+) -> Ints:
     """Cells (column, row) of the lowest level that share ground with a polygon, i64[T,2], each once, sorted.
 
     Quads that lie wholly inside are not looked into, so that a continent takes seconds.
@@ -26,15 +34,16 @@ def cells_on(ground: Any, boxes: Callable[[Ints, int], NDArray[Any]], levels: in
         levels: of the pyramid below its root.
         most: cells.
         refusal: what the error says.
+        start, first: cells i64[S,2], each once, of level ``first`` in which to look; the root by default.
 
     Raises:
         ConfigError: more than ``most`` cells.
     """
     shapely.prepare(ground)
-    edge = np.zeros((1, 2), np.int64)
+    edge = np.zeros((1, 2), np.int64) if start is None else start
     whole: list[tuple[int, Ints]] = []  # level, and cells of that level
     count = 0
-    for level in range(levels + 1):
+    for level in range(first, levels + 1):
         own = boxes(edge, level)
         meets = shapely.intersects(ground, own)
         inside = meets & shapely.contains_properly(ground, own)

@@ -42,7 +42,8 @@ class Area:
 
     @cached_property
     def _tree(self) -> Any:
-        return shapely.STRtree(shapely.box(*widened(self.bounds, max(self.margin_m, _EDGE_M)).T))
+        boxes, _ = on_the_map(widened(self.bounds, max(self.margin_m, _EDGE_M)))
+        return shapely.STRtree(shapely.box(*boxes.T))
 
     def holds(self, lonlat: Floats) -> NDArray[np.bool_]:
         """Which positions f64[N,2] in degrees lie in it, bool[N]; NaN does not."""
@@ -57,7 +58,7 @@ class Area:
 
         Boxes are west, south, east, north in degrees.
         """
-        bounds = widened(self.bounds, self.margin_m)
+        bounds, _ = on_the_map(widened(self.bounds, self.margin_m))
         owner, tiles = tiles_between(*tile_ranges(bounds, zoom, -_INNER))
         part = tile_bounds(tiles, zoom)
         part[:, :2] = np.maximum(part[:, :2], bounds[owner, :2])
@@ -145,6 +146,15 @@ def widened(bounds: Floats, margin_m: float) -> Floats:
     north = margin_m / METRES_A_DEGREE
     east = north / np.maximum(np.cos(np.radians(np.abs(bounds[:, [1, 3]]).max(axis=1) + north)), 1e-6)
     return bounds + np.stack((-east, np.full_like(east, -north), east, np.full_like(east, north)), axis=1)
+
+
+def on_the_map(bounds: Floats) -> tuple[Floats, Ints]:
+    """Boxes f64[N,4] between ±180° of boxes f64[B,4] that may reach beyond, where the other side of the world begins,
+    and whose each is, i64[N]."""
+    turned = [(turn, np.flatnonzero(far)) for turn, far in ((360.0, bounds[:, 0] < -180), (-360.0, bounds[:, 2] > 180))]
+    every = [bounds, *(bounds[rows] + (turn, 0.0, turn, 0.0) for turn, rows in turned)]
+    owner = np.concatenate((np.arange(len(bounds)), *(rows for _, rows in turned)))
+    return np.clip(np.concatenate(every), (-180.0, -np.inf) * 2, (180.0, np.inf) * 2), owner
 
 
 def split_antimeridian(bounds: Floats) -> Floats:
