@@ -44,6 +44,7 @@ from pipeline.footprints.plan import along_curve, cut_shards
 from pipeline.footprints.sampling import WEB_TILES
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
+from pipeline.meridian import split_boxes
 from pipeline.osm.stage import Cells, Features, features_stage
 from pipeline.osm.vectors.features import NamedParts, PartJob
 from pipeline.rules import Rules, load_rules
@@ -150,7 +151,7 @@ def make_plan(
         keys = planned.footprints().keys
         parts, named = vectors_stage(config, chips, [keys[s] for s in shards], rules, cache, runner, quiet, stages)
         vocabulary, drops = named.vocabulary.table(), [*drops, *named.drops]
-    met = meeting(scenes, shapely.box(*planned.bbox().T))
+    met = meeting(scenes, shapely.box(*split_boxes(planned.bbox())[0].T))
     return Plan(
         config, region, rules, features, cells, objects, chips, parts, named, vocabulary, met, planned, shards, photos,
         drops, stages,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from geometry.packed import Floats, Ints
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, children, tile_bounds, tile_ranges, tiles_between
 from pipeline.footprints.ground import Box, Ground, quads_around
-from pipeline.osm.cells.wrap import wrapped
+from pipeline.meridian import wrapped
 from pipeline.osm.stage import Features, feature_slabs
 from pipeline.run.ray_map import Runner
 from schemas.features import drop_row

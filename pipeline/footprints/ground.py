@@ -15,8 +15,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.packed import Floats, Ints, changes
-from geometry.tiles import children, tile_bounds, tile_codes, tile_ranges, tiles_between
-from pipeline.footprints.quads import cells_on
+from geometry.tiles import tile_bounds, tile_codes, tile_ranges, tiles_between
+from pipeline.footprints.quads import Start, cells_on
 from schemas.errors import ConfigError
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -173,14 +173,13 @@ def _crossing(area: Any, zoom: int, level: int, quads: Ints, first: Ints, last: 
     area."""
     codes = tile_codes(quads, level)
 
-    def there(cells: Ints, deep: int) -> Ints:
-        at = np.searchsorted(codes, tile_codes(cells >> (deep - level), level))
-        low, high = cells << (zoom - deep), ((cells + 1) << (zoom - deep)) - 1
-        return cells[((high >= first[at]) & (low <= last[at])).all(axis=1)]
+    def within(cells: Ints, at: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        own = np.searchsorted(codes, tile_codes(cells >> (at - level), level))
+        low, high = cells << (zoom - at), ((cells + 1) << (zoom - at)) - 1
+        meets, inside = (high >= first[own]) & (low <= last[own]), (low >= first[own]) & (high <= last[own])
+        return np.asarray(meets.all(axis=1)), np.asarray(inside.all(axis=1))
 
-    deep = min(zoom, level + 3)  # so that a quad which holds little costs little
-    start = there(children(quads, deep - level), deep)
-    return there(cells_on(area, lambda q, at: _inner(q, at, zoom), zoom, most, refusal, start, deep), zoom)
+    return cells_on(area, lambda q, at: _inner(q, at, zoom), zoom, most, refusal, Start(quads, level, within))
 
 
 def _inner(quads: Ints, level: int, zoom: int) -> NDArray[Any]:

@@ -57,12 +57,7 @@ def _grid(wish: Wish) -> tuple[Candidates, Drops]:
     keys, origin = np.array(cells.keys, object), np.full(len(cells.keys), "utm", object)
     codes, code = np.unique(cells.epsg, return_inverse=True)
     crs, size = tuple(f"EPSG:{c}" for c in codes.tolist()), np.full((len(keys), 2), wish.size, np.int64)
-    listed = Listed.of("grid", Footprints(keys, crs, code, cells.transform, size, origin))
-    across = listed.placement.bbox[:, 2] - listed.placement.bbox[:, 0] > 180
-    if count := int(across.sum()):
-        detail = "grid cells across the 180th meridian, on both sides of which no object or image is joined"
-        drops.append(drop_row("plan", "grid", "antimeridian", detail=detail, count=count))
-    return listed.take(~across), drops
+    return Listed.of("grid", Footprints(keys, crs, code, cells.transform, size, origin)), drops
 
 
 def _chips(wish: Wish) -> tuple[Candidates, Drops]:

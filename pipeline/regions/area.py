@@ -19,8 +19,8 @@ _CRS84 = ("crs84", "epsg:4326", "epsg::4326")
 def parse_bbox(text: str) -> Any | None:
     """``west,south,east,north`` in degrees as a polygon; None if it is no list of four numbers.
 
-    As in GeoJSON (RFC 7946, section 5.2), a box whose west is over its east lies across the 180th meridian: it becomes
-    two.
+    As in GeoJSON (RFC 7946, section 5.2), a box whose west is over its east lies across the 180th meridian; it becomes
+    two, and may be 180° wide.
 
     Raises:
         InputError: the numbers are no box.
@@ -34,7 +34,8 @@ def parse_bbox(text: str) -> Any | None:
     west, south, east, north = values
     spans = [(west, east)] if west < east else [(w, e) for w, e in ((west, 180.0), (-180.0, east)) if w < e]
     within = -180 <= min(west, east) <= max(west, east) <= 180 and -90 <= south < north <= 90
-    if not all(map(math.isfinite, values)) or not within or west == east or not spans:
+    wide = west > east and east + 360 - west > 180  # it is more likely that they stand in each other's place
+    if not all(map(math.isfinite, values)) or not within or west == east or wide or not spans:
         raise InputError(
             f"bbox {text} is no west,south,east,north in degrees with south < north; west is over east only across the "
             "180th meridian"

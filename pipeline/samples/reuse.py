@@ -17,6 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, place
+from pipeline.meridian import split_boxes
 from pipeline.osm.cells.near import blocks_of, cells_of
 from pipeline.osm.stage import read_cell, read_cell_column
 from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
@@ -48,13 +49,14 @@ def shard_inputs(job: ShardJob) -> str:
 
 
 def _add_features(digest: Any, objects: ExtractObjects, placement: Placement) -> None:
-    outlines = shapely.box(*placement.bbox.T)
+    boxes, whose = split_boxes(placement.bbox)
+    outlines = shapely.box(*boxes.T)
     blocks, owner = np.unique(blocks_of(placement.bbox, objects.zoom), axis=0, return_inverse=True)
     for snapshot in objects.snapshots:
         digest.update((snapshot.time or "" if len(objects.snapshots) > 1 else "").encode())
         for number, block in enumerate(blocks.tolist()):
             for cell in cells_of(block, objects.zoom):
-                digest.update(_rows_near(snapshot.cells, cell, outlines[owner.ravel() == number]).tobytes())
+                digest.update(_rows_near(snapshot.cells, cell, outlines[owner.ravel()[whose] == number]).tobytes())
 
 
 def _rows_near(cells: str, cell: int, boxes: NDArray[Any]) -> NDArray[np.uint64]:

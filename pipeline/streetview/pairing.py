@@ -10,7 +10,8 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, lonlat_to_normalised
-from pipeline.streetview.position import on_the_map, split_antimeridian, widened
+from pipeline.meridian import on_the_map, split_boxes
+from pipeline.streetview.position import widened
 from pipeline.streetview.record import doubles
 from pipeline.streetview.times import gap_days
 from schemas.footprint import Footprints
@@ -48,7 +49,7 @@ def pair(
     ``placement`` is that of the footprints, ``times`` are ISO 8601, of their images.
     """
     lonlat = np.stack((doubles(photos, "lon"), doubles(photos, "lat")), axis=1)
-    boxes, whose = _boxes(placement.bbox)
+    boxes, whose = split_boxes(placement.bbox)
     boxes, near = on_the_map(widened(boxes, max(margin_m, 0.01)))
     owner, tree = whose[near], shapely.STRtree(shapely.box(*boxes.T))
     known = np.flatnonzero(np.isfinite(lonlat).all(axis=1))
@@ -72,13 +73,6 @@ def _around(footprints: Footprints, rows: Ints, latitude: Floats) -> Floats:
         for lon in (-180.0, 180.0)
     ]
     return np.asarray(ends[1] - ends[0])
-
-
-def _boxes(bbox: Floats) -> tuple[Floats, Ints]:
-    """Boxes f64[B,4] of footprints, two for one across the 180th meridian, and whose each is i64[B]."""
-    across = np.flatnonzero(bbox[:, 2] - bbox[:, 0] > 180)
-    owner = np.concatenate((np.flatnonzero(bbox[:, 2] - bbox[:, 0] <= 180), across, across))
-    return split_antimeridian(bbox), owner
 
 
 def _table(photos: pa.Table, photo: Ints, footprint: Ints, xy: Floats, times: Sequence[str | None] | None) -> pa.Table:

@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.tiles import tile_bounds, tile_ranges, tiles_between
+from pipeline.meridian import on_the_map, split_boxes
 from pipeline.streetview.record import PLACED, Drops, doubles
 
 Floats = NDArray[np.float64]
@@ -38,7 +39,7 @@ class Area:
     @classmethod
     def around(cls, bbox: Floats, margin_m: float = 0.0) -> Area:
         """The area of boxes f64[N,4] of footprints; one across the 180th meridian gives two."""
-        return cls(split_antimeridian(bbox), margin_m)
+        return cls(split_boxes(bbox)[0], margin_m)
 
     @cached_property
     def _tree(self) -> Any:
@@ -146,23 +147,3 @@ def widened(bounds: Floats, margin_m: float) -> Floats:
     north = margin_m / METRES_A_DEGREE
     east = north / np.maximum(np.cos(np.radians(np.abs(bounds[:, [1, 3]]).max(axis=1) + north)), 1e-6)
     return bounds + np.stack((-east, np.full_like(east, -north), east, np.full_like(east, north)), axis=1)
-
-
-def on_the_map(bounds: Floats) -> tuple[Floats, Ints]:
-    """Boxes f64[N,4] between ±180° of boxes f64[B,4] that may reach beyond, where the other side of the world begins,
-    and whose each is, i64[N]."""
-    turned = [(turn, np.flatnonzero(far)) for turn, far in ((360.0, bounds[:, 0] < -180), (-360.0, bounds[:, 2] > 180))]
-    every = [bounds, *(bounds[rows] + (turn, 0.0, turn, 0.0) for turn, rows in turned)]
-    owner = np.concatenate((np.arange(len(bounds)), *(rows for _, rows in turned)))
-    return np.clip(np.concatenate(every), (-180.0, -np.inf) * 2, (180.0, np.inf) * 2), owner
-
-
-def split_antimeridian(bounds: Floats) -> Floats:
-    """Boxes f64[B,4] whose west and east are the ends of a set of longitudes: one wider than 180° lies across the 180th
-    meridian, and becomes two."""
-    across = bounds[:, 2] - bounds[:, 0] > 180
-    if not across.any():
-        return bounds
-    w, s, e, n = bounds[across].T
-    half = np.full_like(w, 180.0)
-    return np.concatenate((bounds[~across], np.stack((e, s, half, n), 1), np.stack((-half, s, w, n), 1)))
