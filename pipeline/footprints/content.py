@@ -29,7 +29,7 @@ NEAR, AROUND = 14, 10
 _NARROW = 16
 #: Features that one process looks at in about the time that Ray takes to start.
 _SMALL = 10_000_000
-#: Rows that are folded as soon as there are so many.
+#: Quads that are folded as soon as there are so many.
 _FOLD = 2_000_000
 #: Objects outside that are named; more are counted.
 _NAMED = 100_000
@@ -67,12 +67,13 @@ def content_of(
     paths = sorted({part.path for slab in feature_slabs(features) for part in slab.parts})
     jobs = [CoverJob(path, level, list(extents)) for path in paths]
     outside: dict[str, set[int]] = {}
-    found: list[Ground] = []
+    found, most = list[Ground](), _FOLD
     for _, covered, _ in runner.map(cover, jobs, small=features.count < _SMALL, brief=True):
         found.append(covered.ground)
         outside.setdefault(covered.osm_type, set()).update(covered.outside.tolist())
-        if sum(map(len, found)) > _FOLD:
+        if sum(map(len, found)) > most:
             found = [_fold(found)]
+            most = max(_FOLD, 2 * len(found[0]))
     ground = _fold(found)
     ground = ground.cut(extents) if extents else ground
     return ground, _outside_rows([(kind, i) for kind, ids in sorted(outside.items()) for i in sorted(ids)])
