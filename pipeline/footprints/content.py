@@ -40,6 +40,7 @@ class CoverJob:
     """A Parquet file of FEATURES rows to look at."""
 
     path: Path
+    osm_type: str
     level: int  # of the quads
     extents: list[Box]  # that a feature must meet; none: the world
 
@@ -49,7 +50,6 @@ class Covered:
     """What a file holds."""
 
     ground: Ground
-    osm_type: str  # of its features
     outside: Ints  # ids of those that meet no extent
 
 
@@ -64,13 +64,13 @@ def content_of(
         extents: boxes that the extracts speak for, in degrees; none: all features count.
         runner: looks at the files side by side.
     """
-    paths = sorted({part.path for slab in feature_slabs(features) for part in slab.parts})
-    jobs = [CoverJob(path, level, list(extents)) for path in paths]
+    parts = {part.path: part.osm_type for slab in feature_slabs(features) for part in slab.parts}
+    jobs = [CoverJob(path, osm_type, level, list(extents)) for path, osm_type in sorted(parts.items())]
     outside: dict[str, set[int]] = {}
     found, most = list[Ground](), _FOLD
-    for _, covered, _ in runner.map(cover, jobs, small=features.count < _SMALL, brief=True):
+    for index, covered, _ in runner.map(cover, jobs, small=features.count < _SMALL, brief=True):
         found.append(covered.ground)
-        outside.setdefault(covered.osm_type, set()).update(covered.outside.tolist())
+        outside.setdefault(jobs[index].osm_type, set()).update(covered.outside.tolist())
         if sum(map(len, found)) > most:
             found = [_fold(found)]
             most = max(_FOLD, 2 * len(found[0]))
@@ -100,15 +100,15 @@ def _outside_rows(objects: list[tuple[str, int]]) -> list[dict[str, object]]:
 def cover(job: CoverJob) -> Covered:
     """The ground of one file."""
     file = pq.ParquetFile(job.path)
-    table = file.read(columns=["osm_type", "osm_id", "bbox"], use_threads=False).combine_chunks()
-    box = table["bbox"].combine_chunks()
+    box = file.read(columns=["bbox"], use_threads=False)["bbox"].combine_chunks()
     bounds = np.stack([box.field(name).to_numpy() for name in ("xmin", "ymin", "xmax", "ymax")], axis=1)
     there = _meets(bounds, job.extents)
-    outside = table["osm_id"].to_numpy()[~there]
+    outside = np.zeros(0, np.int64)
+    if not there.all():
+        outside = file.read(columns=["osm_id"], use_threads=False)["osm_id"].to_numpy()[~there]
     rows = np.flatnonzero(there & _on_map(bounds))
-    wide = rows[_count(bounds[rows], job.level) > _NARROW]
-    narrow = np.setdiff1d(rows, wide, assume_unique=True)
-    point = bounds[narrow]
+    far = _count(bounds[rows], job.level) > _NARROW
+    wide, point = rows[far], bounds[rows[~far]]
     point[(point[:, 0] == 180.0) & (point[:, 1] == point[:, 3]), ::2] = -180.0
     quad, part = quads_around(point, job.level)
     quads, parts = [quad], [part]
@@ -117,8 +117,7 @@ def cover(job: CoverJob) -> Covered:
         for quad, part in _shapes(shapely.get_parts(wrapped(shapely.from_wkb(wkb.to_numpy()))), job.level):
             quads.append(quad)
             parts.append(part)
-    kind = table["osm_type"][0].as_py() if table.num_rows else ""
-    return Covered(Ground.of(np.concatenate(quads), np.concatenate(parts)), kind, outside)
+    return Covered(Ground.of(np.concatenate(quads), np.concatenate(parts)), outside)
 
 
 def _meets(bounds: Floats, extents: Sequence[Box]) -> NDArray[np.bool_]:

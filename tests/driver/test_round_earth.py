@@ -23,6 +23,7 @@ from pipeline.run.ray_map import Runner
 from pipeline.samples.config import GridConfig, PlanConfig, ShardsConfig
 from pipeline.streetview.config import StreetviewConfig
 from schemas.errors import ConfigError
+from schemas.tokens import OsmTokens
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
 from tests.imagery.scenes import write_utm
@@ -278,3 +279,34 @@ def test_shards_and_keys_are_the_same_when_something_is_added_far_away(tmp_path:
     keys = near.footprints.footprints().keys.tolist()
     assert set(keys) <= set(both.footprints.footprints().keys.tolist())
     assert len(both.footprints) == len(keys) + 3
+
+
+def test_an_object_across_180_is_one_whole_object_of_a_grid_cell_across(tmp_path: Path) -> None:
+    """200 m by 50 m, as one way that steps across and as a multipolygon cut at the meridian."""
+    metre = 1 / 106_500
+    west, east = 180 - 100 * metre, -180 + 100 * metre
+    nodes = "".join(
+        f"\nn{n} v1 x{x:.7f} y{y}"
+        for n, x, y in [
+            (1, west, -16.95), (2, east, -16.95), (3, east, -16.9495), (4, west, -16.9495),
+            (5, west, -16.94), (6, 180, -16.94), (7, 180, -16.9395), (8, west, -16.9395),
+            (9, -180, -16.94), (10, east, -16.94), (11, east, -16.9395), (12, -180, -16.9395),
+        ]
+    )  # fmt: skip
+    ways = "\nw1 v1 Tnatural=wood Nn1,n2,n3,n4,n1\nw2 v1 Nn5,n6,n7,n8,n5\nw3 v1 Nn9,n10,n11,n12,n9"
+    text = f"{nodes}{ways}\nr1 v1 Ttype=multipolygon,natural=wood Mw2@outer,w3@outer"
+    made = built(tmp_path, text, footprints=("grid",), grid=GridConfig(100.0), size=64)
+    shares = []
+    for _, members in read_samples(made.store, made.rows):
+        tokens = OsmTokens.from_bytes(members["osm.safetensors"])
+        shares.append((len(tokens), float(tokens.extent.sum())))
+    whole = [s for s in shares if s[0] == 2]
+    assert whole
+    assert max(s for _, s in whole) == pytest.approx(2 * 200 * 55.3 / 6400**2, rel=0.02)
+    assert not lost(made.drops)
+
+
+def test_a_plan_at_the_lowest_zooms_is_the_world(tmp_path: Path) -> None:
+    keys = planned(tmp_path, FIJI, zoom=1).footprints.footprints().keys.tolist()
+    assert sorted(keys) == ["xyz-1-0-1-64", "xyz-1-1-1-64"]
+    assert planned(tmp_path, FIJI, zoom=0).footprints.footprints().keys.tolist() == ["xyz-0-0-0-64"]
