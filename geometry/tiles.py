@@ -99,7 +99,7 @@ def tiles_between(first: Ints, last: Ints) -> tuple[Ints, Ints]:
     return owner, first[owner] + np.stack((k % width[owner], k // width[owner]), axis=1)
 
 
-def tile_codes(tiles: Ints, zoom: int) -> Ints:
+def tile_codes(tiles: Ints, zoom: int | Ints) -> Ints:
     """One number a tile i64[…,2]: row * 2^zoom + column, as cells of features are named."""
     return tiles[..., 1] * (1 << zoom) + tiles[..., 0]
 

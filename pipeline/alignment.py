@@ -48,7 +48,7 @@ class Placement:
     """Where N footprints lie."""
 
     centre: Floats  # [N,2] lon, lat in degrees
-    bbox: Floats  # [N,4] west, south, east, north in degrees; across the 180th meridian: of the longitudes' numbers
+    bbox: Floats  # [N,4] west, south, east, north in degrees; west is over east across the 180th meridian
     corners: Floats  # [N,4,2] lon, lat: upper left, upper right, lower right, lower left
     gsd: Floats  # [N,2] true metres a pixel along x and along y at the centre
 
@@ -77,5 +77,11 @@ def place(footprints: Footprints | Sequence[Footprint]) -> Placement:
         lonlat[own] = np.stack(back, axis=1).reshape(-1, len(_SIDES), 2)
     edge = lonlat[:, :8]
     bbox = np.concatenate((edge.min(axis=1), edge.max(axis=1)), axis=1)
+    east = edge[..., 0] - lonlat[:, 8:9, 0]
+    far = np.flatnonzero((np.abs(east) > 180).any(axis=1))
+    reach = (east[far] + 180) % 360 - 180  # of the middle, the short way around the world
+    ends = lonlat[far, 8, :1] + np.stack((reach.min(axis=1), reach.max(axis=1)), axis=1)
+    across = np.ptp(ends, axis=1) < 180  # wider ones lie around a pole
+    bbox[far[across], ::2] = (ends[across] + 180) % 360 - 180
     step = [_GEOD.inv(*lonlat[:, i].T, *lonlat[:, i + 1].T)[2] for i in (9, 11)]
     return Placement(lonlat[:, 8], bbox, lonlat[:, :4], np.stack(step, axis=1))

@@ -29,7 +29,7 @@ SAMPLES = pa.schema(
         ("position", pa.int32()),  # within the shard, from 0
         ("members", MEMBERS),  # name without the key, byte offset of the content in the shard, bytes
         ("sha256", pa.string()),  # schemas.sample.sample_hash
-        ("bbox", BBOX),  # degrees
+        ("bbox", BBOX),  # degrees; across 180° xmin is over xmax
         ("lon", pa.float64()),  # centre, degrees
         ("lat", pa.float64()),
         ("gsd_x", pa.float64()),  # true metres a pixel
@@ -39,7 +39,7 @@ SAMPLES = pa.schema(
         ("rs_time", pa.string()),  # of the first image, ISO 8601 or null
         ("osm_time", pa.string()),  # of the OSM snapshot
         ("licences", pa.list_(pa.string())),
-        ("geometry", pa.binary()),  # footprint as a WKB polygon, lon lat
+        ("geometry", pa.binary()),  # footprint as a WKB polygon, lon lat; across 180° two
     ]
 )
 

@@ -83,7 +83,7 @@ class SampleMeta:
     gsd: tuple[float, float]  # true metres a pixel along x and y at the centre
     lon: float  # centre, degrees
     lat: float
-    bbox: tuple[float, float, float, float]  # west, south, east, north in degrees
+    bbox: tuple[float, float, float, float]  # west, south, east, north in degrees; across 180° west is over east
     osm_edited: str | None = None  # newest edit of an OSM object in it, ISO 8601; the snapshot's time is in the catalog
     rs: list[RsInfo] = field(default_factory=list)
     streetview: list[StreetviewInfo] = field(default_factory=list)

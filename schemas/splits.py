@@ -37,12 +37,14 @@ def block_split(row: int, column: int, config: SplitConfig) -> str:
 
 
 def assign_split(bbox: tuple[float, float, float, float], config: SplitConfig) -> str:
-    """The split of a footprint by its bbox (west, south, east, north in degrees), or ``buffer``.
+    """The split of a footprint by its bbox (west, south, east, north in degrees; west is over east across the 180th
+    meridian), or ``buffer``.
 
     A footprint belongs to a split if every block that it, widened by the buffer, meets is of that split. The answer
     depends on the ground alone: not on zoom, source, modality or the rest of the dataset.
     """
     west, south, east, north = bbox
+    east += 360.0 if west > east else 0.0
     size, pad = config.block_degrees, config.buffer_degrees
     found: set[str] = set()
     # A footprint ends where the next begins: an upper edge on a block's border does not meet that block.

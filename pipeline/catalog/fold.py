@@ -63,7 +63,7 @@ def fold(store: Store, group: int, shards: range) -> None:
         rows = pa.concat_tables([store.read_table(pending_file(table, i)) for i in shards]).cast(TABLES[table])
         metadata = None
         if table == "samples" and rows.num_rows:
-            metadata = geoparquet_metadata(["Polygon"])
+            metadata = geoparquet_metadata(["MultiPolygon", "Polygon"])
         store.write_table(catalog_file(table, group), rows, metadata)
         if table == "samples":
             _write_index(store, group, rows)

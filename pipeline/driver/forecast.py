@@ -29,7 +29,6 @@ from storage.urls import cache_folder
 
 #: Tiles that are counted one by one; more are estimated from the area.
 _COUNTED = 2_000_000
-_WORLD = (-180.0, -90.0, 180.0, 90.0)
 #: What each source asks of those who use it.
 _DEMANDS = {
     "osm": "ODbL 1.0: credit © OpenStreetMap contributors; share adapted data alike",
@@ -130,7 +129,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     if scenes:
         ground = shapely.intersection(ground, shapely.union_all([s.area for s in scenes]))
     config = replace(config, zoom=zoom, grid=replace(config.grid, gsd=own_gsd(config, scenes)))
-    wish = wish_of(config, [_WORLD], ground)
+    wish = wish_of(config, None, ground)
     about = sum(PRODUCERS[name].about(ground, wish) for name in config.footprints)
     counted = about <= _COUNTED
     tiles = sum(map(len, candidates_of(config, wish)[0])) if counted else about
@@ -190,7 +189,7 @@ def confirm(found: Forecast, limit_gb: float, yes: bool) -> None:
 
 def _kinds(config: ShardsConfig) -> str:
     """The producers of a plan, in words."""
-    wish = wish_of(config, [], None)
+    wish = wish_of(config, None, None)
     return ", ".join(PRODUCERS[name].words(wish) for name in config.footprints)
 
 

@@ -24,6 +24,7 @@ from pipeline.driver.stages import (
     candidates_of,
     chips_stage,
     count_drops,
+    ground_stage,
     imagery_stage,
     meeting,
     open_photos,
@@ -31,15 +32,19 @@ from pipeline.driver.stages import (
     own_zoom,
     photos_stage,
     pictured,
+    searched,
+    under_images,
     vectors_stage,
     wish_of,
 )
 from pipeline.footprints.candidates import Candidates, Listed, Mixture
 from pipeline.footprints.choose import Choosing
-from pipeline.footprints.plan import Box, along_curve, cut_extents, cut_shards
+from pipeline.footprints.ground import Box, Ground
+from pipeline.footprints.plan import along_curve, cut_shards
 from pipeline.footprints.sampling import WEB_TILES
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
+from pipeline.meridian import split_boxes
 from pipeline.osm.stage import Cells, Features, features_stage
 from pipeline.osm.vectors.features import NamedParts, PartJob
 from pipeline.rules import Rules, load_rules
@@ -113,17 +118,23 @@ def make_plan(
     stages.append(StageRow.since(start, "regions", inputs, "inputs"))
     chips = chips_stage(config, runner, quiet, stages) if "chips" in config.footprints else None
     features: Features | None = None
-    extents: list[Box] = []
+    ground, outside, boxes = Ground.around([], 0), list[dict[str, Any]](), list[Box]()
     if region.extracts:
         features, row = features_stage(region.extracts, rules, cache, runner, quiet)
         stages.append(row)
-        extents = cut_extents(features.extents, region.clip)
-    boxes = extents if chips is None or config.chips.image == "own" else [*extents, *boxes_around(chips)]
+    if features is not None and config.footprints != ("chips",):
+        ground, outside = ground_stage(config, region, features, runner)
+        boxes = searched(ground, region.clip)
+    if chips is not None and config.chips.image != "own":
+        boxes += boxes_around(chips)
     scenes, drops = imagery_stage(config, region, boxes, cache, quiet, stages)
     zoom, gsd = own_zoom(config, region.imagery, scenes), own_gsd(config, scenes)
     config = replace(with_cap(config, region.imagery), zoom=zoom, grid=replace(config.grid, gsd=gsd))
-    candidates, beyond = candidates_of(config, wish_of(config, extents, region.clip, chips))
-    drops += [*(chips.drops if chips is not None else ()), *beyond]
+    if scenes:
+        ground, bare = under_images(config, ground, region.clip, scenes)
+        outside += bare
+    candidates, beyond = candidates_of(config, wish_of(config, ground, region.clip, chips))
+    drops += [*(chips.drops if chips is not None else ()), *outside, *beyond]
     cells, objects, vocabulary = list[Cells](), None, pa.table({})
     if features is not None:
         cell_zoom = min(c.cell_zoom() for c in candidates)
@@ -143,7 +154,7 @@ def make_plan(
         keys = planned.footprints().keys
         parts, named = vectors_stage(config, chips, [keys[s] for s in shards], rules, cache, runner, quiet, stages)
         vocabulary, drops = named.vocabulary.table(), [*drops, *named.drops]
-    met = meeting(scenes, shapely.box(*planned.bbox().T))
+    met = meeting(scenes, shapely.box(*split_boxes(planned.bbox())[0].T))
     return Plan(
         config, region, rules, features, cells, objects, chips, parts, named, vocabulary, met, planned, shards, photos,
         drops, stages,

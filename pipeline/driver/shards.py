@@ -21,6 +21,7 @@ from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.run import Identity, Run, open_out
 from pipeline.driver.sources import Region
 from pipeline.imagery.sources import scene_digest, source_rows
+from pipeline.meridian import split_boxes
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint, encoder_versions
 from pipeline.samples.config import ShardsConfig
@@ -120,7 +121,8 @@ class _Jobs:
         plan, planned = self.plan, self.plan.footprints.take(self.plan.shards[index])
         footprints = planned.footprints()
         photos = {key: plan.photos[key] for key in footprints.keys if key in plan.photos}
-        near = np.unique(self.areas.query(shapely.box(*planned.bbox().T), predicate="intersects")[1]).tolist()
+        boxes = shapely.box(*split_boxes(planned.bbox())[0].T)
+        near = np.unique(self.areas.query(boxes, predicate="intersects")[1]).tolist()
         imagery = sha256(" ".join(self.digests[i] for i in near).encode()).hexdigest()
         chips = None
         if plan.chips is not None:

@@ -25,10 +25,13 @@ from pipeline.footprints.chips.plan import (
     same_bands,
 )
 from pipeline.footprints.chips.scan import find_chips
-from pipeline.footprints.plan import Box, cut_extents
+from pipeline.footprints.content import AROUND, NEAR, content_of
+from pipeline.footprints.estimate import cells_of_boxes
+from pipeline.footprints.ground import Box, Ground
 from pipeline.footprints.producers import PRODUCERS, Drops, Wish
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
+from pipeline.osm.stage import Features
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
@@ -136,11 +139,42 @@ def own_gsd(config: ShardsConfig, scenes: list[Scene]) -> float:
     return config.grid.gsd or (max(0.01, round(min(known), 3)) if known else 10.0)
 
 
-def wish_of(config: ShardsConfig, extents: list[Box], clip: Any, chips: ChipsFound | None = None) -> Wish:
-    """What settings whose zoom and gsd are known ask of producers on this ground."""
+def ground_stage(config: ShardsConfig, region: Region, features: Features, runner: Runner) -> tuple[Ground, Drops]:
+    """Where the features of a region lie, and DROPS rows of those outside of the extracts' own boxes, for which these
+    do not speak: of what reaches over a border they hold a part. An outline decides in the boxes' place."""
+    level = NEAR if config.plan.least_objects(bool(region.imagery)) else AROUND
+    return content_of(features, level, features.extents if region.clip is None else [], runner)
+
+
+def searched(ground: Ground, clip: Any) -> list[Box]:
+    """Few boxes around the ground of a region in which to look for images."""
+    if clip is None:
+        return ground.boxes()
+    return ground.cut(shapely.bounds(shapely.get_parts(clip)).tolist()).boxes()
+
+
+def under_images(config: ShardsConfig, ground: Ground, clip: Any, scenes: list[Scene]) -> tuple[Ground, Drops]:
+    """The ground that scenes meet, and DROPS rows that count the footprints on the rest, which are never planned."""
+    there = ground.meets([s.area for s in scenes])
+    lost = ground.take(~there)
+    lost = lost if clip is None else lost.take(lost.meets(shapely.get_parts(clip)))
+    counts = {
+        "tiles": lost.count(config.zoom or 0),
+        "grid": cells_of_boxes(lost.bounds, (config.grid.gsd or 0.0) * config.size),
+    }
+    detail = "about so many, on ground that no image meets"
+    return ground.take(there), [
+        drop_row("plan", name, "no_imagery", detail=detail, count=counts[name])
+        for name in config.footprints
+        if counts.get(name)
+    ]
+
+
+def wish_of(config: ShardsConfig, ground: Ground | None, clip: Any, chips: ChipsFound | None = None) -> Wish:
+    """What settings whose zoom and gsd are known ask of producers on this ground (None: everywhere)."""
     own = None if chips is None else chips.candidates(config.chips.image == "own")
     zoom, gsd = config.zoom or 0, config.grid.gsd or 0.0
-    return Wish(cut_extents(extents, clip), clip, zoom, gsd, config.size, config.plan.max_tiles, own)
+    return Wish(ground, clip, zoom, gsd, config.size, config.plan.max_tiles, own)
 
 
 def candidates_of(config: ShardsConfig, wish: Wish) -> tuple[list[Candidates], Drops]:

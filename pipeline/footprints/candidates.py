@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geometry.mix import GOLDEN, mix
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile, tile_bounds, tile_to_lonlat, tile_transforms
 from pipeline.alignment import Placement, place
+from pipeline.meridian import eastwards, quadrilaterals
 from schemas.features import CELL_ZOOM
 from schemas.footprint import Footprints
 from schemas.index import key_hashes
@@ -50,11 +51,11 @@ class Candidates(Protocol):
         """Lon, lat of the middles in degrees, f64[N,2]."""
 
     def bbox(self) -> Floats:
-        """West, south, east, north in degrees, f64[N,4]."""
+        """West, south, east, north in degrees, f64[N,4]; west is over east across the 180th meridian."""
 
     def outlines(self, inset: float = 0.0) -> NDArray[Any]:
-        """Lon/lat polygons [N], drawn in by a share of a side: an image cut along their edges covers them, although its
-        outline rounds."""
+        """Lon/lat polygons [N], two parts each across the 180th meridian, drawn in by a share of a side: an image cut
+        along their edges covers them, although its outline rounds."""
 
     def cell_zoom(self) -> int:
         """Zoom of the cells that their objects are read from: the deepest, to `CELL_ZOOM`, that none outgrows."""
@@ -152,12 +153,15 @@ class Listed:
     def outlines(self, inset: float = 0.0) -> NDArray[Any]:
         """As in `Candidates`; sides are straight in lon/lat."""
         corners, middle = self.placement.corners, self.placement.centre[:, None]
-        return np.asarray(shapely.polygons(corners + (middle - corners) * (2 * inset)))
+        inwards = middle - corners
+        inwards[..., 0] -= 360 * np.rint(inwards[..., 0] / 360)  # the short way around the world
+        return quadrilaterals(corners + inwards * (2 * inset))
 
     def cell_zoom(self) -> int:
         """As in `Candidates`."""
         box = self.placement.bbox.copy()
         box[:, [1, 3]] = np.clip(box[:, [1, 3]], -WEB_MERCATOR_MAX_LATITUDE, WEB_MERCATOR_MAX_LATITUDE)
+        box = eastwards(box)
         side = lonlat_to_tile(box[:, [2, 1]], CELL_ZOOM) - lonlat_to_tile(box[:, [0, 3]], CELL_ZOOM)
         return max(0, CELL_ZOOM - int(np.ceil(np.log2(max(1.0, float(side.max(initial=0.0)))))))
 

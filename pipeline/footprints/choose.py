@@ -52,6 +52,8 @@ class CountJob:
 def count_objects(job: CountJob) -> Ints:
     """Objects that meet each footprint, and those of them that say that there is land, i64[N,2]; touching counts."""
     outlines = job.candidates.outlines()
+    if job.block[2] >> job.zoom:  # across the 180th meridian: as the features are
+        outlines = shapely.transform(outlines, lambda xy: xy + (xy[:, :1] < 0) * np.array((360.0, 0.0)))
     near = features_near(job.cells, job.zoom, job.block, shapely.total_bounds(outlines))
     hit, feature = shapely.STRtree(near.geometry).query(outlines, predicate="intersects")
     value = near.paint & VALUE

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pyproj import Geod
 
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, lonlat_to_tile
@@ -60,6 +61,13 @@ def cells_of_area(area: Any, side: float) -> int:
     """About how many metric cells of ``side`` metres meet a lon/lat (multi)polygon: as for `tiles_of_area`."""
     m2, outline = _GEOD.geometry_area_perimeter(shapely.orient_polygons(area))
     return round(abs(m2) / side**2 + 2 / np.pi * outline / side) if not shapely.is_empty(area) else 0
+
+
+def cells_of_boxes(boxes: NDArray[np.float64], side: float) -> int:
+    """How many metric cells of ``side`` metres have the area of boxes f64[B,4] in degrees, on a sphere."""
+    west, south, east, north = np.radians(boxes).T
+    m2 = (_GEOD.a**2 * (east - west) * (np.sin(north) - np.sin(south))).sum()
+    return int(np.ceil(m2 / side**2)) if m2 else 0
 
 
 def estimate(

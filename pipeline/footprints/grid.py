@@ -51,7 +51,7 @@ class GridCells:
     beyond: int  # cells' worth of ground that is asked for and that no zone covers
 
 
-def grid_cells(extents: Sequence[Box], area: Any, gsd: float, size: int, max_cells: int) -> GridCells:
+def grid_cells(extents: Sequence[Box] | Floats, area: Any, gsd: float, size: int, max_cells: int) -> GridCells:
     """Cells that share ground with an area (lon/lat polygon; None: everything) inside the extents.
 
     Outlines are straight lines in lon/lat, true to 2 cm.
@@ -103,9 +103,10 @@ def grid_cells(extents: Sequence[Box], area: Any, gsd: float, size: int, max_cel
     return GridCells(keys, np.concatenate(zones), column_row, transform, int(np.ceil(beyond_m2 / side**2)))
 
 
-def _ground(extents: Sequence[Box], area: Any) -> Any:
+def _ground(extents: Sequence[Box] | Floats, area: Any) -> Any:
     """What is asked for, in lon/lat; an extent of one point or line is given a tenth of a millimetre."""
     w, s, e, n = np.array(extents, np.float64).reshape(-1, 4).T
+    w, s = np.minimum(w, 180.0 - 1e-9), np.minimum(s, 90.0 - 1e-9)
     boxes = shapely.union_all(shapely.box(w, s, np.maximum(e, w + 1e-9), np.maximum(n, s + 1e-9)))
     return _polygons(boxes if area is None else shapely.intersection(shapely.make_valid(area), boxes))
 

@@ -1,68 +1,19 @@
-"""Which tiles there are, in which order footprints lie, in which shard: pure functions on small tables."""
+"""In which order footprints lie, and in which shard: pure functions on small tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geometry.hilbert import hilbert
-from geometry.tiles import lonlat_to_tile, tile_bounds, tile_ranges, tiles_between
-from pipeline.footprints.quads import cells_on
-from schemas.errors import ConfigError
+from geometry.tiles import lonlat_to_tile
 
 Ints = NDArray[np.int64]
-Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 #: Zoom of the Hilbert curve along which footprints are ordered: cells of 2.4 m at the equator.
 _ORDER = 24
-
-
-def extent_tiles(extents: Sequence[Box], zoom: int, max_tiles: int) -> Ints:
-    """Tiles (x, y) that meet any of the extents, i64[T,2], each once.
-
-    Raises:
-        ConfigError: more than ``max_tiles``.
-    """
-    first, last = tile_ranges(np.array(extents, np.float64).reshape(-1, 4), zoom)
-    counts = (last - first + 1).prod(axis=1)
-    for i in np.flatnonzero(counts > max_tiles).tolist():
-        west, south, east, north = extents[i]
-        raise ConfigError(
-            f"the extent {west:.3f},{south:.3f},{east:.3f},{north:.3f} holds {counts[i]:,} tiles at zoom {zoom}, over "
-            f"plan.max_tiles={max_tiles:,}; lower the zoom or raise plan.max_tiles"
-        )
-    return np.unique(tiles_between(first, last)[1], axis=0)
-
-
-def cut_extents(extents: Sequence[Box], area: Any) -> list[Box]:
-    """Extents cut to the bounds of an area (lon/lat polygon; None: the world); those that do not meet it go."""
-    west, south, east, north = (-180.0, -90.0, 180.0, 90.0) if area is None else area.bounds
-    cut = [(max(w, west), max(s, south), min(e, east), min(n, north)) for w, s, e, n in extents]
-    return [(w, s, e, n) for w, s, e, n in cut if w <= e and s <= n]
-
-
-def area_tiles(extents: Sequence[Box], area: Any, zoom: int, max_tiles: int) -> Ints:
-    """Tiles (x, y) that share ground with an area (lon/lat polygon) inside the extents, i64[T,2], each once.
-
-    Raises:
-        ConfigError: more than ``max_tiles``.
-    """
-    ground = shapely.intersection(shapely.make_valid(area), shapely.union_all([shapely.box(*e) for e in extents]))
-    refusal = (
-        f"the region holds over plan.max_tiles={max_tiles:,} tiles at zoom {zoom}; lower the zoom or raise "
-        "plan.max_tiles"
-    )
-    return cells_on(ground, lambda quads, level: _inner(quads, level, zoom), zoom, max_tiles, refusal)
-
-
-def _inner(quads: Ints, level: int, zoom: int) -> NDArray[Any]:
-    """Quads as lon/lat boxes, smaller by a billionth of a tile of ``zoom``: what only touches shares no ground."""
-    return np.asarray(shapely.box(*tile_bounds(quads, level, -1e-9 / (1 << (zoom - level))).T))
 
 
 def along_curve(centre: NDArray[np.float64]) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,24 @@ import numpy as np
 from pipeline.footprints.candidates import Candidates, Listed, Tiles
 from pipeline.footprints.estimate import cells_of_area, tiles_of_area
 from pipeline.footprints.grid import grid_cells
-from pipeline.footprints.plan import Box, area_tiles, extent_tiles
+from pipeline.footprints.ground import Box, Ground, tiles_on
 from schemas.errors import ConfigError
 from schemas.features import drop_row
 from schemas.footprint import Footprints
 
 Drops = list[dict[str, Any]]
 
+_WORLD: Box = (-180.0, -90.0, 180.0, 90.0)
+#: Zoom of the quads whose boxes are joined to the ground of grid cells: a continent has some 100,000.
+_CELLS = 12
+
 
 @dataclass(frozen=True)
 class Wish:
     """What a producer is asked for."""
 
-    extents: Sequence[Box]  # west, south, east, north in degrees
-    clip: Any  # lon/lat (multi)polygon inside them; None: all of them
+    ground: Ground | None  # where features are; None: everywhere
+    clip: Any  # lon/lat (multi)polygon of the region; None: the world
     zoom: int  # of XYZ tiles
     gsd: float  # metres a pixel of metric footprints
     size: int  # pixels a side
@@ -42,24 +46,18 @@ class Producer:
 
 
 def _tiles(wish: Wish) -> tuple[Candidates, Drops]:
-    if wish.clip is None:
-        return Tiles(extent_tiles(wish.extents, wish.zoom, wish.most), wish.zoom, wish.size), []
-    return Tiles(area_tiles(wish.extents, wish.clip, wish.zoom, wish.most), wish.zoom, wish.size), []
+    return Tiles(tiles_on(wish.ground, wish.clip, wish.zoom, wish.most), wish.zoom, wish.size), []
 
 
 def _grid(wish: Wish) -> tuple[Candidates, Drops]:
-    cells = grid_cells(wish.extents, wish.clip, wish.gsd, wish.size, wish.most)
+    ground = [_WORLD] if wish.ground is None else wish.ground.coarser(_CELLS).bounds
+    cells = grid_cells(ground, wish.clip, wish.gsd, wish.size, wish.most)
     detail = "grid cells of ground beyond 80° S and 84° N, which UTM has not"
     drops = [drop_row("plan", "grid", "beyond_utm", detail=detail, count=cells.beyond)] if cells.beyond else []
     keys, origin = np.array(cells.keys, object), np.full(len(cells.keys), "utm", object)
     codes, code = np.unique(cells.epsg, return_inverse=True)
     crs, size = tuple(f"EPSG:{c}" for c in codes.tolist()), np.full((len(keys), 2), wish.size, np.int64)
-    listed = Listed.of("grid", Footprints(keys, crs, code, cells.transform, size, origin))
-    across = listed.placement.bbox[:, 2] - listed.placement.bbox[:, 0] > 180
-    if count := int(across.sum()):
-        detail = "grid cells across the 180th meridian, on both sides of which no object or image is joined"
-        drops.append(drop_row("plan", "grid", "antimeridian", detail=detail, count=count))
-    return listed.take(~across), drops
+    return Listed.of("grid", Footprints(keys, crs, code, cells.transform, size, origin)), drops
 
 
 def _chips(wish: Wish) -> tuple[Candidates, Drops]:

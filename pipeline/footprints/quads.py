@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,24 @@ from geometry.tiles import children
 from schemas.errors import ConfigError
 
 
-def cells_on(ground: Any, boxes: Callable[[Ints, int], NDArray[Any]], levels: int, most: int, refusal: str) -> Ints:
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where to look, in place of everywhere."""
+
+    cells: Ints  # [S,2], each once
+    level: int  # of them
+    #: Whether cells of a level meet the cells that are asked for, and whether they hold no others.
+    within: Callable[[Ints, int], tuple[NDArray[Any], NDArray[Any]]]
+
+
+def cells_on(
+    ground: Any,
+    boxes: Callable[[Ints, int], NDArray[Any]],
+    levels: int,
+    most: int,
+    refusal: str,
+    start: Start | None = None,
+) -> Ints:
     """Cells (column, row) of the lowest level that share ground with a polygon, i64[T,2], each once, sorted.
 
     Quads that lie wholly inside are not looked into, so that a continent takes seconds.
@@ -26,22 +44,27 @@ def cells_on(ground: Any, boxes: Callable[[Ints, int], NDArray[Any]], levels: in
         levels: of the pyramid below its root.
         most: cells.
         refusal: what the error says.
+        start: where to look.
 
     Raises:
         ConfigError: more than ``most`` cells.
     """
     shapely.prepare(ground)
-    edge = np.zeros((1, 2), np.int64)
+    edge = np.zeros((1, 2), np.int64) if start is None else start.cells
     whole: list[tuple[int, Ints]] = []  # level, and cells of that level
     count = 0
-    for level in range(levels + 1):
+    for level in range(0 if start is None else start.level, levels + 1):
+        filled = np.ones(len(edge), bool)
+        if start is not None:
+            there, filled = start.within(edge, level)
+            edge, filled = edge[there], filled[there]
         own = boxes(edge, level)
         meets = shapely.intersects(ground, own)
-        inside = meets & shapely.contains_properly(ground, own)
+        inside = meets & filled & shapely.contains_properly(ground, own)
         whole.append((level, edge[inside]))
         count += int(inside.sum()) * 4 ** (levels - level)
         edge = edge[meets & ~inside]
-        if count + len(edge) > most:
+        if count + (len(edge) if start is None or level == levels else 0) > most:
             raise ConfigError(refusal)
         if level < levels:
             edge = children(edge, 1)

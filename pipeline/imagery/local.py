@@ -18,6 +18,7 @@ from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.raster import open_raster
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
+from pipeline.meridian import wrapped
 from schemas.bands import channels, find
 from schemas.errors import InputError
 from schemas.footprint import Footprint
@@ -144,7 +145,7 @@ def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | Non
 
 
 def outline(source: Any, where: str) -> Any:
-    """Lon/lat polygon of a raster's edge.
+    """Lon/lat polygon of a raster's edge, of two parts across the 180th meridian.
 
     Raises:
         InputError: it has no place on Earth.
@@ -157,7 +158,7 @@ def outline(source: Any, where: str) -> Any:
     lonlat = np.stack(warp_transform(source.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), axis=1)
     if not np.isfinite(lonlat).all():
         raise InputError(f"imagery {where} reaches beyond what its CRS can hold; cut it with gdal_translate -projwin")
-    return shapely.Polygon(lonlat)
+    return wrapped(np.array([shapely.Polygon(lonlat)]))[0]
 
 
 def _acquired(tags: dict[str, str], imagery: dict[str, str]) -> str | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -19,6 +18,7 @@ from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Scene, TileImage, candidates, day_of
 from pipeline.imagery.tiles import read_tiles
+from pipeline.meridian import quadrilaterals
 from pipeline.net.client import Client, Stopped, Unavailable
 from pipeline.net.config import NetConfig
 from schemas.errors import InputError
@@ -94,7 +94,7 @@ def read_images(
     if not footprints:
         return {}, []
     rows: list[dict[str, Any]] = []
-    boxes = shapely.polygons(place(list(footprints.values())).corners)
+    boxes = quadrilaterals(place(list(footprints.values())).corners)
     found = candidates(scenes, boxes, config)
     wishes = [_Wish(key, f, own) for (key, f), own in zip(footprints.items(), found, strict=True)]
     with ThreadPoolExecutor(net.parallel) as pool:

@@ -76,6 +76,7 @@ class Coastline:
     doubtful: Bools  # [S] contradicts others
     ends: NDArray[Any]  # [E] shapely points where it stops
     shrink: float  # of longitudes
+    west: float  # of its cells: lower longitudes lie beyond the 180th meridian, and are counted on
 
     @classmethod
     def of(cls, features: FeatureBatch, border: Box) -> Coastline | None:
@@ -96,7 +97,9 @@ class Coastline:
         kept = ~(beyond(a, border) & beyond(b, border) & beyond((a + b) / 2, border)) & (a != b).any(axis=1)
         doubtful = (features.paint[rows] & DOUBTFUL > 0)[owner[part[line[at]]]]
         ends = LooseEnds.of(features.geometry[rows], border).xy
-        return cls(a[kept] * scale, b[kept] * scale, doubtful[kept], shapely.points(ends * scale), float(scale[0]))
+        return cls(
+            a[kept] * scale, b[kept] * scale, doubtful[kept], shapely.points(ends * scale), float(scale[0]), border[0]
+        )
 
     def at_sea(self, lonlat: Floats) -> Bools:
         """Which places f64[N,2] the nearest coastline has on its sea side, bool[N]; False where that is land or is not
@@ -104,7 +107,8 @@ class Coastline:
         result = np.zeros(len(lonlat), bool)
         if not len(self.start) or not len(lonlat):
             return result
-        xy = lonlat * (self.shrink, 1.0)
+        beyond_meridian = (lonlat[:, :1] < self.west) * np.array((360.0, 0.0))
+        xy = (lonlat + beyond_meridian) * (self.shrink, 1.0)
         points = shapely.points(xy)
         (point, segment), distance = self._segments.query_nearest(points, return_distance=True)
         stops = np.full(len(xy), np.inf)

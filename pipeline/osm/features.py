@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,10 @@ class FeatureBatch:
         The first call builds an index that later ones share: what a box costs does not grow with the batch.
         """
         return self.take(np.sort(self._index.query(shapely.box(west, south, east, north))))
+
+    def eastwards(self, degrees: float) -> FeatureBatch:
+        """The same, so far eastwards."""
+        return replace(self, geometry=shapely.transform(self.geometry, lambda xy: np.add(xy, (degrees, 0.0))))
 
     @cached_property
     def _index(self) -> shapely.STRtree:

@@ -19,6 +19,9 @@ _CRS84 = ("crs84", "epsg:4326", "epsg::4326")
 def parse_bbox(text: str) -> Any | None:
     """``west,south,east,north`` in degrees as a polygon; None if it is no list of four numbers.
 
+    As in GeoJSON (RFC 7946, section 5.2), a box whose west is over its east lies across the 180th meridian; it becomes
+    two, and may be 180° wide.
+
     Raises:
         InputError: the numbers are no box.
     """
@@ -29,12 +32,16 @@ def parse_bbox(text: str) -> Any | None:
     if len(values) != 4:
         return None
     west, south, east, north = values
-    if not all(map(math.isfinite, values)) or not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+    spans = [(west, east)] if west < east else [(w, e) for w, e in ((west, 180.0), (-180.0, east)) if w < e]
+    within = -180 <= min(west, east) <= max(west, east) <= 180 and -90 <= south < north <= 90
+    wide = west > east and east + 360 - west > 180  # it is more likely that they stand in each other's place
+    if not all(map(math.isfinite, values)) or not within or west == east or wide or not spans:
         raise InputError(
-            f"bbox {text} is no west,south,east,north in degrees with west < east and south < north; an area across "
-            "the 180th meridian can be given as a GeoJSON MultiPolygon"
+            f"bbox {text} is no west,south,east,north in degrees with south < north; west is over east only across the "
+            "180th meridian"
         )
-    return shapely.box(west, south, east, north)
+    boxes = [shapely.box(w, south, e, north) for w, e in spans]
+    return boxes[0] if len(boxes) == 1 else shapely.multipolygons(boxes)
 
 
 def read_polygons(path: Path) -> Any:

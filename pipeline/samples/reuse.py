@@ -17,6 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, place
+from pipeline.meridian import split_boxes
 from pipeline.osm.cells.near import blocks_of, cells_of, coastline_of
 from pipeline.osm.stage import read_cell, read_cell_column
 from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
@@ -49,14 +50,15 @@ def shard_inputs(job: ShardJob) -> str:
 
 
 def _add_features(digest: Any, objects: ExtractObjects, placement: Placement) -> None:
-    outlines = shapely.box(*placement.bbox.T)
+    boxes, whose = split_boxes(placement.bbox)
+    outlines = shapely.box(*boxes.T)
     blocks, owner = np.unique(blocks_of(placement.bbox, objects.zoom), axis=0, return_inverse=True)
     for snapshot in objects.snapshots:
         digest.update((snapshot.time or "" if len(objects.snapshots) > 1 else "").encode())
         for number, block in enumerate(blocks.tolist()):
             own = owner.ravel() == number
             for cell in cells_of(block, objects.zoom):
-                digest.update(_rows_near(snapshot.cells, cell, outlines[own]).tobytes())
+                digest.update(_rows_near(snapshot.cells, cell, outlines[own[whose]]).tobytes())
             if (coast := coastline_of(snapshot.cells, objects.zoom, tuple(block))) is not None:
                 digest.update(coast.at_sea(placement.centre[own]).tobytes())
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.alignment import Placement
 from pipeline.formats.tar import TarWriter
+from pipeline.meridian import quadrilaterals
 from schemas.catalog import TABLES, pending_file, shard_name
 from schemas.footprint import Footprint
 from schemas.sample import RsInfo, SampleMeta, StreetviewInfo, member_order, rounded, sample_hash
@@ -113,7 +114,7 @@ class ShardWriter:
             "n_rs": len(meta.rs), "n_point": n_point, "n_line": n_line, "n_polygon": n_polygon,
             "n_edges": len(tokens.relation), "n_streetview": len(meta.streetview),
             "rs_time": meta.rs[0].acquired if meta.rs else None, "osm_time": osm_time,
-            "licences": sorted(every), "geometry": shapely.to_wkb(shapely.Polygon(corners)),
+            "licences": sorted(every), "geometry": shapely.to_wkb(quadrilaterals(corners[None])[0]),
         })  # fmt: skip
         own = {"key": meta.footprint.key, "shard": self.shard}
         self._streetview += [asdict(info) | own for info in meta.streetview]
@@ -138,6 +139,8 @@ class ShardWriter:
         boxes = np.array([list(row["bbox"].values()) for row in self._samples]).reshape(-1, 4)
         bbox = None
         if len(boxes):
+            if (boxes[:, 0] > boxes[:, 2]).any():  # across the 180th meridian
+                boxes[:, ::2] = -180.0, 180.0
             bounds = [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
             bbox = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, bounds), strict=True))
         return {

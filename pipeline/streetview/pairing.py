@@ -10,7 +10,8 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, lonlat_to_normalised
-from pipeline.streetview.position import split_antimeridian, widened
+from pipeline.meridian import on_the_map, split_boxes
+from pipeline.streetview.position import widened
 from pipeline.streetview.record import doubles
 from pipeline.streetview.times import gap_days
 from schemas.footprint import Footprints
@@ -48,23 +49,30 @@ def pair(
     ``placement`` is that of the footprints, ``times`` are ISO 8601, of their images.
     """
     lonlat = np.stack((doubles(photos, "lon"), doubles(photos, "lat")), axis=1)
-    boxes, owner = _boxes(placement.bbox)
-    tree = shapely.STRtree(shapely.box(*widened(boxes, max(margin_m, 0.01)).T))
+    boxes, whose = split_boxes(placement.bbox)
+    boxes, near = on_the_map(widened(boxes, max(margin_m, 0.01)))
+    owner, tree = whose[near], shapely.STRtree(shapely.box(*boxes.T))
     known = np.flatnonzero(np.isfinite(lonlat).all(axis=1))
     hit, box = tree.query(shapely.points(lonlat[known]), predicate="intersects")
     found = np.unique(np.stack((owner[box], known[hit]), axis=1), axis=0)
     footprint, photo = found[:, 0], found[:, 1]
-    at = np.round(lonlat_to_normalised(footprints, footprint, lonlat[photo]), _DIGITS)
+    at = lonlat_to_normalised(footprints, footprint, lonlat[photo])
+    east = lonlat[photo, 0] - placement.centre[footprint, 0]
+    far = np.flatnonzero(np.abs(east) > 180)  # on the other side of the 180th meridian: once around the world
+    at[far] -= np.sign(east[far])[:, None] * _around(footprints, footprint[far], lonlat[photo[far], 1])
+    at = np.round(at, _DIGITS)
     margin = max(margin_m, 0.0) / (placement.gsd * footprints.size)[footprint]
     inside = ((at >= -margin) & (at < 1.0 + margin)).all(axis=1)
     return _table(photos, photo[inside], footprint[inside], at[inside] + 0.0, times)
 
 
-def _boxes(bbox: Floats) -> tuple[Floats, Ints]:
-    """Boxes f64[B,4] of footprints, two for one across the 180th meridian, and whose each is i64[B]."""
-    across = np.flatnonzero(bbox[:, 2] - bbox[:, 0] > 180)
-    owner = np.concatenate((np.flatnonzero(bbox[:, 2] - bbox[:, 0] <= 180), across, across))
-    return split_antimeridian(bbox), owner
+def _around(footprints: Footprints, rows: Ints, latitude: Floats) -> Floats:
+    """The way around the world eastwards in sides of each footprint, f64[P,2]: none in a CRS that is round itself."""
+    ends = [
+        lonlat_to_normalised(footprints, rows, np.stack((np.full(len(rows), lon), latitude), axis=1))
+        for lon in (-180.0, 180.0)
+    ]
+    return np.asarray(ends[1] - ends[0])
 
 
 def _table(photos: pa.Table, photo: Ints, footprint: Ints, xy: Floats, times: Sequence[str | None] | None) -> pa.Table:

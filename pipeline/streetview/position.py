@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.tiles import tile_bounds, tile_ranges, tiles_between
+from pipeline.meridian import on_the_map, split_boxes
 from pipeline.streetview.record import PLACED, Drops, doubles
 
 Floats = NDArray[np.float64]
@@ -38,11 +39,12 @@ class Area:
     @classmethod
     def around(cls, bbox: Floats, margin_m: float = 0.0) -> Area:
         """The area of boxes f64[N,4] of footprints; one across the 180th meridian gives two."""
-        return cls(split_antimeridian(bbox), margin_m)
+        return cls(split_boxes(bbox)[0], margin_m)
 
     @cached_property
     def _tree(self) -> Any:
-        return shapely.STRtree(shapely.box(*widened(self.bounds, max(self.margin_m, _EDGE_M)).T))
+        boxes, _ = on_the_map(widened(self.bounds, max(self.margin_m, _EDGE_M)))
+        return shapely.STRtree(shapely.box(*boxes.T))
 
     def holds(self, lonlat: Floats) -> NDArray[np.bool_]:
         """Which positions f64[N,2] in degrees lie in it, bool[N]; NaN does not."""
@@ -57,7 +59,7 @@ class Area:
 
         Boxes are west, south, east, north in degrees.
         """
-        bounds = widened(self.bounds, self.margin_m)
+        bounds, _ = on_the_map(widened(self.bounds, self.margin_m))
         owner, tiles = tiles_between(*tile_ranges(bounds, zoom, -_INNER))
         part = tile_bounds(tiles, zoom)
         part[:, :2] = np.maximum(part[:, :2], bounds[owner, :2])
@@ -145,14 +147,3 @@ def widened(bounds: Floats, margin_m: float) -> Floats:
     north = margin_m / METRES_A_DEGREE
     east = north / np.maximum(np.cos(np.radians(np.abs(bounds[:, [1, 3]]).max(axis=1) + north)), 1e-6)
     return bounds + np.stack((-east, np.full_like(east, -north), east, np.full_like(east, north)), axis=1)
-
-
-def split_antimeridian(bounds: Floats) -> Floats:
-    """Boxes f64[B,4] whose west and east are the ends of a set of longitudes: one wider than 180° lies across the 180th
-    meridian, and becomes two."""
-    across = bounds[:, 2] - bounds[:, 0] > 180
-    if not across.any():
-        return bounds
-    w, s, e, n = bounds[across].T
-    half = np.full_like(w, 180.0)
-    return np.concatenate((bounds[~across], np.stack((e, s, half, n), 1), np.stack((-half, s, w, n), 1)))

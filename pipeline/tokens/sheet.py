@@ -17,6 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, project
+from pipeline.meridian import eastwards
 from pipeline.osm.cells.cut import keep_dimension
 from pipeline.osm.cells.near import blocks_of, coastline_of, features_near, newest_edit
 from pipeline.osm.features import FeatureBatch
@@ -182,7 +183,7 @@ def extract_tokens(
         most = min(_TOGETHER, max(1, _PIXELS // (first.width * first.height)))
         for start in range(0, len(rows), most):
             batch = rows[start : start + most]
-            b = placement.bbox[batch]
+            b = eastwards(placement.bbox[batch])
             bbox = (*b[:, :2].min(axis=0).tolist(), *b[:, 2:].max(axis=0).tolist())
             features = features_near(path, zoom, block, bbox)
             coast = coastline_of(path, zoom, block) if maker.config.raster else None

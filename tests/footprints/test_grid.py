@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +13,10 @@ from pyproj import CRS, Geod, Transformer
 from pyproj.database import query_utm_crs_info
 
 from pipeline.footprints.grid import GridCells, grid_cells
+from pipeline.footprints.ground import Ground
 from pipeline.footprints.producers import PRODUCERS, Wish
 from schemas.errors import ConfigError
+from schemas.features import CELL_ZOOM
 from schemas.footprint import Footprint
 from schemas.keys import GridKey, check_key
 
@@ -193,22 +194,27 @@ def test_zones_60_and_1_meet_at_the_antimeridian() -> None:
         assert cells_at(cells, lon + 179.9 + 180, 51.05)[32660] == 1
 
 
-def test_cells_that_cannot_be_built_are_left_out_and_counted() -> None:
-    """Across the 180th meridian, whose two sides are not joined; and beyond UTM."""
-    wish = Wish([(179.9, 51.0, 180.0, 51.1), (-180.0, 51.0, -179.9, 51.1)], None, 0, 10.0, 256, 10**6)
+def test_cells_across_the_antimeridian_are_candidates_and_have_an_outline_on_either_side() -> None:
+    boxes = [(179.9, 51.0, 180.0, 51.1), (-180.0, 51.0, -179.9, 51.1)]
+    wish = Wish(Ground.around(boxes, 12), None, 0, 10.0, 256, 10**6)
     candidates, drops = PRODUCERS["grid"].make(wish)
-    keys = candidates.footprints().keys
-    there = grid_cells(wish.extents, None, 10.0, 256, 10**6)
-    east, west = (Transformer.from_crs(e, "EPSG:4326", always_xy=True) for e in (32660, 32601))
-    across = set()
-    for key, epsg, t in zip(there.keys, there.epsg.tolist(), there.transform, strict=True):
-        xs, ys = t[2] + np.array([0, 2560, 2560, 0]), t[5] - np.array([0, 0, 2560, 2560])
-        lon, _ = (east if epsg == 32660 else west).transform(xs, ys)
-        across |= {key} if np.ptp(lon) > 180 else set()
-    assert across
-    assert set(keys.tolist()) == set(there.keys) - across
-    assert [(d["reason"], d["count"]) for d in drops] == [("antimeridian", len(across))]
-    _, drops = PRODUCERS["grid"].make(replace(wish, extents=[(0.0, 83.9, 1.0, 84.1)]))
+    assert drops == []
+    assert set(candidates.footprints().keys) == set(grid_cells(boxes, None, 10.0, 256, 10**6).keys)
+    west, _, east, _ = candidates.bbox().T
+    across = west > east
+    assert 0 < across.sum() < len(across)
+    outlines = candidates.outlines()
+    bounds = shapely.bounds(outlines)
+    assert (bounds[across, ::2] == (-180.0, 180.0)).all()
+    assert set(shapely.get_num_geometries(outlines[across]).tolist()) == {2}
+    m2 = [abs(GEOD.geometry_area_perimeter(outline)[0]) for outline in outlines]
+    np.testing.assert_allclose(m2, 2560.0**2, rtol=5e-3)
+    assert candidates.cell_zoom() == CELL_ZOOM
+
+
+def test_ground_beyond_utm_is_counted() -> None:
+    wish = Wish(Ground.around([(0.0, 83.9, 1.0, 84.1)], 12), None, 0, 10.0, 256, 10**6)
+    _, drops = PRODUCERS["grid"].make(wish)
     assert [(d["reason"], d["count"] > 0) for d in drops] == [("beyond_utm", True)]
 
 
@@ -247,6 +253,10 @@ def test_double_ground_at_borders_is_what_is_said(latitude: float) -> None:
 def test_an_extent_of_one_point_has_its_cell(extent: tuple[float, float, float, float]) -> None:
     cells = grid_cells([extent], None, 10.0, 256, 10)
     assert sum(cells_at(cells, *extent[:2]).values()) == 1
+
+
+def test_a_line_along_the_antimeridian_has_cells() -> None:
+    assert len(grid_cells([(180.0, 1.0, 180.0, 1.001)], None, 10.0, 256, 10).keys) == 1
 
 
 def test_too_many_cells_are_refused_with_the_setting_to_change() -> None:

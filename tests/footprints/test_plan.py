@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.hilbert import hilbert
-from geometry.tiles import tile_bounds, xyz_footprint
+from geometry.tiles import xyz_footprint
 from pipeline.footprints.candidates import Listed, Mixture, Tiles
-from pipeline.footprints.plan import along_curve, area_tiles, cut_extents, cut_shards, extent_tiles
+from pipeline.footprints.ground import Ground, tiles_on
+from pipeline.footprints.plan import along_curve, cut_shards
 from schemas.errors import ConfigError
 from schemas.features import CELL_ZOOM
 from schemas.footprint import Footprint, Footprints
@@ -30,19 +31,6 @@ def test_hilbert_order_visits_every_tile_once_and_only_steps_to_neighbours(order
     assert (steps == 1).all()
 
 
-@given(st.floats(-179, 178), st.floats(-80, 79), st.floats(0.0001, 0.3), st.integers(3, 12))
-def test_extent_tiles_are_those_of_mercantile(west: float, south: float, size: float, zoom: int) -> None:
-    box = (west, south, west + size, south + size)
-    expected = {(t.x, t.y) for t in mercantile.tiles(*box, zooms=zoom)}
-    found = {tuple(t) for t in extent_tiles([box], zoom, 10**6).tolist()}
-    assert expected <= found  # mercantile shrinks the box by 1e-9 of a degree, so an edge tile may be missing there
-
-
-def test_overlapping_extents_own_each_tile_once() -> None:
-    tiles = extent_tiles([(9.0, 47.0, 9.2, 47.1), (9.1, 47.0, 9.3, 47.1)], 14, 10**6)
-    assert len(np.unique(tiles, axis=0)) == len(tiles)
-
-
 def test_tile_boxes_are_those_of_mercantile() -> None:
     tiles = np.array([[0, 0], [69001, 45840], [131071, 131071]])
     for (x, y), box in zip(tiles.tolist(), Tiles(tiles, 17, 256).outlines(), strict=True):
@@ -51,7 +39,7 @@ def test_tile_boxes_are_those_of_mercantile() -> None:
 
 def test_too_many_tiles_are_refused_with_the_setting_to_change() -> None:
     with pytest.raises(ConfigError, match=r"plan\.max_tiles"):
-        extent_tiles([(-10, 40, 10, 60)], 17, 1000)
+        tiles_on(Ground.around([(-10, 40, 10, 60)], 10), None, 17, 1000)
 
 
 TILES = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=120, unique=True)
@@ -92,48 +80,6 @@ def test_a_new_tile_changes_no_shard_outside_the_quad_that_it_fills(
 
 def _quad(tile: tuple[int, int], level: int) -> tuple[int, int]:
     return tile[0] >> level, tile[1] >> level
-
-
-WORLD = [(-180.0, -85.0, 180.0, 85.0)]
-
-
-@given(st.floats(8, 9), st.floats(46, 47), st.floats(0.01, 0.5), st.booleans())
-def test_tiles_of_an_area_are_those_that_share_ground_with_it(
-    west: float, south: float, size: float, hollow: bool
-) -> None:
-    area = shapely.Point(west + size, south + size).buffer(size)
-    area = area.difference(area.centroid.buffer(size / 2)) if hollow else area
-    tiles = area_tiles(WORLD, area, 11, 10**6)
-    found = {tuple(t) for t in tiles.tolist()}
-    assert len(found) == len(tiles)
-    for x, y in extent_tiles([area.bounds], 11, 10**6).tolist():
-        shared = shapely.box(*mercantile.bounds(x, y, 11)).intersection(area).area
-        assert ((x, y) in found) == (shared > 0) or shared < 1e-12
-
-
-@pytest.mark.parametrize("tile", [(8624, 5742, 14), (0, 0, 3), (69001, 45840, 17)])
-def test_an_area_that_is_a_tile_has_none_of_those_that_it_touches(tile: tuple[int, int, int]) -> None:
-    area = shapely.box(*tile_bounds(np.array([tile[:2]]), tile[2])[0])
-    assert area_tiles(WORLD, area, tile[2], 10**6).tolist() == [list(tile[:2])]
-
-
-def test_tiles_of_an_area_are_cut_to_the_extents() -> None:
-    area, extent = shapely.box(9.0, 47.0, 9.5, 47.5), (8.0, 46.0, 9.2, 47.2)
-    both = area.intersection(shapely.box(*extent))
-    np.testing.assert_array_equal(area_tiles([extent], area, 12, 10**6), area_tiles(WORLD, both, 12, 10**6))
-    with pytest.raises(ConfigError, match=r"plan\.max_tiles"):
-        area_tiles(WORLD, area, 20, 10**6)
-
-
-def test_a_continent_of_tiles_is_counted_without_looking_at_each() -> None:
-    area = shapely.box(-10.0, 36.0, 30.0, 60.0)
-    tiles = area_tiles(WORLD, area, 12, 10**7)
-    np.testing.assert_array_equal(tiles, extent_tiles([area.bounds], 12, 10**7))
-
-
-def test_extents_that_an_area_does_not_meet_go() -> None:
-    area = shapely.box(9.0, 47.0, 9.5, 47.5)
-    assert cut_extents([(8.0, 46.0, 9.2, 48.0), (0.0, 0.0, 1.0, 1.0)], area) == [(9.0, 47.0, 9.2, 47.5)]
 
 
 def test_full_quads_make_full_shards() -> None:

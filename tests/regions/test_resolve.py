@@ -14,6 +14,7 @@ from pipeline.cli.main import main
 from pipeline.driver.sources import Region, resolve
 from pipeline.mirror.messages import Response
 from pipeline.net.config import NetConfig
+from pipeline.regions.area import parse_bbox
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.resolve import Selection, check_pbf, select
 from pipeline.samples.config import ShardsConfig
@@ -99,6 +100,13 @@ def test_the_area_of_a_bbox_is_the_bbox(mirror: Mirror, tmp_path: Path) -> None:
     assert chosen("7.41,43.71,7.44,43.74", tmp_path).clip.equals(shapely.box(7.41, 43.71, 7.44, 43.74))
 
 
+def test_a_bbox_whose_west_is_over_its_east_lies_across_the_180th_meridian() -> None:
+    both = shapely.union(shapely.box(177, -20, 180, -15), shapely.box(-180, -20, -178, -15))
+    assert parse_bbox("177,-20,-178,-15").equals(both)
+    assert parse_bbox("180,-20,-178,-15").equals(shapely.box(-180, -20, -178, -15))
+    assert parse_bbox("177,-20,-180,-15").equals(shapely.box(177, -20, 180, -15))
+
+
 def geojson(path: Path, document: object) -> Path:
     path.write_text(json.dumps(document))
     return path
@@ -143,7 +151,7 @@ def test_a_file_that_is_no_area_is_refused(tmp_path: Path, document: object, rea
         chosen(str(path), tmp_path)
 
 
-@pytest.mark.parametrize("text", ["7,43,6,44", "7,44,8,43", "170,-20,-170,-10", "0,0,0,0", "nan,0,1,1", "0,-91,1,1"])
+@pytest.mark.parametrize("text", ["7,43,6,44", "7,44,8,43", "180,-20,-180,-10", "0,0,0,0", "nan,0,1,1", "0,-91,1,1"])
 def test_numbers_that_are_no_box_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no west,south,east,north"):
         chosen(text, tmp_path)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
 from geometry.tiles import tile_to_lonlat, xyz_footprint
+from pipeline.alignment import place
 from pipeline.footprints.candidates import Tiles
 from pipeline.streetview.pairing import PAIRS
+from pipeline.streetview.position import Area
 from schemas.footprint import Footprint
 from schemas.keys import XyzKey
 from tests.grounds import lonlat_to_normalised, pair, pixel_to_lonlat
@@ -140,3 +142,25 @@ def test_no_photos_or_no_footprints_are_no_pairs() -> None:
     for pairs in (pair(some, []), pair(none, [xyz_footprint(XyzKey(1, 0, 0, 8))]), pair(none, [])):
         assert pairs.schema == PAIRS
         assert len(pairs) == 0
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326", "EPSG:32701"])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_margin_goes_on_across_the_180th_meridian(crs: str, side: int) -> None:
+    """A footprint that ends there, and photos 4 m and 40 m beyond and 4 m inside; 1° of longitude is 106.5 km."""
+    metre = 1 / 106_500
+    west = -180.0 if side == 1 else 180.0 - 100 * metre
+    to = Transformer.from_crs(4326, crs, always_xy=True)
+    (x0, x1), (y, _) = to.transform([west, west + 100 * metre], [-17.0, -17.0])
+    f = chip(0, crs, x0, y, 0.0, (x1 - x0) / 100, (100, 100))
+    within, beyond, other = side * (180 - 4 * metre), side * (180 - 40 * metre), -side * (180 - 4 * metre)
+    photos = placed([{"lon": lon, "lat": -17.0002} for lon in (within, beyond, other)])
+    assert found(pair(photos, [f])) == {(2, 0)}
+    pairs = pair(photos, [f], 10.0)
+    assert found(pairs) == {(0, 0), (2, 0)}
+    x = dict(zip(pairs["photo"].to_pylist(), pairs["x"].to_pylist(), strict=True))
+    expected = (-0.04, 0.04) if side == 1 else (1.04, 0.96)
+    assert (x[0], x[2]) == pytest.approx(expected, abs=5e-3)
+    assert Area.around(place([f]).bbox, 10.0).holds(np.array([[within, -17.0002], [beyond, -17.0002]])).tolist() == [
+        True, False,
+    ]  # fmt: skip

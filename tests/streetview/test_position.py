@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyproj import Geod
 
 from geometry.tiles import lonlat_to_tile, tile_to_lonlat, xyz_footprint
-from pipeline.streetview.position import METRES_A_DEGREE, Area, place, split_antimeridian, widened
+from pipeline.streetview.position import METRES_A_DEGREE, Area, place, widened
 from pipeline.streetview.record import Drops, to_table
 from schemas.keys import XyzKey
 from tests.grounds import TileArea, area_of
@@ -145,11 +145,10 @@ def test_a_box_is_wider_by_no_less_than_the_margin_at_any_of_its_places(
 
 
 def test_a_footprint_across_the_180th_meridian_wants_both_sides_of_it() -> None:
-    bounds = split_antimeridian(np.array([[-179.9, 10.0, 179.8, 11.0], [1.0, 2.0, 3.0, 4.0]]))
-    assert sorted(map(tuple, bounds.tolist())) == [
+    area = Area.around(np.array([[179.8, 10.0, -179.9, 11.0], [1.0, 2.0, 3.0, 4.0]]))
+    assert sorted(map(tuple, area.bounds.tolist())) == [
         (-180.0, 10.0, -179.9, 11.0), (1.0, 2.0, 3.0, 4.0), (179.8, 10.0, 180.0, 11.0),
     ]  # fmt: skip
-    area = Area(bounds)
     assert area.holds(np.array([[179.95, 10.5], [-179.95, 10.5], [0.0, 10.5]])).tolist() == [True, True, False]
 
 

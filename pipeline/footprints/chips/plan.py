@@ -153,7 +153,7 @@ def _place(rows: list[dict[str, Any]], drops: list[dict[str, Any]]) -> list[dict
         numbers = [*placement.bbox[i], *placement.gsd[i]]
         if not np.isfinite(numbers).all() or south < -90 or north > 90 or min(placement.gsd[i]) <= 0:
             reason, detail = "outside_crs", f"its corners are no places on Earth in {row['crs'][:40]}"
-        elif east - west > 180:
+        elif west > east or east - west > 180:
             reason, detail = "antimeridian", "it crosses the 180th meridian; such chips are not built"
         else:
             lon, lat = placement.centre[i].tolist()

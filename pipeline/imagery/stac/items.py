@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.geometry import shape
 
@@ -23,6 +24,7 @@ from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
 from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
+from pipeline.meridian import split_boxes, wrapped
 from pipeline.net.client import Unavailable
 from schemas.bands import canonical, channels
 from schemas.errors import ConfigError, InputError
@@ -59,7 +61,7 @@ class _Maker:
             _Unusable: it is none that is wanted.
         """
         properties = item["properties"]
-        area = shapely.make_valid(shape(item["geometry"]) if item["geometry"] else shapely.box(*item["bbox"]))
+        area = shapely.make_valid(_outline(item))
         if self.boxes and not any(shapely.intersects(area, shapely.box(*box)) for box in self.boxes):
             raise _Unusable("outside_region")
         cloud = properties.get("eo:cloud_cover")
@@ -226,6 +228,13 @@ def _declared(asset: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def _true_name(name: str, common: str | None) -> str:
     """The common name, where ``name`` means another band or none; ``rededge`` is that of three."""
     return name if common in (None, "rededge") or canonical(name) == canonical(common) else common
+
+
+def _outline(item: Item) -> Any:
+    """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian."""
+    if item["geometry"]:
+        return wrapped(np.array([shape(item["geometry"])]))[0]
+    return shapely.union_all(shapely.box(*split_boxes(np.array([item["bbox"]], np.float64))[0].T))
 
 
 def _time(properties: Mapping[str, Any]) -> str | None:

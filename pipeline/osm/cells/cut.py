@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from geometry.packed import expand, ranges
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, tile_bounds, tile_codes, tile_ranges, tiles_between
+from pipeline.meridian import wrapped
 from pipeline.osm.cells.hashes import exact_hash, shape_hash
 from pipeline.osm.cells.parts import KINDS, TYPES
 from schemas.features import CELL_ZOOM, CELLS, DROPS, Kind, ObjectType, drop_row
@@ -113,12 +114,12 @@ def cut_to_cells(
         zoom: of the cells.
     """
     osm_type, osm_id, kind = features.osm_type, features.osm_id, features.kind
-    geometry, repaired = _repair(densify(features.geometry), kind)
+    geometry, repaired = _repair(densify(wrapped(features.geometry)), kind)
     bounds = shapely.bounds(geometry)
     usable, drops = _refuse(bounds, features, geometry)
     drops += [_drop(features, i, "geometry_repaired") for i in repaired if usable[i]]
     rows = np.flatnonzero(usable)
-    feature, tiles = tiles_between(*tile_ranges(bounds[rows], zoom, MARGIN))
+    feature, tiles = _cells(geometry[rows], bounds[rows], zoom)
     feature = rows[feature]
     whole = np.bincount(feature, minlength=len(geometry))[feature] == 1
     cut = np.flatnonzero(~whole)
@@ -139,6 +140,23 @@ def cut_to_cells(
         pa.array(exact_hash(pieces)), pa.array(shape_hash(features.geometry, kind)[feature]),
     ]  # fmt: skip
     return pa.Table.from_arrays(columns, schema=CUT), pa.Table.from_pylist(drops, schema=DROPS)
+
+
+def _cells(geometry: Geometries, bounds: NDArray[np.float64], zoom: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number of the object i64[M] and cell i64[M,2] of all cells whose box, with its margin, an object's bounds meet.
+
+    Of an object of several parts those of each part: what lies on both sides of the world is not all around it.
+    """
+    first, last = tile_ranges(bounds, zoom, MARGIN)
+    several = (shapely.get_num_geometries(geometry) > 1) & (last > first).any(axis=1)
+    if not several.any():
+        return tiles_between(first, last)
+    parts, of = shapely.get_parts(geometry[several], return_index=True)
+    owner = np.concatenate((np.flatnonzero(~several), np.flatnonzero(several)[of]))
+    ends = tile_ranges(shapely.bounds(parts), zoom, MARGIN)
+    part, tiles = tiles_between(*(np.concatenate((a[~several], b)) for a, b in zip((first, last), ends, strict=True)))
+    found = np.unique(np.stack((owner[part], tile_codes(tiles, zoom)), axis=1), axis=0)
+    return found[:, 0], np.stack((found[:, 1] % (1 << zoom), found[:, 1] >> zoom), axis=1)
 
 
 def keep_dimension(geometry: Geometries, kind: NDArray[np.uint8]) -> Geometries:
@@ -174,6 +192,13 @@ def _drop(features: WholeFeatures, i: Any, reason: str) -> dict[str, object]:
     return drop_row("cells", "features", reason, osm_type=name, osm_id=int(features.osm_id[i]), detail=detail)
 
 
+def _has_wide_part(geometry: Geometries) -> NDArray[np.bool_]:
+    """Which objects have a part of over 180° of longitude, bool[N]."""
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    west, _, east, _ = shapely.bounds(parts).T
+    return np.bincount(owner[east - west > 180], minlength=len(geometry)) > 0
+
+
 def _refuse(
     bounds: NDArray[np.float64], features: WholeFeatures, geometry: Geometries
 ) -> tuple[NDArray[np.bool_], list[dict[str, object]]]:
@@ -181,6 +206,7 @@ def _refuse(
     kind = features.kind
     empty = np.asarray(np.isnan(bounds).any(axis=1))
     wide = bounds[:, 2] - bounds[:, 0] > 180
+    wide[wide] = _has_wide_part(geometry[wide])
     beyond = (bounds[:, 1] > WEB_MERCATOR_MAX_LATITUDE) | (bounds[:, 3] < -WEB_MERCATOR_MAX_LATITUDE)
     length, area = shapely.length(geometry), shapely.area(geometry)
     flat = ((kind == Kind.LINE) & (length == 0)) | ((kind == Kind.POLYGON) & (area == 0))

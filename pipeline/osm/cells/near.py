@@ -6,7 +6,7 @@ others, the pieces of each object are joined again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -24,29 +24,39 @@ from pipeline.osm.stage import read_cell, read_edit_times
 from schemas.features import ObjectType
 from schemas.tokens import OsmTokens
 
-Block = tuple[int, int, int, int]  # first column, first row, last column, last row of some cells
+#: First column, first row, last column, last row of some cells; columns run on eastwards across the 180th meridian.
+Block = tuple[int, int, int, int]
 
 
 def blocks_of(bbox: NDArray[np.float64], zoom: int) -> NDArray[np.int64]:
-    """The one cell that holds each box f64[N,4] (west, south, east, north in degrees) within its margin, or all that it
-    meets, as `Block` i64[N,4]."""
+    """The one cell that holds each box f64[N,4] (west, south, east, north in degrees, west over east across the 180th
+    meridian) within its margin, or all that it meets, as `Block` i64[N,4]."""
     corners = np.stack((lonlat_to_tile(bbox[:, [0, 3]], zoom), lonlat_to_tile(bbox[:, [2, 1]], zoom)), axis=1)
     corners = np.clip(corners, 0, (1 << zoom) - 1e-9)
+    across = bbox[:, 0] > bbox[:, 2]
+    corners[across, 1, 0] += 1 << zoom
     middle = np.floor(corners.mean(axis=1))
     room = MARGIN / 2
     alone = (middle - room <= corners[:, 0]).all(axis=1) & (corners[:, 1] <= middle + 1 + room).all(axis=1)
+    alone &= ~across  # margins end at the meridian
     every = np.floor(corners).reshape(-1, 4)
     return np.where(alone[:, None], np.tile(middle, 2), every).astype(np.int64)
 
 
 def cells_of(block: Block, zoom: int) -> list[int]:
     """The cells of a block, as `read_cell` takes them."""
-    return tile_codes(np.array(_cells(block)), zoom).tolist()
+    return tile_codes(np.array(_cells(block)) % (1 << zoom), zoom).tolist()
 
 
 def _cells(block: Block) -> list[Cell]:
     x0, y0, x1, y1 = block
     return [(x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
+
+
+def _read(path: str, zoom: int, block: Block) -> Iterator[tuple[FeatureBatch, float]]:
+    """Features of each cell of a block, and by how many degrees its column lies further east than the map says."""
+    for cell, (column, _) in zip(cells_of(block, zoom), _cells(block), strict=True):
+        yield read_cell(path, cell), 360.0 * (column >> zoom)
 
 
 def features_near(path: str, zoom: int, block: Block, bbox: Sequence[float]) -> FeatureBatch:
@@ -55,17 +65,21 @@ def features_near(path: str, zoom: int, block: Block, bbox: Sequence[float]) -> 
     Args:
         path, zoom: of the cells (pipeline.osm.stage.Cells).
         block: of the box (``blocks_of``).
-        bbox: west, south, east, north in degrees.
+        bbox: west, south, east, north in degrees; its east, as the features, over 180 across that meridian.
     """
-    batches = [read_cell(path, cell).near(*bbox) for cell in cells_of(block, zoom)]
+    west, south, east, north = bbox
+    batches = []
+    for own, turn in _read(path, zoom, block):
+        near = own.near(west - turn, south, east - turn, north)
+        batches.append(near.eastwards(turn) if turn else near)
     return batches[0] if len(batches) == 1 else _join(batches, _cells(block), zoom)
 
 
 @lru_cache(maxsize=4)
 def coastline_of(path: str, zoom: int, block: Block) -> Coastline | None:
     """The coastline of a block of cells; None where they have none. The last few stay in memory."""
-    batches = [read_cell(path, cell) for cell in cells_of(block, zoom)]
-    coasts = [b.take(coast_rows(b.paint, b.osm_type, b.kind)) for b in batches]
+    found = [(b.take(coast_rows(b.paint, b.osm_type, b.kind)), turn) for b, turn in _read(path, zoom, block)]
+    coasts = [own.eastwards(turn) if turn else own for own, turn in found]
     alone = len(coasts) == 1
     bounds = tile_bounds(np.array(_cells(block)), zoom, MARGIN if alone else 0.0)
     border = (*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist())
