@@ -53,13 +53,12 @@ class _Members:
     start: Ints  # [W] of its nodes
     count: Ints  # [W]
     whole: NDArray[np.bool_]  # [W] every node is in the extract
-    refs: Ints  # [R] node ids
     xy: NDArray[np.int32]  # [R,2] units
 
     @classmethod
     def load(cls, folder: Path) -> _Members:
         ids, start, count, whole = (column(folder, "members", name) for name in ("id", "start", "count", "whole"))
-        return cls(ids, start, count, whole, column(folder, "refs", "id"), column(folder, "refs", "lonlat"))
+        return cls(ids, start, count, whole, column(folder, "refs", "lonlat"))
 
     def find(self, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Rows of way ids, and which of them are there and whole. The last of several versions of a way counts."""
