@@ -166,9 +166,7 @@ def _convert(kind: Any, value: Any, full: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        for option in sorted(
-            args, key=lambda a: typing.get_origin(a) is not typing.Literal
-        ):  # all is no list of one word
+        for option in sorted(args, key=lambda a: typing.get_origin(a) is not typing.Literal):  # all is no list of one word
             if option is not type(None):
                 try:
                     return _convert(option, value, full)
