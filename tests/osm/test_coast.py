@@ -124,19 +124,19 @@ def test_loose_ends_are_where_no_other_goes_on(lines: list[Any], wanted: list[An
     assert sorted(found) == sorted(wanted)
 
 
-def test_a_footprint_across_four_cells_has_one_sea(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", [540, 1024], ids=["anywhere", "at 180°"])
+def test_a_footprint_across_four_cells_has_one_sea(tmp_path: Path, column: int) -> None:
     """The corner where they meet stands in its middle; the coastline runs over their borders, past it or through it."""
-    lon, lat = tile_to_lonlat(np.array([[540, 360]]), CELL_ZOOM)[0].tolist()
+    lon, lat = tile_to_lonlat(np.array([[column, 360]]), CELL_ZOOM)[0].tolist()
     size, step = 64, 0.01
-    footprint = Footprint(
-        "a", "EPSG:4326", (step, 0, lon - step * size / 2, 0, -step, lat + step * size / 2), size, size
-    )
+    crs, middle = ("EPSG:4326", lon) if column < 1024 else ("+proj=longlat +lon_0=180 +datum=WGS84 +no_defs", 0.0)
+    footprint = Footprint("a", crs, (step, 0, middle - step * size / 2, 0, -step, lat + step * size / 2), size, size)
     for row, name in ((16, "through"), (48, "below"), (-2, "beyond"), (66, "under")):
         y = lat + step * (size / 2 - row)
         nodes = [(1, lon + 1.0, y), (2, lon + 0.1, y), (3, lon - 1.0, y)]
-        text = [f"n{i} v1 x{a:.7f} y{b:.7f}" for i, a, b in nodes] + [
+        text = [f"n{i} v1 x{(a + 180) % 360 - 180:.7f} y{b:.7f}" for i, a, b in nodes] + [
             "w1 v1 Tnatural=coastline Nn1,n2", "w2 v1 Tnatural=coastline Nn2,n3",
-            f"n9 v1 Tnatural=tree x{lon + 0.001:.7f} y{lat + 0.001:.7f}",
+            f"n9 v1 Tnatural=tree x{lon - 0.001:.7f} y{lat + 0.001:.7f}",
         ]  # fmt: skip
         cells, _ = build(tmp_path / name, ["\n".join(text)])
         maker = TokenMaker(TokensConfig(), RULES.paint)
