@@ -9,6 +9,7 @@ from pathlib import Path
 
 import osmium
 
+from pipeline.formats.libosmium import UNREADABLE, objects_of
 from pipeline.osm.extracts.changes import Key, sorted_objects
 from schemas.errors import InputError
 
@@ -53,7 +54,7 @@ def _places(path: Path) -> Iterator[Place]:
         for node in osmium.FileProcessor(str(path), osmium.osm.NODE):
             if node.location.valid():
                 yield place_of(node.lon, node.lat)
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 
@@ -82,7 +83,7 @@ def difference(old: Path, newer: Path) -> Counter[str]:
 
 def _versions(path: Path) -> Iterator[tuple[Key, int]]:
     try:
-        for key, thing in sorted_objects(path, osmium.FileProcessor(str(path))):
+        for key, thing in sorted_objects(path, objects_of(path)):
             yield key, thing.version
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None

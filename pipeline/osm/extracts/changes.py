@@ -11,6 +11,7 @@ from typing import Any
 
 import osmium
 
+from pipeline.formats.libosmium import UNREADABLE, objects_of
 from schemas.errors import InputError
 from storage.files import atomic_file
 
@@ -40,7 +41,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
     """
     newest, stamp = _read_changes(changes)
     try:
-        source = osmium.FileProcessor(str(base))
+        source = objects_of(base)
         header = source.header
         if "LocationsOnWays" in _features(header):
             raise InputError(
@@ -56,7 +57,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         ):
             for thing in _merged(base, source, newest):
                 writer.add(thing)
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {base} cannot be read: {error}; download it again") from None
 
 
@@ -84,7 +85,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
     stamp: datetime | None = None
     for path in paths:
         try:
-            for thing in osmium.FileProcessor(str(path)):
+            for thing in objects_of(path):
                 if lack := _lack(thing):
                     name = f"{_TYPES[thing.type_str()]} {thing.id}"
                     raise InputError(
@@ -97,7 +98,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
                 if key in newest and newest[key][0] > thing.version:
                     continue
                 newest[key] = thing.version, _copy(thing) if thing.visible else None
-        except (RuntimeError, OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise InputError(f"change file {path} cannot be read: {error}; download it again") from None
     return newest, stamp
 
