@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import osmium
@@ -59,10 +60,12 @@ def _places(path: Path) -> Iterator[Place]:
 
 
 def difference(old: Path, newer: Path) -> Counter[str]:
-    """Objects ``created``, ``modified`` (of another version) and ``deleted`` from one extract to a newer one.
+    """Objects ``created``, ``modified`` (of another version) and ``deleted`` between two extracts. The newest
+    version of each counts, and none that is deleted.
 
     Raises:
-        InputError: one cannot be read, or is not sorted by type and id.
+        UnsortedError: one is not sorted by type and id.
+        InputError: one cannot be read.
     """
     found = Counter(created=0, modified=0, deleted=0)
     before, after = _versions(old), _versions(newer)
@@ -83,7 +86,9 @@ def difference(old: Path, newer: Path) -> Counter[str]:
 
 def _versions(path: Path) -> Iterator[tuple[Key, int]]:
     try:
-        for key, thing in sorted_objects(path, objects_of(path)):
-            yield key, thing.version
+        for key, things in groupby(sorted_objects(path, objects_of(path)), itemgetter(0)):
+            version, _, visible = max((t.version, t.timestamp, t.visible) for _, t in things)
+            if visible:
+                yield key, version
     except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None

@@ -21,6 +21,10 @@ _TIMESTAMP = "osmosis_replication_timestamp"
 _CHANGES = (".osc", ".osc.gz", ".osc.bz2")
 
 
+class UnsortedError(InputError):
+    """The objects of an extract do not come in order."""
+
+
 Key = tuple[int, bool, int]  # as files are sorted: by type, then 0, -1, -2 …, 1, 2 …
 
 
@@ -138,12 +142,12 @@ def sorted_objects(path: Path, source: Iterable[Any]) -> Iterator[tuple[Key, Any
     """The objects of an extract, each with its place in the order.
 
     Raises:
-        InputError: they are not in that order.
+        UnsortedError: they are not in that order.
     """
     last: Key = (-1, False, 0)
     for thing in source:
         key = _key(thing)
         if key < last:
-            raise InputError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
+            raise UnsortedError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
         last = key
         yield key, thing
