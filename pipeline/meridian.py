@@ -37,6 +37,13 @@ def wrapped(geometry: Geometries) -> Geometries:
     return result
 
 
+def has_wide_part(geometry: Geometries) -> NDArray[np.bool_]:
+    """Which objects have a part of over 180° of longitude, bool[N]: they have no place on a flat map."""
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    west, _, east, _ = shapely.bounds(parts).T
+    return np.bincount(owner[east - west > 180], minlength=len(geometry)) > 0
+
+
 def jumps(geometry: Geometries) -> NDArray[np.bool_]:
     """Which objects have a segment across the meridian, bool[N]."""
     rings, owner = shapely.get_parts(geometry, return_index=True)

@@ -46,6 +46,10 @@ def assign_split(bbox: tuple[float, float, float, float], config: SplitConfig) -
     west, south, east, north = bbox
     east += 360.0 if west > east else 0.0
     size, pad = config.block_degrees, config.buffer_degrees
+    shares = dict(zip(SPLITS, (1 - config.val - config.test, config.val, config.test), strict=True))
+    for split, share in shares.items():
+        if share == 1:
+            return split
     found: set[str] = set()
     # A footprint ends where the next begins: an upper edge on a block's border does not meet that block.
     first, last = math.floor((south - pad) / size), math.ceil((north + pad) / size) - 1
@@ -56,4 +60,6 @@ def assign_split(bbox: tuple[float, float, float, float], config: SplitConfig) -
         left, right = math.floor((west - pad_x) / width), math.ceil((east + pad_x) / width) - 1
         for column in range(left, max(left, right) + 1):
             found.add(block_split(row, column % columns, config))
-    return found.pop() if len(found) == 1 else BUFFER
+            if len(found) > 1:
+                return BUFFER
+    return found.pop()

@@ -19,7 +19,7 @@ from pipeline.driver.inputs import Inputs, read_inputs
 from pipeline.driver.shards import Outcome, make_shards, rehearse_shards
 from pipeline.driver.sources import Region
 from pipeline.osm.compare import difference, place_of, places_held, places_of
-from pipeline.osm.extracts.changes import apply_changes, is_change_file
+from pipeline.osm.extracts.changes import UnsortedError, apply_changes, is_change_file
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
@@ -70,7 +70,8 @@ class Preview:
     out: str
     shards: dict[str, int]  # kept, built; gone: of the old ones
     samples: dict[str, int]  # built: footprints of those shards; new: of these; gone: with no footprint any more
-    objects: dict[str, int] | None  # created, modified, deleted in the extract; None where the old one is gone
+    objects: dict[str, int] | None  # created, modified, deleted in the extract; None: not known
+    unknown: str  # why not; empty where they are known
 
 
 def preview_update(
@@ -89,12 +90,24 @@ def preview_update(
     found = rehearse_shards(goal.config, quiet, goal.region, goal.previous)
     before = set(read_catalog(store, "samples")["key"].to_pylist())
     built = {key for keys in found.built for key in keys}
+    objects, unknown = _changed(goal)
     return Preview(
         store.root,
         {"kept": found.kept, "built": len(found.built), "gone": int(goal.document["shards"]) - found.kept},
         {"built": len(built), "new": len(built - before), "gone": len(before - set(found.keys))},
-        None if goal.base is None else dict(difference(goal.base, goal.newer)),
+        objects,
+        unknown,
     )
+
+
+def _changed(goal: _Goal) -> tuple[dict[str, int] | None, str]:
+    """Objects that differ; or None, and why that is not known."""
+    if goal.base is None:
+        return None, "the extract that the dataset was made from is gone"
+    try:
+        return dict(difference(goal.base, goal.newer)), ""
+    except UnsortedError as error:
+        return None, str(error)
 
 
 @dataclass(frozen=True)
@@ -265,7 +278,7 @@ def _run_dry(args: argparse.Namespace) -> int:
         f"  samples: {samples['built']:,} in the built ones, {samples['new']:,} of these new; {samples['gone']:,} gone"
     )
     if objects is None:
-        print("  objects: not known, as the extract that the dataset was made from is gone")
+        print(f"  objects: not known: {found.unknown}")
     else:
         print(f"  objects: {', '.join(f'{number:,} {what}' for what, number in objects.items())}")
     return 0

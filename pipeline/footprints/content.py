@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from geometry.packed import Floats, Ints
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, children, tile_bounds, tile_ranges, tiles_between
 from pipeline.footprints.ground import Box, Ground, quads_around
-from pipeline.meridian import wrapped
+from pipeline.meridian import has_wide_part, wrapped
 from pipeline.osm.stage import Features, feature_slabs
 from pipeline.run.ray_map import Runner
 from schemas.features import drop_row
@@ -114,7 +114,9 @@ def cover(job: CoverJob) -> Covered:
     quads, parts = [quad], [part]
     if len(wide):
         wkb = file.read(columns=["geometry"], use_threads=False)["geometry"].take(wide)
-        for quad, part in _shapes(shapely.get_parts(wrapped(shapely.from_wkb(wkb.to_numpy()))), job.level):
+        shapes = wrapped(shapely.from_wkb(wkb.to_numpy()))
+        shapes = shapes[~has_wide_part(shapes)]  # they are drops of the cells
+        for quad, part in _shapes(shapely.get_parts(shapes), job.level):
             quads.append(quad)
             parts.append(part)
     return Covered(Ground.of(np.concatenate(quads), np.concatenate(parts)), outside)

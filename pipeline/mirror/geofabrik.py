@@ -15,6 +15,7 @@ from typing import Any
 
 import osmium
 
+from pipeline.formats.libosmium import UNREADABLE
 from pipeline.mirror.messages import Request, Response
 from schemas.errors import InputError
 
@@ -117,7 +118,7 @@ def _header_box(path: Path, _modified: int, _size: int) -> Box | None:
     try:
         with osmium.io.Reader(str(path)) as reader:
             box = reader.header().box()
-    except (RuntimeError, OSError):
+    except UNREADABLE:
         return None
     if not box.valid():
         return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import osmium
 
+from pipeline.formats.libosmium import UNREADABLE, objects_of
 from pipeline.osm.extracts.changes import Key, sorted_objects
 from schemas.errors import InputError
 
@@ -53,15 +55,17 @@ def _places(path: Path) -> Iterator[Place]:
         for node in osmium.FileProcessor(str(path), osmium.osm.NODE):
             if node.location.valid():
                 yield place_of(node.lon, node.lat)
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 
 def difference(old: Path, newer: Path) -> Counter[str]:
-    """Objects ``created``, ``modified`` (of another version) and ``deleted`` from one extract to a newer one.
+    """Objects ``created``, ``modified`` (of another version) and ``deleted`` between two extracts. The newest
+    version of each counts, and none that is deleted.
 
     Raises:
-        InputError: one cannot be read, or is not sorted by type and id.
+        UnsortedError: one is not sorted by type and id.
+        InputError: one cannot be read.
     """
     found = Counter(created=0, modified=0, deleted=0)
     before, after = _versions(old), _versions(newer)
@@ -82,7 +86,9 @@ def difference(old: Path, newer: Path) -> Counter[str]:
 
 def _versions(path: Path) -> Iterator[tuple[Key, int]]:
     try:
-        for key, thing in sorted_objects(path, osmium.FileProcessor(str(path))):
-            yield key, thing.version
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+        for key, things in groupby(sorted_objects(path, objects_of(path)), itemgetter(0)):
+            version, _, visible = max((t.version, t.timestamp, t.visible) for _, t in things)
+            if visible:
+                yield key, version
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None

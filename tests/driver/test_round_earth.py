@@ -167,6 +167,24 @@ def test_what_lies_beyond_the_map_is_named(tmp_path: Path) -> None:
     assert lost(made.drops) == {("beyond_mercator", 7), ("beyond_mercator", 8)}
 
 
+def test_an_object_that_has_no_place_on_the_map_costs_no_tiles(tmp_path: Path) -> None:
+    """Which would be nearly 20 million for the shelf, and a row of them around the world for the way along 180°."""
+    far = """
+    n11 v1 x-179 y-70
+    n12 v1 x-1 y-60
+    n13 v1 x179 y-60
+    n14 v1 x179 y-75
+    n15 v1 x180 y1
+    n16 v1 x-180 y1.001
+    w11 v1 Tnatural=glacier Nn11,n12,n13,n14,n11
+    w12 v1 Thighway=track Nn15,n16
+    """
+    made, alone = built(tmp_path / "far", HOUSE + far), built(tmp_path / "alone", HOUSE)
+    assert made.tiles == alone.tiles
+    assert lost(made.drops) == {("antimeridian", 11), ("antimeridian", 12)}
+    assert not [d for d in made.drops if d["reason"] == "too_few_objects"]
+
+
 def test_a_stray_untagged_node_changes_no_sample_and_costs_nothing(tmp_path: Path) -> None:
     """Which is nearly 48 million tiles of zoom 17 away."""
     town = "\n".join(

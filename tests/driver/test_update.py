@@ -19,6 +19,7 @@ from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.driver.update import finish_exchange, preview_update, update
 from pipeline.osm.extracts.changes import apply_changes
+from pipeline.samples.config import ShardsConfig
 from schemas.errors import ConfigError, DatasetError, GeoshardsError, InputError
 from storage.dataset import sample_rows
 from storage.store import Store
@@ -370,6 +371,32 @@ def test_a_dry_run_without_the_old_extract_says_that_objects_are_not_known(
         kept.unlink()
     assert geoshards(["update", data, str(village.osm), "--dry-run", "--cache", cache, "--workers", "1"]) == 0
     assert "objects: not known" in capsys.readouterr().out
+
+
+def test_a_dry_run_takes_every_extract_that_the_update_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deletions, several versions of an object, and objects in no order."""
+    old, new, mixed = (tmp_path / name for name in ("old.opl", "new.opl", "mixed.opl"))
+    lines = ["n1 v1 x9 y47 Tnatural=tree", "n2 v1 x9.001 y47 Tnatural=tree", "n3 v1 x9.002 y47 Tnatural=tree"]
+    changed = [
+        lines[0],
+        "n1 v2 x9 y47 Tnatural=peak",
+        "n2 v2 dD",
+        "n3 v1 x9.002 y47",
+        "n3 v1 x9.002 y47",
+        "n4 v1 x9 y47",
+    ]
+    for path, own in ((old, lines), (new, changed), (mixed, changed[::-1])):
+        path.write_text("\n".join(own) + "\n")
+    data = str(tmp_path / "data")
+    fixed = {"imagery": "none", "streetview": "none"}
+    make_shards(ShardsConfig(region=str(old), out=data, zoom=15, size=64, **fixed), quiet=True)
+    assert preview_update(data, [new], workers=1, quiet=True).objects == {"created": 1, "modified": 1, "deleted": 1}
+    assert preview_update(data, [mixed], workers=1, quiet=True).objects is None
+    assert geoshards(["update", data, str(mixed), "--dry-run", "--workers", "1"]) == 0
+    assert f"objects: not known: OSM extract {mixed} is not sorted" in capsys.readouterr().out
+    update(data, [mixed], workers=1, quiet=True)
 
 
 def test_a_dry_run_of_a_half_exchanged_dataset_is_refused(village: Village, tmp_path: Path) -> None:

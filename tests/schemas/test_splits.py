@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geometry.tiles import tile_to_lonlat
+from schemas import splits
 from schemas.splits import BUFFER, SPLITS, SplitConfig, assign_split, block_split
 
 CONFIGS = st.builds(
@@ -38,6 +39,18 @@ def test_a_split_depends_on_the_ground_and_the_settings_alone(tile: tuple[int, i
     bbox = tile_bbox(*tile)
     assert assign_split(bbox, config) == assign_split(tuple(bbox), SplitConfig(*vars(config).values()))
     assert assign_split(bbox, config) in (*SPLITS, BUFFER)
+
+
+@pytest.mark.parametrize(
+    ("shares", "split"), [((0.1, 0.1), BUFFER), ((0.0, 0.0), "train"), ((1.0, 0.0), "val"), ((0.0, 1.0), "test")]
+)
+def test_a_footprint_of_the_world_is_judged_without_a_look_at_each_of_its_blocks(
+    monkeypatch: pytest.MonkeyPatch, shares: tuple[float, float], split: str
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(splits, "block_split", lambda *block: (looks.append(1), block_split(*block))[1])
+    assert assign_split(tile_bbox(0, 0, 0), SplitConfig(0.1, *shares)) == split
+    assert len(looks) < 1000
 
 
 @given(tiles(10, 17), CONFIGS, st.integers(1, 3), st.data())

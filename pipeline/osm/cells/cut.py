@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geometry.packed import expand, ranges
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, tile_bounds, tile_codes, tile_ranges, tiles_between
-from pipeline.meridian import wrapped
+from pipeline.meridian import has_wide_part, wrapped
 from pipeline.osm.cells.hashes import exact_hash, shape_hash
 from pipeline.osm.cells.parts import KINDS, TYPES
 from schemas.features import CELL_ZOOM, CELLS, DROPS, Kind, ObjectType, drop_row
@@ -192,13 +192,6 @@ def _drop(features: WholeFeatures, i: Any, reason: str) -> dict[str, object]:
     return drop_row("cells", "features", reason, osm_type=name, osm_id=int(features.osm_id[i]), detail=detail)
 
 
-def _has_wide_part(geometry: Geometries) -> NDArray[np.bool_]:
-    """Which objects have a part of over 180° of longitude, bool[N]."""
-    parts, owner = shapely.get_parts(geometry, return_index=True)
-    west, _, east, _ = shapely.bounds(parts).T
-    return np.bincount(owner[east - west > 180], minlength=len(geometry)) > 0
-
-
 def _refuse(
     bounds: NDArray[np.float64], features: WholeFeatures, geometry: Geometries
 ) -> tuple[NDArray[np.bool_], list[dict[str, object]]]:
@@ -206,7 +199,7 @@ def _refuse(
     kind = features.kind
     empty = np.asarray(np.isnan(bounds).any(axis=1))
     wide = bounds[:, 2] - bounds[:, 0] > 180
-    wide[wide] = _has_wide_part(geometry[wide])
+    wide[wide] = has_wide_part(geometry[wide])
     beyond = (bounds[:, 1] > WEB_MERCATOR_MAX_LATITUDE) | (bounds[:, 3] < -WEB_MERCATOR_MAX_LATITUDE)
     length, area = shapely.length(geometry), shapely.area(geometry)
     flat = ((kind == Kind.LINE) & (length == 0)) | ((kind == Kind.POLYGON) & (area == 0))

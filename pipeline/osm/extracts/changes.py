@@ -11,6 +11,7 @@ from typing import Any
 
 import osmium
 
+from pipeline.formats.libosmium import UNREADABLE, objects_of
 from schemas.errors import InputError
 from storage.files import atomic_file
 
@@ -18,6 +19,10 @@ _ORDER = {"n": 0, "w": 1, "r": 2}
 _TYPES = {"n": "node", "w": "way", "r": "relation"}
 _TIMESTAMP = "osmosis_replication_timestamp"
 _CHANGES = (".osc", ".osc.gz", ".osc.bz2")
+
+
+class UnsortedError(InputError):
+    """The objects of an extract do not come in order."""
 
 
 Key = tuple[int, bool, int]  # as files are sorted: by type, then 0, -1, -2 …, 1, 2 …
@@ -40,7 +45,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
     """
     newest, stamp = _read_changes(changes)
     try:
-        source = osmium.FileProcessor(str(base))
+        source = objects_of(base)
         header = source.header
         if "LocationsOnWays" in _features(header):
             raise InputError(
@@ -56,7 +61,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         ):
             for thing in _merged(base, source, newest):
                 writer.add(thing)
-    except (RuntimeError, OSError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {base} cannot be read: {error}; download it again") from None
 
 
@@ -84,7 +89,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
     stamp: datetime | None = None
     for path in paths:
         try:
-            for thing in osmium.FileProcessor(str(path)):
+            for thing in objects_of(path):
                 if lack := _lack(thing):
                     name = f"{_TYPES[thing.type_str()]} {thing.id}"
                     raise InputError(
@@ -97,7 +102,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
                 if key in newest and newest[key][0] > thing.version:
                     continue
                 newest[key] = thing.version, _copy(thing) if thing.visible else None
-        except (RuntimeError, OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise InputError(f"change file {path} cannot be read: {error}; download it again") from None
     return newest, stamp
 
@@ -137,12 +142,12 @@ def sorted_objects(path: Path, source: Iterable[Any]) -> Iterator[tuple[Key, Any
     """The objects of an extract, each with its place in the order.
 
     Raises:
-        InputError: they are not in that order.
+        UnsortedError: they are not in that order.
     """
     last: Key = (-1, False, 0)
     for thing in source:
         key = _key(thing)
         if key < last:
-            raise InputError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
+            raise UnsortedError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
         last = key
         yield key, thing

@@ -12,6 +12,7 @@ import numpy as np
 import osmium
 from numpy.typing import NDArray
 
+from pipeline.formats.libosmium import UNREADABLE, objects_of
 from schemas.errors import InputError
 from storage.files import atomic_file
 
@@ -29,7 +30,7 @@ def is_history(path: Path) -> bool:
     try:
         with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
             return bool(reader.header().has_multiple_object_versions)
-    except RuntimeError as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 
@@ -53,7 +54,7 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
         if len(seconds) and seconds.min() <= 0:
             raise InputError(f"history {path} has a version without a time; get one with metadata")
         wanted = versions_at(first, seconds, deleted, np.array([ends[n].timestamp() for n in missing]))
-        processor = osmium.FileProcessor(str(path))
+        processor = objects_of(path)
         header = processor.header
         header.has_multiple_object_versions = False
         with ExitStack() as writing:
@@ -63,7 +64,7 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
             for o, row in zip(processor, wanted, strict=True):
                 for number in np.flatnonzero(row).tolist() if row.any() else ():
                     writers[number].add(o)
-    except (RuntimeError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"history {path} cannot be read: {error}; download it again") from None
     return list(targets.values())
 
@@ -72,7 +73,7 @@ def versions(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArra
     """Of each version: whether it is its object's first, its time in seconds since 1970, whether it is a deletion."""
     first, seconds, deleted = bytearray(), array("d"), bytearray()
     before = None
-    for o in osmium.FileProcessor(str(path)):
+    for o in objects_of(path):
         identity = o.type_str(), o.id
         first.append(identity != before)
         seconds.append(o.timestamp.timestamp())

@@ -32,6 +32,7 @@ import osmium
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.formats.libosmium import UNREADABLE, objects_of
 from pipeline.formats.pbf import UNITS, Blob, Header, blobs, read_header
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
@@ -278,11 +279,11 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
             return path, left_out
         copy = folder / "converted.osh.pbf"
         copy.unlink(missing_ok=True)
-        processor = osmium.FileProcessor(str(path))
+        processor = objects_of(path)
         header = processor.header
         history = header.has_multiple_object_versions or ".osh" in path.name
         header.has_multiple_object_versions = True  # else a deletion is written as an object like any other
-        target = osmium.io.File(str(copy), "osh.pbf,pbf_compression=zlib")
+        target = osmium.io.File(str(copy), "osh.pbf,pbf_compression=zlib,locations_on_ways=true")
         last = _last(path) if history else repeat(True)
         with osmium.SimpleWriter(target, header=header) as writer:
             for o, wanted in zip(processor, last, strict=False):
@@ -291,7 +292,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
                 else:
                     left_out[_TYPES[o.type_str()]] += 1
         return copy, left_out
-    except (RuntimeError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 

@@ -46,7 +46,8 @@ def read_ways(job: RangeJob) -> RangeResult:
             current = live(job, blob, len(ways.objects.ids), ObjectType.WAY)
             xy, there = _places(ways, nodes)
             if len(ways.lon):
-                extend(bounds, xy[there])
+                own = _carried(ways)
+                extend(bounds, own[on_earth(own)])
             missing = np.diff(np.concatenate(([0], np.cumsum(~there)))[ways.offsets])
             tables += _way_features(counts, ways, tags, current, xy, missing)
             rows = np.flatnonzero(among(ways.objects.ids, wanted) & current & ways.objects.visible)
@@ -61,10 +62,14 @@ def _places(ways: Ways, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tup
     """Positions i64[R,2] of the ways' nodes, and which there are: those that a way carries, else those of the nodes."""
     if not len(ways.lon):
         return _locate(ways.refs, tables)
-    xy = np.stack((ways.lon, ways.lat), axis=1)
+    xy = _carried(ways)
     there = on_earth(xy)
     xy[~there], there[~there] = _locate(ways.refs[~there], tables)
     return xy, there
+
+
+def _carried(ways: Ways) -> Ints:
+    return np.stack((ways.lon, ways.lat), axis=1)
 
 
 def _locate(refs: Ints, tables: Sequence[tuple[Ints, NDArray[np.int32]]]) -> tuple[Ints, NDArray[np.bool_]]:
