@@ -143,13 +143,15 @@ def test_without_versions_and_times_the_extract_of_the_newer_replication_counts(
         assert extract.snapshots == [f"{2023 + 'ab'.index(p.name[0])}-05-05T00:00:00Z" for p in order]
 
 
-def test_equal_versions_of_other_content_are_decided_by_the_files_not_their_order(tmp_path: Path) -> None:
+def test_equal_versions_of_other_content_are_decided_by_the_files_not_their_order_or_names(tmp_path: Path) -> None:
     """`merged` compares the orders."""
     for n in range(5):
         texts = [f"n1 v1 Tshop={k}{n} x{k} y47\nn2 v1 x9 y47\nw1 v1 Thighway=path Nn1,n2" for k in range(2)]
         found = merged(tmp_path / str(n), *texts)
         shop = dict(found["node", 1]["tags"])["shop"]
         assert place(found["way", 1])[0] == (float(shop[0]), 47)  # way and node agree on the version
+        renamed = merged(tmp_path / f"{n}-renamed", *reversed(texts))
+        assert dict(renamed["node", 1]["tags"])["shop"] == shop
 
 
 def test_of_equal_versions_in_one_file_the_last_counts(tmp_path: Path) -> None:
