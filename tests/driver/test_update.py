@@ -165,6 +165,22 @@ def test_updates_refuse_what_they_cannot_do(village: Village, tmp_path: Path, mo
         update(data, [tmp_path / "bad.osc"], quiet=True, workers=1)
 
 
+def test_of_several_extracts_the_one_that_changes_must_be_named(village: Village, tmp_path: Path) -> None:
+    other, data = tmp_path / "other.opl", str(tmp_path / "data")
+    other.write_text("n900000 v1 x9.6 y47.1 Tnatural=tree\n")
+    make_shards(
+        config_of(village, tmp_path / "data", region=f"{village.osm},{other}", imagery="none", streetview="none"),
+        quiet=True,
+    )
+    change = write_change(tmp_path / "c.osc", '<delete><node id="900000" version="2"/></delete>')
+    with pytest.raises(ConfigError, match=rf"--extract: {village.osm.name}, other\.opl$"):
+        preview_update(data, [change], workers=1, quiet=True)
+    for name, deleted in ((village.osm.name, 0), ("other.opl", 1)):
+        found = preview_update(data, [change], name, workers=1, quiet=True)
+        assert found.objects == {"created": 0, "modified": 0, "deleted": deleted}
+        assert found.samples["gone"] == deleted
+
+
 def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
     base, target = tmp_path / "base.opl", tmp_path / "out.osm.pbf"
     base.write_text(

@@ -172,6 +172,15 @@ def test_an_image_cut_along_the_edges_of_footprints_covers_them_at_sight(
     assert chosen(rule, candidates) == (set(range(len(XY))), {})
 
 
+@pytest.mark.parametrize("held", [1, 7, 36])
+def test_images_are_found_however_many_outlines_are_held_at_once(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr("pipeline.footprints.choose._OUTLINES", held)
+    own = np.arange(3, len(XY), 2)
+    area = shapely.union_all(Tiles(XY[own], ZOOM, 256).outlines())
+    rule = replace(choosing(None, min_objects=0), scenes=[Scene("a", area, ["red"], "uint8", None)])
+    assert chosen(rule) == (set(own.tolist()), {"no_imagery": len(XY) - len(own)})
+
+
 def test_strata_go_by_the_objects_of_the_footprints_that_are_left(town: Town) -> None:
     """Those with too few objects, no land or no photo are out before strata are filled."""
     photographed = np.random.default_rng(1).random(len(XY)) < 0.6

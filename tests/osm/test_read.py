@@ -184,6 +184,13 @@ def test_the_extent_is_the_box_of_the_header_cut_to_the_nodes(
     assert read_extract(path, RULES, tmp_path / "parts").extents == [extent]
 
 
+def test_nothing_but_the_parts_is_left_behind(tmp_path: Path) -> None:
+    """Neither what the passes leave for each other nor the copy that OPL is converted to."""
+    extract = read(tmp_path, f"{GRID}\nw1 v1 Tbuilding=yes {SQUARE}")
+    left = {p for p in (tmp_path / "x.opl.parts").rglob("*") if p.is_file()}
+    assert left == set(extract.parts)
+
+
 def test_drops_are_listed_by_type_and_id_as_files_are(tmp_path: Path) -> None:
     lost = ["r1 v1 Ttype=multipolygon,landuse=forest Mw404@", "r3 v1 Ttype=multipolygon,landuse=forest Mw404@"]
     lost += [f"w{i} v1 Thighway=path Nn1,n404" for i in (6, 2)] + [f"n{i} v1 Tshop=a" for i in (5000, 4000)]
