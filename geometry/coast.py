@@ -131,7 +131,7 @@ def _closing(lines: PackedGeometry, image: Ints, size: Ints) -> tuple[Edges, NDA
     broken[image[~(left | right | top | bottom)]] = True
     # Along the upper side nothing is crossed; the lower one is left at its left end, all of the left side above it.
     reach = np.select([top, left | right, bottom], [np.zeros(len(y)), y, height.astype(np.float64)], 0.0)
-    at = np.where(right & ~bottom, width.astype(np.float64), 0.0)
+    at = np.where(right, width.astype(np.float64), 0.0)
     foot, corner = np.stack((at, reach), 1), np.stack((at, np.zeros(len(at))), 1)
     begins = (sign > 0)[:, None]
     return Edges(np.where(begins, corner, foot), np.where(begins, foot, corner), image), broken

@@ -220,8 +220,8 @@ def _scalar(kind: Any, value: Any, full: str) -> Any:
 
 
 def _mismatch(full: str, kind: Any, value: Any) -> str:
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    words = [_WORDS.get(typing.get_origin(k) or k, str(k)).format(full) for k in options]
+    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    words = [" or ".join(_choices(k)) or _WORDS.get(typing.get_origin(k) or k, str(k)).format(full) for k in options]
     return f"setting {full}={value!r} has the wrong type; it takes {' or '.join(words)}"
 
 

@@ -64,3 +64,18 @@ def test_corners_across_are_an_outline_of_two_parts() -> None:
     across, plain = quadrilaterals(corners)
     assert (across.area, across.bounds) == (pytest.approx(2), (-180.0, 0.0, 180.0, 1.0))
     assert plain.equals(shapely.box(1, 0, 2, 1))
+
+
+def test_what_only_touches_180_from_beyond_leaves_no_line_there() -> None:
+    hook = [(179, 2), (-178, 2), (-178, 0), (180, 0), (180, 0.5), (-179, 0.5), (-179, 1), (179, 1)]
+    (found,) = wrapped(np.array([shapely.Polygon(hook)]))
+    assert {part.geom_type for part in shapely.get_parts(found)} == {"Polygon"}
+    assert found.area == pytest.approx(3 + 1 + 0.5)
+    assert found.bounds == (-180, 0, 180, 2)
+
+
+def test_a_bow_tie_across_180_is_what_it_encloses() -> None:
+    bow = shapely.Polygon([(-1, 0), (1.5, 2), (1.5, 0), (-1, 2)])
+    (found,) = wrapped(np.array([turned(bow, 180)]))
+    assert found.is_valid
+    assert turned(found, 180).area == pytest.approx(shapely.make_valid(bow).area)

@@ -75,7 +75,8 @@ def content_of(
             found = [_fold(found)]
             most = max(_FOLD, 2 * len(found[0]))
     ground = _fold(found)
-    ground = ground.cut(extents) if extents else ground
+    far = [(-180.0, south, -180.0, north) for _, south, east, north in extents if east == 180.0]  # the same place
+    ground = ground.cut([*extents, *far]) if extents else ground
     return ground, _outside_rows([(kind, i) for kind, ids in sorted(outside.items()) for i in sorted(ids)])
 
 

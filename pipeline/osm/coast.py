@@ -119,7 +119,7 @@ class Coastline:
         count = np.diff(np.append(first, len(point)))
         row, d = point[first], distance[first]
         one, other = segment[first], segment[np.minimum(first + 1, len(segment) - 1)]
-        corner = (count == 2) & self._outside_corner(one, other, xy[row])
+        corner = (count == 2) & self._outside_corner(one, other, xy[row], d)
         sea = np.where(count == 1, self._right_of(one, xy[row]), corner)
         sea &= ~self.doubtful[one] & ~self.doubtful[np.where(count > 1, other, one)] & (d * _NEARER <= stops[row])
         result[row] = sea
@@ -140,12 +140,13 @@ class Coastline:
         result: Bools = (_cross(along, xy - a) < 0) & (share > 0) & (share < 1)
         return result
 
-    def _outside_corner(self, one: Ints, other: Ints, xy: Floats) -> Bools:
+    def _outside_corner(self, one: Ints, other: Ints, xy: Floats, distance: Floats) -> Bools:
         """Which places lie to the right of the corner where two segments meet and that is nearest to them: outside of a
         corner is the side from which it turns away."""
         swap = (self.end[one] != self.start[other]).any(axis=1)
         before, after = np.where(swap, other, one), np.where(swap, one, other)
         meet = (self.end[before] == self.start[after]).all(axis=1)
+        meet &= np.hypot(*(xy - self.end[before]).T) <= distance * (1 + 1e-9)  # not as near to both in their middle
         a, b = self.end[before] - self.start[before], self.end[after] - self.start[after]
         turn = _cross(a, b)
         straight = (turn == 0) & ((a * b).sum(axis=1) > 0) & (_cross(a, xy - self.start[before]) < 0)

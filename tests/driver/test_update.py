@@ -166,6 +166,22 @@ def test_updates_refuse_what_they_cannot_do(village: Village, tmp_path: Path, mo
         update(data, [tmp_path / "bad.osc"], quiet=True, workers=1)
 
 
+def test_of_several_extracts_the_one_that_changes_must_be_named(village: Village, tmp_path: Path) -> None:
+    other, data = tmp_path / "other.opl", str(tmp_path / "data")
+    other.write_text("n900000 v1 x9.6 y47.1 Tnatural=tree\n")
+    make_shards(
+        config_of(village, tmp_path / "data", region=f"{village.osm},{other}", imagery="none", streetview="none"),
+        quiet=True,
+    )
+    change = write_change(tmp_path / "c.osc", '<delete><node id="900000" version="2"/></delete>')
+    with pytest.raises(ConfigError, match=rf"--extract: {village.osm.name}, other\.opl$"):
+        preview_update(data, [change], workers=1, quiet=True)
+    for name, deleted in ((village.osm.name, 0), ("other.opl", 1)):
+        found = preview_update(data, [change], name, workers=1, quiet=True)
+        assert found.objects == {"created": 0, "modified": 0, "deleted": deleted}
+        assert found.samples["gone"] == deleted
+
+
 def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
     base, target = tmp_path / "base.opl", tmp_path / "out.osm.pbf"
     base.write_text(
@@ -199,6 +215,49 @@ def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
     assert members == [[("w", 1, "")], [("w", 1, "x")]]
     header = osmium.FileProcessor(str(target)).header
     assert header.get("osmosis_replication_timestamp") == "2025-01-01T00:00:00Z"
+
+
+def test_of_equal_versions_that_of_a_change_counts_and_of_two_changes_the_later_file(tmp_path: Path) -> None:
+    """As after `osmium derive-changes` of an edit that left the version as it was."""
+    base, target = tmp_path / "base.opl", tmp_path / "out.osm.pbf"
+    base.write_text("n1 v3 x9 y47\nn2 v3 x9 y47\nn3 v3 x9 y47\n")
+    for name, lat, deleted in (("1.osc", 46, 2), ("2.osc", 45, 3)):
+        nodes = "".join(f'<node id="{i}" version="3" lat="{lat}" lon="8"/>' for i in (1, deleted ^ 1))
+        write_change(tmp_path / name, f'<modify>{nodes}</modify><delete><node id="{deleted}" version="3"/></delete>')
+    apply_changes(base, [tmp_path / "1.osc"], target)
+    assert listed(target) == [("n", 1, (8, 46)), ("n", 3, (8, 46))]
+    apply_changes(base, [tmp_path / "1.osc", tmp_path / "2.osc"], target)
+    assert listed(target) == [("n", 1, (8, 45)), ("n", 2, (8, 45))]
+
+
+@pytest.mark.parametrize(
+    ("base_time", "times", "expected"),
+    [
+        ("2024-01-01T00:00:00Z", ["2025-01-01T00:00:00Z", "2024-06-01T00:00:00Z"], "2025-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00Z", ["2025-01-01T00:00:00Z"], "2026-01-01T00:00:00Z"),  # it had the change already
+        ("2024-01-01T00:00:00Z", [""], "2024-01-01T00:00:00Z"),
+        ("", [""], ""),
+    ],
+)
+def test_the_replication_time_moves_forward_to_the_newest_change_and_never_back(
+    tmp_path: Path, base_time: str, times: list[str], expected: str
+) -> None:
+    header = osmium.io.Header()
+    if base_time:
+        header.set("osmosis_replication_timestamp", base_time)
+    with osmium.SimpleWriter(str(tmp_path / "base.osm.pbf"), header=header) as writer:
+        writer.add_node(osmium.osm.mutable.Node(id=1, version=1, location=(9, 47)))
+    changes = [
+        write_change(
+            tmp_path / f"{n}.osc",
+            f'<modify><node id="{n + 1}" version="2" lat="46" lon="8" {time and f"timestamp={time!r}"}/></modify>',
+        )
+        for n, time in enumerate(times)
+    ]
+    apply_changes(tmp_path / "base.osm.pbf", changes, tmp_path / "out.osm.pbf")
+    assert (
+        osmium.FileProcessor(str(tmp_path / "out.osm.pbf")).header.get("osmosis_replication_timestamp", "") == expected
+    )
 
 
 def test_an_unsorted_base_is_refused(tmp_path: Path) -> None:

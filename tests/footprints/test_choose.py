@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.footprints.candidates import Candidates, Listed, Tiles
 from pipeline.footprints.choose import Choosing
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import SamplingConfig, density_stratum
+from pipeline.imagery import scene
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.scene import Scene
 from pipeline.osm.cells.near import blocks_of, cells_of
@@ -123,6 +125,60 @@ def test_land_is_where_something_else_than_water_is(town: Town) -> None:
         found, drops = chosen(choosing(town, min_objects=least, land_only=True))
         assert found == set(np.flatnonzero(enough & land).tolist())
         assert drops.get("no_land", 0) == (enough & ~land).sum()
+
+
+def test_an_object_of_no_class_of_the_raster_does_not_make_land(tmp_path: Path) -> None:
+    tiles, runner = Tiles(XY[:3], ZOOM, 256), Runner(1)
+    tags = ("amenity=bench", "building=house", "natural=water")  # a bench is of none
+    nodes = [(i, *place, "") for i, place in enumerate(tiles.centre().tolist())]
+    far = [(i + 10, lon + 1e-4, lat, "") for i, lon, lat, _ in nodes]
+    top = [(i + 20, lon, lat + 1e-4, "") for i, lon, lat, _ in nodes]
+    nodes[0] = (*nodes[0][:3], tags[0])
+    ways = [(i, [i, i + 10, i + 20, i], tags[i]) for i in (1, 2)]
+    osm = write_opl(tmp_path / "a.opl", nodes + far + top, ways)
+    features, _ = features_stage([osm], RULES, tmp_path, runner, True)
+    cells, _ = vocabulary_stage(features, RULES, CleaningConfig(1, 1), CELL_ZOOM, tmp_path, runner, True)
+    rule = choosing(Town(cells, np.ones(3), np.array([])), land_only=True)
+    left, drops = rule(tiles)
+    assert list(left.footprints().keys) == [tiles.footprints().keys[1]]
+    assert [(d["reason"], d["count"]) for d in drops] == [("no_land", 2)]
+
+
+def test_the_most_tiles_are_taken_of_those_that_blocks_have_left() -> None:
+    rule = choosing(None, min_objects=0, per_block=2, block_degrees=0.02, max_tiles=5)
+    found, drops = chosen(rule)
+    blocks = np.unique(np.floor(np.add(Tiles(XY, ZOOM, 256).centre(), (180, 90)) / 0.02), axis=0, return_counts=True)[1]
+    kept = int(np.minimum(blocks, 2).sum())
+    assert len(found) == 5 < kept < len(XY)
+    assert drops == {"over_per_block": len(XY) - kept, "over_max_tiles": kept - 5}
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_image_cut_along_the_edges_of_footprints_covers_them_at_sight(
+    monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    """Although its outline rounds: no share of millions of footprints has to be reckoned."""
+
+    def reckoned(*_: Any) -> float:
+        raise AssertionError("a share was reckoned")
+
+    monkeypatch.setattr(scene, "_share", reckoned)
+    tiles = Tiles(XY, ZOOM, 256)
+    area = shapely.union_all(tiles.outlines())
+    rounded = shapely.transform(area, lambda xy: np.round(xy, 9))
+    assert not shapely.covers(rounded, tiles.outlines()).all()
+    rule = replace(choosing(None, min_objects=0), scenes=[Scene("a", rounded, ["red"], "uint8", None)])
+    candidates: Candidates = Listed.of("grid", tiles.footprints()) if listed else tiles
+    assert chosen(rule, candidates) == (set(range(len(XY))), {})
+
+
+@pytest.mark.parametrize("held", [1, 7, 36])
+def test_images_are_found_however_many_outlines_are_held_at_once(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr("pipeline.footprints.choose._OUTLINES", held)
+    own = np.arange(3, len(XY), 2)
+    area = shapely.union_all(Tiles(XY[own], ZOOM, 256).outlines())
+    rule = replace(choosing(None, min_objects=0), scenes=[Scene("a", area, ["red"], "uint8", None)])
+    assert chosen(rule) == (set(own.tolist()), {"no_imagery": len(XY) - len(own)})
 
 
 def test_strata_go_by_the_objects_of_the_footprints_that_are_left(town: Town) -> None:

@@ -86,3 +86,80 @@ def test_a_large_area_is_held_in_few_quads(tmp_path: Path) -> None:
     )
     assert ground.count(14) > 200_000
     assert len(ground) < 10_000
+
+
+def content_in(
+    folder: Path, text: str, level: int, extents: list[tuple[float, float, float, float]]
+) -> tuple[Ground, list[dict[str, object]]]:
+    path = folder / "x.opl"
+    path.write_text(opl(text))
+    features, _ = features_stage([path], RULES, folder / "cache", Runner(1), True)
+    return content_of(features, level, extents, Runner(1))
+
+
+def test_what_meets_no_extent_is_named_up_to_a_number_and_what_meets_one_ends_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "_NAMED", 3)
+    extents = [(8.0, 46.0, 9.0, 47.0), (20.0, 46.0, 21.0, 47.0)]
+    places = {1: (8.5, 46.5), 2: (9.0, 47.0), 3: (9.5, 46.5), 4: (20.5, 46.5), 5: (20.5, 48.0), 6: (7.9, 46.5)}
+    nodes = [f"n{i} v1 Tamenity=bench x{x} y{y}" for i, (x, y) in places.items()]
+    ways = ["w1 v1 Thighway=track Nn3,n5", "w2 v1 Thighway=track Nn1,n3"]
+    ground, drops = content_in(tmp_path, "\n".join(nodes + ways), 10, extents)
+    inside = [any(shapely.box(*e).intersects(shapely.Point(p)) for e in extents) for p in places.values()]
+    named = [i for i, there in zip(places, inside, strict=True) if not there]
+    assert [(d["osm_type"], d["osm_id"]) for d in drops[:3]] == [("node", i) for i in named]
+    assert [(d["osm_type"], d["count"]) for d in drops[3:]] == []
+    monkeypatch.setattr(content, "_NAMED", 2)
+    again, drops = content_in(tmp_path, "\n".join(nodes + ways), 10, extents)
+    assert [d["osm_id"] for d in drops[:2]] == named[:2]
+    assert [(d["osm_id"], d["count"]) for d in drops[2:]] == [(None, len(named) - 2)]
+    assert (again.quad == ground.quad).all()
+    own = np.array(extents)[:, None]
+    assert (
+        ((ground.bounds[:, :2] >= own[..., :2]) & (ground.bounds[:, 2:] <= own[..., 2:])).all(axis=2).any(axis=0).all()
+    )
+
+
+def test_ground_is_the_same_however_often_it_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, _ = written([(0, 9.0, 47.0, 1.0, 1.0), (1, 20.0, 10.0, 2.0, 1.0), (2, -30.0, 5.0, 1.0, 2.0)])
+    whole = ground_of(tmp_path, text, 9)
+    monkeypatch.setattr(content, "_FOLD", 0)
+    folded = ground_of(tmp_path, text, 9)
+    assert folded.quad.tolist() == whole.quad.tolist()
+    assert folded.bounds.tolist() == whole.bounds.tolist()
+
+
+def test_what_lies_beyond_the_map_has_no_ground(tmp_path: Path) -> None:
+    nodes = "n1 v1 Tnatural=peak x9 y89\nn2 v1 Tnatural=peak x9 y-89\nn3 v1 x10 y-88"
+    assert len(ground_of(tmp_path, f"{nodes}\nw1 v1 Troute=ferry Nn2,n3", 10)) == 0
+
+
+@pytest.mark.parametrize("level", [3, 14])
+def test_a_point_at_180_lies_where_180_west_does(tmp_path: Path, level: int) -> None:
+    """Where its tile begins: as it is cut to cells."""
+    ground = ground_of(tmp_path, "n1 v1 Tnatural=peak x180 y10\nn2 v1 Tnatural=peak x180 y-10", level)
+    assert set(ground.quad[:, 1].tolist()) == {0}
+    assert set(ground.bounds[:, [0, 2]].ravel().tolist()) == {-180.0}
+
+
+@pytest.mark.parametrize("narrow", [0, 16])
+def test_a_wide_object_has_no_tiles_beyond_its_own_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrow: int
+) -> None:
+    monkeypatch.setattr(content, "_NARROW", narrow)
+    west, south, east, north = 5.03, 45.03, 7.21, 46.11
+    ring = [(west, south), (east, south), (east, north), (west, north)]
+    nodes = [f"n{i} v1 x{x} y{y}" for i, (x, y) in enumerate(ring, 1)]
+    ground, _ = content_in(tmp_path, "\n".join([*nodes, "w1 v1 Tnatural=wood Nn1,n2,n3,n4,n1"]), 8, [])
+    expected = {(t.x, t.y) for t in mercantile.tiles(west, south, east, north, zooms=14)}
+    assert {tuple(t) for t in tiles_on(ground, None, 14, 10**5).tolist()} == expected
+
+
+def test_what_lies_across_180_has_ground_on_both_sides_and_none_around_the_world(tmp_path: Path) -> None:
+    nodes = ["n1 v1 x179.9 y10", "n2 v1 x-179.9 y10.05", "n3 v1 x-179.9 y9.95"]
+    ways = ["w1 v1 Troute=ferry Nn1,n2", "w2 v1 Tnatural=wood Nn1,n2,n3,n1"]
+    for text in ways:
+        ground, _ = content_in(tmp_path, "\n".join([*nodes, text]), 10, [])
+        assert set(ground.quad[:, 1].tolist()) == {0, 1023}
+        assert sorted(set(ground.bounds[:, [0, 2]].ravel().tolist())) == [-180.0, -179.9, 179.9, 180.0]

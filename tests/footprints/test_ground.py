@@ -124,6 +124,21 @@ def test_what_lies_far_apart_is_searched_apart() -> None:
     assert sorted(Ground.around([*near, *far], 10).boxes()) == [*far, (177.0, -18.0, 180.0, -16.0)]
 
 
+def test_what_a_wide_box_spans_is_not_parted_by_the_small_ones_in_it() -> None:
+    boxes = [(0.0, 0.0, 50.0, 1.0), (1.0, 0.0, 2.0, 1.0), (20.0, 0.0, 21.0, 1.0), (60.0, 0.0, 61.0, 1.0)]
+    assert Ground(np.zeros((4, 3), np.int64), np.array(boxes)).boxes() == [boxes[0], boxes[3]]
+
+
+def test_an_outline_that_crosses_itself_has_the_tiles_of_what_it_encloses() -> None:
+    bow = shapely.Polygon([(8, 46), (9, 47), (9, 46), (8, 47)])
+    expected = {tuple(t) for t in tiles_on(None, shapely.make_valid(bow), 12, 10**5).tolist()}
+    for ground in (None, Ground.around([bow.bounds], 8)):
+        found = {tuple(t) for t in tiles_on(ground, bow, 12, 10**5).tolist()}
+        assert found == expected
+    for x, y in expected:
+        assert shapely.box(*mercantile.bounds(x, y, 12)).intersects(shapely.make_valid(bow))
+
+
 def test_points_on_the_edges_of_the_map_have_their_tiles() -> None:
     edges = [(180.0, 10.0, 180.0, 10.0), (-180.0, 10.0, -180.0, 10.0), (0.0, 85.05, 0.0, 85.06)]
     for level in (10, 14):

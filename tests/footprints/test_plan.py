@@ -104,6 +104,35 @@ def test_one_footprint_larger_than_a_cell_makes_all_cells_larger() -> None:
     assert Listed.of("chips", Footprints.of([small, large])).cell_zoom() == CELL_ZOOM - 2
 
 
+def test_a_large_footprint_across_180_or_beyond_the_map_makes_cells_as_large_as_elsewhere() -> None:
+    side = 360 / (1 << CELL_ZOOM)
+    found = []
+    for crs, west, north in (
+        ("EPSG:4326", 9.0, 1.0),
+        ("+proj=longlat +lon_0=180 +datum=WGS84 +no_defs", -side, 1.0),
+        ("EPSG:4326", 9.0, 88.0),
+    ):
+        large = Footprint("chip", crs, (3 * side / 100, 0, west, 0, -0.001, north), 100, 100)
+        found.append(Listed.of("chips", Footprints.of([large])).cell_zoom())
+    assert found == [CELL_ZOOM - 2] * 3
+
+
+def test_an_outline_across_180_is_drawn_in_as_elsewhere() -> None:
+    border = 833_978  # easting of 180° at the equator in zone 60
+    footprint = Footprint("chip", "EPSG:32660", (10, 0, border - 300, 0, -10, 1000), 100, 100)
+    across = Listed.of("chips", Footprints.of([footprint]))
+    (whole,), (inner,) = across.outlines(), across.outlines(0.01)
+    assert (whole.bounds[0], whole.bounds[2]) == (-180, 180)
+    assert whole.covers(inner)
+    assert inner.area / whole.area == pytest.approx(0.98**2, rel=1e-4)
+
+
+def test_tiles_of_another_zoom_draw_other_lots() -> None:
+    xy = np.array([[0, 0], [1, 0], [0, 1]])
+    words = np.concatenate([Tiles(xy, zoom, 256).words() for zoom in (1, 2, 17)])
+    assert len(np.unique(words)) == len(words)
+
+
 def test_an_outline_drawn_in_lies_inside_by_that_share_of_a_side() -> None:
     tiles = Tiles(np.array([[69001, 45840], [69002, 45840]]), 17, 256)
     for candidates in (tiles, Listed.of("chips", tiles.footprints())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,13 @@ def test_inside_is_what_an_odd_number_of_rings_surrounds(
     assert len(polygons) == parts
     assert int(shapely.get_num_interior_rings(polygons).sum()) == holes
     assert all(p.exterior.is_ccw for p in polygons)
+
+
+def test_a_hole_is_one_of_the_nearest_ring_around_it_in_whatever_order_the_rings_come() -> None:
+    rings = [box(n, n, 9 - n, 9 - n) for n in range(4)] + [[44, 45, 55, 54, 44]]
+    found = [build(list(order))[0][0] for order in permutations(rings)]
+    assert all(shape is not None and shape.is_valid for shape in found)
+    assert {round(shape.area, 9) for shape in found} == {81 - 49 + 25 - 9 + 1}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry.tiles import tile_to_lonlat
+from geometry.tiles import tile_bounds, tile_to_lonlat
 from pipeline.osm.cells.cut import CUT, MARGIN, MAX_SEGMENT, WholeFeatures, cut_to_cells, densify, whole_features
 from schemas.features import CELL_ZOOM, DROPS, Kind, ObjectType
 from tests.osm.opl import RULES, encoded, read
@@ -131,6 +131,18 @@ def test_a_neighbours_corner_is_no_part_of_a_cell() -> None:
     boxes = [cell_box(c, MARGIN) for c in table["cell"].to_pylist()]
     assert all(b.intersection(shapely.Polygon([(8.6, 46.9), (10.4, 46.9), (8.6, 48.3)])).area > 0 for b in boxes)
     assert len(boxes) < 6 * 6
+
+
+def test_an_area_that_touches_a_cells_box_from_outside_too_keeps_what_it_has_inside() -> None:
+    """A box's intersection with it is an area and a line, of which the line is no part of it."""
+    cell = 357 * 1024 + 537
+    _, south, east, _ = tile_bounds(np.array([[537, 357]]), CELL_ZOOM, MARGIN)[0].tolist()
+    hook = [(-1, 2), (2, 2), (2, 0), (0, 0), (0, 0.5), (1, 0.5), (1, 1), (-1, 1)]
+    area = shapely.Polygon([(east + x / 100, south + 0.1 + y / 100) for x, y in hook])
+    table, _ = cut([area])
+    (piece,) = (shapely.from_wkb(r["geometry"]) for r in table.to_pylist() if r["cell"] == cell)
+    assert piece.geom_type == "Polygon"
+    assert piece.area == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize(

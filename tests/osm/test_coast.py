@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,63 @@ def test_doubtful_coastlines_and_those_of_relations_decide_nothing() -> None:
     assert doubtful.at_sea(north).tolist() == [False]
     assert Coastline.of(batch([BOX], Kind.POLYGON, ObjectType.RELATION), BORDER) is None
     assert Coastline.of(batch([line], code=0), BORDER) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "places", "wanted"),
+    [
+        ([[(10.4, 60), (10.2, 60), (10.0, 60)]], [(10.2, 60.05), (10.2, 59.95)], [True, False]),  # straight on
+        ([[(10.4, 60), (10.2, 60)], [(10.2, 60), (10.0, 60)]], [(10.2, 60.05), (10.2, 59.95)], [True, False]),
+        ([[(10.4, 60), (10.2, 60), (10.2, 60), (10.0, 60)]], [(10.2, 60.05), (10.2, 59.95)], [True, False]),
+        ([[(10.4, 60), (10.2, 60), (10.4, 60)]], [(10.1, 60.01), (10.1, 59.99)], [False, False]),  # there and back
+        ([[(10.3, 60.1), (10.2, 60), (10.3, 59.9)]], [(10.1, 60), (10.3, 60)], [True, False]),  # a headland
+        ([[(10.3, 59.9), (10.2, 60), (10.3, 60.1)]], [(10.1, 60), (10.3, 60)], [False, False]),  # a bay
+        (
+            [[(10.2, 60.1), (10.3, 60)], [(10.3, 60), (10.2, 59.9)]],
+            [(10.15, 60.09)],
+            [False],
+        ),  # goes on beyond the cell
+    ],
+)
+def test_a_place_nearest_to_a_corner_of_the_coastline_lies_outside_of_where_it_turns_to(
+    lines: list[Any], places: list[Any], wanted: list[bool]
+) -> None:
+    coast = Coastline.of(batch([shapely.LineString(line) for line in lines]), BORDER)
+    assert coast is not None
+    with np.errstate(all="raise"):
+        assert coast.at_sea(np.array(places)).tolist() == wanted
+
+
+def test_a_corner_with_one_doubtful_side_decides_nothing() -> None:
+    lines = [shapely.LineString(line) for line in ([(10.3, 60.1), (10.2, 60)], [(10.2, 60), (10.3, 59.9)])]
+    own = batch(lines)
+    for doubtful in (0, 1):
+        paint = own.paint.copy()
+        paint[doubtful] |= DOUBTFUL
+        coast = Coastline.of(replace(own, paint=paint), BORDER)
+        assert coast is not None
+        assert coast.at_sea(np.array([[10.1, 60.0]])).tolist() == [False]
+
+
+def test_an_island_that_a_cell_cuts_says_as_an_area_what_it_says_as_lines() -> None:
+    """The sides along which the cell closes it are no coastline."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        land = star(rng, (10.0, 60.0), 0.05, 8)
+        places = rng.uniform(BORDER[:2], BORDER[2:], (300, 2))
+        lines = Coastline.of(batch(outline(land)), BORDER)
+        area = Coastline.of(batch([land.intersection(BOX)], Kind.POLYGON), BORDER)
+        assert lines is not None
+        assert area is not None
+        assert (lines.at_sea(places) == area.at_sea(places)).all()
+
+
+def test_places_beyond_180_lie_beside_a_coastline_that_is_counted_on() -> None:
+    border = (179.8, 59.9, 180.2, 60.1)
+    coast = Coastline.of(batch([shapely.LineString([(180.2, 60), (179.8, 60)])]), border)
+    assert coast is not None
+    places = np.array([(x, y) for x in (179.9, -179.9) for y in (60.05, 59.95)])
+    assert coast.at_sea(places).tolist() == [True, False] * 2
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ def test_without_versions_and_times_the_extract_of_the_newer_replication_counts(
         header = osmium.io.Header()
         header.set("osmosis_replication_timestamp", stamp)
         with osmium.SimpleWriter(str(paths[-1]), header=header) as writer:
+            if name == "a":  # its object lies further back
+                writer.add_node(osmium.osm.mutable.Node(id=-1, location=(9, 47)))
             writer.add_node(osmium.osm.mutable.Node(id=1, location=(9, 47), tags={"shop": shop}))
     for n, order in enumerate(permutations(paths)):
         extract = read_extracts(order, RULES, tmp_path / str(n))
@@ -141,13 +143,24 @@ def test_without_versions_and_times_the_extract_of_the_newer_replication_counts(
         assert extract.snapshots == [f"{2023 + 'ab'.index(p.name[0])}-05-05T00:00:00Z" for p in order]
 
 
-def test_equal_versions_of_other_content_are_decided_by_the_files_not_their_order(tmp_path: Path) -> None:
+def test_equal_versions_of_other_content_are_decided_by_the_files_not_their_order_or_names(tmp_path: Path) -> None:
     """`merged` compares the orders."""
     for n in range(5):
         texts = [f"n1 v1 Tshop={k}{n} x{k} y47\nn2 v1 x9 y47\nw1 v1 Thighway=path Nn1,n2" for k in range(2)]
         found = merged(tmp_path / str(n), *texts)
         shop = dict(found["node", 1]["tags"])["shop"]
         assert place(found["way", 1])[0] == (float(shop[0]), 47)  # way and node agree on the version
+        renamed = merged(tmp_path / f"{n}-renamed", *reversed(texts))
+        assert dict(renamed["node", 1]["tags"])["shop"] == shop
+
+
+def test_of_equal_versions_in_one_file_the_last_counts(tmp_path: Path) -> None:
+    way = "w1 v1 Thighway=path,state={} Nn{},n2"
+    text = f"n1 v1 Tshop=first x9 y47\nn1 v1 Tshop=last x8 y47\nn2 v1 x7 y47\n{way.format('first', 2)}"
+    found = merged(tmp_path, f"{text}\n{way.format('last', 1)}")
+    assert dict(found["node", 1]["tags"]) == {"shop": "last"}
+    assert dict(found["way", 1]["tags"])["state"] == "last"
+    assert place(found["way", 1]) == [(8, 47), (7, 47)]
 
 
 def test_extents_and_times_of_each_extract_stay_as_they_were_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import shapely
 
 from geometry.tiles import tile_bounds
+from pipeline.osm.cells.cut import MARGIN
 from pipeline.osm.cells.near import blocks_of, cells_of, features_near, newest_edit
 from pipeline.osm.stage import Cells, features_stage, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
@@ -101,3 +102,13 @@ def test_boxes_at_the_edges_of_the_world_have_cells(cells: Cells) -> None:
         [0, 0],
     )
     assert all(cells_of(tuple(b), ZOOM) for b in blocks.tolist())  # type: ignore[arg-type]
+
+
+def test_a_box_that_reaches_a_few_metres_over_180_has_the_cells_of_both_sides() -> None:
+    """Margins end at the meridian: what lies beyond is in the first column alone."""
+    last = (1 << ZOOM) - 1
+    over = 360 / (1 << ZOOM) * MARGIN / 4
+    boxes = np.array([(179.99, 10.0, -180 + over, 10.01), (180 - over, 10.0, -179.99, 10.01)])
+    assert blocks_of(boxes, ZOOM)[:, [0, 2]].tolist() == [[last, last + 1]] * 2
+    for block in blocks_of(boxes, ZOOM).tolist():
+        assert {cell % (1 << ZOOM) for cell in cells_of(tuple(block), ZOOM)} == {0, last}  # type: ignore[arg-type]

@@ -163,10 +163,12 @@ def test_outers_that_cross_are_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vertices", [1, 7, 500_000])
-def test_areas_are_the_same_however_many_are_assembled_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vertices: int
+@pytest.mark.parametrize("relations", [1, 3, 2000])
+def test_areas_are_the_same_however_many_are_assembled_at_a_time_or_in_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vertices: int, relations: int
 ) -> None:
     monkeypatch.setattr(areas, "_VERTICES", vertices)
+    monkeypatch.setattr("pipeline.osm.extracts.read._RELATIONS", relations)
     count = 9
     lines = [ring(10 * i, 9 + i / 100, 47, 0.001) for i in range(1, count)]
     lines += [f"w{i} v1 {around(10 * i)}" for i in range(1, count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import osmium
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -158,6 +159,44 @@ def test_what_cannot_be_built_is_one_drop_with_its_reason(
     assert row["stage"] == "features"
     assert row["count"] == 1
     assert accounted(extract)
+
+
+@pytest.mark.parametrize(
+    ("box", "extent"),
+    [
+        ((9.0, 47.0, 9.5, 47.5), (9.1, 47.1, 9.5, 47.5)),  # whole ways reach out of it
+        ((8.0, 46.0, 10.0, 48.0), (9.1, 47.1, 9.9, 47.9)),  # a region that is mostly empty
+        ((1.0, 1.0, 2.0, 2.0), (9.1, 47.1, 9.9, 47.9)),  # a wrong one
+        ((9.0, 1.0, 9.5, 2.0), (9.1, 47.1, 9.9, 47.9)),
+        (None, (9.1, 47.1, 9.9, 47.9)),
+    ],
+)
+def test_the_extent_is_the_box_of_the_header_cut_to_the_nodes(
+    tmp_path: Path, box: tuple[float, ...] | None, extent: tuple[float, ...]
+) -> None:
+    header = osmium.io.Header()
+    if box is not None:
+        header.add_box(osmium.osm.Box(*box))
+    path = tmp_path / "x.osm.pbf"
+    with osmium.SimpleWriter(str(path), header=header) as writer:
+        for i, place in enumerate([(9.1, 47.1), (9.9, 47.9)], 1):
+            writer.add_node(osmium.osm.mutable.Node(id=i, location=place))
+    assert read_extract(path, RULES, tmp_path / "parts").extents == [extent]
+
+
+def test_nothing_but_the_parts_is_left_behind(tmp_path: Path) -> None:
+    """Neither what the passes leave for each other nor the copy that OPL is converted to."""
+    extract = read(tmp_path, f"{GRID}\nw1 v1 Tbuilding=yes {SQUARE}")
+    left = {p for p in (tmp_path / "x.opl.parts").rglob("*") if p.is_file()}
+    assert left == set(extract.parts)
+
+
+def test_drops_are_listed_by_type_and_id_as_files_are(tmp_path: Path) -> None:
+    lost = ["r1 v1 Ttype=multipolygon,landuse=forest Mw404@", "r3 v1 Ttype=multipolygon,landuse=forest Mw404@"]
+    lost += [f"w{i} v1 Thighway=path Nn1,n404" for i in (6, 2)] + [f"n{i} v1 Tshop=a" for i in (5000, 4000)]
+    extract = read(tmp_path, "\n".join([GRID, *lost]))
+    found = [(d["osm_type"], d["osm_id"]) for d in extract.drops.to_pylist() if d["osm_id"] is not None]
+    assert found == [("node", 4000), ("node", 5000), ("way", 2), ("way", 6), ("relation", 1), ("relation", 3)]
 
 
 def test_a_relation_that_lacks_a_member_is_dropped_whole(tmp_path: Path) -> None:

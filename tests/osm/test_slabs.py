@@ -17,7 +17,7 @@ from pipeline.osm.cells.cut import cut_to_cells, whole_features
 from pipeline.osm.stage import Cells, export_features, features_stage, read_cell, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.run.ray_map import Runner
-from schemas.features import CELL_ZOOM
+from schemas.features import CELL_ZOOM, ObjectType
 from schemas.tags import tag_id
 from tests.osm.opl import GRID, RULES, opl
 from tests.osm.tables import table_of, tag_features
@@ -226,3 +226,27 @@ def test_exported_features_are_the_merged_parts_in_order(tmp_path: Path) -> None
         pq.read_table(tmp_path / "out" / "drops.parquet").replace_schema_metadata(None)
     )
     assert [p.name for p in sorted((tmp_path / "out").iterdir())] == ["drops.parquet", "features.parquet"]
+
+
+def test_a_coastline_that_another_contradicts_is_another_row_and_is_named(tmp_path: Path) -> None:
+    """What was built of it is built anew, though it did not change itself."""
+    coast = f"{GRID}\nw1 v1 Tnatural=coastline Nn1,n2"
+    others = {
+        "alone": "w2 v1 Thighway=path Nn3,n2",
+        "along": "w2 v1 Tnatural=coastline Nn2,n3",
+        "against": "w2 v1 Tnatural=coastline Nn3,n2",
+        "relation": "w2 v1 Thighway=path Nn3,n2\nr1 v1 Ttype=multipolygon,natural=coastline Mw3@\nw3 v1 Nn4,n5,n8,n4",
+    }
+    found, stops = {}, {}
+    for name, other in others.items():
+        cells, drops = build(tmp_path / name, [f"{coast}\n{other}"])
+        (cell,) = stage._cell_index(cells.path)
+        own = read_cell(cells.path, cell)
+        hashes = stage.read_cell_column(cells.path, cell, "hash")
+        found[name] = hashes[(own.osm_id == 1) & (own.osm_type == ObjectType.WAY)].tolist()
+        stops[name] = [(d["osm_type"], d["osm_id"], d["detail"]) for d in drops if d["reason"] == "coastline_stops"]
+    assert found["alone"] == found["along"] == found["relation"] != found["against"]
+    beside = "at 9.0010000,47.0000000 beside others that do; kept, no sea is painted there"
+    assert {(i, detail) for _, i, detail in stops["against"]} >= {(1, f"ends {beside}"), (2, f"ends {beside}")}
+    assert [i for _, i, _ in stops["along"]] == [1, 2]
+    assert [(kind, i) for kind, i, _ in stops["relation"]] == [("way", 1)] * 2

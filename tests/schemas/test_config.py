@@ -217,3 +217,13 @@ def test_a_choice_is_taken_before_a_list_of_one_word() -> None:
 
     assert build(Bands, merge({}, ["bands=all"])) == Bands("all")
     assert build(Bands, merge({}, ["bands=red"])) == Bands(("red",))
+    with pytest.raises(ConfigError, match=r"bands=None .* it takes a list, bands=\[…,…\] or all$"):
+        build(Bands, merge({}, ["bands=null"]))
+
+
+def test_a_choice_that_yaml_reads_as_a_number_is_the_choice() -> None:
+    @dataclass(frozen=True)
+    class Jpeg:
+        subsampling: Literal["444", "420"] = "444"
+
+    assert build(Jpeg, merge({}, ["subsampling=420"])) == Jpeg("420")

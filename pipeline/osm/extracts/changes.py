@@ -97,8 +97,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
                         "derive-changes` write them"
                     )
                 key = _key(thing)
-                if thing.timestamp.year > 1970:
-                    stamp = max(stamp or thing.timestamp, thing.timestamp)
+                stamp = max(stamp or thing.timestamp, thing.timestamp)  # 1970 where unknown, which no header keeps
                 if key in newest and newest[key][0] > thing.version:
                     continue
                 newest[key] = thing.version, _copy(thing) if thing.visible else None

@@ -92,7 +92,6 @@ def _ends_on(xy: Ints, one: Ints, other: Ints) -> tuple[Bools, Ints]:
         turn[i], on[i] = _turns(xy, one[0], one[1], corner)
         for near, far in (ends, ends[::-1]):
             on[i] &= ((xy[corner] - near) * (far - near)).sum(axis=1) > 0
-        on[i] &= (corner != one).all(axis=0)
     return on, turn
 
 

@@ -282,7 +282,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
         processor = objects_of(path)
         header = processor.header
         history = header.has_multiple_object_versions or ".osh" in path.name
-        header.has_multiple_object_versions = True  # else a deletion is written as an object like any other
+        # Named .osm, a deletion would be written as an object like any other.
         target = osmium.io.File(str(copy), "osh.pbf,pbf_compression=zlib,locations_on_ways=true")
         last = _last(path) if history else repeat(True)
         with osmium.SimpleWriter(target, header=header) as writer:
