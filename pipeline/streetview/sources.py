@@ -12,8 +12,9 @@ from pipeline.net.client import Client
 from pipeline.net.config import DEFAULT_BASES, NetConfig, base_url
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
-from pipeline.streetview.files.table import SUFFIXES, TableSource
+from pipeline.streetview.files.table import TableSource
 from pipeline.streetview.pictures.encode import pixels_needed
+from pipeline.streetview.pictures.image import SUFFIXES
 from pipeline.streetview.position import Area
 from pipeline.streetview.record import Drops
 from pipeline.streetview.services.kartaview import KartaviewSource

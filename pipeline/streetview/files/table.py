@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from pipeline.streetview.pictures.image import SUFFIXES
 from pipeline.streetview.position import Area, Position, in_use, judge, place
 from pipeline.streetview.record import (
     PLACED,
@@ -37,8 +38,6 @@ from pipeline.streetview.record import (
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
 
-#: Endings of photos.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 #: What we call it -> column names, by preference. Sources: Mapillary API v4 entities and vector tiles, KartaView 2.0
 #: photos, Global Streetscapes' tables (mly_, kv_), OSV-5M, MSLS, and plain words.
 COLUMNS: dict[str, tuple[str, ...]] = {
