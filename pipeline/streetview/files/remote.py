@@ -64,21 +64,18 @@ def names_below(url: str) -> list[str]:
     return _asked(url, ask)
 
 
-def read(url: str, client: Client, max_bytes: int, start: int | None = None) -> bytes:
-    """A photo's bytes, or its first ``start`` ones.
+def read(url: str, max_bytes: int, first: int | None = None) -> bytes:
+    """A photo's bytes by fsspec, or its ``first`` ones.
 
     Raises:
-        PhotoError: there is none, or it is too long.
-        InputError: the store cannot be used; `Unavailable`: not now.
+        PhotoError: it is too long.
+        InputError: it does not exist, or the store cannot be used; `Unavailable`: not now.
     """
-    if is_web(url):
-        headers = {} if start is None else {"Range": f"bytes=0-{start - 1}"}
-        return client.get(url, headers=headers, max_bytes=max_bytes)
 
     def ask(fs: Any, name: str) -> bytes:
-        if start is None and (size := fs.info(name).get("size") or 0) > max_bytes:
+        if first is None and (size := fs.info(name).get("size") or 0) > max_bytes:
             raise PhotoError("too_many_bytes", f"{shown(url)} has {size:,} bytes, over sv.max_mb")
-        return bytes(fs.cat_file(name, end=start))
+        return bytes(fs.cat_file(name, end=first))
 
     return _asked(url, ask)
 
@@ -87,12 +84,14 @@ def _asked(url: str, ask: Callable[[Any, str], T]) -> T:
     """What ``ask`` has of the file system behind a URL and its own name for it, again where it fails for a while."""
     import fsspec  # a tenth of a second, which only URLs need
 
+    if "::" in url:
+        raise InputError(f"{shown(url)} is an address within another one; give that of the file or folder itself")
     try:
         fs, name = fsspec.core.url_to_fs(url)
         return patiently(url, lambda: ask(fs, name))
-    except GeoshardsError as error:
-        if isinstance(error, DatasetError):
-            raise Unavailable(str(error)) from None
+    except DatasetError as error:  # of `patiently`
+        raise Unavailable(str(error)) from None
+    except GeoshardsError:
         raise
     except FileNotFoundError:
         raise Refused(f"{shown(url)} does not exist", 404) from None
