@@ -14,6 +14,7 @@ from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
 from storage.progress import Progress
 from storage.urls import absolute as absolute_path
+from storage.urls import is_local
 
 #: What ``auto`` stands for where a region is asked for by name or area.
 IMAGERY, STREETVIEW = "earth-search", "panoramax"
@@ -50,7 +51,7 @@ def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
         paths = [e.path for e in chosen.extracts]
         region = Region(chosen.name, paths, *defaults(chosen), {"osm": "ODbL-1.0"}, chosen.clip)
     imagery, streetview = chosen_sources(config, region.imagery, region.streetview)
-    if streetview and not is_service(streetview) and not Path(streetview).exists():
+    if streetview and not is_service(streetview) and is_local(streetview) and not Path(streetview).exists():
         raise InputError(
             f"street view {streetview} does not exist; give a folder of photos, a CSV or Parquet table, one of "
             f"{', '.join(SERVICES)}, or none"

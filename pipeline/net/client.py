@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: Largest piece of a body that is held at once, in bytes.
 CHUNK = 1 << 17
+#: Bytes of a refusal that are kept.
+_EXCERPT = 1 << 12
 #: Longest wait for a connection, in seconds.
 _CONNECT = 10.0
 #: Answers that may be others when asked again.
@@ -38,9 +40,10 @@ class Unavailable(InputError):
 class Refused(InputError):
     """A server that answers, and says no."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, body: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.body = body  # the beginning of what it says
 
 
 class Passing(GeoshardsError):
@@ -166,7 +169,9 @@ class Client:
             if status in _PASSING:
                 raise Passing(f"answered {status}", _retry_after(response.headers.get("Retry-After")))
             if not 200 <= status < 300:
-                raise Refused(f"{shown(url)} answered {status} {response.reason}; {_advice(status)}", status)
+                message = f"{shown(url)} answered {status} {response.reason}; {_advice(status)}"
+                with _plain_errors(url):
+                    raise Refused(message, status, response.raw.read(_EXCERPT, decode_content=False))
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise InputError(
                     f"{shown(url)} is sent compressed although it was asked for as it is; use another mirror"

@@ -59,7 +59,8 @@ def filter_photos(photos: pa.Table, config: StreetviewConfig, drops: Drops) -> p
 
 def in_order(photos: pa.Table) -> Ints:
     """Rows by capture time and id, those without a time first; the order in which photos come everywhere."""
-    keys = [(t or "", i) for t, i in zip(*(photos.column(c).to_pylist() for c in ("captured_at", "id")), strict=True)]
+    times, ids = (photos.column(c).to_pylist() for c in ("captured_at", "id"))
+    keys = [(-math.inf if (s := day_seconds(t)) is None else s, i) for t, i in zip(times, ids, strict=True)]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 

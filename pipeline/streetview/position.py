@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -98,11 +99,14 @@ def place(photos: pa.Table, position: Position, area: Area | None, drops: Drops 
     return table.cast(PLACED)
 
 
-def judge(names: pa.ChunkedArray, lonlat: Floats, area: Area | None, drops: Drops | None) -> Ints:
+def judge(
+    names: pa.ChunkedArray, lonlat: Floats, area: Area | None, drops: Drops | None,
+    said: Callable[[int], str] = lambda _: "the source gives none",
+) -> Ints:  # fmt: skip
     """Which positions f64[N,2] can be used, as their numbers i64[K].
 
     Left out, with a reason: no position, one beyond the globe or at (0, 0), longitude and latitude in each other's
-    place, and outside ``area``.
+    place, and outside ``area``. ``said`` is what a row has in place of a position.
     """
     lon, lat = lonlat.T
     with np.errstate(invalid="ignore"):
@@ -118,7 +122,7 @@ def judge(names: pa.ChunkedArray, lonlat: Floats, area: Area | None, drops: Drop
         for i in np.flatnonzero(~keep).tolist():
             name, where = names[i].as_py(), f"{lon[i]:.6f}, {lat[i]:.6f}"
             if not known[i]:
-                drops.add("no_position", name, "the source gives none")
+                drops.add("no_position", name, said(i))
             elif swapped[i]:
                 drops.add("swapped_coordinates", name, f"{where}: longitude and latitude are in each other's place")
             elif not in_range[i]:

@@ -11,9 +11,11 @@ import pyarrow as pa
 from pipeline.net.client import Client
 from pipeline.net.config import DEFAULT_BASES, NetConfig, base_url
 from pipeline.streetview.config import StreetviewConfig
-from pipeline.streetview.files.folder import FolderSource
-from pipeline.streetview.files.table import SUFFIXES, TableSource
+from pipeline.streetview.files.folder import FolderSource, RemoteFolderSource
+from pipeline.streetview.files.remote import fetch_table, folder_of, suffix_of
+from pipeline.streetview.files.table import TABLES, TableSource
 from pipeline.streetview.pictures.encode import pixels_needed
+from pipeline.streetview.pictures.image import KNOWN
 from pipeline.streetview.position import Area
 from pipeline.streetview.record import Drops
 from pipeline.streetview.services.kartaview import KartaviewSource
@@ -21,7 +23,7 @@ from pipeline.streetview.services.mapillary import TILES, MapillarySource, hide_
 from pipeline.streetview.services.panoramax import PanoramaxSource
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
-from storage.urls import expand
+from storage.urls import expand, is_local, is_web
 
 #: Services by the names that stand in place of a path.
 SERVICES = ("panoramax", "mapillary", "kartaview")
@@ -67,7 +69,7 @@ def open_source(
     """The source of that name.
 
     Args:
-        name: one of `SERVICES`, or the path of a table (.csv, .parquet), a folder of photos or a photo
+        name: one of `SERVICES`, or the path or URL of a table (by its ending), a folder of photos or a photo
         config: settings
         net: of requests
         cache: folder for what is fetched
@@ -83,15 +85,30 @@ def open_source(
     client = Client(net)
     if is_service(name):
         return _service(name, config, client, cache, licence, renew, quiet)
+    store = PhotoStore(cache, client, config.max_mb, renew)
+    if not is_local(name):
+        return _remote(name, config, store, cache, licence, quiet)
     path = Path(expand(name))
-    if path.is_dir() or (path.is_file() and path.suffix.lower() in SUFFIXES):
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in KNOWN):
         return FolderSource(path, licence, config.position)
-    if path.is_file() and path.suffix.lower() in (".csv", ".parquet"):
-        return TableSource(path, licence, config.position, PhotoStore(cache, client, config.max_mb, renew))
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return TableSource(path, licence, config.position, store)
     raise InputError(
-        f"street view {name} is neither a folder of photos, a photo, a .csv or .parquet table, nor one of "
+        f"street view {name} is neither a folder of photos, a photo, a table ({', '.join(TABLES)}), nor one of "
         f"{', '.join(SERVICES)}"
     )
+
+
+def _remote(
+    name: str, config: StreetviewConfig, store: PhotoStore, cache: Path, licence: str | None, quiet: bool
+) -> Source:
+    """A table, a folder or a photo behind a URL, by its ending."""
+    url = expand(name)
+    store.scheme = None if is_web(url) else url.partition("://")[0]
+    if suffix_of(url) not in TABLES:
+        return RemoteFolderSource(url, store, licence, config.position)
+    path = fetch_table(url, cache, store.client, store.renew, quiet)
+    return TableSource(path, licence, config.position, store, folder_of(url))
 
 
 def _service(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.net.client import Client, Refused, TooLarge, Unavailable, looks_like_html
+from pipeline.streetview.files.remote import read
 from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.record import PhotoError
 from schemas.errors import InputError
@@ -28,9 +29,20 @@ _REASONS: dict[type[InputError], str] = {Refused: "refused", TooLarge: "too_many
 class PhotoStore:
     """The cache's photos, and the client that adds to them. Safe to share among threads."""
 
-    def __init__(self, cache: Path, client: Client, max_mb: float = 64.0, renew: bool = False) -> None:
-        """``max_mb`` bounds one photo; with ``renew``, photos that could not be had are asked for again."""
+    def __init__(
+        self, cache: Path, client: Client, max_mb: float = 64.0, renew: bool = False, scheme: str | None = None
+    ) -> None:
+        """Describe a store.
+
+        Args:
+            cache: folder for it.
+            client: of requests.
+            max_mb: bounds one photo.
+            renew: ask again for photos that could not be had.
+            scheme: of the store that the user named, beside http(s): a table alone opens no other.
+        """
         self.folder, self.client, self.max_bytes, self.renew = cache / "photos", client, int(max_mb * 1e6), renew
+        self.scheme = scheme
 
     def fetch(self, name: str, url: str | Callable[[], str]) -> Path:
         """The file of the photo that ``name`` stands for, fetched from ``url`` unless it is there.
@@ -52,7 +64,11 @@ class PhotoStore:
                 raise PhotoError(known["reason"], known["detail"])
         try:
             address = url if isinstance(url, str) else url()
-            data = self._get(address)
+            data = self.get(address)
+            if looks_like_html(data):
+                raise PhotoError("web_page", f"{shown(address)} is a web page where a photo was expected")
+            with open_photo(data, shown(address), math.inf):
+                pass
         except PhotoError as error:
             if error.reason in _FINAL:
                 self._write(note, json.dumps({"reason": error.reason, "detail": str(error)}).encode())
@@ -64,17 +80,22 @@ class PhotoStore:
         self._write(note, json.dumps({"sha256": digest, "bytes": len(data)}).encode())
         return path
 
-    def _get(self, url: str) -> bytes:
+    def get(self, url: str, first: int | None = None) -> bytes:
+        """The bytes behind a URL, or its ``first`` ones, past the cache.
+
+        Raises:
+            PhotoError: the server says no.
+            Unavailable: it does not answer.
+        """
         try:
-            data = self.client.get(url, max_bytes=self.max_bytes)
-        except Unavailable:
+            if self.scheme is not None and url.startswith(f"{self.scheme}://"):
+                return read(url, self.max_bytes, first)
+            headers = {} if first is None else {"Range": f"bytes=0-{first - 1}"}
+            return self.client.get(url, headers=headers, max_bytes=self.max_bytes)
+        except (Unavailable, PhotoError):
             raise
         except InputError as error:  # of no special kind: a redirect that leads astray, a certificate not trusted
             raise PhotoError(_REASONS.get(type(error), "unreachable"), str(error)) from None
-        if looks_like_html(data):
-            raise PhotoError("web_page", f"{shown(url)} is a web page where a photo was expected")
-        with open_photo(data, shown(url), math.inf):
-            return data
 
     def _write(self, path: Path, data: bytes) -> None:
         """Put a file in its place; what is damaged is noticed when it is read, and fetched again."""

@@ -305,7 +305,7 @@ def test_mapillary_without_corrections_asks_for_none(open_service: Open, area: T
     assert not [s.path for s in mirror.log if "computed" in s.path]
 
 
-def test_mapillary_photos_that_are_gone_are_left_out(open_service: Open, area: TileArea, mirror: Mirror) -> None:
+def test_mapillary_photos_that_are_gone_are_drops(open_service: Open, area: TileArea, mirror: Mirror) -> None:
     """Tiles are some days behind the Graph API."""
 
     def without_one(request: Request, answer: Response) -> Response:
@@ -313,7 +313,49 @@ def test_mapillary_photos_that_are_gone_are_left_out(open_service: Open, area: T
         return Response(200, answer.body.replace(b'"1000000000000001": {', b'"1": {'), answer.type)
 
     mirror.faults.append(faults.only("", without_one))
-    assert "1000000000000001" not in by_id(open_service("mapillary"), area)
+    drops = Drops()
+    listed = open_service("mapillary").list(area, drops)
+    assert "1000000000000001" not in listed.column("id").to_pylist()
+    assert len(listed) == 23
+    assert [(d["key"], d["reason"]) for d in drops.rows()] == [("1000000000000001", "gone")]
+
+
+def graph_error(code: int, status: int, *names: str) -> faults.Fault:
+    """What the Graph API answers to a request that names one of the photos (without any: to every request)."""
+
+    def fault(request: Request, answer: Response) -> Response:
+        asked = request.query.get("ids", [""])[-1].split(",")
+        if names and not set(names) & set(asked):
+            return answer
+        return Response.json({"error": {"message": "…", "type": "MLYApiException", "code": code}}, status)
+
+    return fault
+
+
+@pytest.mark.parametrize("code", [100, 0])  # what it says, or just a no
+@pytest.mark.parametrize("gone", [["1000000000000001"], [f"{10**15 + i}" for i in (0, 7, 8, 23)]])
+def test_deleted_photos_in_a_batch_end_no_run(
+    gone: list[str], code: int, open_service: Open, area: TileArea, mirror: Mirror
+) -> None:
+    """The Graph API refuses all fifty for one of them."""
+    mirror.faults.append(faults.only("", graph_error(code, 400, *gone)))
+    for _ in range(2):  # asked, and from the cache
+        drops = Drops()
+        found = open_service("mapillary").list(area, drops).column("id").to_pylist()
+        assert sorted(found) == sorted({f"{10**15 + i}" for i in range(24)} - set(gone))
+        assert {(d["key"], d["reason"]) for d in drops.rows()} == {(name, "gone") for name in gone}
+    assert len([s for s in mirror.log if s.path == "mapillary/"]) < 24 + 4 * len(gone)
+
+
+def test_a_batch_that_is_refused_for_another_reason_ends_the_run(
+    open_service: Open, area: TileArea, mirror: Mirror
+) -> None:
+    mirror.faults.append(faults.only("", graph_error(190, 400)))
+    with pytest.raises(ConfigError, match="Mapillary refuses the access token in MAPILLARY_TOKEN"):
+        open_service("mapillary").list(area, Drops())
+    mirror.faults[:] = [faults.only("", graph_error(4, 400))]  # each by itself too
+    with pytest.raises(InputError, match="answered 400"):
+        open_service("mapillary").list(area, Drops())
 
 
 def test_an_address_that_has_expired_is_asked_for_again_at_the_next_run(

@@ -158,8 +158,8 @@ def test_a_table_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_of_a_large_table_only_the_area_is_kept(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.streetview.files.table._BLOCK", 4096)
-    monkeypatch.setattr("pipeline.streetview.files.table._ROWS", 100)
+    monkeypatch.setattr("pipeline.streetview.files.text._BLOCK", 4096)
+    monkeypatch.setattr("pipeline.streetview.files.parquet._ROWS", 100)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     rng = np.random.default_rng(2)
     lonlat = tile_to_lonlat(rng.uniform(-3, 4, (3000, 2)) + np.array([8624, 5742]), 14)

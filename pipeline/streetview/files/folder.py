@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
-from PIL import ExifTags, Image
+from PIL import Image
 
-from pipeline.streetview.files.table import SUFFIXES
+from pipeline.streetview.files.exif import exif_accuracy, exif_artist, exif_licence, exif_time, gps_position
+from pipeline.streetview.files.remote import folder_of, joined, names_below, suffix_of
 from pipeline.streetview.pictures.gpano import read_gpano
-from pipeline.streetview.pictures.image import open_photo
+from pipeline.streetview.pictures.image import FORMATS, KNOWN, SUFFIXES, open_photo
 from pipeline.streetview.position import Area, Position, place
-from pipeline.streetview.record import Drops, PhotoError, iso_time, number, to_table, turn, words
+from pipeline.streetview.record import Drops, PhotoError, to_table
+from pipeline.streetview.store import PhotoStore
+from schemas.errors import InputError
+from storage.urls import shown
 
-#: Beginnings of open licences, as SPDX and people write them.
-_OPEN = re.compile(
-    r"(CC0|CC[- ]BY|Creative Commons|ODbL|ODC-|PDDL|etalab|Licence Ouverte|OGL|Public Domain)", re.IGNORECASE
-)
+#: Bytes that are fetched of a photo to list it: EXIF and XMP stand before the pixels of a JPEG.
+_HEADER = 1 << 17
 
 
 class FolderSource:
@@ -35,14 +37,15 @@ class FolderSource:
         """Rows of PLACED for the photos in ``area`` (None: everywhere); those left out are added to ``drops``."""
         single = self.path.is_file()
         base = self.path.parent if single else self.path
-        files = [self.path] if single else sorted(p for p in base.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = [self.path] if single else sorted(p for p in base.rglob("*") if p.suffix.lower() in KNOWN)
         rows = []
         for path in files:
             name = path.relative_to(base).as_posix()
             try:
                 # Only the header is read here; a photo with too many pixels is refused when it is decoded.
                 with open_photo(path, name, math.inf) as image:
-                    rows.append(self._row(path, name, image))
+                    own = {"source": self.name, "path": str(path)}
+                    rows.append(photo_row(name, image, self.licence) | own)
             except PhotoError as error:
                 drops.add(error.reason, name, str(error))
         return place(to_table(rows), self.position, area, drops)
@@ -54,68 +57,81 @@ class FolderSource:
     def close(self) -> None:
         """Nothing is under way."""
 
-    def _row(self, path: Path, name: str, image: Image.Image) -> dict[str, Any]:
-        exif = image.getexif()
-        lon, lat, heading = gps_position(exif)
-        sphere = read_gpano(image)
-        panorama = sphere is not None and sphere.projection == "equirectangular"
-        return {
-            "source": self.name, "id": name, "path": str(path), "lon_original": lon, "lat_original": lat,
-            "heading_original": heading if heading is not None or sphere is None else sphere.heading,
-            "accuracy_m": _accuracy(exif), "captured_at": exif_time(exif), "author": _artist(exif),
-            "projection": "equirectangular" if panorama else "perspective",
-            "visible": list(sphere.visible) if sphere is not None and panorama else None,
-            "licence": self.licence or exif_licence(exif),
-        }  # fmt: skip
+
+class RemoteFolderSource:
+    """The same behind a URL: of each photo the header is fetched to list it, and all of it where it is chosen."""
+
+    def __init__(
+        self, url: str, store: PhotoStore, licence: str | None = None, position: Position = "corrected"
+    ) -> None:
+        """``url`` is of a folder, or of one photo."""
+        self.single = suffix_of(url) in KNOWN
+        self.url, self.folder = url, folder_of(url) if self.single else url
+        self.store, self.licence, self.position = store, licence, position
+        self.name, self.parallel = PurePosixPath(unquote(url)).name, store.client.config.parallel
+
+    def list(self, area: Area | None, drops: Drops) -> pa.Table:
+        """Rows of PLACED for the photos in ``area`` (None: everywhere); those left out are added to ``drops``.
+
+        Raises:
+            InputError: the folder cannot be listed, or its store does not answer.
+        """
+        if self.single:
+            photos = {PurePosixPath(unquote(self.url)).name: self.url}
+        else:
+            names = [n for n in names_below(self.folder) if PurePosixPath(n).suffix.lower() in KNOWN]
+            if not names:
+                raise InputError(f"{shown(self.url)} holds no photos ({', '.join(SUFFIXES)}), or does not exist")
+            photos = {name: joined(self.folder, name) for name in names}
+        rows = []
+        with ThreadPoolExecutor(self.parallel, "photos") as pool:
+            for name, row in zip(photos, pool.map(self._listed, photos, photos.values()), strict=True):
+                if isinstance(row, PhotoError):
+                    drops.add(row.reason, name, str(row))
+                else:
+                    rows.append(row)
+        return place(to_table(rows), self.position, area, drops)
+
+    def fetch(self, row: Mapping[str, Any]) -> Path:
+        """The file of a row's photo.
+
+        Raises:
+            PhotoError: it cannot be had.
+        """
+        return self.store.fetch(f"url {row['url']}", row["url"])
+
+    def close(self) -> None:
+        """End requests that are under way."""
+        self.store.client.stop.set()
+
+    def _listed(self, name: str, url: str) -> dict[str, Any] | PhotoError:
+        try:
+            if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+                raise PhotoError("unreadable_image", f"photo {name} is none of {', '.join(FORMATS)}; convert it")
+            try:
+                with open_photo(self.store.get(url, _HEADER), name, math.inf) as image:
+                    row = photo_row(name, image, self.licence)
+            except PhotoError as error:
+                if error.reason != "unreadable_image":
+                    raise
+                with open_photo(self.store.fetch(f"url {url}", url), name, math.inf) as image:  # a longer header
+                    row = photo_row(name, image, self.licence)
+        except PhotoError as error:
+            return error
+        return row | {"source": self.name, "url": url}
 
 
-def gps_position(exif: Image.Exif) -> tuple[float | None, float | None, float | None]:
-    """Longitude, latitude and true (never magnetic) heading in degrees from EXIF; None for what is not there."""
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    lat, lon = (_degrees(gps.get(tag)) for tag in (ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude))
-    if lat is not None and str(gps.get(ExifTags.GPS.GPSLatitudeRef, "N")).upper().startswith("S"):
-        lat = -lat
-    if lon is not None and str(gps.get(ExifTags.GPS.GPSLongitudeRef, "E")).upper().startswith("W"):
-        lon = -lon
-    magnetic = str(gps.get(ExifTags.GPS.GPSImgDirectionRef, "T")).upper().startswith("M")
-    return lon, lat, None if magnetic else turn(gps.get(ExifTags.GPS.GPSImgDirection))
-
-
-def exif_time(exif: Image.Exif) -> str | None:
-    """When the photo was taken: UTC where the camera's zone or the GPS clock says so, else the camera's local time."""
-    own, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
-    local = iso_time(own.get(ExifTags.Base.DateTimeOriginal)) or iso_time(exif.get(ExifTags.Base.DateTime))
-    zone = words(own.get(ExifTags.Base.OffsetTimeOriginal))
-    if local and zone and (known := iso_time(f"{local}{zone}")):
-        return known
-    try:
-        hour, minute, second = (float(v) for v in gps[ExifTags.GPS.GPSTimeStamp])
-        day = datetime.strptime(str(gps[ExifTags.GPS.GPSDateStamp]), "%Y:%m:%d")
-        return iso_time(day.replace(hour=int(hour), minute=int(minute), second=int(second), tzinfo=UTC))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return local
-
-
-def exif_licence(exif: Image.Exif) -> str | None:
-    """The open licence that a photo's copyright notice names, if it does; a name or a year is none."""
-    notice = words(exif.get(ExifTags.Base.Copyright))
-    return notice if notice is not None and _OPEN.match(notice) else None
-
-
-def _accuracy(exif: Image.Exif) -> float | None:
-    result = number(exif.get_ifd(ExifTags.IFD.GPSInfo).get(ExifTags.GPS.GPSHPositioningError))
-    return result if result is not None and result > 0 else None
-
-
-def _artist(exif: Image.Exif) -> str | None:
-    return words(exif.get(ExifTags.Base.Artist))
-
-
-def _degrees(value: Any) -> float | None:
-    try:
-        parts = [float(v) for v in value]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    if len(parts) != 3 or not all(math.isfinite(p) for p in parts):
-        return None
-    return parts[0] + parts[1] / 60 + parts[2] / 3600
+def photo_row(name: str, image: Image.Image, licence: str | None) -> dict[str, Any]:
+    """What an opened photo says of itself, as a row of PHOTOS."""
+    exif = image.getexif()
+    lon, lat, heading = gps_position(exif)
+    sphere = read_gpano(image)
+    panorama = sphere is not None and sphere.projection == "equirectangular"
+    return {
+        "id": name, "lon_original": lon, "lat_original": lat,
+        "heading_original": heading if heading is not None or sphere is None else sphere.heading,
+        "accuracy_m": exif_accuracy(exif), "captured_at": exif_time(exif), "author": exif_artist(exif),
+        "projection": "equirectangular" if panorama else "perspective",
+        "visible": list(sphere.visible) if sphere is not None and panorama else None,
+        "licence": licence or exif_licence(exif),
+    }  # fmt: skip

@@ -5,29 +5,31 @@ Read in pieces: of a table of the whole world only the rows inside the area are 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
-import shapely
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.streetview.files.parquet import ParquetTable, read_points, shown_value
+from pipeline.streetview.files.remote import joined, names_below
+from pipeline.streetview.files.text import TextTable
+from pipeline.streetview.pictures.image import KNOWN, SUFFIXES
 from pipeline.streetview.position import Area, Position, in_use, judge, place
 from pipeline.streetview.record import (
     PLACED,
     Drops,
     PhotoError,
+    at_the_door,
     iso_time,
     number,
-    point,
     projection,
     to_table,
     turn,
@@ -37,8 +39,8 @@ from pipeline.streetview.record import (
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
 
-#: Endings of photos.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+#: Endings of tables.
+TABLES = (".csv", ".tsv", ".parquet", ".geoparquet")
 #: What we call it -> column names, by preference. Sources: Mapillary API v4 entities and vector tiles, KartaView 2.0
 #: photos, Global Streetscapes' tables (mly_, kv_), OSV-5M, MSLS, and plain words.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -76,41 +78,59 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 #: What services named in a ``source`` column license their photos by.
 LICENCES = {"mapillary": "CC-BY-SA-4.0", "kartaview": "CC-BY-SA-4.0"}
 
-_BLOCK = 8 << 20  # bytes of a CSV that are parsed at once
-_ROWS = 1 << 16  # rows of a Parquet file that are read at once
+_KNOWN = frozenset(name for names in COLUMNS.values() for name in names)
+_NUMBERS = ("lon", "lat", "lon_corrected", "lat_corrected", "heading", "heading_corrected", "accuracy_m", "quality")
+#: What Python and spreadsheets make of a number with gaps in its column; and of one that is too long for them.
+_WHOLE, _ROUNDED = re.compile(r"(\d+)\.0*"), re.compile(r"\d(\.\d+)?[eE]\+\d+")
 
 
 class TableSource:
     """A table of photos whose files lie beside it, or on the web."""
 
     def __init__(
-        self, path: Path, licence: str | None = None, position: Position = "corrected", store: PhotoStore | None = None
-    ) -> None:
-        """Describe a table; ``store`` fetches photos that it names by URL, and without it they count as missing.
+        self, path: Path, licence: str | None = None, position: Position = "corrected", store: PhotoStore | None = None,
+        home: str | None = None,
+    ) -> None:  # fmt: skip
+        """Describe a table.
+
+        Args:
+            path: of the table; a copy of it where ``home`` says where it is from.
+            licence: of photos that name none.
+            position: which one counts.
+            store: fetches photos that are named by URL; without it they count as missing.
+            home: URL of the folder where the table and its photos lie, where that is not the path's.
 
         Raises:
             InputError: it cannot be read, or lacks a column.
         """
-        self.path, self.licence, self.position, self.store = path, licence, position, store
+        self.path, self.licence, self.position, self.store, self.home = path, licence, position, store, home
         self.name = path.name
         self.parallel = 1 if store is None else store.client.config.parallel
-        present = _header(path)
+        with at_the_door(str(path)):
+            text = path.suffix.lower() not in (".parquet", ".geoparquet")
+            self.table: TextTable | ParquetTable = TextTable(path, _KNOWN) if text else ParquetTable(path)
+        present = self.table.names
         self.columns = {
             ours: next((c for c in names if c in present), None) for ours, names in COLUMNS.items()
         }  # None: there is none
+        if self.columns["geometry"] is None and isinstance(self.table, ParquetTable):
+            self.columns["geometry"] = self.table.geometry if self.table.geometry in present else None
+        has = ", ".join(present)
         for needed, instead in (("lon", "geometry"), ("lat", "geometry")):
             if self.columns[needed] is None and self.columns[instead] is None:
-                raise InputError(f"{path} has no column {' or '.join(COLUMNS[needed])}; it has {', '.join(present)}")
+                raise InputError(f"{path} has no column {' or '.join(COLUMNS[needed])}; it has {has}")
         if not (self.columns["file"] or self.columns["id"] or self.columns["url"]):
-            raise InputError(f"{path} has no column {' or '.join(COLUMNS['file'])}; it has {', '.join(present)}")
+            raise InputError(f"{path} has no column {' or '.join(COLUMNS['file'])}; it has {has}")
 
     def list(self, area: Area | None, drops: Drops) -> pa.Table:
         """Rows of PLACED for the photos in ``area`` (None: everywhere); those left out are added to ``drops``."""
+        wanted = list(dict.fromkeys(c for c in self.columns.values() if c is not None))
+        both = [self.columns[n] for n in ("lon", "lat")]
+        where = [c for c in (both if None not in both else [self.columns["geometry"]]) if c is not None]
         found = [PLACED.empty_table()]
-        number_of_first = 0
-        for batch in self._batches(drops):
-            found.append(self._read(batch, number_of_first, area, drops))
-            number_of_first += len(batch)
+        with at_the_door(str(self.path)):
+            for batch, rows in self.table.pieces(wanted, where, drops):
+                found.append(self._read(batch, rows, area, drops))
         return pa.concat_tables(found).combine_chunks()
 
     def fetch(self, row: Mapping[str, Any]) -> Path:
@@ -130,65 +150,55 @@ class TableSource:
         if self.store is not None:
             self.store.client.stop.set()
 
-    def _batches(self, drops: Drops) -> Iterator[pa.Table]:
-        wanted = [c for c in self.columns.values() if c is not None]
-        if self.path.suffix.lower() == ".parquet":
-            yield from _parquet_batches(self.path, wanted)
-            return
-
-        def skip(row: Any) -> str:
-            drops.add("bad_row", f"row {row.number}", f"{row.actual_columns} values for {row.expected_columns} columns")
-            return "skip"
-
-        options = pa.csv.ConvertOptions(
-            include_columns=wanted,
-            column_types=dict.fromkeys(wanted, pa.string()),
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        parse = pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip)
-        try:
-            read = pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False)
-            for batch in pa.csv.open_csv(self.path, read, parse, options):
-                yield pa.Table.from_batches([batch])
-        except pa.ArrowInvalid as error:
-            if "UTF8" in str(error):
-                raise InputError(f"{self.path} is not UTF-8; save it as UTF-8") from None
-            raise InputError(f"{self.path} cannot be read as CSV: {error}") from None
-
-    def _read(self, batch: pa.Table, first: int, area: Area | None, drops: Drops) -> pa.Table:
+    def _read(self, batch: pa.Table, rows: Sequence[int], area: Area | None, drops: Drops) -> pa.Table:
         """One piece of the table as PLACED."""
+        batch = self._with_points(batch)
         original = self._positions(batch, "lon", "lat", "geometry")
         corrected = self._positions(batch, "lon_corrected", "lat_corrected", "geometry_corrected")
         corrected[(corrected == 0).all(axis=1)] = np.nan  # KartaView's word for none
-        names = self._names(batch, first)
-        kept = judge(names, in_use(original, corrected, self.position), area, drops)
+        names = self._names(batch, rows)
+        used = in_use(original, corrected, self.position)
+        kept = judge(names, used, area, drops, lambda i: self._said(batch, i))
         columns = {ours: batch.column(c).take(pa.array(kept)).to_pylist() for ours, c in self.columns.items() if c}
         kept_names = names.take(pa.array(kept)).to_pylist()
-        rows = []
+        found = []
         for k, i in enumerate(kept.tolist()):
             values = {ours: column[k] for ours, column in columns.items()}
-            row = self._row(kept_names[k], values, original[i], corrected[i])
-            if isinstance(row, str):
-                drops.add("missing_file", kept_names[k], row)
-            else:
-                rows.append(row)
-        return place(to_table(rows), self.position, None, None)
+            try:
+                found.append(self._row(kept_names[k], values, original[i], corrected[i]))
+            except PhotoError as error:
+                drops.add(error.reason, kept_names[k], str(error))
+        return place(to_table(found), self.position, None, None)
+
+    def _said(self, batch: pa.Table, row: int) -> str:
+        """What a row says in place of a position."""
+        said = {c: batch.column(c)[row].as_py() for f in ("lon", "lat", "geometry") if (c := self.columns[f])}
+        given = ", ".join(f"{c} {shown_value(v)}" for c, v in said.items() if v is not None)
+        return f"{given}: no position that can be read" if len(given) else "the source gives none"
 
     def _row(
         self, name: str, v: Mapping[str, Any], original: NDArray[np.float64], corrected: NDArray[np.float64]
-    ) -> dict[str, Any] | str:
-        """One row of PHOTOS, or why its bytes cannot be had."""
+    ) -> dict[str, Any]:
+        """One row of PHOTOS.
+
+        Raises:
+            PhotoError: its bytes cannot be had.
+        """
         file, url = words(v.get("file")), words(v.get("url"))
-        path = self._file(file, name)
+        path: str | None = None
+        if self.home is None:
+            path = self._file(file, name)
+        else:
+            url = self._address(file, name) or url
         if path is None and url is None:
-            return "no such file beside the table"
+            beside = f"no {file} lies beside the table" if file else "no file of that name lies beside the table"
+            raise PhotoError("missing_file", beside)
         author = v.get("author")
         night = words(v.get("night"))
         return {
             "source": self.name,
             "id": name,
-            "path": None if path is None else str(path),
+            "path": path,
             "url": url,
             **_pair("original", original),
             "heading_original": turn(v.get("heading")),
@@ -205,28 +215,74 @@ class TableSource:
             "night": None if night is None else night.lower() in ("night", "true", "1"),
         }
 
-    def _file(self, name: str | None, photo: str) -> Path | None:
+    def _file(self, file: str | None, photo: str) -> str | None:
         """The file beside the table that a row names, or that has the photo's id for a name."""
-        if name is None:
-            return None if self.columns["file"] else self._by_stem.get(photo)
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            return None
-        root = self.path.parent.resolve()
-        return next((p for p in ((base / name).resolve() for base in (root, root.parent)) if p.is_file()), None)
+        root = self._root
+        if file is None:
+            named = None if self.columns["file"] else self._by_stem.get(photo)
+            return None if named is None else f"{root}/{named}"
+        places = (os.path.join(base, name) for name in spellings(file) for base in (root, os.path.dirname(root)))
+        return next((path for path in places if os.path.isfile(path)), None)
 
     @cached_property
-    def _by_stem(self) -> dict[str, Path]:
-        files = sorted(p for p in self.path.parent.resolve().rglob("*") if p.suffix.lower() in SUFFIXES)
-        return {p.stem: p for p in files}
+    def _root(self) -> str:
+        return str(self.path.parent.resolve())
 
-    def _names(self, batch: pa.Table, first: int) -> pa.ChunkedArray:
-        """What each photo is called: its id, else its file or address, else its row."""
+    def _address(self, file: str | None, photo: str) -> str | None:
+        """The URL of the file that a row names, or that has the photo's id for a name."""
+        if file is None:
+            name = None if self.columns["file"] else self._by_stem.get(photo)
+        else:
+            name = next(iter(reversed(spellings(file))), None)
+        return None if name is None or self.home is None else joined(self.home, name)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, str]:
+        """Photos below the table's folder by their name without its ending; those that can be read count first."""
+        if self.home is None:
+            root = Path(self._root)
+            names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in KNOWN)
+        else:
+            names = names_below(self.home)
+        found: dict[str, str] = {}
+        for endings in (KNOWN, SUFFIXES):
+            found |= {PurePosixPath(n).stem: n for n in names if PurePosixPath(n).suffix.lower() in endings}
+        return found
+
+    def _names(self, batch: pa.Table, rows: Sequence[int]) -> pa.ChunkedArray:
+        """What each photo is called: its id, else its file or address, else its row.
+
+        Raises:
+            InputError: ids were rounded on their way through a spreadsheet.
+        """
         names: list[str | None] = [None] * len(batch)
         for field in ("id", "file", "url"):
             column = self.columns[field]
             if column is not None:
-                names = [n or words(v) for n, v in zip(names, batch.column(column).to_pylist(), strict=True)]
-        return pa.chunked_array([pa.array([n or f"row {first + i + 1}" for i, n in enumerate(names)], pa.string())])
+                values = (v if v is None else words(v) for v in batch.column(column).to_pylist())
+                names = [n or (self._id(v) if field == "id" else v) for n, v in zip(names, values, strict=True)]
+        unit = self.table.unit
+        return pa.chunked_array([pa.array([n or f"{unit} {i}" for i, n in zip(rows, names, strict=True)], pa.string())])
+
+    def _id(self, name: str | None) -> str | None:
+        """An id as its source has it: whole, though it went through a column of floating point."""
+        if name is None:
+            return None
+        if _ROUNDED.fullmatch(name) or ((found := _WHOLE.fullmatch(name)) and int(found[1]) >= 2**53):
+            raise InputError(
+                f"{self.path}: column {self.columns['id']} holds {name}, a number that has lost its last digits; save "
+                "it as text"
+            )
+        return found[1] if found else name
+
+    def _with_points(self, batch: pa.Table) -> pa.Table:
+        """Decimal commas as points, where commas do not part the columns."""
+        if not isinstance(self.table, TextTable) or self.table.delimiter == ",":
+            return batch
+        for name in {c for field in _NUMBERS if (c := self.columns[field])}:
+            pointed = pc.replace_substring_regex(batch.column(name), r"^(\s*[-+]?\d*),(\d+\s*)$", r"\1.\2")
+            batch = batch.set_column(batch.column_names.index(name), name, pointed)
+        return batch
 
     def _positions(self, batch: pa.Table, lon: str, lat: str, geometry: str) -> NDArray[np.float64]:
         """Longitudes and latitudes f64[N,2]; NaN where there is none."""
@@ -235,37 +291,19 @@ class TableSource:
             return np.stack((_numbers(batch.column(x)), _numbers(batch.column(y))), axis=1)
         if both is None:
             return np.full((len(batch), 2), np.nan)
-        column = batch.column(both)
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            points = shapely.from_wkb(column.to_pylist(), on_invalid="ignore")
-            return np.stack((shapely.get_x(points), shapely.get_y(points)), axis=1)
-        found = [point(v) for v in column.to_pylist()]
-        return np.array([(np.nan if a is None else a, np.nan if b is None else b) for a, b in found]).reshape(-1, 2)
+        points = read_points(batch.column(both), both)
+        return self.table.to_lonlat(both, points) if isinstance(self.table, ParquetTable) else points
 
 
-def _header(path: Path) -> list[str]:
-    """Column names."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            return list(pq.read_schema(path).names)
-        with path.open("rb") as file:
-            text = file.read(1 << 20).decode("utf-8-sig", errors="ignore")
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    names = next(csv.reader(io.StringIO(text, newline="")), [])
-    double = sorted({n for n in names if names.count(n) > 1 and any(n in known for known in COLUMNS.values())})
-    if double:
-        raise InputError(f"{path} has column {double[0]} more than once; rename one of them")
-    return names
+def spellings(file: str) -> list[str]:
+    """The paths below a folder that a name may mean: as it is, and with the backslashes of Windows for slashes.
 
-
-def _parquet_batches(path: Path, wanted: list[str]) -> Iterator[pa.Table]:
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS, columns=wanted):
-                yield pa.Table.from_batches([batch])
-    except pa.ArrowException as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}") from None
+    None for one that leads out of it.
+    """
+    slashed = file.replace("\\", "/")
+    if slashed.startswith("/") or slashed[1:2] == ":" or ".." in slashed.split("/"):
+        return []
+    return list(dict.fromkeys(name.removeprefix("./") for name in (file, slashed)))
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -273,7 +311,7 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     try:
         values = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
         given = np.asarray(column.is_valid().to_numpy(), bool)
-    except pa.ArrowInvalid:  # some value is no number
+    except pa.ArrowException:  # some value is no number, or none is
         values = np.array([_float(v) for v in column.to_pylist()], np.float64)
         given = ~np.isnan(values)
     return np.where(given & ~np.isfinite(values), np.inf, values)

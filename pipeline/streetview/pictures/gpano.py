@@ -1,24 +1,19 @@
-"""Google's photo sphere metadata (GPano) in a JPEG's XMP: whether it is a panorama, and what part of the sphere it has.
+"""Google's photo sphere metadata (GPano) in XMP: whether a photo is a panorama, and what part of the sphere it has.
 
-https://developers.google.com/streetview/spherical-metadata names the properties. XMP is read by the properties' names,
-as attributes or as elements, without an XML parser: what it refers to is never followed.
+https://developers.google.com/streetview/spherical-metadata names the properties.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from PIL import Image
 
+from pipeline.streetview.pictures.xmp import properties
 from pipeline.streetview.record import number, turn
 
-_PROPERTY = re.compile(
-    rb"GPano:(ProjectionType|PoseHeadingDegrees|FullPano(?:Width|Height)Pixels|CroppedArea(?:ImageWidth|ImageHeight|Left|"
-    rb"Top)Pixels)\s*(?:=\s*[\"']\s*([^\"'<>]{1,40}?)\s*[\"']|>\s*([^<>]{1,40}?)\s*<)"
-)
-#: Bytes of XMP that are looked through: one JPEG segment holds 64 KB.
-_MOST = 1 << 18
+#: Namespace of the properties, whatever prefix a file gives it.
+_GPANO = "http://ns.google.com/photos/1.0/panorama/"
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -33,10 +28,7 @@ class PhotoSphere:
 
 def read_gpano(image: Image.Image) -> PhotoSphere | None:
     """The photo's own account of its sphere; None without one."""
-    data = image.info.get("xmp")
-    if not isinstance(data, bytes):
-        return None
-    found = {m[1].decode(): (m[2] or m[3]).decode("utf-8", "replace") for m in _PROPERTY.finditer(data[:_MOST])}
+    found = properties(image, "GPano", _GPANO)
     if not found:
         return None
     keys = ("FullPanoWidth", "FullPanoHeight", "CroppedAreaImageWidth", "CroppedAreaImageHeight", "CroppedAreaLeft",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,17 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.streetview.record import PhotoError
+from schemas.errors import GeoshardsError
 
 #: Formats that are opened; Pillow knows many more, few of them as well tried.
 FORMATS = ("JPEG", "PNG", "WEBP")
-#: What Pillow raises for files that are no image, or are damaged.
-BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error)
+#: Endings of files in these formats.
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".insp", ".png", ".webp")
+#: Endings of photos: those and the ones that are named as drops, since they would have to be converted first.
+KNOWN = frozenset(SUFFIXES) | {
+    ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".tif", ".tiff", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".arw",
+    ".raf", ".orf", ".rw2", ".pef", ".srw", ".gpr", ".bmp", ".gif",
+}  # fmt: skip
 
 # Pillow warns of images over 89 megapixels and refuses those over 178; ours is the say about those between.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -44,16 +49,16 @@ def open_photo(source: Path | str | bytes, name: str, max_megapixels: float) -> 
                     f"photo {name} has {width} × {height} pixels, over sv.max_megapixels={max_megapixels:g}",
                 )
             yield image
-    except PhotoError:
-        raise
     except Image.DecompressionBombError:
         raise PhotoError("too_many_pixels", f"photo {name} has more pixels than any sv.max_megapixels allows") from None
-    except BROKEN as error:
+    except GeoshardsError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever Pillow meets in a file is that photo's fault alone
         raise PhotoError("unreadable_image", f"photo {name} cannot be read: {_reason(error)}") from None
 
 
 def _reason(error: BaseException) -> str:
     """What is wrong, without the path or the memory address that Pillow quotes."""
     if isinstance(error, UnidentifiedImageError):
-        return f"it is none of {', '.join(FORMATS)}"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return f"it is none of {', '.join(FORMATS)}; convert it"
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__

@@ -7,6 +7,7 @@ logs.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from pipeline.formats.mvt import TilePoint, decode_points
 from pipeline.net.client import Refused
 from pipeline.streetview.files.table import LICENCES
 from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, words
-from pipeline.streetview.services.web import Box, Rows, WebSource
+from pipeline.streetview.services.web import GONE, Box, Rows, WebSource
 from schemas.errors import ConfigError, InputError
 
 #: Environment variable that holds the access token.
@@ -41,6 +42,8 @@ _WIDTHS = ((256, "thumb_256_url"), (1024, "thumb_1024_url"), (2048, "thumb_2048_
 #: Degrees around a box within which a tile's point may be the rounded position of a photo in it: tiles have steps of
 #: 1/4096 of a side, 5e-6 degrees.
 _ROUNDING = 2e-5
+#: Numbers of errors of the Graph API: of a token that is none or has expired, and of a request that cannot be met.
+_BAD_TOKEN, _NO_SUCH_OBJECT = 190, 100
 #: Loggers of the HTTP library that write addresses, tokens and all.
 _LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection")
 
@@ -65,7 +68,8 @@ class MapillarySource(WebSource):
         rows: Rows = []
         for first in range(0, len(names), _MANY):
             rows += [_row(entity) for entity in self._entities(names[first : first + _MANY])]
-        return rows
+        found = {row["id"] for row in rows}
+        return rows + [_gone(name, *where[name]) for name in names if name not in found]
 
     def settings(self) -> tuple[Any, ...]:
         """What decides the answer to `ask`."""
@@ -104,8 +108,22 @@ class MapillarySource(WebSource):
         }
 
     def _entities(self, names: list[str]) -> list[Mapping[str, Any]]:
-        """Photos by their ids; those that are gone are left out."""
-        answer = self._graph(self.base, {"ids": ",".join(names), "fields": ",".join(_FIELDS)})
+        """Photos by their ids; those that are gone are left out.
+
+        One that is deleted may refuse the whole request: the halves are asked for then, and their halves.
+
+        Raises:
+            Refused: every one of them is, and not for being gone.
+        """
+        try:
+            answer = self._graph(self.base, {"ids": ",".join(names), "fields": ",".join(_FIELDS)})
+        except Refused as error:
+            gone = _code(error) == _NO_SUCH_OBJECT
+            if len(names) == 1 and gone:
+                return []
+            if len(names) == 1 or not (gone or error.status in (400, 404, 410)):
+                raise
+            return self._halves(names)
         if isinstance(answer, Mapping) and isinstance(answer.get("data"), list):
             found = answer["data"]
         elif isinstance(answer, Mapping):
@@ -113,6 +131,18 @@ class MapillarySource(WebSource):
         else:
             raise InputError(f"{self.base} answers with no entities; check sv.mapillary_url")
         return [e for e in found if isinstance(e, Mapping) and "id" in e]
+
+    def _halves(self, names: list[str]) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        refused: list[Refused] = []
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            try:
+                found += self._entities(half)
+            except Refused as error:
+                refused.append(error)
+        if len(refused) == 2:
+            raise refused[0]
+        return found
 
     def _graph(self, url: str, params: Mapping[str, str]) -> Any:
         return _guarded(lambda: self.client.get_json(url, params=params, headers={"Authorization": f"OAuth {token()}"}))
@@ -161,9 +191,23 @@ def _guarded(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except Refused as error:
-        if error.status in (401, 403):
+        if error.status in (401, 403) or _code(error) == _BAD_TOKEN:
             raise ConfigError(f"Mapillary refuses the access token in {TOKEN} (it answered {error.status})") from None
         raise
+
+
+def _code(error: Refused) -> Any:
+    """The number of an error of the Graph API, where an answer has one."""
+    try:
+        answer = json.loads(error.body)
+        return answer["error"]["code"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _gone(name: str, lon: float, lat: float) -> dict[str, Any]:
+    """What is known of a photo that tiles show and the API has not: where it was."""
+    return {"source": "mapillary", "id": name, "lon_original": lon, "lat_original": lat, "projection": GONE}
 
 
 def _lonlat(points: list[TilePoint], tile: tuple[int, int], zoom: int) -> list[tuple[float, float]]:

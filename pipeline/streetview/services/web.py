@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.net.client import Client
@@ -28,6 +29,8 @@ from storage.store import Store
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Rows = list[dict[str, Any]]  # of PHOTOS
 
+#: In place of a projection: of photos that a service lists, and has not.
+GONE = "gone"
 #: Boxes are cut in four at most this often: 2.4 km become 2 m.
 _MOST_CUTS = 10
 #: Tiles that are asked for before the first of them is looked at.
@@ -70,7 +73,11 @@ class WebSource(ABC):
                     for rows in pool.map(lambda item: self._listed(*item), items[first : first + _AHEAD]):
                         placed = place(rows, self.position, None, drops)
                         lonlat = np.stack((doubles(placed, "lon"), doubles(placed, "lat")), axis=1)
-                        parts.append(placed.filter(pa.array(area.holds(lonlat))))
+                        inside = placed.filter(pa.array(area.holds(lonlat)))
+                        gone = pc.equal(inside.column("projection"), GONE)
+                        for name in inside.filter(gone).column("id").to_pylist():
+                            drops.add("gone", name, f"{self.name} lists it and has it no more")
+                        parts.append(inside.filter(pc.invert(gone)))
                         progress.advance(1)
         except BaseException:
             self.close()
