@@ -1,8 +1,8 @@
 """Which pixels of a raster are data: decided here for every way to read them, from everything that states it.
 
-A pixel is data unless anything says that it is not: the file's own mask (inside it or beside it as .msk), its alpha band,
-or one value of nodata in all the bands that are read. That value is the user's (``rs.nodata``), else the file's, else
-what a catalog or a preset says of the file. What is no number is no data.
+A pixel is data unless anything says that it is not: the file's own mask (inside it or beside it as .msk), its alpha
+band, or one value of nodata in all the bands that are read. That value is the user's (``rs.nodata``), else the file's,
+else what a catalog or a preset says of the file. What is no number is no data.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
+from schemas.bands import band as known_band
+from schemas.bands import canonical
 from schemas.errors import InputError
 
 Alpha = Literal["auto", "mask", "band", "ignore"]
@@ -30,8 +32,10 @@ class Stated:
     """What is said of a raster's nodata outside of its file."""
 
     nodata: float | Literal["none"] | None = None  # the user's, in place of all others; none: no value is nodata
-    declared: tuple[float | None, ...] = ()  # a catalog's or a preset's, by band, from 1; asked where the file has none
+    #: A catalog's or a preset's, of each band, or one of all; asked where the file has none.
+    declared: tuple[float | None, ...] = ()
     alpha: Alpha = "auto"  # what the alpha band is; auto: a mask, unless it is one of the bands that are read
+    described: int = 0  # the first bands, which a catalog describes, so that ``auto`` takes none of them for a mask
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,13 @@ def weigh(source: Any, bands: Sequence[int], stated: Stated) -> Evidence:
     fill = next((v for v in (held[0], _held(own, source.dtypes[bands[0] - 1])) if v is not None), 0.0)
     flags = source.mask_flag_enums[bands[0] - 1]
     alpha = alpha_band(source, stated.alpha)
+    if alpha in bands or (alpha is not None and stated.alpha == "auto" and alpha <= stated.described):
+        alpha = None
     return Evidence(
         bands=tuple(bands),
         nodata=() if None in held else tuple(v for v in held if v is not None),
         mask=MaskFlags.per_dataset in flags and not {MaskFlags.alpha, MaskFlags.nodata} & set(flags),
-        alpha=None if alpha in bands else alpha,
+        alpha=None if stated.alpha == "ignore" else alpha,
         fill=fill,
     )
 
@@ -74,7 +80,8 @@ def _values(source: Any, bands: Sequence[int], stated: Stated) -> list[float | N
     if all(v is None for v in own):
         own = _listed(source.tags().get("NODATA_VALUES", ""), bands)
     if all(v is None for v in own):
-        own = [stated.declared[b - 1] if b <= len(stated.declared) else None for b in bands]
+        every = stated.declared * source.count if len(stated.declared) == 1 else stated.declared
+        own = [every[b - 1] if b <= len(every) else None for b in bands]
     return own
 
 
@@ -108,14 +115,20 @@ def alpha_band(source: Any, alpha: Alpha) -> int | None:
     return int(called[-1]) if called and alpha != "band" else None
 
 
-def settle_alpha(source: Any, alpha: Alpha) -> Alpha:
-    """``auto`` decided by what the alpha band holds: opaque and transparent pixels, or amounts.
+def settle_alpha(source: Any, alpha: Alpha, wanted: Sequence[str] = ()) -> Alpha:
+    """``auto`` decided: a band where it is ``wanted`` by number or name, is called what a band is, or holds amounts.
 
     GDAL calls the fourth of four 8-bit bands alpha unless it is told what else it is, so near infrared comes as one.
+    Opaque and transparent pixels are no amounts: a mask has little else.
     """
     band = alpha_band(source, alpha)
-    if alpha != "auto" or band is None or np.dtype(source.dtypes[band - 1]).kind != "u":
+    if alpha != "auto" or band is None:
         return alpha
+    name = source.descriptions[band - 1] or f"band{band}"
+    if known_band(name) or str(band) in wanted or canonical(name) in map(canonical, wanted):
+        return "band"
+    if np.dtype(source.dtypes[band - 1]).kind != "u":
+        return "mask"
     height, width = source.shape
     some = [
         source.read(band, window=Window(x, y, min(_SPOT, width - x), min(_SPOT, height - y)))
@@ -219,5 +232,5 @@ def _band(
 
 def _document(source: Any, bands: list[str]) -> str:
     place = ",".join(repr(float(v)) for v in source.transform.to_gdal())
-    head = f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}"><GeoTransform>{place}</GeoTransform>'
-    return head + "".join(bands) + "</VRTDataset>"
+    size = f'rasterXSize="{source.width}" rasterYSize="{source.height}"'
+    return f"<VRTDataset {size}><GeoTransform>{place}</GeoTransform>{''.join(bands)}</VRTDataset>"
