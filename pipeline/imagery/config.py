@@ -45,11 +45,10 @@ class ImageryConfig:
 
     def __post_init__(self) -> None:
         low, high = self.percentiles
+        given = not isinstance(self.nodata, (int, float)) or math.isfinite(self.nodata)
         require(
             {
-                "rs.nodata must be a finite number or none; what is no number never is data": self.nodata
-                in (None, "none")
-                or math.isfinite(self.nodata),
+                "rs.nodata must be a finite number or none; what is no number never is data": given,
                 "rs.max_nodata must be 0 to 1": 0 <= self.max_nodata <= 1,
                 "rs.max_masked must be 0 to 1": 0 <= self.max_masked <= 1,
                 "rs.quality must be 1 to 100": 1 <= self.quality <= 100,

@@ -164,9 +164,9 @@ def is_nodata(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
     if not np.isfinite(value):
         return np.isnan(pixels) if np.isnan(value) else pixels == value
     real = pixels.dtype.type
-    near = 2 * np.finfo(real).eps * abs(2 * value)
+    near = 4 * float(np.finfo(real).eps) * abs(value)
     with np.errstate(over="ignore", invalid="ignore"):
-        return (pixels == real(value)) | (np.abs(pixels - real(value)) < real(min(near, np.finfo(real).max)))
+        return (pixels == real(value)) | (np.abs(pixels - real(value)) < real(near))
 
 
 def find_valid(
