@@ -51,7 +51,9 @@ def write(folder: Path, kind: str) -> tuple[Path, Stated, NDArray[np.bool_]]:
     if "declared" in kind:
         stated = Stated(declared=(7.0,))
     if "alpha" in kind:
-        write_raster(path, np.concatenate((data, opaque[None])), transform=PLACE, photometric="RGB", alpha="YES", **value)
+        write_raster(
+            path, np.concatenate((data, opaque[None])), transform=PLACE, photometric="RGB", alpha="YES", **value
+        )
     elif "external" in kind:
         write_raster(path, data, transform=PLACE, **value)
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as target:
@@ -71,7 +73,9 @@ KINDS = ("none", "nodata", "alpha", "internal", "external", "declared", "nodata-
 
 def gdal_missing(folder: Path, missing: NDArray[np.bool_], footprint: Footprint, kernel: str) -> NDArray[np.bool_]:
     """What GDAL's warper leaves empty of a raster with nothing but these holes."""
-    plain = write_raster(folder / "plain.tif", np.where(missing, 0, 255).astype(np.uint8)[None], transform=PLACE, nodata=0)
+    plain = write_raster(
+        folder / "plain.tif", np.where(missing, 0, 255).astype(np.uint8)[None], transform=PLACE, nodata=0
+    )
     with (
         rasterio.open(plain) as source,
         WarpedVRT(
@@ -106,7 +110,9 @@ def test_the_share_without_data_is_gdal_s_whatever_says_it(tmp_path: Path, kind:
             patch = dict(read_footprints(source, [1, 2, 3], {0: footprint}, kernel, stated))[0]
         ours, theirs = missing_of(patch, footprint), gdal_missing(tmp_path, missing, footprint, kernel)
         wrong = (ours != theirs) & ~border(theirs)
-        assert not wrong.any(), f"zoom {zoom}, {kernel}: {wrong.sum()} pixels, {ours.mean():.3f} not {theirs.mean():.3f}"
+        assert not wrong.any(), (
+            f"zoom {zoom}, {kernel}: {wrong.sum()} pixels, {ours.mean():.3f} not {theirs.mean():.3f}"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,7 +149,9 @@ def test_a_value_in_rounded_decimals_is_the_value_of_the_pixels(tmp_path: Path, 
     value = -9999.0 if stated == "-9999" else LOWEST
     heights = np.where(FIRST, value, texture(3, (1, SIDE, SIDE)).astype(np.float32)).astype(np.float32)
     path = write_raster(tmp_path / "heights.tif", heights, transform=PLACE, nodata=float(stated))
-    footprints = {z: f for z in (15, 16, 17, 18, 19) for f in tiles(LON, LAT, z, 128).values()} | {0: own_footprint(path)}
+    footprints = {z: f for z in (15, 16, 17, 18, 19) for f in tiles(LON, LAT, z, 128).values()} | {
+        0: own_footprint(path)
+    }
     with rasterio.open(path) as source:
         for zoom, footprint in footprints.items():
             patch = dict(read_footprints(source, [1], {0: footprint}, kernel))[0]
@@ -260,7 +268,11 @@ def test_specks_without_data_cost_no_tile_by_default(tmp_path: Path) -> None:
     for name, missing, kept in (("specks", specks, True), ("hole", FIRST, False)):
         alpha = np.where(missing, 0, 255).astype(np.uint8)[None]
         path = write_raster(
-            tmp_path / f"{name}.tif", np.concatenate((picture(), alpha)), transform=PLACE, photometric="RGB", alpha="YES"
+            tmp_path / f"{name}.tif",
+            np.concatenate((picture(), alpha)),
+            transform=PLACE,
+            photometric="RGB",
+            alpha="YES",
         )
         found, rows = read_images([open_scene(path)], {0: own_footprint(path)}, ImageryConfig(), NET)
         assert [bool(found), [r["reason"] for r in rows]] == [kept, [] if kept else ["nodata"]]
