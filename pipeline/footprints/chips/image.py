@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rasterio.windows import Window
 
@@ -66,7 +67,12 @@ class ChipImage:
 
     member: str  # rs.jpg | rs.png | rs.npy
     data: bytes
-    nodata_share: float  # 0..1
+    valid: NDArray[np.bool_] | None  # [height,width]; None: all
+
+    @property
+    def nodata_share(self) -> float:
+        """Of the pixels, 0..1."""
+        return 0.0 if self.valid is None else 1.0 - float(self.valid.mean())
 
 
 @contextmanager
@@ -178,7 +184,7 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
             image.load()
         ending = _ENDINGS[str(image.format)]
         if _unchanged(data, image) and config.format in ("auto", ending):
-            return ChipImage(f"rs.{ending}", data, 0.0)
+            return ChipImage(f"rs.{ending}", data, None)
         rgba = np.asarray(image.convert("RGBA"))
         pixels, valid = rgba[..., :3].transpose(2, 0, 1), None
         if config.alpha != "ignore":
@@ -189,7 +195,7 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
         if config.format == "auto":  # what was decoded is kept to the bit
             config = replace(config, format="png")
     member, encoded = encode(pixels, config)
-    return ChipImage(member, encoded, 0.0 if valid is None else float((~valid).mean()))
+    return ChipImage(member, encoded, None if valid is None or valid.all() else valid)
 
 
 def _unchanged(data: bytes, image: Image.Image) -> bool:
