@@ -33,9 +33,7 @@ def batch_of(planes: list[np.ndarray | None], on_device: bool, how: AugmentSetti
     decoder = Decoder(view, how, on_device)
     encoded = []
     for i, plane in enumerate(planes):
-        picture = (
-            np.full((96, 128, 3), 200, np.uint8) if plane is None else np.where(plane, 200, 0)[..., None].repeat(3, 2)
-        )
+        picture = np.where(np.True_ if plane is None else plane[..., None], 200, np.zeros((96, 128, 3)))
         data = {"rs.png": png(picture.astype(np.uint8))}
         info = {"member": "rs.png", "bands": ["red", "green", "blue"], "dtype": "uint8", "source": "x"}
         if plane is not None:
@@ -95,7 +93,5 @@ def test_the_reconstruction_loss_leaves_pixels_without_data_out() -> None:
             target = (x - x.mean()) / (x.var() + 1e-6).sqrt()
             expected.append(float((predicted[b, p][own].detach() - target).square().mean()))
     assert float(loss.detach()) == pytest.approx(np.mean(expected), rel=1e-5)
-    whole = reconstruction_loss(predicted, pixels, valid, data=torch.ones_like(data))
-    assert float(whole.detach()) == pytest.approx(
-        float(reconstruction_loss(predicted, pixels, valid).detach()), rel=1e-6
-    )
+    whole = reconstruction_loss(predicted, pixels, valid, data=torch.ones_like(data)).detach()
+    assert float(whole) == pytest.approx(float(reconstruction_loss(predicted, pixels, valid).detach()), rel=1e-6)
