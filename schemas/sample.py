@@ -1,7 +1,8 @@
 """One sample as tar members: their names, the JSON document, the hashes.
 
 Members share the key: ``rs.jpg`` | ``rs.png`` | ``rs.npy`` (``rs.0.npy`` … for several dates), ``osm.safetensors``,
-``osm.png``, ``sv.0.jpg`` …, ``json``. Any of rs, osm and sv may be absent.
+``osm.png``, ``sv.0.jpg`` …, ``json``. Any of rs, osm and sv may be absent. Where pixels of an image lack data,
+``rs.valid.png`` (``rs.0.valid.png`` …) beside it says which: 1 bit a pixel, 1 is data.
 """
 
 from __future__ import annotations
@@ -21,12 +22,27 @@ from schemas.footprint import Footprint
 JSON = "json"
 OSM_TOKENS = "osm.safetensors"
 OSM_RASTER = "osm.png"
-_MEMBER = re.compile(r"json|osm\.safetensors|osm\.png|rs\.(\d+\.)?(jpg|png|npy)|sv\.\d+\.jpg")
+_VALID = ".valid.png"
+_MEMBER = re.compile(r"json|osm\.safetensors|osm\.png|rs\.(\d+\.)?(jpg|png|npy|valid\.png)|sv\.\d+\.jpg")
 
 
 def is_member(name: str) -> bool:
     """Whether ``name`` (without the key) is a member that this version writes."""
     return _MEMBER.fullmatch(name) is not None
+
+
+def is_image(name: str) -> bool:
+    """Whether a member is an image, not the plane that says which of its pixels are data."""
+    return name.startswith("rs.") and not name.endswith(_VALID)
+
+
+def valid_member(image: str) -> str:
+    """Name of the plane of an image.
+
+    >>> valid_member("rs.jpg"), valid_member("rs.0.npy")
+    ('rs.valid.png', 'rs.0.valid.png')
+    """
+    return image.rpartition(".")[0] + _VALID
 
 
 def member_order(name: str) -> tuple[str, int, str]:
@@ -45,7 +61,7 @@ class RsInfo:
     dtype: str  # uint8 | uint16 | int16 …
     source: str  # file or collection name
     acquired: str | None = None  # ISO 8601, UTC; None where the source does not say
-    nodata_share: float = 0.0  # 0..1
+    nodata_share: float = 0.0  # 0..1; above 0 the plane `valid_member` is there
     stretch: str | None = None  # how values became 8 bit; None where they are the source's
 
     @property

@@ -20,15 +20,13 @@ from PIL import Image
 from schemas.bands import band, canonical, channels
 from schemas.catalog import STATISTICS
 from schemas.errors import DatasetError
-from schemas.sample import JSON, RsInfo, image_infos
+from schemas.sample import JSON, RsInfo, image_infos, valid_member
 from storage.dataset import read_samples
 from storage.store import Store
 
 #: A band, by its canonical name, and the type of its values.
 Key = tuple[str, str]
 PERCENTILES = {"p2": 2, "p50": 50, "p98": 98}
-#: Values that stand where there is no data: what resampling leaves, and what files are filled with.
-_FILLS = (0, -9999, -32768, 255, 65535)
 
 
 @dataclass
@@ -72,7 +70,8 @@ class ShardImages:
                 pixels = _decoded(members.get(info.member), info, where)
                 for name in info.names:
                     found.setdefault((canonical(name), str(pixels.dtype)), Tally()).names.add(name)
-                _count(found, channels(info.names, where), pixels, valid_pixels(pixels, info.nodata_share), number)
+                valid = valid_pixels(members, info, pixels, where)
+                _count(found, channels(info.names, where), pixels, valid, number)
         return found
 
 
@@ -92,19 +91,24 @@ def _decoded(data: bytes | None, info: RsInfo, where: str) -> NDArray[Any]:
     return pixels
 
 
-def valid_pixels(pixels: NDArray[Any], nodata_share: float) -> NDArray[np.bool_] | None:
-    """Which pixels [height,width] are data, as far as the sample says; None where that cannot be told.
-
-    A sample says how many of its pixels lack data, not which: they are those that hold one usual fill value in all
-    bands, if just as many do.
-    """
-    if not nodata_share:
+def valid_pixels(
+    members: Mapping[str, bytes], info: RsInfo, pixels: NDArray[Any], where: str
+) -> NDArray[np.bool_] | None:
+    """Which pixels [height,width] of an image are data; None where the plane that says so is not there."""
+    if not info.nodata_share:
         return np.ones(pixels.shape[1:], bool)
-    missing = round(nodata_share * pixels[0].size)
-    fits = ((pixels == fill).all(axis=0) for fill in _FILLS)
-    if pixels.dtype.kind == "f":
-        fits = (f for f in (~np.isfinite(pixels).all(axis=0), *fits))
-    return next((~fill for fill in fits if np.count_nonzero(fill) == missing), None)
+    data = members.get(valid_member(info.member))
+    if data is None:
+        return None
+    try:
+        plane = np.asarray(Image.open(io.BytesIO(data), formats=("PNG",)).convert("L")) > 0
+        if plane.shape != pixels.shape[1:]:
+            raise ValueError(f"it is {list(plane.shape)} for an image of {list(pixels.shape[1:])}")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(
+            f"the plane of {where} cannot be read ({error}); look for more with geoshards verify"
+        ) from None
+    return plane
 
 
 def _count(

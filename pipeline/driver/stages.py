@@ -92,7 +92,7 @@ def chips_stage(config: ShardsConfig, runner: Runner, quiet: bool, stages: list[
         detail = "the extracts name the objects of all chips"
         drops.append(drop_row("chips", folder.name, "vector_files_unused", detail=detail, count=unused))
     jobs = [
-        DescribeJob(folder, files[i : i + _GROUP], config.chips.crs, config.rs.acquired, vectors)
+        DescribeJob(folder, files[i : i + _GROUP], config.chips.crs, config.rs, vectors)
         for i in range(0, len(files), _GROUP)
     ]
     progress = Progress("chips", len(files), "chips", quiet)

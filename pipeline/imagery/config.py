@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,9 @@ class ImageryConfig:
 
     bands: tuple[str, ...] = ()  # names of bands in channel order; empty: all that the source has
     resampling: Literal["nearest", "bilinear", "cubic", "average", "lanczos"] = "bilinear"  # of pixels onto a tile
-    max_nodata: float = 0.0  # a tile with a larger share of nodata pixels is dropped, 0..1
+    nodata: float | Literal["none"] | None = None  # value of pixels without data; none: no value is; unset: as stated
+    alpha: Literal["auto", "mask", "band", "ignore"] = "auto"  # what an alpha band is; auto: a mask, unless of amounts
+    max_nodata: float = 0.01  # a tile with a larger share of nodata pixels is dropped, 0..1
     stretch: Literal["none", "linear", "percentile"] = "none"  # how values become 8 bits; none: as they are
     stretch_range: tuple[tuple[float, float], ...] = ()  # for linear: [[low, high]] a band, or one for all
     percentiles: tuple[float, float] = (2.0, 98.0)  # per cent of a scene's valid pixels that become 0 and 255
@@ -42,8 +45,10 @@ class ImageryConfig:
 
     def __post_init__(self) -> None:
         low, high = self.percentiles
+        given = not isinstance(self.nodata, (int, float)) or math.isfinite(self.nodata)
         require(
             {
+                "rs.nodata must be a finite number or none; what is no number never is data": given,
                 "rs.max_nodata must be 0 to 1": 0 <= self.max_nodata <= 1,
                 "rs.max_masked must be 0 to 1": 0 <= self.max_masked <= 1,
                 "rs.quality must be 1 to 100": 1 <= self.quality <= 100,

@@ -46,6 +46,13 @@ def encode(
     return name, buffer.getvalue()
 
 
+def encode_valid(valid: NDArray[np.bool_]) -> bytes:
+    """Which pixels [height,width] are data, as a PNG of 1 bit: 1 is data."""
+    buffer = io.BytesIO()
+    Image.fromarray(valid).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _jpeg(pixels: NDArray[np.uint8], config: ImageryConfig) -> bytes:
     image, space = pixels.transpose(1, 2, 0), "RGB"
     height, width, _ = image.shape

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import shapely
-from rasterio.enums import ColorInterp
 from rasterio.warp import transform as warp_transform
 
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.nodata import Alpha, Stated, alpha_band, check_palette, settle_alpha
 from pipeline.imagery.raster import open_raster
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
 from pipeline.meridian import wrapped
@@ -60,7 +60,8 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
     """The scene that an opened raster is by itself."""
     if source.crs is None:
         raise InputError(f"imagery {href} has no coordinate reference system; assign one with gdal_edit.py -a_srs")
-    names = band_names(source)
+    alpha = settle_alpha(source, config.alpha, config.bands)
+    names = band_names(source, alpha)
     mask = _mask(names, config, href)
     chosen = choose_bands(names, config, href, mask)
     dtypes = {source.dtypes[b - 1] for b in chosen}
@@ -68,6 +69,7 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
     if len(dtypes) > 1:
         raise InputError(f"imagery {href} has bands of {', '.join(sorted(dtypes))}; choose those of one with rs.bands")
     check_dtype(dtype, config, href)
+    check_palette(source, chosen, config.resampling, f"imagery {href}")
     tags, imagery = source.tags(), source.tags(ns="IMAGERY")
     return Scene(
         name=name,
@@ -75,7 +77,7 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
         bands=[names[b] for b in chosen],
         dtype=dtype,
         acquired=_acquired(tags, imagery),
-        assets=(Asset(href, tuple(chosen)),),
+        assets=(Asset(href, tuple(chosen), Stated(config.nodata, alpha=alpha)),),
         cloud=_number(imagery.get("CLOUDCOVER") or tags.get("CLOUDY_PIXEL_PERCENTAGE")),
         gsd=true_gsd(source),
         mask=Mask(Asset(href, (mask,)), config.mask_values, config.mask_bits) if mask else None,
@@ -83,9 +85,10 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
     )
 
 
-def band_names(source: Any) -> dict[int, str]:
+def band_names(source: Any, alpha: Alpha) -> dict[int, str]:
     """Name of each data band by its number: its description, its colour, or ``bandN``."""
-    data = [b for b, c in zip(source.indexes, source.colorinterp, strict=True) if c != ColorInterp.alpha]
+    masking = alpha_band(source, alpha)
+    data = [b for b in source.indexes if b != masking]
     colours = {b: source.colorinterp[b - 1].name for b in data}
     names = {b: source.descriptions[b - 1] or (colours[b] if colours[b] in _COLOURS else f"band{b}") for b in data}
     if len(set(names.values())) < len(names):

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from pipeline.imagery import resample
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
+from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
 from schemas.errors import InputError
 from schemas.footprint import Footprint
@@ -59,6 +60,7 @@ class _Raster:
     source: Any
     bands: list[int]
     resampling: str
+    evidence: Evidence
     tiles: JpegTiles | None = None  # a faster way to the same pixels
 
     @property
@@ -69,16 +71,6 @@ class _Raster:
     def transform(self) -> resample.Affine:
         a, b, c, d, e, f = (float(v) for v in self.source.transform[:6])
         return a, b, c, d, e, f
-
-    @property
-    def flags(self) -> set[MaskFlags]:
-        return {flag for b in self.bands for flag in self.source.mask_flag_enums[b - 1]}
-
-    @property
-    def fill(self) -> float:
-        """Value of pixels without data."""
-        value = self.source.nodatavals[self.bands[0] - 1]
-        return 0.0 if value is None else float(value)
 
 
 def check_blocks(source: Any, where: str) -> None:
@@ -115,7 +107,7 @@ def open_raster(path: str) -> Iterator[Any]:
 
 
 def read_footprints(
-    source: Any, bands: list[int], footprints: Mapping[K, Footprint], resampling: str
+    source: Any, bands: list[int], footprints: Mapping[K, Footprint], resampling: str, stated: Stated = Stated()
 ) -> Iterator[tuple[K, Patch]]:
     """Pixels of each footprint, in blocks of neighbours; one that the raster does not meet is left out.
 
@@ -126,6 +118,7 @@ def read_footprints(
         bands: band numbers from 1, of one dtype.
         footprints: by key.
         resampling: a name of rasterio's `Resampling`.
+        stated: what is said of its nodata outside of it.
 
     Raises:
         rasterio.errors.RasterioError: the file cannot be read there.
@@ -133,7 +126,7 @@ def read_footprints(
     with ExitStack() as stack:
         file = open_tiles(source, bands)
         tiles = JpegTiles(source, stack.enter_context(file)) if file else None
-        raster = _Raster(source, bands, resampling, tiles)
+        raster = _Raster(source, bands, resampling, weigh(source, bands, stated), tiles)
         for frame, keys in _blocks(footprints, raster).items():
             yield from _read_block(raster, frame, {k: footprints[k] for k in keys})
 
@@ -236,32 +229,17 @@ def _copy(raster: _Raster, window: Window) -> Patch | None:
         return None
     inner = Window(x0, y0, x1 - x0, y1 - y0)
     pixels = raster.source.read(raster.bands, window=inner)
-    valid = _valid(raster, pixels, inner)
+    valid = find_valid(raster.source, raster.evidence, pixels, inner)
     if valid is not None and not valid.any():
         return None
     if (inner.width, inner.height) == (window.width, window.height):
         return Patch(pixels, valid)
     at = (slice(y0 - window.row_off, y1 - window.row_off), slice(x0 - window.col_off, x1 - window.col_off))
-    whole = np.full((len(raster.bands), window.height, window.width), raster.fill, pixels.dtype)
+    whole = np.full((len(raster.bands), window.height, window.width), raster.evidence.fill, pixels.dtype)
     there = np.zeros(whole.shape[1:], bool)
     whole[(slice(None), *at)] = pixels
     there[at] = True if valid is None else valid
     return Patch(whole, there)
-
-
-def _valid(raster: _Raster, pixels: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:
-    """Which pixels of a window have data, bool[h,w]; None: all."""
-    valid: NDArray[np.bool_] | None = None
-    if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
-        valid = np.isfinite(pixels).all(axis=0)
-    if MaskFlags.nodata in raster.flags:
-        nodata = [raster.source.nodatavals[b - 1] for b in raster.bands]
-        some = np.any([np.not_equal(p, n) for p, n in zip(pixels, nodata, strict=True)], axis=0)
-        valid = some if valid is None else valid & some
-    elif raster.flags & {MaskFlags.per_dataset, MaskFlags.alpha}:
-        mask = raster.source.read_masks(raster.bands[0], window=window) > 0
-        valid = mask if valid is None else valid & mask
-    return None if valid is None or valid.all() else valid
 
 
 def _resample(
@@ -273,7 +251,7 @@ def _resample(
         if max(window.width, window.height) > resample.MAX_WINDOW:
             continue
         pixels, pairs = _load(raster, window)
-        valid = _valid(raster, pixels, window)
+        valid = find_valid(raster.source, raster.evidence, pixels, window)
         origin = (window.col_off, window.row_off)
         for key in group:
             f, own = footprints[key], windows[key]
@@ -340,21 +318,25 @@ def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: 
     """
     scale = 1.0 if step <= SLACK or not np.isfinite(step) else 1 / step
     a, b, c, d, e, f = frame.transform
-    with WarpedVRT(
-        raster.source, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width, height=frame.height,
-        resampling=Resampling[raster.resampling], add_alpha=ColorInterp.alpha not in raster.source.colorinterp,
-        tolerance=resample.MAX_ERROR, warp_mem_limit=64, XSCALE=scale, YSCALE=scale,
-    ) as vrt:  # fmt: skip
-        alpha = vrt.colorinterp.index(ColorInterp.alpha) + 1
-        for key, own in footprints.items():
+    with ExitStack() as stack:
+        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence)))
+        vrt = stack.enter_context(
+            WarpedVRT(
+                own, src_crs=raster.source.crs, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width,
+                height=frame.height, resampling=Resampling[raster.resampling],
+                add_alpha=ColorInterp.alpha not in own.colorinterp, tolerance=resample.MAX_ERROR, warp_mem_limit=64,
+                XSCALE=scale, YSCALE=scale,
+            )
+        )  # fmt: skip
+        for key, footprint in footprints.items():
             place = (0.0, 0.0)
             if b == d == 0:
-                place = (own.transform[2] - c) / a, (own.transform[5] - f) / e
-            window = Window(round(place[0]), round(place[1]), own.width, own.height)
-            every = vrt.read([*raster.bands, alpha], window=window)
+                place = (footprint.transform[2] - c) / a, (footprint.transform[5] - f) / e
+            window = Window(round(place[0]), round(place[1]), footprint.width, footprint.height)
+            every = vrt.read(window=window)
             pixels, valid = np.ascontiguousarray(every[:-1]), every[-1] > 0
             if pixels.dtype.kind == "f":
                 valid &= np.isfinite(pixels).all(axis=0)
             if valid.any():
-                pixels[:, ~valid] = raster.fill
+                pixels[:, ~valid] = raster.evidence.fill
                 yield key, Patch(pixels, None if valid.all() else valid)

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 from pipeline.alignment import place
 from pipeline.imagery import stretch
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.nodata import check_palette, find_valid, weigh
 from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Scene, TileImage, candidates, day_of
@@ -204,8 +205,8 @@ class _Reader:
 
     def _asset(self, scene: Scene, asset: Asset, footprints: dict[int, Footprint], resampling: str) -> dict[int, Patch]:
         with self.opener.open(asset.href, scene.token) as source:
-            _check(source, scene, asset)
-            return dict(read_footprints(source, list(asset.bands), footprints, resampling))
+            _check(source, scene, asset, resampling)
+            return dict(read_footprints(source, list(asset.bands), footprints, resampling, asset.stated))
 
     def _part(self, scene: Scene, patches: list[Patch], mask: Patch | None, ranges: stretch.Ranges | None) -> _Part:
         valid: NDArray[np.bool_] | None = None
@@ -227,19 +228,22 @@ class _Reader:
             ranges: list[tuple[float, float]] = []
             for asset in scene.assets:
                 with self.opener.open(asset.href, scene.token) as source:
-                    ranges += [_percentiles(source, b, scene, self.config) for b in asset.bands]
+                    ranges += [_percentiles(source, b, asset, scene.offset, self.config) for b in asset.bands]
             self._ranges[scene.path] = tuple(ranges)
         return self._ranges[scene.path]
 
 
-def _check(source: Any, scene: Scene, asset: Asset) -> None:
+def _check(source: Any, scene: Scene, asset: Asset, resampling: str) -> None:
     """Whether a raster is what its scene says."""
     if source.crs is None:
         raise InputError(f"imagery {asset.href} of {scene.name} has no coordinate reference system")
     if max(asset.bands) > source.count:
         raise InputError(f"imagery {asset.href} of {scene.name} has {source.count} bands, not {max(asset.bands)}")
     own = {source.dtypes[b - 1] for b in asset.bands}
-    if (scene.mask is None or asset != scene.mask.asset) and own != {scene.dtype}:
+    if scene.mask is not None and asset == scene.mask.asset:
+        return
+    check_palette(source, asset.bands, resampling, f"imagery {asset.href} of {scene.name}")
+    if own != {scene.dtype}:
         raise InputError(f"imagery {asset.href} of {scene.name} is {', '.join(sorted(own))}, not {scene.dtype}")
 
 
@@ -261,7 +265,7 @@ def lowered(pixels: NDArray[Any], offset: int) -> NDArray[Any]:
     return np.where(pixels > offset, pixels - np.asarray(offset, pixels.dtype), np.minimum(pixels, 1))
 
 
-def _percentiles(source: Any, band: int, scene: Scene, config: ImageryConfig) -> tuple[float, float]:
+def _percentiles(source: Any, band: int, asset: Asset, offset: int, config: ImageryConfig) -> tuple[float, float]:
     """The stretch of one band, from a reduced image where there are overviews, else from spots all over the scene."""
     height, width = source.shape
     levels = [1, *source.overviews(band)]
@@ -275,9 +279,10 @@ def _percentiles(source: Any, band: int, scene: Scene, config: ImageryConfig) ->
             own = Window(max(x, 0), max(y, 0), _SPOT, _SPOT).intersection(Window(0, 0, width, height))
             windows.append((own, (own.height, own.width)))
     values = []
+    evidence = weigh(source, [band], asset.stated)
     for window, shape in windows:
-        read = source.read(band, window=window, out_shape=shape, masked=True)
-        values.append(read.compressed())
+        read = source.read([band], window=window, out_shape=(1, *shape))
+        valid = find_valid(source, evidence, read, window, shape)
+        values.append(read[0].reshape(-1) if valid is None else read[0][valid])
     every = np.concatenate(values)
-    every = every[np.isfinite(every)] if every.dtype.kind == "f" else every
-    return stretch.percentile_range(lowered(every, scene.offset) if scene.offset else every, config)
+    return stretch.percentile_range(lowered(every, offset) if offset else every, config)

@@ -52,13 +52,25 @@ class RangeFile(RawIOBase):
         self._url, self._client, self._pool = url, client, pool
         self._at, self._version = 0, ""
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
-        self.error: GeoshardsError | None = None
+        self._errors: list[GeoshardsError] = []
         self.size = 0
         head = self._fetch(0, _PIECE)
         if not head.startswith(_TIFF):
             what = _PAGE if looks_like_html(head) else "no TIFF file; only GeoTIFF and COG are read over HTTP"
             raise InputError(f"imagery {shown(url)} is {what}")
         self._pieces[0] = head
+
+    def another(self) -> RangeFile:
+        """The same file with a position of its own: GDAL may open it more than once at a time."""
+        twin = RangeFile.__new__(RangeFile)
+        twin.__dict__.update(self.__dict__)
+        twin._at = 0
+        return twin
+
+    @property
+    def error(self) -> GeoshardsError | None:
+        """The first that happened, whoever was reading."""
+        return self._errors[0] if self._errors else None
 
     def _fetch(self, start: int, stop: int) -> bytes:
         """Bytes start..stop, or fewer where the file ends."""
@@ -99,7 +111,7 @@ class RangeFile(RawIOBase):
             self._check(sum(sizes))
             got = dict(zip(parts, self._pool.map(lambda part: self._fetch(*part), parts), strict=True))
         except GeoshardsError as error:
-            self.error = error
+            self._errors.append(error)
             return [bytes(n) if n <= MEMORY else b"" for n in sizes]
         whole = [b"".join(got[a, min(a + _RANGE, b)] for a in range(start, b, _RANGE)) for start, b in ranges]
         return [data.ljust(n, b"\0") for data, n in zip(whole, sizes, strict=True)]
@@ -129,7 +141,7 @@ class RangeFile(RawIOBase):
             self._check(stop - self._at)
             parts = self._parts(first, last)
         except GeoshardsError as error:
-            self.error = error
+            self._errors.append(error)
             return b""
         data = b"".join(parts[p] for p in range(first, last))[self._at - first * _PIECE : stop - first * _PIECE]
         self._at += len(data)
@@ -194,7 +206,7 @@ class Opener:
         def hand_out(path: str, mode: str = "rb") -> RangeFile:
             if path != _NAME or "r" not in mode:
                 raise FileNotFoundError(path)
-            return file
+            return file.another()
 
         try:
             with (

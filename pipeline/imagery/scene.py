@@ -11,6 +11,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.nodata import Stated
 from schemas.bands import canonical
 
 #: What rs.npy holds; the stream reads these.
@@ -23,6 +24,7 @@ class Asset:
 
     href: str  # path, or http(s) URL without its signature
     bands: tuple[int, ...]  # numbers of those that are taken, from 1, in channel order
+    stated: Stated = Stated()  # what is said of its nodata outside of it
 
 
 @dataclass(frozen=True)

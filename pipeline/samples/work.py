@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, place
 from pipeline.footprints.chips.image import ChipImage, read_image
-from pipeline.imagery.encode import encode
+from pipeline.imagery.encode import encode, encode_valid
 from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import TileImage
 from pipeline.osm.vectors.features import PartFeatures, load_part
@@ -24,7 +24,7 @@ from pipeline.tokens.sheet import FootprintTokens, TokenMaker, extract_tokens, v
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
-from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, RsInfo, SampleMeta, rounded
+from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, RsInfo, SampleMeta, rounded, valid_member
 
 Ints = NDArray[np.int64]
 
@@ -188,8 +188,10 @@ def _members(
         members[OSM_RASTER] = encode_png(osm.raster, job.paint.palette)
     rs: list[RsInfo] = []
     for number, image in enumerate(images):
-        data, info = _rs(job, image, number)
+        data, info, valid = _rs(job, image, number)
         members[info.member] = data
+        if valid is not None:
+            members[valid_member(info.member)] = encode_valid(valid)
         rs.append(info)
     photos = job.photos.get(footprint.key, [])
     streetview = add_photos(photos, job.config.sv, rs[0].acquired if rs else None, members, drops)
@@ -201,19 +203,22 @@ def _members(
     return members, meta
 
 
-def _rs(job: ShardJob, image: TileImage | _OwnImage, number: int) -> tuple[bytes, RsInfo]:
-    """One image as a member, and what the JSON document says of it; ``number`` is its place among several dates."""
+def _rs(job: ShardJob, image: TileImage | _OwnImage, number: int) -> tuple[bytes, RsInfo, NDArray[np.bool_] | None]:
+    """One image as a member, what the JSON document says of it, and which pixels are data where not all of them are.
+
+    ``number`` is its place among several dates.
+    """
     if isinstance(image, _OwnImage):
         row, own = image.row, image.image
         source = row["source"] or row["image"].rsplit("/", 1)[-1]
-        return own.data, RsInfo(
-            own.member, row["bands"], row["dtype"], source, image.acquired, rounded(own.nodata_share)
-        )
+        info = RsInfo(own.member, row["bands"], row["dtype"], source, image.acquired, rounded(own.nodata_share))
+        return own.data, info, own.valid
     config = job.config.rs
     name, data = encode(image.pixels, config, number if config.dates > 1 else None, image.original)
     source = ", ".join(image.sources) or image.scene.name
     share = rounded(image.nodata_share)
-    return data, RsInfo(name, image.scene.bands, str(image.pixels.dtype), source, image.acquired, share, image.stretch)
+    info = RsInfo(name, image.scene.bands, str(image.pixels.dtype), source, image.acquired, share, image.stretch)
+    return data, info, None if image.missing is None else ~image.missing
 
 
 def _provenance(job: ShardJob, key: str) -> dict[str, str]:

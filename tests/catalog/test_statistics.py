@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.catalog.statistics import ShardImages, Tally, by_shard, statistics, valid_pixels
+from pipeline.catalog.statistics import ShardImages, Tally, by_shard, statistics
 from pipeline.cli.main import main
 from pipeline.cli.query import connect
 from pipeline.cli.stats import write_statistics
 from pipeline.cli.verify import find_problems
+from pipeline.imagery.encode import encode_valid
 from schemas.catalog import STATISTICS, catalog_file
 from schemas.errors import DatasetError, InputError, LockError
 from schemas.sample import JSON, RsInfo, image_infos
@@ -124,10 +125,13 @@ def packed(folder: Path, images: Sequence[tuple[np.ndarray, dict[str, Any]]]) ->
     (folder / "shards").mkdir(parents=True)
     rows = []
     for number, (pixels, facts) in enumerate(images):
+        plane = facts.pop("valid", None)
         info = {"member": "rs.npy", "dtype": str(pixels.dtype), "source": "x", **facts}
         buffer = io.BytesIO()
         np.save(buffer, pixels)
         members = {"rs.npy": buffer.getvalue(), JSON: json.dumps({"rs": [info]}).encode()}
+        if plane is not None:
+            members["rs.valid.png"] = encode_valid(plane)
         places, data = [], b""
         for name, content in members.items():
             places.append({"name": name, "offset": len(data), "size": len(content)})
@@ -179,30 +183,29 @@ def test_squares_of_a_continent_do_not_overflow() -> None:
     assert (row["mean"], row["std"], row["count"]) == (60_001.0, 1.0, 1 << 47)
 
 
-@pytest.mark.parametrize("fill", [0, -9999])
-def test_pixels_without_data_are_left_out_as_far_as_the_sample_says(fill: int, tmp_path: Path) -> None:
+def test_pixels_without_data_are_left_out_as_the_sample_s_plane_says(tmp_path: Path) -> None:
+    """Whatever value stands there; a data pixel of the same value counts."""
     pixels = np.arange(5, 5 + 32, dtype=np.int16).reshape(2, 4, 4)
-    pixels[:, 0, :3] = fill
-    pixels[0, 2, 2] = fill  # one band alone: a value as any other
-    store, rows = packed(tmp_path / "told", [(pixels, {"bands": ["a", "b"], "nodata_share": 3 / 16})])
-    a, b = tallied(store, rows)
-    assert_is_numpy_s(a, pixels[0].ravel()[3:])
-    assert_is_numpy_s(b, pixels[1].ravel()[3:])
+    pixels[:, 0, :3] = pixels[:, 3, 3:] = 0
+    valid = np.ones((4, 4), bool)
+    valid[0, :3] = False
+    facts = {"bands": ["a", "b"], "nodata_share": 3 / 16}
+    a, b = tallied(*packed(tmp_path / "told", [(pixels, {**facts, "valid": valid})]))
+    assert_is_numpy_s(a, pixels[0][valid])
+    assert_is_numpy_s(b, pixels[1][valid])
     # where nothing says which pixels lack data the image is left out, and counted
-    store, rows = packed(tmp_path / "untold", [(pixels, {"bands": ["a", "b"], "nodata_share": 5 / 16})])
-    assert [(r["count"], r["images"], r["left_out"], r["mean"]) for r in tallied(store, rows)] == [(0, 0, 1, None)] * 2
-    # and where none lacks data, a fill value is a value
-    store, rows = packed(tmp_path / "whole", [(pixels, {"bands": ["a", "b"]})])
-    assert_is_numpy_s(tallied(store, rows)[0], pixels[0].ravel())
+    rows = tallied(*packed(tmp_path / "untold", [(pixels, dict(facts))]))
+    assert [(r["count"], r["images"], r["left_out"], r["mean"]) for r in rows] == [(0, 0, 1, None)] * 2
+    # and where none lacks data, every value is one
+    assert_is_numpy_s(tallied(*packed(tmp_path / "whole", [(pixels, {"bands": ["a", "b"]})]))[0], pixels[0].ravel())
+    with pytest.raises(DatasetError, match=r"the plane of .* cannot be read"):
+        tallied(*packed(tmp_path / "other", [(pixels, {**facts, "valid": valid[:3]})]))
 
 
 def test_what_is_no_number_is_no_pixel(tmp_path: Path) -> None:
     pixels = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
     pixels[0, 0, 0] = np.nan
-    assert np.count_nonzero(valid_pixels(pixels, 1 / 16)) == 15  # type: ignore[arg-type]
-    for share in (0.0, 1 / 16):
-        store, rows = packed(tmp_path / str(share), [(pixels, {"bands": ["a"], "nodata_share": share})])
-        assert_is_numpy_s(tallied(store, rows)[0], pixels.ravel()[1:])
+    assert_is_numpy_s(tallied(*packed(tmp_path / "d", [(pixels, {"bands": ["a"]})]))[0], pixels.ravel()[1:])
 
 
 def test_faults_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

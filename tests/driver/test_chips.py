@@ -326,6 +326,11 @@ def test_pictures_of_other_modes_are_decoded_without_loss(place: Path, tmp_path:
         source = np.asarray(Image.open(place / f"{stem}.png").convert("RGBA"))
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(members["rs.png"]))), source[..., :3])
         assert meta.rs[0].nodata_share == pytest.approx(float((source[..., 3] == 0).mean()))
+        if (source[..., 3] == 0).any():
+            plane = np.asarray(Image.open(io.BytesIO(members["rs.valid.png"])))
+            np.testing.assert_array_equal(plane, source[..., 3] > 0)
+        else:
+            assert "rs.valid.png" not in members
     assert samples["chip-good"][2]["rs.jpg"] == (place / "good.jpg").read_bytes()
 
 

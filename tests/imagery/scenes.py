@@ -157,6 +157,7 @@ def write_granule(
     properties: dict[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
     place: tuple[float, float] = (LON, LAT),
+    nodata: int | None = 0,  # that the files name
 ) -> dict[str, Any]:
     """Twelve bands of 10, 20 and 60 m and the scene classes; band number n holds value + n everywhere."""
     own = PRESETS[preset]
@@ -176,7 +177,7 @@ def write_granule(
         if empty is not None:
             data[0][empty[::step, ::step]] = 0
         files[key] = f"{name}/{band}.tif"
-        write_cog(folder / collection / files[key], data, transform=base @ Affine.scale(step), nodata=0)
+        write_cog(folder / collection / files[key], data, transform=base @ Affine.scale(step), nodata=nodata)
     facts = {"eo:cloud_cover": cloud, "s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True}
     return {"id": name, "datetime": when, "properties": facts | (properties or {}), "assets": files}
 

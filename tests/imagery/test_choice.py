@@ -115,7 +115,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     data[:, 250:] = 0
     path = write_raster(tmp_path / "half.tif", data, transform=around(LON, LAT, UTM, 500, 500, 3.1), nodata=0)
     footprints = tiles(LON, LAT, ZOOM, SIZE, 9)
-    found, rows = read_images([open_scene(path)], footprints, ImageryConfig(), NET, "town")
+    found, rows = read_images([open_scene(path)], footprints, ImageryConfig(max_nodata=0.0), NET, "town")
     reasons = {r["reason"] for r in rows}
     assert reasons == {"nodata", "no_imagery"}
     assert len(found) + len(rows) == 81

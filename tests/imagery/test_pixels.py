@@ -160,6 +160,6 @@ def test_spots_of_a_small_scene_lie_inside_it(tmp_path: Path, monkeypatch: pytes
     path = write_raster(tmp_path / "x.tif", np.arange(50 * 33).reshape(1, 50, 33).astype(np.uint16) + 1)
     scene = open_scene(path)
     with rasterio.open(path) as source:
-        low, high = reading._percentiles(source, 1, scene, ImageryConfig(percentiles=(0, 100)))
+        low, high = reading._percentiles(source, 1, scene.assets[0], 0, ImageryConfig(percentiles=(0, 100)))
     assert 1 <= low < 100
     assert 1500 < high <= 1650

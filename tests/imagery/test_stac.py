@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -18,13 +19,25 @@ from hypothesis import strategies as st
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import absolute, find_imagery, source_rows
+from pipeline.imagery.stac.items import nodata_of
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.imagery.stac.search import within
 from pipeline.mirror.messages import Response
 from pipeline.net.config import NetConfig
 from schemas.errors import ConfigError, InputError
 from tests.imagery.conftest import SERVICES
-from tests.imagery.scenes import LAT, LON, tiles, write_granule, write_manifest
+from tests.imagery.scenes import (
+    LAT,
+    LON,
+    UTM,
+    around,
+    expected,
+    texture,
+    tiles,
+    write_granule,
+    write_manifest,
+    write_raster,
+)
 from tests.mirror.server import Mirror
 
 NET = NetConfig(timeout=5.0, retries=2, backoff=0.001, max_wait=0.05)
@@ -127,6 +140,77 @@ def test_several_days_are_kept_and_half_a_granule_is_filled_from_the_other(senti
     assert middle.acquired == "2024-06-10T10:20:00Z"
     assert 0.2 < middle.masked_share < 0.9
     assert set(np.unique(middle.pixels[0])) == {3004}  # what lies under the mask is kept as it is
+
+
+@pytest.mark.parametrize("service", ["earth-search", "planetary-computer"])
+def test_a_newer_scene_with_half_a_collar_never_wins_over_a_whole_one(tmp_path: Path, service: str) -> None:
+    """The services' files do not name 0 as nodata, which it is; at native zoom as resampled by any kernel."""
+    folder = tmp_path / service
+    empty = np.zeros((420, 420), bool)
+    empty[:, 200:] = True
+    settings: dict[str, Any] = {"preset": service, "nodata": None}
+    rows = [
+        write_granule(folder, "S2_whole", "2024-06-01T10:20:00Z", value=2000, **settings),
+        write_granule(folder, "S2_half", "2024-06-20T10:20:00Z", value=4000, empty=empty, **settings),
+    ]
+    write_manifest(folder, rows, signed=service == "planetary-computer")
+    offset = 1000 if service == "planetary-computer" else 0
+    with Mirror(tmp_path, services=SERVICES) as server:
+        for kernel, size in (("nearest", 128), ("bilinear", 128), ("bilinear", 32), ("cubic", 64)):
+            config = ImageryConfig(stac_url=f"{server.url}/{service}", resampling=kernel)  # type: ignore[arg-type]
+            scenes, _ = find_imagery(service, HERE, config, NET)
+            footprints = tiles(LON, LAT, 15, size, 3)
+            strict, _ = read_images(scenes, footprints, config, NET)
+            loose, _ = read_images(scenes, footprints, replace(config, max_nodata=1.0), NET)
+            shares = []
+            for key, (image,) in loose.items():
+                for number, band in enumerate(image.pixels, 1):  # flat but for the collar: no mixture of both
+                    held = band if image.missing is None else band[~image.missing]
+                    assert set(np.unique(held)) == {(4000 if image.sources == ["S2_half"] else 2000) + number - offset}
+                shares.append(1.0 if image.sources == ["S2_whole"] else image.nodata_share)
+                whole = shares[-1] > config.max_nodata
+                assert strict[key][0].sources == ["S2_whole" if whole else "S2_half"]
+                assert strict[key][0].nodata_share <= config.max_nodata
+            assert len(strict) == 9
+            assert 0.3 < np.mean(shares) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("asset", "values"),
+    [
+        ({}, ()),
+        ({"nodata": -9999}, (-9999.0,)),
+        ({"nodata": "-inf"}, (-np.inf,)),
+        ({"raster:bands": [{"nodata": 0}, {"nodata": 0}]}, (0.0, 0.0)),
+        ({"bands": [{"name": "red", "nodata": 0}, {"name": "nir"}]}, (0.0, None)),
+        ({"bands": [{"name": "red", "nodata": 7}, {"name": "nir"}], "nodata": 0}, (7.0, 0.0)),
+        ({"bands": [{"name": "red"}], "raster:bands": [{"nodata": 5}]}, (5.0,)),
+    ],
+)
+def test_nodata_is_read_of_an_asset_in_each_version_of_stac(asset: dict[str, Any], values: tuple[Any, ...]) -> None:
+    assert nodata_of(asset) == values
+
+
+def test_what_an_item_says_of_nodata_and_bands_holds_where_the_file_is_silent(mirror: Mirror, tmp_path: Path) -> None:
+    """A file of red, green, blue and near infrared, which GDAL calls alpha; 9 is no data, says the item alone."""
+    _, page = ask(mirror, "/earth-search/search", datetime="2024-07-01/2024-07-02")
+    (item,) = page["features"]
+    data = texture(3, (4, 420, 420), 30)
+    data[3, :100] = 0
+    data[:, 200:] = 9
+    write_raster(tmp_path / "rgbn.tif", data, transform=around(LON, LAT, UTM, 420, 420, 10.0))
+    names = ("red", "green", "blue", "nir")
+    told = {"bands": [{"name": n} for n in names], "nodata": 9}, {"eo:bands": [{"name": n} for n in names],
+            "raster:bands": [{"nodata": 9}] * 4}  # fmt: skip
+    for facts, bands, zoom in itertools.product(told, (names, names[:3]), (14, 15)):
+        item["assets"] = {"image": {"href": "rgbn.tif", "type": "image/tiff", "roles": ["data"], **facts}}
+        (tmp_path / "item.json").write_text(json.dumps(item))
+        config = ImageryConfig(bands=bands, max_nodata=1.0)
+        scenes, _ = find_imagery(str(tmp_path / "item.json"), HERE, config, NET)
+        (footprint,) = tiles(LON, LAT, zoom, 128, 1).values()
+        ((image,),) = read_images(scenes, {0: footprint}, config, NET)[0].values()
+        row = expected(footprint, UTM, around(LON, LAT, UTM, 420, 420, 10.0))[1]
+        assert image.nodata_share == pytest.approx(float((row > 200).mean()), abs=0.02)
 
 
 def test_only_the_windows_that_are_needed_are_fetched(mirror: Mirror, sentinel: ImageryConfig, archive: Path) -> None:

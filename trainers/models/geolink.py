@@ -166,7 +166,11 @@ class GeoLink(nn.Module):
         """L_rec: the pixels of hidden patches."""
         predicted = self.decoder(image.token, image.patches, image.mask)
         hidden = gather_patches(patchify(batch.rs, self.settings.vit.patch), image.mask.hidden)
-        return reconstruction_loss(predicted, self.norm.patches(hidden), valid, self.gather)
+        data = None
+        if batch.rs_valid.shape[1]:
+            planes = (batch.rs_valid == 255)[:, None].expand(-1, batch.rs.shape[1], -1, -1)
+            data = gather_patches(patchify(planes.contiguous(), self.settings.vit.patch), image.mask.hidden)
+        return reconstruction_loss(predicted, self.norm.patches(hidden), valid, self.gather, data)
 
     def graph_losses(self, image: ImageState, batch: TileBatch, valid: Tensor) -> dict[str, Tensor]:
         """``cont`` and ``cst``, those that have a weight: all that the objects add to a masked autoencoder."""

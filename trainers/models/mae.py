@@ -81,12 +81,23 @@ class MaeDecoder(nn.Module):
         return self.head(self.norm(x[:, 1 + patches.shape[1] :]))
 
 
-def reconstruction_loss(predicted: Tensor, pixels: Tensor, valid: Tensor, gather: bool = False) -> Tensor:
+def reconstruction_loss(
+    predicted: Tensor, pixels: Tensor, valid: Tensor, gather: bool = False, data: Tensor | None = None
+) -> Tensor:
     """Mean squared error over the hidden patches of valid samples, each patch normalised by its own mean and variance.
 
     docs/papers/geolink.md#losses. ``predicted`` [B,M,F], ``pixels`` f32[B,M,F], ``valid`` bool[B];
-    ``gather`` is that of :func:`~trainers.models.losses.masked_mean`.
+    ``gather`` is that of :func:`~trainers.models.losses.masked_mean`. ``data`` bool[B,M,F] is false where a pixel is no
+    data: it counts neither for the error of its patch nor for its mean and variance; None: all are.
     """
+    if data is not None:
+        count = data.sum(-1, keepdim=True).float()
+        pixels, least = pixels.masked_fill(~data, 0.0), count.clamp_min(1)
+        centred = (pixels - pixels.sum(-1, keepdim=True) / least).masked_fill(~data, 0.0)
+        variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
+        target = centred / (variance + 1e-6).sqrt()
+        error = (predicted.float() - target).square().masked_fill(~data, 0.0).sum(-1) / least[..., 0]
+        return masked_mean(error, valid[:, None] & (count[..., 0] > 0), gather)
     centred = pixels - pixels.mean(-1, keepdim=True)
     variance = centred.square().sum(-1, keepdim=True) / (pixels.shape[-1] - 1)
     target = centred / (variance + 1e-6).sqrt()

@@ -105,6 +105,7 @@ class TileSample:
     photos: tuple[Photo, ...]
     window: Window = WHOLE  # what of the footprint is shown, normalised image coordinates
     look: Look | None = None  # what is left to do to the image, on the device; None: nothing
+    rs_valid: NDArray[np.uint8] | None = None  # [S,S] or [H,W] as rs: 255 where it is data; None: everywhere
 
 
 def draw_window(seed: np.uint64, settings: AugmentSettings) -> Window | None:
@@ -164,6 +165,7 @@ def turned(sample: TileSample, turn: Turn) -> TileSample:
     return replace(
         sample,
         rs=sample.rs if sample.rs is None or sample.look else turn.image(sample.rs),
+        rs_valid=sample.rs_valid if sample.rs_valid is None or sample.look else turn.image(sample.rs_valid),
         tokens=None if sample.tokens is None else turn_tokens(sample.tokens, turn),
         photos=photos,
     )

@@ -24,7 +24,7 @@ from schemas.bands import RGB
 from schemas.tokens import FIELDS, NORMALISED, Granularity, empty_tokens
 from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
-from trainers.stream.pixels import LOOK, look_row, show
+from trainers.stream.pixels import LOOK, look_row, place, show
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
 CAPACITY, PHOTO_CAPACITY = 16, 8
@@ -65,6 +65,7 @@ class TileBatch:
     image_size: int  # S, pixels a side of the image that a model takes
     look: Tensor  # f64 [B,13] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
     rs: Tensor  # u8 [B,C,S,S]; [B,C,H,W], each image in the corner of its slot, where something is left
+    rs_valid: Tensor  # u8 [B,S,S] or [B,H,W] as rs: 255 where a pixel is data; [B,0,0] where all of the batch are
     has_rs: Tensor  # bool [B]
     node_valid: Tensor  # bool [N]
     node_sample: Tensor  # i64 [N] slot, B in padding
@@ -106,7 +107,10 @@ class TileBatch:
         moved = self._map(lambda t: t.to(device, non_blocking=non_blocking))
         if not moved.look.shape[1]:
             return moved
-        return replace(moved, rs=show(moved.rs, moved.look, moved.image_size), look=moved.look[:, :0])
+        rs, valid = show(moved.rs, moved.look, moved.image_size), moved.rs_valid
+        if valid.shape[1]:
+            valid = place(valid[:, None], moved.look, moved.image_size)[:, 0]
+        return replace(moved, rs=rs, rs_valid=valid, look=moved.look[:, :0])
 
     def pin_memory(self) -> TileBatch:
         """The batch with its tensors in page-locked memory."""
@@ -238,12 +242,20 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         **_pack_photos(held, photos, count),
     }
     images = [s.sample.rs if s.sample is not None else None for s in slots]
+    planes = [s.sample.rs_valid if s.sample is not None else None for s in slots]
     shapes = [(size, size) if i is None or not arrays["look"].size else i.shape[1:] for i in images]
     height, width = np.max(shapes, 0).tolist()
     side = view.photo_size if view.photos else 0
-    tensors, pixels = _allocate(
-        arrays, {"rs": (count, len(view.bands), height, width), "photos": (photos, 3, side, side)}
-    )  # fmt: skip
+    lacking = any(p is not None for p in planes)
+    blank = {
+        "rs": (count, len(view.bands), height, width), "photos": (photos, 3, side, side),
+        "rs_valid": (count, height, width) if lacking else (count, 0, 0),
+    }  # fmt: skip
+    tensors, pixels = _allocate(arrays, blank)
+    pixels["rs_valid"][:] = 255
+    for i, plane in enumerate(planes):
+        if plane is not None:
+            pixels["rs_valid"][i, : plane.shape[0], : plane.shape[1]] = plane
     for i, image in enumerate(images):
         if image is None or image.shape[1:] != (height, width):
             pixels["rs"][i] = 0

@@ -14,7 +14,17 @@ from geometry.crop import Window, crop_each
 from geometry.keypoints import with_key_points
 from schemas.bands import RGB, canonical, channels
 from schemas.errors import ConfigError, CorruptSampleError
-from schemas.sample import JSON, OSM_TOKENS, RsInfo, SampleMeta, StreetviewInfo, image_infos, member_order
+from schemas.sample import (
+    JSON,
+    OSM_TOKENS,
+    RsInfo,
+    SampleMeta,
+    StreetviewInfo,
+    image_infos,
+    is_image,
+    member_order,
+    valid_member,
+)
 from schemas.tokens import OsmTokens
 from trainers.stream.augment import (
     DATE,
@@ -28,7 +38,7 @@ from trainers.stream.augment import (
     draw_window,
 )  # fmt: skip
 from trainers.stream.batch import View
-from trainers.stream.members.decode import Pixels, decode_npy, decode_rgb, resize
+from trainers.stream.members.decode import Pixels, decode_npy, decode_rgb, decode_valid, resize
 from trainers.stream.members.levels import BandStatistics, to_levels
 from trainers.stream.members.read import Members
 from trainers.stream.order import draw
@@ -75,6 +85,7 @@ class Decoder:
         wanted = list(images) if seed is None else images[:1]
         if seed is not None and len(images) > 1 and self.augmentation.enabled:
             wanted = [images[int(draw(seed, DATE)[0] * len(images))]]
+        wanted += [plane for plane in map(valid_member, wanted) if plane in names]
         if self.view.osm:
             wanted.append(OSM_TOKENS)
         if images or (self.view.photos and sv):
@@ -118,22 +129,31 @@ class Decoder:
 
     def _one(self, slot: Encoded, images: dict[str, RsInfo], cut: Cut) -> TileSample:
         data, infos, seed = slot.data, cut.infos, slot.seed
-        image = next((n for n in data if n.startswith("rs.")), None)
+        image = next(filter(is_image, data), None)
         if len(infos) > self.view.photos:
             random = self.augmentation.enabled
             order = np.argsort(draw(seed, PHOTO_CHOICE, len(infos)), kind="stable") if random else range(len(infos))
             infos = [infos[i] for i in sorted(list(order)[: self.view.photos])]
         if any(info.member not in data for info in infos):
             data = {**data, **slot.more([info.member for info in infos])}
-        rs = self._image(slot, image, images.get(image), cut.window) if image else None
+        rs = valid = None
+        if image:
+            levels = self._image(slot, image, images.get(image), cut.window)
+            plane = valid_member(image)
+            if plane in data:
+                valid = decode_valid(data[plane], plane, *levels.shape[1:])
+            if not self.on_device:
+                valid = None if valid is None else resize(valid[None], self.view.image_size, cut.window)[0]
+                levels = resize(levels, self.view.image_size, cut.window)
+            rs = levels
         shown = self._photos(infos, cut.window, data)
         look = Look(cut.window or WHOLE) if self.on_device and rs is not None else None
         tokens = None if cut.tokens is None else with_key_points(cut.tokens, self.view.anchors)
-        whole = TileSample(rs, tokens, shown, cut.window or WHOLE, look)
+        whole = TileSample(rs, tokens, shown, cut.window or WHOLE, look, valid)
         return augment(whole, seed, self.augmentation, self.view.bands)
 
     def _image(self, slot: Encoded, name: str, info: RsInfo | None, window: Window | None) -> Pixels:
-        """The bands that the view takes, in its order, wherever the image has them."""
+        """The bands that the view takes, in its order, wherever the image has them; at the size that it is decoded."""
         if name.endswith(".npy"):
             raster, names = decode_npy(slot.data[name], name), info.names if info else ()
             if len(names) != len(raster):
@@ -144,8 +164,7 @@ class Decoder:
             raster, names = decode_rgb(slot.data[name], name, at_least, exact=True), info.names if info else RGB
         order = choose_channels(names, self.view.bands, f"{slot.where}.{name}")
         chosen = raster if order == list(range(len(raster))) else raster[order]
-        levels = to_levels(chosen, [names[i] for i in order], slot.statistics)
-        return levels if self.on_device else resize(levels, self.view.image_size, window)
+        return to_levels(chosen, [names[i] for i in order], slot.statistics)
 
     def _photos(self, infos: Sequence[StreetviewInfo], window: Window | None, data: Members) -> tuple[Photo, ...]:
         side = self.view.photo_size
@@ -180,7 +199,7 @@ def choose_channels(names: tuple[str, ...], wanted: tuple[str, ...], where: str)
 def split_names(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Images and photos among member names, each in their order."""
     ordered = sorted(names, key=member_order)
-    return [n for n in ordered if n.startswith("rs.")], [n for n in ordered if n.startswith("sv.")]
+    return [n for n in ordered if is_image(n)], [n for n in ordered if n.startswith("sv.")]
 
 
 def _photo_infos(names: list[str], meta: SampleMeta) -> list[StreetviewInfo]:

@@ -16,12 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from rasterio.windows import Window
 
 from pipeline.footprints.chips.georeference import Affine
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import band_names
+from pipeline.imagery.nodata import Stated, check_palette, find_valid, settle_alpha, weigh
 from pipeline.imagery.raster import GDAL
 from pipeline.imagery.scene import DTYPES
 from schemas.bands import RGB, channels
@@ -64,7 +67,12 @@ class ChipImage:
 
     member: str  # rs.jpg | rs.png | rs.npy
     data: bytes
-    nodata_share: float  # 0..1
+    valid: NDArray[np.bool_] | None  # [height,width]; None: all
+
+    @property
+    def nodata_share(self) -> float:
+        """Of the pixels, 0..1."""
+        return 0.0 if self.valid is None else 1.0 - float(self.valid.mean())
 
 
 @contextmanager
@@ -93,15 +101,17 @@ def _form(path: Path) -> tuple[str | None, bool]:
     return driver, driver == "JPEG" or (driver == "PNG" and len(head) == 26 and head[24] <= 8)
 
 
-def read_header(path: Path, sidecars: bool) -> ImageHeader:
+def read_header(path: Path, sidecars: bool, config: ImageryConfig = ImageryConfig()) -> ImageHeader:
     """Size, bands and georeference of one image; ``sidecars`` says that files beside it may hold a georeference.
+
+    An alpha band is one of its bands where ``rs.alpha`` says so, or by what it holds.
 
     Raises:
         InputError: it is no image, too large, or of a type that no sample holds.
     """
     if not _form(path)[1]:
         with _opened(path) as source:
-            header = _raster_header(source)
+            header = _raster_header(source, config)
     else:
         with _picture(path, "ignore") as image:
             header = ImageHeader(image.width, image.height, RGB, "uint8", None, None)
@@ -129,8 +139,9 @@ def _picture(file: Path | io.BytesIO, large: Literal["ignore", "error"]) -> Iter
         raise InputError(f"it cannot be read: {error}") from None
 
 
-def _raster_header(source: Any) -> ImageHeader:
-    names = band_names(source)
+def _raster_header(source: Any, config: ImageryConfig) -> ImageHeader:
+    names = band_names(source, settle_alpha(source, config.alpha))
+    check_palette(source, list(names), config.resampling, "it")
     channels(list(names.values()), "it")
     dtypes = {source.dtypes[b - 1] for b in names}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
@@ -159,7 +170,11 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
     """
     if not _form(path)[1]:
         with _opened(path) as source:
-            pixels, mask = source.read(list(band_names(source))), source.dataset_mask()
+            alpha = settle_alpha(source, config.alpha)
+            bands = list(band_names(source, alpha))
+            pixels, window = source.read(bands), Window(0, 0, source.width, source.height)
+            evidence = weigh(source, bands, Stated(config.nodata, alpha=alpha))
+            valid = find_valid(source, evidence, pixels, window)
     else:
         try:
             data = path.read_bytes()
@@ -169,15 +184,18 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
             image.load()
         ending = _ENDINGS[str(image.format)]
         if _unchanged(data, image) and config.format in ("auto", ending):
-            return ChipImage(f"rs.{ending}", data, 0.0)
+            return ChipImage(f"rs.{ending}", data, None)
         rgba = np.asarray(image.convert("RGBA"))
-        pixels, mask = rgba[..., :3].transpose(2, 0, 1), rgba[..., 3]
+        pixels, valid = rgba[..., :3].transpose(2, 0, 1), None
+        if config.alpha != "ignore":
+            valid = rgba[..., 3] > 0
+        if isinstance(config.nodata, float):
+            there = (pixels != config.nodata).any(axis=0)
+            valid = there if valid is None else valid & there
         if config.format == "auto":  # what was decoded is kept to the bit
             config = replace(config, format="png")
-    if pixels.dtype.kind == "f":  # a pixel that is no number is no data, whatever the file says
-        mask = np.where(np.isfinite(pixels).all(axis=0), mask, 0)
     member, encoded = encode(pixels, config)
-    return ChipImage(member, encoded, float((mask == 0).mean()))
+    return ChipImage(member, encoded, None if valid is None or valid.all() else valid)
 
 
 def _unchanged(data: bytes, image: Image.Image) -> bool:

@@ -18,6 +18,7 @@ from pipeline.footprints.chips.georeference import GeoreferenceError, georeferen
 from pipeline.footprints.chips.image import read_header
 from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.scan import ChipFiles
+from pipeline.imagery.config import ImageryConfig
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint, Footprints
@@ -57,7 +58,7 @@ class DescribeJob:
     folder: Path
     chips: list[ChipFiles]
     crs: str = "auto"  # as in ChipsConfig
-    acquired: str | None = None  # of chips whose metadata name no time, ISO 8601
+    rs: ImageryConfig = ImageryConfig()  # of their images; ``acquired`` of chips whose metadata name no time
     vectors: bool = True  # their vector files hold their objects
 
 
@@ -89,7 +90,7 @@ def _describe(job: DescribeJob, chip: ChipFiles) -> dict[str, Any]:
     folder = job.folder
     metadata = _metadata(folder, chip)
     try:
-        header = read_header(folder / chip.image, bool(chip.sidecars))
+        header = read_header(folder / chip.image, bool(chip.sidecars), job.rs)
         digests = [
             _hash(folder, [chip.image, *chip.sidecars, *([chip.metadata] if chip.metadata else [])]),
             _hash(folder, [*chip.vectors, *chip.parts] if job.vectors else []),
@@ -109,7 +110,7 @@ def _describe(job: DescribeJob, chip: ChipFiles) -> dict[str, Any]:
         "crs": found.crs, "transform": found.transform, "width": size[0], "height": size[1],
         "bands": list(header.bands), "dtype": header.dtype, "how": found.how,
         "source": known.source or (name[0] if name else ""),
-        "acquired": known.time or (name[1] if name else None) or job.acquired,
+        "acquired": known.time or (name[1] if name else None) or job.rs.acquired,
         "image_hash": digests[0], "vectors_hash": digests[1],
     }  # fmt: skip
 

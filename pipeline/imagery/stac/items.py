@@ -20,6 +20,7 @@ from shapely.geometry import shape
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import check_dtype, true_gsd
+from pipeline.imagery.nodata import Stated
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
@@ -73,7 +74,8 @@ class _Maker:
         channels = self._channels(item)
         hrefs = {key: self._href(item, key) for _, key, _ in channels}
         assets = tuple(
-            Asset(hrefs[key], tuple(number for *_, number in own)) for key, own in groupby(channels, key=lambda c: c[1])
+            Asset(hrefs[key], tuple(number for *_, number in own), self._stated(item["assets"][key]))
+            for key, own in groupby(channels, key=lambda c: c[1])
         )
         mask, offset = self._mask(item), self._offset(item)
         dtype, gsd = (self.preset.dtype, self.preset.gsd) if self.preset else self._probed(assets[0].href)
@@ -129,6 +131,12 @@ class _Maker:
             found.append((asked if same else name, key, number))
         channels([name for name, *_ in found], where)
         return found
+
+    def _stated(self, asset: Mapping[str, Any]) -> Stated:
+        """What the settings, the asset and the preset say of its pixels without data."""
+        fallback = () if self.preset is None else (self.preset.nodata,)
+        described = sum(name.casefold() != "alpha" for name, _ in _declared(asset))
+        return Stated(self.config.nodata, nodata_of(asset) or fallback, self.config.alpha, described)
 
     def _mask(self, item: Item) -> Mask | None:
         key = self.config.mask or (self.preset.mask if self.preset else None)
@@ -223,6 +231,20 @@ def _declared(asset: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     bands = asset.get("bands") or asset.get("eo:bands") or []
     commons = [b.get("eo:common_name") or b.get("common_name") for b in bands]
     return [(str(b.get("name") or c or f"band{i}"), c) for i, (b, c) in enumerate(zip(bands, commons, strict=True), 1)]
+
+
+def nodata_of(asset: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Value of nodata of each band of an asset, in STAC 1.1 or the raster extension before; one: of all of them.
+
+    Raises:
+        ValueError, TypeError: it is no number; nan, inf and -inf are written as words.
+    """
+    own = asset.get("nodata")
+    for key in ("bands", "raster:bands"):
+        values = [band.get("nodata", own) for band in asset.get(key) or []]
+        if any(v is not None for v in values):
+            return tuple(None if v is None else float(v) for v in values)
+    return () if own is None else (float(own),)
 
 
 def _true_name(name: str, common: str | None) -> str:

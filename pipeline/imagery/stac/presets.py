@@ -45,6 +45,7 @@ class Preset:
     harmonised: Mapping[str, str] = field(default_factory=dict)
     mask_values: tuple[int, ...] = (3, 8, 9, 10)
     dtype: str = "uint16"
+    nodata: float = 0.0
     gsd: float = 10.0
     zoom: int = SENTINEL_ZOOM
     #: One season, so that a continent is some ten thousand items; a dataset does not change with the day it is made on.

@@ -41,7 +41,7 @@ BAD = (
 #: What is kept of an item's properties, and of an asset.
 _PROPERTIES = ("datetime", "start_datetime", "eo:cloud_cover", "license", "updated", "s2:processing_baseline",
                *(name for service in PRESETS.values() for name in service.harmonised.values()))  # fmt: skip
-_ASSET = ("href", "type", "roles", "bands", "eo:bands", "file:checksum")
+_ASSET = ("href", "type", "roles", "bands", "eo:bands", "raster:bands", "nodata", "file:checksum")
 
 
 class _Io(StacApiIO):

@@ -154,6 +154,23 @@ def test_noise_is_uniform_and_independent_of_shape() -> None:
     assert abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02
 
 
+def test_geolink_s_pixel_loss_leaves_out_what_is_no_data(dataset: Path) -> None:
+    """Half of each image lacks data: what stands there counts for nothing."""
+    model, batch = geolink_model().eval(), geolink_batch(dataset)
+    plane = torch.full((len(batch), *batch.rs.shape[2:]), 255, dtype=torch.uint8)
+    valid = batch.valid & batch.has_rs
+    with torch.no_grad():
+        state = model.encode_image(batch)
+        plain = model.reconstruction(state, batch, valid)
+        torch.testing.assert_close(model.reconstruction(state, replace(batch, rs_valid=plane), valid), plain)
+        plane[:, :24] = 0
+        changed = batch.rs.clone()
+        changed[:, :, :24] = 255 - changed[:, :, :24]
+        half = model.reconstruction(state, replace(batch, rs_valid=plane), valid)
+        torch.testing.assert_close(model.reconstruction(state, replace(batch, rs=changed, rs_valid=plane), valid), half)
+        assert abs(float(half - plain)) > 1e-5
+
+
 def test_reconstruction_loss_counts_masked_patches_of_valid_samples() -> None:
     image, predicted = torch.randn(3, 3, 16, 16), torch.randn(3, 2, 192)
     mask = mask_patches(torch.arange(3), 2, 0.5)

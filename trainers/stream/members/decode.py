@@ -59,6 +59,24 @@ def decode_rgb(data: Buffer, name: str, at_least: int = 0, exact: bool = False) 
     return array.transpose(2, 0, 1)
 
 
+def decode_valid(data: Buffer, name: str, height: int, width: int) -> Pixels:
+    """Which pixels of an image of that size are data, u8[height,width]: 255, or less where a part of one is not.
+
+    Raises:
+        CorruptSampleError: no PNG, or over ``MAX_PIXELS``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                _check_size(image.height, image.width, name)
+                plane = image.convert("L")
+                # a JPEG may have been decoded at a part of its scale
+                return np.asarray(plane.resize((width, height), Image.Resampling.BOX))
+    except DECODE_ERRORS as error:
+        raise CorruptSampleError(f"{name} cannot be decoded ({error}); build the sample again") from None
+
+
 def _pillow(data: Buffer, name: str, at_least: int, exact: bool) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,0 +1,290 @@
+"""Which pixels are data: one answer, whatever says it and however the raster is read."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
+
+from pipeline.footprints.chips.image import read_header, read_image
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.local import open_scene
+from pipeline.imagery.nodata import Stated
+from pipeline.imagery.raster import Patch, read_footprints
+from pipeline.imagery.read import read_images
+from pipeline.imagery.scene import Scene, TileImage
+from pipeline.net.config import NetConfig
+from schemas.errors import InputError
+from schemas.footprint import Footprint
+from tests.imagery.scenes import LAT, LON, UTM, around, own_footprint, texture, tiles, write_raster
+
+SIDE, GSD = 800, 0.8
+PLACE = around(LON, LAT, UTM, SIDE, SIDE, GSD)
+NET = NetConfig(retries=0)
+#: Two holes: one that a value says, one that a mask or alpha says.
+FIRST, SECOND = np.zeros((SIDE, SIDE), bool), np.zeros((SIDE, SIDE), bool)
+FIRST[300:390, 310:470] = True
+SECOND[420:500, 360:420] = True
+KERNELS = ("nearest", "bilinear", "cubic")
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def picture() -> NDArray[np.uint8]:
+    return texture(7, (3, SIDE, SIDE), low=10)
+
+
+def write(folder: Path, kind: str) -> tuple[Path, Stated, NDArray[np.bool_]]:
+    """A file that says of pixels that they are no data, what is said beside it, and which pixels they are."""
+    path, stated = folder / f"{kind}.tif", Stated()
+    opaque = np.where(SECOND, 0, 255).astype(np.uint8)
+    emptied = np.where(FIRST, 7, picture()).astype(np.uint8)
+    value = {"nodata": 7} if "nodata" in kind else {}
+    data = emptied if value or "declared" in kind else picture()
+    if "declared" in kind:
+        stated = Stated(declared=(7.0,))
+    if "alpha" in kind:
+        write_raster(
+            path, np.concatenate((data, opaque[None])), transform=PLACE, photometric="RGB", alpha="YES", **value
+        )
+    elif "external" in kind:
+        write_raster(path, data, transform=PLACE, **value)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as target:
+            target.write_mask(opaque)
+        assert path.with_suffix(".tif.msk").exists()
+    else:
+        write_raster(path, data, transform=PLACE, mask=opaque if "internal" in kind else None, **value)
+    missing = (FIRST if value or stated.declared else np.zeros_like(FIRST)) | (
+        SECOND if {"alpha", "external", "internal"} & set(kind.split("-")) else np.zeros_like(FIRST)
+    )
+    return path, stated, missing
+
+
+KINDS = ("none", "nodata", "alpha", "internal", "external", "declared", "nodata-alpha", "nodata-internal",
+         "nodata-external", "declared-alpha", "declared-internal")  # fmt: skip
+
+
+def gdal_missing(folder: Path, missing: NDArray[np.bool_], footprint: Footprint, kernel: str) -> NDArray[np.bool_]:
+    """What GDAL's warper leaves empty of a raster with nothing but these holes."""
+    plain = write_raster(
+        folder / "plain.tif", np.where(missing, 0, 255).astype(np.uint8)[None], transform=PLACE, nodata=0
+    )
+    with (
+        rasterio.open(plain) as source,
+        WarpedVRT(
+            source, crs=footprint.crs, transform=rasterio.Affine(*footprint.transform), width=footprint.width,
+            height=footprint.height, resampling=Resampling[kernel], add_alpha=True,
+        ) as warped,
+    ):  # fmt: skip
+        return np.asarray(warped.read(2) == 0)
+
+
+def border(missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels beside one of the other kind."""
+    padded = np.pad(missing, 1, mode="edge")
+    shifted = [
+        padded[1 + dy : padded.shape[0] - 1 + dy, 1 + dx : padded.shape[1] - 1 + dx]
+        for dy, dx in itertools.product((-1, 0, 1), repeat=2)
+    ]
+    return np.asarray(np.any(shifted, axis=0) & ~np.all(shifted, axis=0))
+
+
+def missing_of(patch: Patch, footprint: Footprint) -> NDArray[np.bool_]:
+    return np.zeros((footprint.height, footprint.width), bool) if patch.valid is None else ~patch.valid
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_share_without_data_is_gdal_s_whatever_says_it(tmp_path: Path, kind: str) -> None:
+    """At five zooms and by three kernels."""
+    path, stated, missing = write(tmp_path, kind)
+    for zoom, kernel in itertools.product((15, 16, 17, 18, 19), KERNELS):
+        (footprint,) = tiles(LON, LAT, zoom, 128).values()
+        with rasterio.open(path) as source:
+            patch = dict(read_footprints(source, [1, 2, 3], {0: footprint}, kernel, stated))[0]
+        ours, theirs = missing_of(patch, footprint), gdal_missing(tmp_path, missing, footprint, kernel)
+        wrong = (ours != theirs) & ~border(theirs)
+        assert not wrong.any(), (
+            f"zoom {zoom}, {kernel}: {wrong.sum()} pixels, {ours.mean():.3f} not {theirs.mean():.3f}"
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_its_own_grid_a_raster_lacks_just_what_is_said(tmp_path: Path, kind: str) -> None:
+    path, stated, missing = write(tmp_path, kind)
+    footprint = own_footprint(path)
+    with rasterio.open(path) as source:
+        patch = dict(read_footprints(source, [1, 2, 3], {0: footprint}, "bilinear", stated))[0]
+    np.testing.assert_array_equal(missing_of(patch, footprint), missing)
+    config = ImageryConfig(nodata=7.0 if stated.declared else None, format="npy")
+    assert read_image(path, config).nodata_share == pytest.approx(missing.mean())  # as a chip
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_value_of_a_hole_is_blended_into_the_picture(tmp_path: Path, kernel: str) -> None:
+    """Holes hold 0 below a picture of 200, so whatever is darker than that was mixed with one."""
+    data = np.where(FIRST | SECOND, 0, 200).astype(np.uint8)[None].repeat(3, axis=0)
+    data[:, FIRST] = 7
+    alpha = np.where(SECOND, 0, 255).astype(np.uint8)[None]
+    path = write_raster(
+        tmp_path / "both.tif", np.concatenate((data, alpha)), transform=PLACE, photometric="RGB", alpha="YES", nodata=7
+    )
+    for zoom in (15, 17, 18):
+        (footprint,) = tiles(LON, LAT, zoom, 128).values()
+        with rasterio.open(path) as source:
+            patch = dict(read_footprints(source, [1, 2, 3], {0: footprint}, kernel))[0]
+        assert patch.valid is not None
+        assert set(np.unique(patch.pixels[:, patch.valid])) == {200}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("stated", ["-3.40282306e+38", "-3.4028235e+38", "-9999"])
+def test_a_value_in_rounded_decimals_is_the_value_of_the_pixels(tmp_path: Path, kernel: str, stated: str) -> None:
+    value = -9999.0 if stated == "-9999" else LOWEST
+    heights = np.where(FIRST, value, texture(3, (1, SIDE, SIDE)).astype(np.float32)).astype(np.float32)
+    path = write_raster(tmp_path / "heights.tif", heights, transform=PLACE, nodata=float(stated))
+    footprints = {z: f for z in (15, 16, 17, 18, 19) for f in tiles(LON, LAT, z, 128).values()} | {
+        0: own_footprint(path)
+    }
+    with rasterio.open(path) as source:
+        for zoom, footprint in footprints.items():
+            patch = dict(read_footprints(source, [1], {0: footprint}, kernel))[0]
+            assert patch.valid is not None, zoom
+            assert patch.pixels[:, patch.valid].min() > -100, zoom  # a cubic swings over by no more
+    assert read_image(path, ImageryConfig()).nodata_share == pytest.approx(FIRST.mean())
+
+
+def test_a_pixel_lacks_data_where_all_the_bands_that_are_read_hold_the_value(tmp_path: Path) -> None:
+    """The bands that are not asked for have no say, at native zoom as resampled."""
+    data = np.concatenate((np.where(FIRST, 0, picture()), picture()[:1]))
+    data[0, SECOND] = 0  # one band alone: a dark red
+    path = write_raster(tmp_path / "four.tif", data.astype(np.uint16), transform=PLACE, nodata=0)
+    for footprint, kernel in itertools.product(
+        [own_footprint(path), *tiles(LON, LAT, 17, 128).values(), *tiles(LON, LAT, 16, 128).values()], KERNELS
+    ):
+        theirs = gdal_missing(tmp_path, FIRST, footprint, kernel)
+        with rasterio.open(path) as source:
+            three = dict(read_footprints(source, [1, 2, 3], {0: footprint}, kernel))[0]
+            four = dict(read_footprints(source, [1, 2, 3, 4], {0: footprint}, kernel))[0]
+        assert not ((missing_of(three, footprint) != theirs) & ~border(theirs)).any()
+        outside = gdal_missing(tmp_path, np.zeros_like(FIRST), footprint, kernel)
+        assert not (missing_of(four, footprint) & ~outside).any()
+
+
+def one_image(scene: Scene, footprint: Footprint, **settings: Any) -> TileImage:
+    found, rows = read_images([scene], {0: footprint}, ImageryConfig(max_nodata=1.0, **settings), NET)
+    assert not rows
+    return found[0][0]
+
+
+def test_the_user_has_the_last_word_on_the_value(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "x.tif", np.where(FIRST, 0, picture()).astype(np.uint8), transform=PLACE, nodata=200)
+    (tile,) = tiles(LON, LAT, 18, 128).values()
+    for footprint in (own_footprint(path), tile):
+        share = float(gdal_missing(tmp_path, FIRST, footprint, "bilinear").mean())
+        config = ImageryConfig(nodata=0.0)
+        assert one_image(open_scene(path, config), footprint).nodata_share == pytest.approx(share, abs=0.02)
+        for never in (0.5, -1.0, 256.0, "none"):  # no pixel of 8 bits can hold it
+            config = ImageryConfig(nodata=never)  # type: ignore[arg-type]
+            assert one_image(open_scene(path, config), footprint).nodata_share == 0
+
+
+def near_infrared(folder: Path) -> Path:
+    """Red, green, blue and near infrared, dark over water, as GDAL writes four bands of 8 bits by default."""
+    data = texture(9, (4, SIDE, SIDE), low=30)
+    data[3, FIRST] = 0
+    path = write_raster(folder / "rgbn.tif", data, transform=PLACE)
+    with rasterio.open(path) as source:
+        assert source.colorinterp[3] == ColorInterp.alpha  # GDAL says so of it
+    return path
+
+
+def test_near_infrared_that_gdal_calls_alpha_is_a_band_and_water_is_data(tmp_path: Path) -> None:
+    path = near_infrared(tmp_path)
+    scene = open_scene(path)
+    assert scene.bands == ["red", "green", "blue", "band4"]
+    (tile,) = tiles(LON, LAT, 18, 128).values()
+    for footprint in (own_footprint(path), tile):
+        image = one_image(scene, footprint)
+        assert (len(image.pixels), image.nodata_share) == (4, 0)
+        colours = one_image(open_scene(path, ImageryConfig(bands=("red", "green", "blue"))), footprint)
+        assert (len(colours.pixels), colours.nodata_share) == (3, 0)
+    assert read_header(path, False).bands == ("red", "green", "blue", "band4")
+    assert read_image(path, ImageryConfig()).nodata_share == 0
+
+
+def test_a_true_alpha_band_masks_and_is_no_band_unless_it_is_asked_for(tmp_path: Path) -> None:
+    path, _, missing = write(tmp_path, "alpha")
+    footprint = own_footprint(path)
+    image = one_image(open_scene(path), footprint)
+    assert image.scene.bands == ["red", "green", "blue"]
+    assert image.nodata_share == pytest.approx(missing.mean())
+    four = one_image(open_scene(path, ImageryConfig(bands=("1", "2", "3", "4"))), footprint)
+    assert (len(four.pixels), four.nodata_share) == (4, 0)
+    for alpha, bands, share in (("band", 4, 0.0), ("ignore", 3, 0.0), ("mask", 3, missing.mean())):
+        config = ImageryConfig(alpha=alpha, format="npy")  # type: ignore[arg-type]
+        own = one_image(open_scene(path, config), footprint)
+        assert (len(own.pixels), own.nodata_share) == (bands, pytest.approx(share))
+        assert len(read_header(path, False, config).bands) == bands
+        assert read_image(path, config).nodata_share == pytest.approx(share)
+    near = open_scene(near_infrared(tmp_path), ImageryConfig(alpha="mask"))
+    assert one_image(near, footprint).nodata_share == pytest.approx(FIRST.mean())
+
+
+def test_a_mask_that_no_one_calls_alpha_is_one_where_the_user_says_so(tmp_path: Path) -> None:
+    data = np.concatenate((picture(), np.where(SECOND, 0, 255).astype(np.uint8)[None]))
+    path = write_raster(tmp_path / "x.tif", data, transform=PLACE, photometric="MINISBLACK")
+    (tile,) = tiles(LON, LAT, 18, 128).values()
+    for footprint in (own_footprint(path), tile):
+        share = float(gdal_missing(tmp_path, SECOND, footprint, "bilinear").mean())
+        image = one_image(open_scene(path, ImageryConfig(alpha="mask")), footprint)
+        assert (len(image.pixels), image.nodata_share) == (3, pytest.approx(share, abs=0.02))
+
+
+def test_numbers_of_colours_are_never_averaged(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "palette.tif", texture(4, (1, SIDE, SIDE), high=3), transform=PLACE)
+    with rasterio.open(path, "r+") as target:
+        target.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255), 2: (0, 0, 255, 255)})
+    with pytest.raises(InputError, match="-expand rgb"):
+        open_scene(path)
+    with pytest.raises(InputError, match="-expand rgb"):
+        read_header(path, False)
+    scene = open_scene(path, ImageryConfig(resampling="nearest"))
+    for zoom in (15, 17, 19):
+        (footprint,) = tiles(LON, LAT, zoom, 64).values()
+        image = one_image(scene, footprint, resampling="nearest")
+        assert set(np.unique(image.pixels[:, ~image.missing] if image.missing is not None else image.pixels)) <= {1, 2}
+
+
+def test_specks_without_data_cost_no_tile_by_default(tmp_path: Path) -> None:
+    """A mosaic of real photos has some; more of them than one pixel in a hundred are a hole."""
+    specks = np.random.default_rng(5).random((SIDE, SIDE)) < 0.002
+    for name, missing, kept in (("specks", specks, True), ("hole", FIRST, False)):
+        alpha = np.where(missing, 0, 255).astype(np.uint8)[None]
+        path = write_raster(
+            tmp_path / f"{name}.tif",
+            np.concatenate((picture(), alpha)),
+            transform=PLACE,
+            photometric="RGB",
+            alpha="YES",
+        )
+        found, rows = read_images([open_scene(path)], {0: own_footprint(path)}, ImageryConfig(), NET)
+        assert [bool(found), [r["reason"] for r in rows]] == [kept, [] if kept else ["nodata"]]
+
+
+def test_percentiles_are_of_data_alone_whoever_says_what_it_is(tmp_path: Path) -> None:
+    data = np.where(FIRST, 0, texture(2, (1, SIDE, SIDE), 1000, 2000, np.uint16)).astype(np.uint16)
+    path = write_raster(tmp_path / "x.tif", data, transform=PLACE)
+    settings = {"stretch": "percentile", "percentiles": (0.0, 100.0)}
+    config = ImageryConfig(nodata=0.0, **settings)  # type: ignore[arg-type]
+    image = one_image(open_scene(path, config), own_footprint(path), **settings)
+    assert image.stretch is not None
+    assert image.stretch.endswith(": 1000..1999")
+    scene = open_scene(path, replace(config, nodata=None))
+    assert str(one_image(scene, own_footprint(path), **settings).stretch).endswith(": 0..1999")
