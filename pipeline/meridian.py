@@ -131,5 +131,8 @@ def _cut(parts: Sequence[Any]) -> Any:
         dimension = 2 if isinstance(parts[0], shapely.Polygon) else 1
         pieces = shapely.get_parts(pieces)
         pieces = pieces[shapely.get_dimensions(pieces) == dimension]
+        if turn:  # what lies along the meridian is in the middle world already
+            west, _, east, _ = shapely.bounds(pieces).T
+            pieces = pieces[west < east]
         found.append(shapely.transform(pieces, lambda xy, turn=turn: xy - (turn, 0.0)))
     return shapely.union_all(np.concatenate(found))

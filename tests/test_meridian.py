@@ -29,6 +29,15 @@ def test_an_object_across_180_is_the_one_at_0_turned_half_around(
         assert found.buffer(0).symmetric_difference(shape).area < 1e-9
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_ring_with_a_side_along_180_has_that_side_once(side: int) -> None:
+    xy = [(179, 0), (-180, 0), (-180, 1), (179, 1), (179, 0)]
+    ring = shapely.LineString([(side * x, y) for x, y in xy])
+    (found,) = wrapped(np.array([ring]))
+    assert found.length == pytest.approx(4)
+    assert found.bounds == pytest.approx((179, 0, 180, 1) if side > 0 else (-180, 0, -179, 1))
+
+
 def test_what_is_not_across_stays_as_it_is() -> None:
     shapes = np.array([
         shapely.box(-180, -80, 180, 80), shapely.LineString([(-180, 0), (0, 1), (180, 0)]), shapely.box(170, 1, 180, 2),

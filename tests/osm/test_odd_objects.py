@@ -110,6 +110,16 @@ def test_a_ring_that_touches_itself_in_a_node_is_two_areas_or_one_with_a_hole(tm
     assert shape(found["way", 6]).area == pytest.approx(2e-6)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "detail"), [("Nn1,n20", "2 nodes at one place"), ("Nn1", "1 nodes"), ("N", "0 nodes")]
+)
+def test_a_line_without_two_places_is_dropped_with_the_reason(tmp_path: Path, nodes: str, detail: str) -> None:
+    extract = read(tmp_path, f"{GRID}\nn20 v1 x9 y47\nw5 v1 Thighway=path {nodes}")
+    assert [(d["reason"], d["detail"]) for d in extract.drops.to_pylist() if d["osm_id"] == 5] == [
+        ("too_few_nodes", detail)
+    ]
+
+
 def test_nodes_named_twice_in_a_row_are_named_once(tmp_path: Path) -> None:
     text = f"""{GRID}
         n10 v1 x9.001 y47

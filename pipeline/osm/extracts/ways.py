@@ -119,7 +119,11 @@ def _way_features(
     short = np.diff(offsets) < np.where(area[rows], 4, 2)
     for row in rows[short].tolist():
         reason = "invalid_area" if area[row] else "too_few_nodes"
-        detail = "no area: fewer than three places" if area[row] else f"{size[row]} nodes"
+        detail = (
+            "no area: fewer than three places"
+            if area[row]
+            else f"{size[row]} nodes" + (" at one place" if size[row] > 1 else "")
+        )
         counts.drop("way", int(objects.ids[row]), reason, detail)
     if short.any():
         vertex, offsets = ranges(offsets, np.flatnonzero(~short))
