@@ -61,6 +61,12 @@ def test_a_pixel_is_filled_if_its_centre_lies_inside(seed: int) -> None:
         assert iou(found, other) >= 0.99
 
 
+def test_a_centre_on_the_left_or_upper_side_is_inside_and_one_on_the_right_or_lower_is_not() -> None:
+    """As points on a tile's sides are shared out."""
+    found = painted(areas([shapely.box(0.5, 1.5, 2.5, 4.5)]))[0]
+    assert np.argwhere(found).tolist() == [[y, x] for y in (1, 2, 3) for x in (0, 1)]
+
+
 def test_polygons_that_share_a_side_leave_no_gap_and_no_overlap() -> None:
     cuts = [0, 3.5, 10.5, 20.25, 33.0, 64]
     total = sum(painted(areas([shapely.box(a, 0, b, 48)]))[0].astype(int) for a, b in itertools.pairwise(cuts))

@@ -131,6 +131,11 @@ def test_a_higher_layer_is_a_higher_code_and_above_the_ground_is_raised(layer: i
         assert below < own[0] < above
 
 
+def test_of_several_layers_the_highest_counts() -> None:
+    for text in ("1;3", "3;1", "-1;3"):
+        assert code(RULES, building="yes", layer=text) == code(RULES, building="yes", layer="3")
+
+
 KEYS = st.sampled_from(["building", " building", "natural", "natural ", "landuse", "buidling", "leisure", "area", "é"])
 VALUES = st.lists(st.sampled_from(["water", " water", "yes", "no", "grass ", "forrest", "pitch", "?", ""]), max_size=3)
 
