@@ -179,6 +179,9 @@ def test_of_several_extracts_the_one_that_changes_must_be_named(village: Village
         found = preview_update(data, [change], name, workers=1, quiet=True)
         assert found.objects == {"created": 0, "modified": 0, "deleted": deleted}
         assert found.samples["gone"] == deleted
+    write_change(change, '<modify><node id="900000" version="2" lat="47.1" lon="9.6"/></modify>')  # the same file anew
+    found = preview_update(data, [change], "other.opl", workers=1, quiet=True)
+    assert found.objects == {"created": 0, "modified": 1, "deleted": 0}
 
 
 def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_polygons_that_share_a_side_leave_no_gap_and_no_overlap() -> None:
     assert (total == 1).all()
 
 
+@pytest.mark.parametrize("width", [3, 4, 6, 9])
+def test_a_stroke_goes_round_its_corners(width: int) -> None:
+    found = painted(strokes([shapely.LineString([(10, 20), (30, 20), (30, 40)])], width))[0]
+    x, y = np.meshgrid(np.arange(30, SIZE[0]) + 0.5, np.arange(20) + 0.5)
+    near = np.hypot(x - 30, y - 20) < 0.9 * width / 2
+    assert near.any()
+    assert found[:20, 30:][near].all()
+
+
 @given(st.integers(0, 2**32), st.floats(3, 12))
 def test_a_stroke_is_the_line_widened_to_both_sides(seed: int, width: float) -> None:
     """One segment: what inner corners add is measured below."""
