@@ -269,6 +269,12 @@ def test_an_unsorted_base_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["base.opl"]
 
 
+def test_a_base_with_several_versions_of_an_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.opl").write_text("n1 v1 x9 y47\nn1 v2 x9 y47\n")
+    with pytest.raises(InputError, match=r"base\.opl holds several versions of an object"):
+        apply_changes(tmp_path / "base.opl", [], tmp_path / "out.osm.pbf")
+
+
 def listed(path: Path) -> list[tuple[str, int, Any]]:
     """Types, ids and positions of an extract, in its order."""
     return [(o.type_str(), o.id, (o.lon, o.lat) if o.is_node() else None) for o in osmium.FileProcessor(str(path))]
