@@ -180,6 +180,9 @@ def test_of_several_extracts_the_one_that_changes_must_be_named(village: Village
         found = preview_update(data, [change], name, workers=1, quiet=True)
         assert found.objects == {"created": 0, "modified": 0, "deleted": deleted}
         assert found.samples["gone"] == deleted
+    write_change(change, '<modify><node id="900000" version="2" lat="47.1" lon="9.6"/></modify>')  # the same file anew
+    found = preview_update(data, [change], "other.opl", workers=1, quiet=True)
+    assert found.objects == {"created": 0, "modified": 1, "deleted": 0}
 
 
 def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
@@ -265,6 +268,12 @@ def test_an_unsorted_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="osmium sort"):
         apply_changes(tmp_path / "base.opl", [], tmp_path / "out.osm.pbf")
     assert [p.name for p in tmp_path.iterdir()] == ["base.opl"]
+
+
+def test_a_base_with_several_versions_of_an_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.opl").write_text("n1 v1 x9 y47\nn1 v2 x9 y47\n")
+    with pytest.raises(InputError, match=r"base\.opl holds several versions of an object"):
+        apply_changes(tmp_path / "base.opl", [], tmp_path / "out.osm.pbf")
 
 
 def listed(path: Path) -> list[tuple[str, int, Any]]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.formats.pbf import blobs, decode_block, read_block
-from pipeline.formats.wire import Stream, signed, varints
+from pipeline.formats.wire import Stream, signed, varint, varints
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
 from schemas.errors import InputError
@@ -110,6 +110,13 @@ NUMBERS = st.sampled_from([7, 14, 28, 56, 64]).flatmap(lambda bits: st.integers(
 def test_varints_are_those_of_the_definition(bits: int, numbers: list[int]) -> None:
     numbers = [n & (1 << bits) - 1 for n in numbers]
     assert varints(b"".join(map(number, numbers))).tolist() == numbers
+
+
+def test_a_varint_of_more_than_ten_bytes_is_refused() -> None:
+    for data in (b"\x80" * 10 + b"\x01", b"\x01" + b"\x80" * 10 + b"\x01", b"\x80" * 11 + b"\x01"):
+        for read in (varints, lambda own: varint(own, own[0] & 1), Stream.of):
+            with pytest.raises(ValueError, match="a varint is longer than 10 bytes"):
+                read(data)
 
 
 MESSAGE = st.dictionaries(st.integers(1, 20), NUMBERS | st.lists(NUMBERS, max_size=4), max_size=6)

@@ -61,10 +61,25 @@ def test_a_pixel_is_filled_if_its_centre_lies_inside(seed: int) -> None:
         assert iou(found, other) >= 0.99
 
 
+def test_a_centre_on_the_left_or_upper_side_is_inside_and_one_on_the_right_or_lower_is_not() -> None:
+    """As points on a tile's sides are shared out."""
+    found = painted(areas([shapely.box(0.5, 1.5, 2.5, 4.5)]))[0]
+    assert np.argwhere(found).tolist() == [[y, x] for y in (1, 2, 3) for x in (0, 1)]
+
+
 def test_polygons_that_share_a_side_leave_no_gap_and_no_overlap() -> None:
     cuts = [0, 3.5, 10.5, 20.25, 33.0, 64]
     total = sum(painted(areas([shapely.box(a, 0, b, 48)]))[0].astype(int) for a, b in itertools.pairwise(cuts))
     assert (total == 1).all()
+
+
+@pytest.mark.parametrize("width", [3, 4, 6, 9])
+def test_a_stroke_goes_round_its_corners(width: int) -> None:
+    found = painted(strokes([shapely.LineString([(10, 20), (30, 20), (30, 40)])], width))[0]
+    x, y = np.meshgrid(np.arange(30, SIZE[0]) + 0.5, np.arange(20) + 0.5)
+    near = np.hypot(x - 30, y - 20) < 0.9 * width / 2
+    assert near.any()
+    assert found[:20, 30:][near].all()
 
 
 @given(st.integers(0, 2**32), st.floats(3, 12))

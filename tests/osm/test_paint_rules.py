@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -129,6 +130,22 @@ def test_a_higher_layer_is_a_higher_code_and_above_the_ground_is_raised(layer: i
     if -30 < layer < 30 and not up:
         below, above = (code(RULES, building="yes", layer=str(n)) for n in (layer - 1, layer + 1))
         assert below < own[0] < above
+
+
+def test_a_lifecycle_prefix_that_says_no_leaves_its_object() -> None:
+    assert code(RULES, building="yes", **{"demolished:building": "no"}) == code(RULES, building="yes") > 0
+    assert code(RULES, building="yes", **{"demolished:building": "yes"}) == 0
+
+
+def test_ground_lies_under_all_else_whatever_its_layer_unless_it_is_on_a_bridge() -> None:
+    plain, deep, bridge = (code(RULES, landuse="grass", **own) for own in ({}, {"layer": "-2"}, {"bridge": "yes"}))
+    assert plain == deep < code(RULES, building="yes", layer="-2") < bridge
+    assert raised(np.array([plain, bridge], np.uint16)).tolist() == [False, True]
+
+
+def test_of_several_layers_the_highest_counts() -> None:
+    for text in ("1;3", "3;1", "-1;3"):
+        assert code(RULES, building="yes", layer=text) == code(RULES, building="yes", layer="3")
 
 
 KEYS = st.sampled_from(["building", " building", "natural", "natural ", "landuse", "buidling", "leisure", "area", "é"])
