@@ -24,11 +24,12 @@ import requests
 
 from pipeline.net.client import Client, Passing, Refused, Stopped, Unavailable, looks_like_html
 from pipeline.net.config import NetConfig, Refresh
+from pipeline.net.stores import file_bytes
 from schemas.errors import InputError
 from storage.files import publish, put
 from storage.locks import locked
 from storage.progress import Display, Progress
-from storage.urls import shown
+from storage.urls import is_web, shown
 
 _DAY = 86_400.0
 #: Longest silence of a server that is only asked for news, in seconds.
@@ -102,11 +103,13 @@ def download_all(
 
 
 def remote_bytes(urls: Sequence[str], config: NetConfig) -> list[int | None]:
-    """Size of each file upstream by HEAD requests; None where the server does not say."""
+    """Size of each file upstream, by HEAD requests or as its store says; None where it does not."""
     client = Client(config)
 
     def size(url: str) -> int | None:
         try:
+            if not is_web(url):
+                return file_bytes(url)
             return client.retrying(url, lambda: _head(client, url)).bytes
         except (Refused, Unavailable):
             return None

@@ -16,6 +16,7 @@ from pipeline.formats.pbf import walk
 from pipeline.net.client import parse_json
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version
+from pipeline.net.stores import fetch_file, is_store
 from pipeline.regions.area import parse_bbox, read_polygons
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.index import Index, parse_index
@@ -125,7 +126,10 @@ def fetch(chosen: Selection, net: NetConfig, refresh: Refresh = "notice", quiet:
         Download(e.url, e.path, check=check_pbf if e.path.name.endswith(".pbf") else None)
         for e in chosen.extracts if e.url is not None
     ]  # fmt: skip
-    download_all(wanted, net, refresh, quiet)
+    for item in wanted:
+        if not is_web(item.url) and (refresh == "newer" or not item.path.is_file()):
+            fetch_file(item.url, item.path, item.check)
+    download_all([item for item in wanted if is_web(item.url)], net, refresh, quiet)
 
 
 def load_index(sources: SourcesConfig, net: NetConfig, cache: Path, quiet: bool = False) -> Index:
@@ -176,8 +180,8 @@ def cached_extract(url: str, cache: Path) -> Path:
 
 
 def _of_url(url: str, cache: Path) -> Extract:
-    if not is_web(url):
-        raise InputError(f"region {shown(url)!r} is no http(s) URL; download it yourself and give the path")
+    if not is_web(url) and not is_store(url):
+        raise InputError(f"region {shown(url)!r} is no http(s) URL, and of no store; download it and give the path")
     path = cached_extract(url, cache)
     if not path.name.lower().endswith(_OSM):
         raise InputError(f"region {shown(url)!r} does not end as an OSM file does ({', '.join(_OSM)})")

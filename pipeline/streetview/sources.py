@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.net.client import Client
 from pipeline.net.config import DEFAULT_BASES, NetConfig, base_url
+from pipeline.net.stores import is_store
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource, RemoteFolderSource
 from pipeline.streetview.files.remote import fetch_table, folder_of, suffix_of
@@ -23,7 +24,7 @@ from pipeline.streetview.services.mapillary import TILES, MapillarySource, hide_
 from pipeline.streetview.services.panoramax import PanoramaxSource
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
-from storage.urls import expand, is_local, is_web
+from storage.urls import expand, is_local, is_web, shown
 
 #: Services by the names that stand in place of a path.
 SERVICES = ("panoramax", "mapillary", "kartaview")
@@ -104,6 +105,8 @@ def _remote(
 ) -> Source:
     """A table, a folder or a photo behind a URL, by its ending."""
     url = expand(name)
+    if not is_web(url) and not is_store(url):
+        raise InputError(f"street view {shown(url)} is no http(s) URL, and of no store that fsspec knows")
     store.scheme = None if is_web(url) else url.partition("://")[0]
     if suffix_of(url) not in TABLES:
         return RemoteFolderSource(url, store, licence, config.position)

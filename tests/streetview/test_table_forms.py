@@ -18,9 +18,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files import text
 from pipeline.streetview.files.table import TableSource, spellings
-from pipeline.streetview.record import Drops
+from pipeline.streetview.pictures.encode import encode_photos
+from pipeline.streetview.record import Drops, to_photo
 from schemas.errors import InputError
 from tests.streetview.makers import picture
 
@@ -166,6 +168,24 @@ def test_ids_that_became_floating_point_find_their_photo(folder: Path) -> None:
         pq.write_table(pa.table({"id": ids, "lon": [9.5, 9.5], "lat": [47.1, 47.1]}), folder / "t.parquet")
         ((row,), drops) = listed(folder / "t.parquet")
         assert (row["id"], Path(row["path"]).name, [d["key"] for d in drops]) == ("123", "123.jpg", ["row 2"])
+
+
+def test_an_id_that_two_files_are_named_after_is_a_drop_that_names_them(folder: Path) -> None:
+    for name in ("one/5.jpg", "two/5.jpg", "6.jpg"):
+        picture(folder / name)
+    (folder / "6.heic").write_bytes(b"heic")  # cannot be read, so it is no rival
+    found, (drop,) = listed(csv_table(folder, ["5,9.5,47.1", "6,9.5,47.1"], "id,lon,lat"))
+    assert [Path(r["path"]).name for r in found] == ["6.jpg"]
+    assert (drop["key"], drop["reason"]) == ("5", "missing_file")
+    assert "one/5.jpg and two/5.jpg" in drop["detail"]
+
+
+def test_a_photo_of_a_format_that_is_not_read_is_found_and_named_when_it_is_opened(folder: Path) -> None:
+    (folder / "7.heic").write_bytes(b"heic")
+    ((row,), _) = listed(csv_table(folder, ["7,9.5,47.1"], "id,lon,lat"))
+    drops = Drops()
+    assert not encode_photos([to_photo(row, row["path"])], StreetviewConfig(), drops)
+    assert [(d["key"], d["reason"]) for d in drops.rows()] == [("7", "unreadable_image")]
 
 
 @pytest.mark.parametrize("value", ["1.05567E+16", "1.055678178162720e+16", "12345678901234567.0"])

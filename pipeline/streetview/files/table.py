@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -219,7 +220,7 @@ class TableSource:
         """The file beside the table that a row names, or that has the photo's id for a name."""
         root = self._root
         if file is None:
-            named = None if self.columns["file"] else self._by_stem.get(photo)
+            named = self._named(photo)
             return None if named is None else f"{root}/{named}"
         places = (os.path.join(base, name) for name in spellings(file) for base in (root, os.path.dirname(root)))
         return next((path for path in places if os.path.isfile(path)), None)
@@ -231,22 +232,37 @@ class TableSource:
     def _address(self, file: str | None, photo: str) -> str | None:
         """The URL of the file that a row names, or that has the photo's id for a name."""
         if file is None:
-            name = None if self.columns["file"] else self._by_stem.get(photo)
+            name = self._named(photo)
         else:
             name = next(iter(reversed(spellings(file))), None)
         return None if name is None or self.home is None else joined(self.home, name)
 
+    def _named(self, photo: str) -> str | None:
+        """The file below the table's folder that is named after an id, in a table that names no files.
+
+        Raises:
+            PhotoError: there are several.
+        """
+        names = [] if self.columns["file"] else self._by_stem.get(photo, [])
+        if len(names) > 1:
+            raise PhotoError("missing_file", f"{names[0]} and {names[1]} are both named after it")
+        return names[0] if names else None
+
     @cached_property
-    def _by_stem(self) -> dict[str, str]:
+    def _by_stem(self) -> dict[str, list[str]]:
         """Photos below the table's folder by their name without its ending; those that can be read count first."""
         if self.home is None:
             root = Path(self._root)
             names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in KNOWN)
         else:
             names = names_below(self.home)
-        found: dict[str, str] = {}
+        found: dict[str, list[str]] = {}
         for endings in (KNOWN, SUFFIXES):
-            found |= {PurePosixPath(n).stem: n for n in names if PurePosixPath(n).suffix.lower() in endings}
+            own = defaultdict(list)
+            for path in map(PurePosixPath, names):
+                if path.suffix.lower() in endings:
+                    own[path.stem].append(str(path))
+            found |= own
         return found
 
     def _names(self, batch: pa.Table, rows: Sequence[int]) -> pa.ChunkedArray:

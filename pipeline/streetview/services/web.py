@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.net.client import Client
 from pipeline.streetview.position import Area, Position, place
-from pipeline.streetview.record import PHOTOS, PLACED, Drops, doubles, to_table
+from pipeline.streetview.record import PHOTOS, PLACED, Drops, at_the_door, doubles, to_table
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
 from storage.progress import Progress
@@ -108,7 +108,8 @@ class WebSource(ABC):
         path = self.folder / f"{self.zoom}-{tile[0]}" / f"{tile[1]}-{key}.parquet"
         if not self.renew and (known := _read(path)) is not None:
             return known
-        table = _first_of_each(to_table(self.ask(tile, box)))
+        with at_the_door(f"what {self.name} answers"):
+            table = _first_of_each(to_table(self.ask(tile, box)))
         Store(path.parent).write_table(path.name, table)
         return table
 

@@ -1,0 +1,34 @@
+"""An S3 server on loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+
+@contextmanager
+def s3_server(bucket: str) -> Iterator[Any]:
+    """The file system of a server with an empty bucket; the environment has its address and credentials."""
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.moto_server.werkzeug_app")
+    import fsspec
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, moto.DomainDispatcherApplication(moto.create_backend_app), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"),
+        ):  # fmt: skip
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").clear_instance_cache()  # of a server before this one
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        fs.mkdir(bucket)
+        yield fs
+        fsspec.filesystem("s3").clear_instance_cache()
+    server.shutdown()
