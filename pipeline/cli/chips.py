@@ -15,7 +15,8 @@ from schemas.command import Command
 _OSM = "OSM extracts that hold the objects of all chips (default: each chip's own vector files)"
 _FLAGS = {
     "imagery": "images of the chips' places instead of their own, as `geoshards shards` takes them",
-    "streetview": "photos: path or URL of a folder with EXIF GPS or of a CSV or Parquet table; panoramax, mapillary, kartaview",
+    "streetview": "photos: path or URL of a folder with EXIF GPS or of a CSV or Parquet table, or panoramax, "
+    "mapillary, kartaview",
     "licence": "of the images, for ATTRIBUTION.md",
     "out": "dataset directory or fsspec URL (default data/NAME of the folder)",
     "workers": "processes (default: one a core)",

@@ -28,8 +28,8 @@ _FLAGS = {
     "paths or URLs of OSM extracts (default demo)",
     "imagery": f"paths or patterns of rasters, {', '.join(PRESETS)}, stac, xyz, none; auto: Sentinel-2 of "
     "earth-search for a region by name or area, the demo's own, none for files (default auto)",
-    "streetview": "panoramax, mapillary, kartaview, path or URL of a folder of photos with EXIF GPS or of a CSV or Parquet "
-    "table, none; "
+    "streetview": "panoramax, mapillary, kartaview, path or URL of a folder of photos with EXIF GPS or of a CSV or "
+    "Parquet table, none; "
     "auto: panoramax for a region by name or area, the demo's own, none for files (default auto)",
     "footprints": "some of tiles (XYZ), grid (metric cells in UTM), chips (images of a folder) (default tiles)",
     "chips": "folder of image chips, for footprints=chips (default with it: tiles and these chips)",

@@ -249,14 +249,14 @@ class TableSource:
         return names[0] if names else None
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
+    def _by_stem(self) -> Mapping[str, Sequence[str]]:
         """Photos below the table's folder by their name without its ending; those that can be read count first."""
         if self.home is None:
             root = Path(self._root)
             names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in KNOWN)
         else:
             names = names_below(self.home)
-        found: dict[str, list[str]] = {}
+        found: dict[str, Sequence[str]] = {}
         for endings in (KNOWN, SUFFIXES):
             own = defaultdict(list)
             for path in map(PurePosixPath, names):
