@@ -250,7 +250,9 @@ def test_bad_chips_are_named_with_their_reasons(place: Path, tmp_path: Path) -> 
     (place / "meta_twice_meta.json").write_text("{}")
     bad("clear", "nodata", "samples")
     (place / "clear.jpg").unlink()
-    picture(place / "clear.png", 40, 32, mode="RGBA")
+    clear = np.full((32, 40, 4), 200, np.uint8)
+    clear[:, :4, 3] = 0
+    Image.fromarray(clear).save(place / "clear.png")
     hole = geotiff(place / "hole.tif", "EPSG:32632", 537900, 5216100, 2.0, (16, 16), nodata=0)
     with rasterio.open(hole, "r+") as target:
         target.write(np.zeros((3, 4, 4), np.uint8), window=rasterio.windows.Window(0, 0, 4, 4))
