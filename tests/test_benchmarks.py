@@ -91,5 +91,5 @@ def test_a_benchmark_runs_at_its_smallest_size(name: str, lines: dict[str, dict[
     figure: Any = json.loads(ran["out"])  # one line, and nothing else
     names = SMALLEST[name][1].replace(".opl", "§opl").split(".")
     for word in names:
-        figure = figure[int(word) if word.isdigit() else word.replace("§", ".")]
+        figure = figure[int(word) if isinstance(figure, list) else word.replace("§", ".")]
     assert figure > 0

@@ -127,7 +127,7 @@ def settle_alpha(source: Any, alpha: Alpha, wanted: Sequence[str] = ()) -> Alpha
     name = source.descriptions[band - 1] or f"band{band}"
     if known_band(name) or str(band) in wanted or canonical(name) in map(canonical, wanted):
         return "band"
-    if np.dtype(source.dtypes[band - 1]).kind != "u":
+    if source.driver != "GTiff" or np.dtype(source.dtypes[band - 1]).kind != "u":  # a PNG's alpha is nothing else
         return "mask"
     height, width = source.shape
     some = [

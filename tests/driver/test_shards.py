@@ -357,7 +357,7 @@ def test_tiles_without_imagery_are_named_in_drops(village: Village, tmp_path: Pa
     data[:, 150:260, 150:260] = 0
     with rasterio.open(holes, "w", **profile) as target:
         target.write(data)
-    rs = ImageryConfig(licence="CC0-1.0")
+    rs = ImageryConfig(licence="CC0-1.0", max_nodata=0)
     outcome = make_shards(config_of(village, tmp_path / "out", imagery=str(holes), rs=rs), quiet=True)
     reasons = {
         r["reason"] for r in read_catalog(Store(tmp_path / "out"), "drops").to_pylist() if r["stage"] == "samples"

@@ -39,9 +39,10 @@ KINDS = ("point", "line", "polygon")
 def area_tags() -> list[str]:
     """The area rule as the tool's filter expressions; area=yes and area=no are its own rule too."""
     found = []
-    for key, (listed, values) in RULES.areas.keys.items():
-        assert not any(c in text for text in (key, *values) for c in "=*,!")
-        found.append(f"{key}={','.join(sorted(values))}" if listed else f"{key}!={','.join(sorted({*values, 'no'}))}")
+    for key, values in RULES.areas.keys.items():
+        listed = sorted(values.listed if values.only else {*values.listed, "no"})
+        assert not any(c in text for text in (key, *listed) for c in "=*,!")
+        found.append(f"{key}{'=' if values.only else '!='}{','.join(listed)}")
     return found
 
 

@@ -67,7 +67,7 @@ def read_place(path: Path) -> Place:
 def _read_place(path: Path, modified: int) -> Place:
     with tempfile.TemporaryDirectory() as folder:
         extract = read_extract(path, RULES, Path(folder))
-        return place_of_features(table_of(extract), extract.extent, RULES)
+        return place_of_features(table_of(extract), extract.extents[0], RULES)
 
 
 def batch_of(place: Place, cell: int) -> FeatureBatch:
