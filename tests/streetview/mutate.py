@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -197,9 +196,8 @@ def run(kind: str, count: int, seed: int) -> dict[str, Any]:
             path.unlink()
     finally:
         shutil.rmtree(folder)
-    # Not ru_maxrss: that begins with the size of whoever started this process.
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    megabytes = int(peak[1]) // 1024 if peak else 0
+    status = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss is the parent's too
+    megabytes = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
     return {"outcomes": dict(outcomes), "slowest": slowest, "megabytes": megabytes, "broken": broken}
 
 
