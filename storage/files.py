@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
 from uuid import uuid4
 
+from storage.owner import is_gone, mark
+
 #: How the name of what is not whole yet ends; what a killed process left of it may be deleted.
 UNFINISHED = ".tmp"
+_DAY, _NOBODY = 86_400.0, "left"
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    fresh = _beside(path)
+    fresh = beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield fresh
@@ -57,18 +61,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    fresh, old = _beside(path), _beside(path)
+    fresh = beside(path)
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        for entry in fresh.rglob("*"):
-            _sync(entry)
+        publish_folder(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def publish_folder(fresh: Path, path: Path) -> None:
+    """Let a whole folder of the same file system take its place at ``path``; what is there goes."""
+    for entry in fresh.rglob("*"):
+        _sync(entry)
+    _sync(fresh)
+    old = beside(path)
+    try:
         if path.exists():
             path.rename(old)
         fresh.rename(path)
         _sync(path.parent)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -78,8 +91,28 @@ def file_sha256(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}{UNFINISHED}")
+def beside(path: Path, marked: str = "") -> Path:
+    """A new name for what is to take its place at ``path``, hidden, in the same folder; of this process, unless it is
+    ``marked`` otherwise."""
+    return path.with_name(f".{path.name}.{marked or mark()}.{uuid4().hex[:8]}{UNFINISHED}")
+
+
+def abandoned(path: Path) -> Path:
+    """A name of the same kind that belongs to nobody: what is there may be swept, or gone on with."""
+    return beside(path, _NOBODY)
+
+
+def is_left(path: Path) -> bool:
+    """Whether a file or folder is an unfinished one (`beside`) whose process has ended, or, where that cannot be known,
+    has not touched it for a day."""
+    if not path.name.startswith(".") or not path.name.endswith(UNFINISHED):
+        return False
+    owner = path.name.removesuffix(UNFINISHED).split(".")[-2]
+    gone = owner == _NOBODY or is_gone(owner)
+    try:
+        return time.time() - path.stat().st_mtime > _DAY if gone is None else gone
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:

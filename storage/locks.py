@@ -1,51 +1,60 @@
-"""Locks of the kernel on local files: they end with the process that holds them, however it ends."""
+"""Locks as files that name their owner: they need no locks of the kernel, so that any file system will do.
+
+A lock is a file made by a hard link, which one of many gets. An owner that is gone is known at once on its own machine;
+on another, by its silence, since a living one touches its file every few seconds. What guards work that is published by
+one rename may be broken so: in the worst case the work is done twice.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 from uuid import uuid4
 
 from schemas.errors import InputError, LockError
+from storage.files import beside
+from storage.owner import Owner
 from storage.urls import expand, is_local
+
+#: Seconds between two signs of life, and how long an owner elsewhere may give none.
+BEAT, SILENCE = 10.0, 60.0
 
 
 @contextmanager
 def locked(path: Path, wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the file ``path`` alone, among processes and threads; it is there only while it is held.
+    """Hold the file ``path`` alone, among processes and threads of all machines; it is there only while it is held.
+
+    It guards work whose result appears whole by one rename: an owner elsewhere that has been silent for `SILENCE`
+    seconds counts as gone.
 
     Args:
         path: its folder is made.
-        wait: called before every further attempt: it sleeps, or raises to give up. None waits in the kernel.
+        wait: called before every further attempt: it sleeps, or raises to give up. By default it sleeps.
 
     Raises:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a") as file:
-            if _take(file, path, waits=wait is None):
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-        if wait is not None:
-            wait()
+    while (token := _claim(path)) is None:
+        if not _broken(path, SILENCE):
+            (wait or (lambda: time.sleep(0.05)))()
+    with _held(path, token):
+        yield
 
 
 @contextmanager
 def locked_places(path: Path, places: Sequence[int]) -> Iterator[None]:
-    """Hold places (bytes) of the file ``path``, among processes: many small locks in one file, which stays."""
+    """Hold places (bytes) of the file ``path``, among processes of this machine: many small locks in one file, which
+    stays. Where the file system knows no locks nothing is held: the same work may be done twice."""
     with path.open("a") as file:  # its end gives back all of them
-        for place in sorted(set(places)):  # rising, so that no two processes wait for each other
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+        with suppress(OSError):
+            for place in sorted(set(places)):  # rising, so that no two processes wait for each other
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
         yield
 
 
@@ -53,8 +62,8 @@ def locked_places(path: Path, places: Sequence[int]) -> Iterator[None]:
 def one_writer(folder: str) -> Iterator[None]:
     """Hold a folder for writing with ``.lock`` in it, which names its owner; a second writer is refused.
 
-    Local folders only: an object store has no exclusive create in fsspec. The lock of a process of this host that is
-    gone is taken over; that of another host is not, since some network file systems lock each host for itself.
+    The lock of a process of this machine that is gone is taken over; that of another machine is not, since it may live
+    where this one cannot see it.
 
     Raises:
         LockError: another process writes there.
@@ -64,79 +73,114 @@ def one_writer(folder: str) -> Iterator[None]:
         yield
         return
     path = Path(expand(folder)) / ".lock"
-    owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _claim(path, owner)
+        while (token := _claim(path)) is None:
+            if not _broken(path, None):
+                raise LockError(_refusal(path))
     except OSError as error:
         raise InputError(f"{path.parent} cannot be written: {error.strerror}; choose another out") from None
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    with _held(path, token):
+        yield
 
 
-def _claim(path: Path, owner: str) -> TextIO:
-    """The lock's file, held; it appears with its owner in it and locked, or is that of a process that is gone."""
-    fresh = path.with_name(f".lock.{os.getpid()}.{uuid4().hex[:8]}")
-    file = fresh.open("x+")
+def _refusal(path: Path) -> str:
     try:
-        file.write(owner)
-        file.flush()
-        with suppress(OSError):  # a file system without locks: that the file exists is the lock
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        while True:
-            try:
-                os.link(fresh, path)
-                return file
-            except FileExistsError:
-                found = _taken_over(path)
-                if found is not None:
-                    file.close()
-                    found.seek(0)
-                    found.write(owner)
-                    found.truncate()
-                    return found
-    except BaseException:
-        file.close()
-        raise
-    finally:
-        fresh.unlink()
-
-
-def _taken_over(path: Path) -> TextIO | None:
-    """The file of an owner of this host that is gone, now held; None where the file itself is gone.
-
-    Raises:
-        LockError: the owner lives, or may live.
-    """
-    try:
-        file = path.open("r+")
-    except FileNotFoundError:
-        return None
-    holder: dict[str, object] = {}
-    with suppress(ValueError, TypeError):
-        holder = dict(json.loads(file.read()))
-    try:
-        if holder.get("host") in (None, socket.gethostname()) and _take(file, path, waits=False):
-            return file
-        gone = not path.exists()
-    except OSError:  # a file system without locks
-        gone = False
-    file.close()
-    if gone:
-        return None
-    raise LockError(
-        f"{path.parent} is being written by process {holder.get('pid', '?')} on {holder.get('host', '?')}; wait for "
-        f"it, choose another out, or delete {path} if that process is gone"
+        owner, age = Owner.parse(path.read_text()), max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        owner, age = None, 0.0
+    who = "another process" if owner is None else f"process {owner.pid} on {owner.host}"
+    return (
+        f"{path.parent} is being written by {who}, whose last sign of life is {age:.0f} s old; wait for it, choose "
+        f"another out, or delete {path} if that process is gone"
     )
 
 
-def _take(file: TextIO, path: Path, waits: bool) -> bool:
-    """Lock an open file; False where another holds it, or it is no longer the one at ``path``."""
+def _claim(path: Path) -> str | None:
+    """Make the lock; its token, or None where there is one."""
+    token = uuid4().hex
+    text, fresh = Owner.here(token).text(), beside(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        fresh.write_text(text)
+        os.link(fresh, path)
+    except FileExistsError:
+        return None
+    except OSError:  # a file system without hard links: its owner is in it a moment later
+        try:
+            with path.open("x") as file:
+                file.write(text)
+        except FileExistsError:
+            return None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return token
+
+
+@contextmanager
+def _held(path: Path, token: str) -> Iterator[None]:
+    """Give signs of life until the block ends, then give the lock back."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT):
+            if _token(path) != token:
+                return
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=beat, name=f"lock {path.name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if _token(path) == token:
+            path.unlink(missing_ok=True)
+
+
+def _token(path: Path) -> str | None:
+    try:
+        owner = Owner.parse(path.read_text())
+    except OSError:
+        return None
+    return None if owner is None else owner.token
+
+
+def _broken(path: Path, silence: float | None) -> bool:
+    """Whether the lock's owner was gone, and the lock is now free. One breaks it at a time, so that nobody breaks the
+    lock of who came after."""
+    if not _is_stale(path, silence):
         return False
+    guard = path.with_name(f".{path.name}.break")
+    if _claim(guard) is None:
+        if _is_stale(guard, SILENCE):  # killed between two system calls
+            guard.unlink(missing_ok=True)
+        return False
+    try:
+        if _is_stale(path, silence):
+            path.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
+    return True
+
+
+def _is_stale(path: Path, silence: float | None) -> bool:
+    """Whether the owner is known to be gone, or is not known to live and has been silent for so many seconds."""
+    try:
+        owner = Owner.parse(path.read_text())
+        alive = None if owner is None else owner.alive()
+        if alive is not None or silence is None:
+            return alive is False
+        return _clock(path) - path.stat().st_mtime > silence
+    except FileNotFoundError:
+        return False
+
+
+def _clock(path: Path) -> float:
+    """The time now as the file system counts it, which may be another machine's."""
+    probe = beside(path)
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)

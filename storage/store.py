@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,9 @@ class Store:
 
     def sweep(self) -> None:
         """Remove the unfinished files that killed processes left. Local only: an upload leaves none."""
-        for folder in ("shards", "catalog"):
-            for path in Path(self.path(folder)).rglob(f".*{UNFINISHED}") if not self.remote else ():
+        if not self.remote:
+            places = [Path(self.root).glob, *(Path(self.path(folder)).rglob for folder in ("shards", "catalog"))]
+            for path in chain.from_iterable(find(f".*{UNFINISHED}") for find in places):
                 path.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from schemas.errors import ConfigError
+
 
 def is_local(url: str) -> bool:
     """Whether a path or URL names a file of this machine."""
@@ -53,5 +55,11 @@ def cache_folder(configured: str = "") -> Path:
     """Where what can be made again lies: the setting, else ``$GEOSHARDS_CACHE``, else ``data/cache``.
 
     An empty variable counts as unset, and ``~`` is the home.
+
+    Raises:
+        ConfigError: it is a URL.
     """
-    return Path(configured or os.environ.get("GEOSHARDS_CACHE") or "data/cache").expanduser()
+    found = configured or os.environ.get("GEOSHARDS_CACHE") or "data/cache"
+    if not is_local(found):
+        raise ConfigError(f"cache={shown(found)} is a URL; the cache is a folder of this machine, shared or not")
+    return Path(found).expanduser()

@@ -20,6 +20,7 @@ from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import InputError
+from storage.cache import using
 from storage.progress import StageRow, format_table, report
 from storage.urls import cache_folder
 
@@ -146,9 +147,10 @@ def _configure_features(parser: argparse.ArgumentParser) -> None:
 
 def _run_features(args: argparse.Namespace) -> int:
     rules = load_rules()
-    with Runner(args.workers) as runner:
-        features, row = features_stage(args.files, rules, cache_folder(""), runner, args.quiet or args.json)
-    rows, drops = export_features(features, args.out)
+    cache = cache_folder()
+    with using(cache), Runner(args.workers) as runner:
+        features, row = features_stage(args.files, rules, cache, runner, args.quiet or args.json)
+        rows, drops = export_features(features, args.out)
     result = {"out": str(args.out), "features": rows, "drops": int(sum(drops["count"].to_pylist()))}
     report(args, [row], result, f"{args.out}: {rows:,} features, {drops.num_rows:,} rows of drops")
     return 0

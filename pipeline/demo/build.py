@@ -27,6 +27,7 @@ from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
 from storage.files import atomic_folder, file_sha256
+from storage.locks import locked
 
 GENERATOR_VERSION = 3  # raise it when the same parameters give other bytes
 RECORD = "demo.json"
@@ -85,14 +86,28 @@ def build_demo(
         return files
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())):
         raise InputError(f"{out} holds something other than a demo build; choose an empty folder")
+    with locked(out.with_name(f".{out.name}.lock")):
+        if not is_complete(out, asked):
+            _make(plan, out, asked, workers, progress, built)
+    return files
+
+
+def _make(
+    plan: Plan,
+    out: Path,
+    asked: dict[str, Any],
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    built: Path | None,
+) -> None:
+    """Put a whole build of these parameters at out."""
     with atomic_folder(out) as fresh:
         if built is not None and is_complete(built, asked):
             shutil.copytree(built, fresh, dirs_exist_ok=True)
-            return files
-        counts = _write_all(plan, fresh, photos, workers, progress)
+            return
+        counts = _write_all(plan, fresh, asked["photos"], workers, progress)
         record = {"parameters": asked, "counts": counts, "files": _digests(fresh)}
         (fresh / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return files
 
 
 def built_in(cache: Path, seed: int, scale: int) -> Path:

@@ -24,6 +24,7 @@ from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES
 from schemas.errors import ConfigError
+from storage.cache import using
 from storage.progress import StageRow
 from storage.urls import cache_folder
 
@@ -147,7 +148,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
 
 def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast, list[StageRow]]:
     """The same from the plan itself: extracts are fetched and read, images and photos are listed, not fetched."""
-    with Runner(config.workers) as runner:
+    with using(cache_folder(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, fetch=False)
     config, region, kept = plan.config, plan.region, plan.config.plan
     sizes = [p.stat().st_size for p in region.extracts]

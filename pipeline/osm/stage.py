@@ -36,29 +36,27 @@ from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
 from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
+from storage.entries import have_entry
 from storage.files import atomic_file, file_sha256
-from storage.progress import Progress, StageRow
+from storage.progress import Display, Progress, StageRow
 from storage.store import Store
 
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
 
 
-def _read_into(target: Path, paths: list[Path], rules: Rules, runner: Runner, quiet: bool) -> None:
-    """Read extracts into their cache folder; ``meta.json`` is written last."""
-    shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
+def _read_into(folder: Path, paths: list[Path], rules: Rules, runner: Runner, quiet: bool) -> dict[str, Any]:
+    """Read extracts into a new folder; what there is to say of them."""
     what = paths[0].name if len(paths) == 1 else f"{len(paths)} extracts"
     with Progress(f"features of {what}", 0, "blobs", quiet) as progress:
-        extract = read_extracts(paths, rules, target, runner, progress.update)
-    store = Store(target)
-    store.write_table("drops.parquet", extract.drops)
-    meta = {
+        extract = read_extracts(paths, rules, folder, runner, progress.update)
+    Store(folder).write_table("drops.parquet", extract.drops)
+    return {
         "extents": extract.extents, "snapshots": extract.snapshots, "objects": extract.objects,
-        "parts": [p.relative_to(target).as_posix() for p in extract.parts],
+        "parts": [p.relative_to(folder).as_posix() for p in extract.parts],
         "features": sum(pq.read_metadata(p).num_rows for p in extract.parts),
         "drops": int(np.sum(extract.drops["count"].to_numpy())),
     }  # fmt: skip
-    store.write("meta.json", json.dumps(meta, sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Features:
     """What the features stage leaves in the cache."""
 
     folder: Path
+    parts: list[Path]  # tables of features
     names: list[str]  # file names of the extracts, as they were given
     hashes: list[str]  # SHA-256 of each
     extents: list[Box]  # of those with nodes, in the order of their hashes
@@ -81,25 +80,31 @@ def features_stage(
     for path in extracts:
         if not path.is_file():
             raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
+    before = [_version(p) for p in extracts]
     hashes = [file_sha256(p) for p in extracts]
     files = sorted(zip(hashes, extracts, strict=True), key=lambda file: (file[0], file[1].name))
     code = code_fingerprint("pipeline.osm.extracts.read")
     folder = cache / f"features-{_digest(*sorted(hashes), rules.fingerprint, code)}"
-    missing = not (folder / "meta.json").exists()
-    if missing:
-        _read_into(folder, [path for _, path in files], rules, runner, quiet)
-    meta = json.loads((folder / "meta.json").read_text())
+
+    def make(fresh: Path) -> dict[str, Any]:
+        meta = _read_into(fresh, [path for _, path in files], rules, runner, quiet)
+        for path, version in zip(extracts, before, strict=True):
+            if _version(path) != version:
+                raise InputError(f"OSM extract {path} has changed while it was read; run the same again")
+        return meta
+
+    meta, cached = have_entry(folder, make, Display(quiet).note)
     extents: list[Box] = [tuple(extent) for extent in meta["extents"] if extent]
     snapshot = max(filter(None, meta["snapshots"]), default=None)
-    features = Features(folder, [p.name for p in extracts], hashes, extents, snapshot, meta["features"])
-    row = StageRow.since(start, "features", meta["features"], "features", drops=meta["drops"], cached=not missing)
+    parts = [folder / name for name in meta["parts"]]
+    features = Features(folder, parts, [p.name for p in extracts], hashes, extents, snapshot, meta["features"])
+    row = StageRow.since(start, "features", meta["features"], "features", drops=meta["drops"], cached=cached)
     return features, row
 
 
 def feature_slabs(features: Features) -> list[Slab]:
     """All features in slabs, in order of type and id."""
-    names = json.loads((features.folder / "meta.json").read_text())["parts"]
-    return plan_slabs(describe_parts([features.folder / n for n in names]))
+    return plan_slabs(describe_parts(features.parts))
 
 
 def feature_drops(features: Features) -> pa.Table:
@@ -145,17 +150,22 @@ def vocabulary_stage(
     code = code_fingerprint("pipeline.osm.extracts.read", "pipeline.osm.cells.slabs", "pipeline.osm.stage")
     asked = json.dumps(asdict(cleaning), sort_keys=True)
     cells = Cells(cache / f"cells-{_digest(features.folder.name, code, asked, str(zoom))}", zoom)
-    meta = cells.folder / "meta.json"
-    cached = meta.exists()
-    memory = 0.0 if cached else _build_cells(cells, features, rules, cleaning, runner, quiet)
-    counts = json.loads(meta.read_text())
+    memory = 0.0
+
+    def make(fresh: Path) -> dict[str, Any]:
+        nonlocal memory
+        meta, memory = _build_cells(Cells(fresh, zoom), features, rules, cleaning, runner, quiet)
+        return meta
+
+    counts, cached = have_entry(cells.folder, make, Display(quiet).note)
     return cells, StageRow.since(start, "vocabulary", counts["tags"], "tags", memory, counts["drops"], cached)
 
 
 def _build_cells(
     cells: Cells, features: Features, rules: Rules, cleaning: CleaningConfig, runner: Runner, quiet: bool
-) -> float:
-    """Cut, count, merge; ``meta.json`` is written last. Returns the largest peak memory of a process in MB."""
+) -> tuple[dict[str, Any], float]:
+    """Cut, count, merge into a new folder. Returns what there is to say of them, and the largest peak memory of a
+    process in MB."""
     folder = cells.folder / "slabs"
     slabs = feature_slabs(features)
     jobs = [SlabJob(slab, i, folder, rules, cells.zoom) for i, slab in enumerate(slabs)]
@@ -173,10 +183,15 @@ def _build_cells(
     cleaned = pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS)
     own = pa.concat_tables([DROPS.empty_table(), *cut, cleaned, cleaned_rows(results)])
     store.write_table("drops.parquet", pa.concat_tables([feature_drops(features), own]))
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder)
     meta = {"tags": len(counted.vocabulary.texts), "drops": own.num_rows, "features": counted.features}
-    store.write("meta.json", json.dumps(meta, sort_keys=True).encode())
-    return max(cutting, merging)
+    return meta, max(cutting, merging)
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    """Changes when a file is replaced or written."""
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 @lru_cache(maxsize=8)

@@ -105,7 +105,7 @@ def made_from(tmp_path: Path) -> tuple[Path, Inputs]:
     extract = tmp_path / "a.osm.pbf"
     extract.write_bytes(b"old")
     config = ShardsConfig(cache=str(tmp_path / "cache"), workers=3, out="there", zoom=14)
-    features = Features([], [extract.name], [file_sha256(extract)], [], None, 0)
+    features = Features(tmp_path, [], [extract.name], [file_sha256(extract)], [], None, 0)
     keep_inputs("f" * 64, config, Region("n", [extract]), features)
     return extract, read_inputs("f" * 64, config.cache)
 

@@ -192,16 +192,15 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, m
     with pytest.raises(Killed):
         build(tmp_path / "again", [text])
     monkeypatch.setattr(stage, "cut_slab", real)
-    spills = list((tmp_path / "again").rglob("slab-000000.json"))
-    stamp = spills[0].stat().st_mtime_ns
+    (spill,) = (tmp_path / "again").rglob("slab-000000.json")
+    stamp = spill.stat().st_mtime_ns
     stamps = []
-    monkeypatch.setattr(
-        stage,
-        "count_slabs",
-        lambda folder, *a: (
-            stamps.append(spills[0].stat().st_mtime_ns) or pipeline.osm.cells.slabs.count_slabs(folder, *a)
-        ),
-    )
+
+    def count(folder: Path, *rest: Any) -> Any:
+        stamps.append((folder / spill.name).stat().st_mtime_ns)
+        return pipeline.osm.cells.slabs.count_slabs(folder, *rest)
+
+    monkeypatch.setattr(stage, "count_slabs", count)
     cells, _ = build(tmp_path / "again", [text])
     assert stamps == [stamp]  # finished work was not done again
     assert {p.name: p.read_bytes() for p in sorted(cells.folder.iterdir())} == expected

@@ -104,7 +104,7 @@ def test_a_folder_is_flushed_with_all_that_is_in_it_before_it_takes_its_place(
     with atomic_folder(tmp_path / "f") as fresh:
         (fresh / "sub").mkdir()
         (fresh / "sub" / "one").write_text("1")
-    assert sorted(done[:-2]) == [f"{fresh}/sub", f"{fresh}/sub/one"]
+    assert sorted(done[:-2]) == [f"{fresh}", f"{fresh}/sub", f"{fresh}/sub/one"]
     assert done[-2:] == ["rename to f", str(tmp_path)]
 
 

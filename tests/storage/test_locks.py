@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -11,12 +10,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import InputError, LockError
-from storage.locks import locked, locked_places, one_writer
+from storage.locks import SILENCE, locked, locked_places, one_writer
+from storage.owner import Owner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,14 +105,15 @@ def test_places_of_one_file_are_held_apart(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     process = holder("one_writer(sys.argv[2])", str(tmp_path / "d"))
-    said = f"d is being written by process {process.pid} on {socket.gethostname()}; wait for it"
+    said = f"d is being written by process {process.pid} on {socket.gethostname()}, whose .*; wait for it"
     with pytest.raises(LockError, match=said), one_writer(str(tmp_path / "d")):
         pass
     assert [p.name for p in (tmp_path / "d").iterdir()] == [".lock"]
     kill(process)
     with one_writer(str(tmp_path / "d")):
-        owner = json.loads((tmp_path / "d" / ".lock").read_text())
-        assert owner == {"host": socket.gethostname(), "pid": os.getpid()}
+        owner = Owner.parse((tmp_path / "d" / ".lock").read_text())
+        assert owner is not None
+        assert (owner.host, owner.pid, owner.alive()) == (socket.gethostname(), os.getpid(), True)
     assert not list((tmp_path / "d").iterdir())
 
 
@@ -120,25 +122,80 @@ def test_a_second_thread_of_the_same_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_what_a_writer_of_another_host_left_is_not_taken_over(tmp_path: Path) -> None:
-    (tmp_path / ".lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    with pytest.raises(LockError, match=r"process 1 on elsewhere; .*delete .*\.lock"), one_writer(str(tmp_path)):
+#: A process of another machine, and one of this machine that is gone.
+ELSEWHERE = Owner("elsewhere", "another boot", 1, 2, "theirs")
+GONE = replace(Owner.here("dead"), pid=2**22 + 1)
+
+
+def test_what_a_writer_of_another_machine_left_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text(ELSEWHERE.text())
+    os.utime(tmp_path / ".lock", (0, 0))
+    said = r"process 1 on elsewhere, whose last sign of life is \d{6,} s old; .*delete .*\.lock"
+    with pytest.raises(LockError, match=said), one_writer(str(tmp_path)):
         pass
-    assert (tmp_path / ".lock").exists()
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
-def test_where_the_file_system_knows_no_locks_the_file_itself_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_that_another_process_has_now_is_not_its_owner(tmp_path: Path) -> None:
+    """Containers begin with the same numbers each time."""
+    (tmp_path / ".lock").write_text(replace(Owner.here("dead"), started=1).text())
+    with one_writer(str(tmp_path)):
+        assert Owner.parse((tmp_path / ".lock").read_text()) != GONE
+    with one_writer(str(tmp_path)), pytest.raises(LockError), one_writer(str(tmp_path)):
+        pass
+
+
+def test_an_owner_elsewhere_counts_as_gone_when_it_has_long_been_silent(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text(ELSEWHERE.text())
+    tried: list[int] = []
+
+    def wait() -> None:
+        tried.append(1)
+        if len(tried) == 3:
+            os.utime(path, (time.time() - SILENCE - 5,) * 2)
+
+    with locked(path, wait):
+        assert len(tried) == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_owner_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.locks.BEAT", 0.02)
+    with locked(tmp_path / "x"):
+        os.utime(tmp_path / "x", (0, 0))
+        deadline = time.monotonic() + 30
+        while (tmp_path / "x").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_the_lock_of_who_came_after_stays(tmp_path: Path) -> None:
+    """One whose lock was broken gives back nothing."""
+    with locked(tmp_path / "x"):
+        (tmp_path / "x").write_text(ELSEWHERE.text())
+    assert Owner.parse((tmp_path / "x").read_text()) == ELSEWHERE
+
+
+def test_a_breaker_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(GONE.text())
+    (tmp_path / ".x.break").write_text(GONE.text())
+    with locked(tmp_path / "x"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_neither_locks_of_the_kernel_nor_hard_links_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("storage.locks.fcntl.flock", unsupported)
+    for name in ("fcntl.flock", "fcntl.lockf", "os.link"):
+        monkeypatch.setattr(f"storage.locks.{name}", unsupported)
     with one_writer(str(tmp_path)), pytest.raises(LockError), one_writer(str(tmp_path)):
         pass
-    with one_writer(str(tmp_path)):
+    with one_writer(str(tmp_path)), locked(tmp_path / "x"), locked_places(tmp_path / "y", [1]):
         pass
-    assert not list(tmp_path.iterdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["y"]
 
 
 def test_of_many_writers_at_once_one_is_let_in(tmp_path: Path) -> None:
@@ -162,7 +219,7 @@ def test_of_many_writers_at_once_one_is_let_in(tmp_path: Path) -> None:
                 refused += 1
 
     for _ in range(20):
-        (tmp_path / ".lock").write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
+        (tmp_path / ".lock").write_text(GONE.text())
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(enter, range(8)))
     assert most == 1

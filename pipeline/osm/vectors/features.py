@@ -6,10 +6,10 @@ part's own texts until all parts are counted.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, li
 from pipeline.rules import Rules
 from schemas.errors import InputError
 from schemas.features import FEATURES, drop_row
+from storage.entries import find_entry, have_entry
 from storage.store import Store
 
 Ints = NDArray[np.int64]
 
+_OBJECTS = "objects.parquet"
 _TAGS = FEATURES.field("tags").type
 #: Objects of a part: sorted by chip, kind, type and id.
 _PART = pa.schema(
@@ -60,7 +62,7 @@ class PartJob:
 
     @property
     def name(self) -> str:
-        """Name in the cache, without ending."""
+        """Name of its entry in the cache."""
         parts = [self.code, self.rules.fingerprint, *(f"{k} {' '.join(v)} {h}" for k, v, h in self.chips)]
         return f"chips-{sha256(chr(10).join(parts).encode()).hexdigest()[:20]}"
 
@@ -74,15 +76,12 @@ class PartResult:
 
 
 def read_part(job: PartJob) -> PartResult:
-    """Read the vector files of one part into the cache; the JSON file, written last, says that it is there."""
-    summary = job.cache / f"{job.name}.json"
-    cached = summary.exists()
-    if not cached:
-        _write_part(job)
-    return PartResult(sum(r["count"] for r in json.loads(summary.read_bytes())["drops"]), cached)
+    """Read the vector files of one part into the cache."""
+    about, cached = have_entry(job.cache / job.name, partial(_write_part, job))
+    return PartResult(sum(r["count"] for r in about["drops"]), cached)
 
 
-def _write_part(job: PartJob) -> None:
+def _write_part(job: PartJob, folder: Path) -> dict[str, Any]:
     drops: list[dict[str, Any]] = []
     found: list[tuple[int, ChipObjects]] = []
     unreadable: list[int] = []
@@ -100,13 +99,11 @@ def _write_part(job: PartJob) -> None:
     for (chip, reason), count in sorted(left_out.items()):
         key, paths, _ = job.chips[chip]
         drops.append(_dropped(",".join(paths)[:200], reason, key, count))
-    store = Store(job.cache)
-    store.write_table(f"{job.name}.parquet", table)
+    Store(folder).write_table(_OBJECTS, table)
     cleaned = [[*what, n] for what, n in sorted(local.cleaned.items())]
-    document = {
+    return {
         "texts": local.texts, "cleaned": cleaned, "drops": drops, "objects": table.num_rows, "unreadable": unreadable,
     }  # fmt: skip
-    store.write(f"{job.name}.json", json.dumps(document).encode())
 
 
 def _dropped(path: str, reason: str, key: str, count: int) -> dict[str, Any]:
@@ -189,9 +186,16 @@ def name_parts(jobs: Sequence[PartJob], min_tag_count: int, min_key_count: int) 
 
 
 def _local_tags(job: PartJob) -> tuple[dict[str, Any], LocalTags]:
-    document = json.loads((job.cache / f"{job.name}.json").read_bytes())
-    table = pq.read_table(job.cache / f"{job.name}.parquet", columns=["texts"])
+    document = _document(job)
+    table = pq.read_table(job.cache / job.name / _OBJECTS, columns=["texts"])
     return document, LocalTags(*list_arrays(table["texts"]), document["texts"], np.zeros(0, np.uint16), Counter())
+
+
+def _document(job: PartJob) -> dict[str, Any]:
+    found = find_entry(job.cache / job.name)
+    if found is None:
+        raise InputError(f"{job.cache / job.name} was changed while it was in use; run the same again")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +209,8 @@ class PartFeatures:
 
 def load_part(job: PartJob, ids: Ints) -> PartFeatures:
     """Features of one part with their tag ids; those whose every tag was of a rare key are left out."""
-    table = pq.read_table(job.cache / f"{job.name}.parquet").combine_chunks()
-    document = json.loads((job.cache / f"{job.name}.json").read_bytes())
+    table = pq.read_table(job.cache / job.name / _OBJECTS).combine_chunks()
+    document = _document(job)
     offsets, tag_ids = name_tags(*list_arrays(table["texts"]), ids)
     whole = FeatureBatch(
         table["osm_type"].to_numpy(), table["osm_id"].to_numpy(), table["kind"].to_numpy(), offsets, tag_ids,
