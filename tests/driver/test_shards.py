@@ -37,6 +37,7 @@ from schemas.splits import SplitConfig
 from schemas.tokens import OsmTokens
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.locks import one_writer
+from storage.owner import Owner
 from storage.store import Store
 from tests.driver.village import Village
 from trainers.stream.batch import View
@@ -306,7 +307,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(village: Village, tmp_path: Pa
     out.mkdir()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (out / ".lock").write_text(json.dumps({"host": os.uname().nodename, "pid": dead.pid}))
+    (out / ".lock").write_text(dataclasses.replace(Owner.here(), pid=dead.pid).text())
     assert make_shards(config_of(village, out), quiet=True).built > 0
     assert not (out / ".lock").exists()
 
