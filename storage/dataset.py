@@ -13,6 +13,9 @@ from schemas.errors import DatasetError
 from schemas.sample import is_member
 from storage.store import Store
 
+#: Bytes of a tar member's header.
+_HEADER = 512
+
 
 def load_dataset(store: Store) -> dict[str, Any]:
     """``dataset.json`` as a mapping.
@@ -57,6 +60,42 @@ def read_catalog(store: Store, table: str) -> pa.Table:
 def sample_rows(store: Store) -> list[dict[str, Any]]:
     """Rows of ``samples`` in shard order."""
     return list(read_catalog(store, "samples").to_pylist())
+
+
+def read_members(
+    store: Store, shard: str, rows: Sequence[dict[str, Any]], whole: bool = True
+) -> list[dict[str, bytes] | DatasetError]:
+    """Members by name of each row of one shard, or what is wrong with them: unlike `read_samples` it looks at the
+    headers before them.
+
+    Args:
+        whole: read the shard at once; else of each row the bytes that it names.
+
+    Raises:
+        DatasetError: the shard cannot be read.
+    """
+    name = f"shards/{shard}"
+    data = store.read(name) if whole else b""
+    found: list[dict[str, bytes] | DatasetError] = []
+    for row in rows:
+        first = min((m["offset"] for m in row["members"]), default=_HEADER) - _HEADER
+        end = max((m["offset"] + m["size"] for m in row["members"]), default=0)
+        part = data[first:end] if whole else store.read_range(name, first, end) if 0 <= first <= end else b""
+        members: dict[str, bytes] = {}
+        for member in row["members"]:
+            at, size = member["offset"] - first, member["size"]
+            header = f"{row['key']}.{member['name']}".encode() + b"\0", b"%011o\0" % max(size, 0)
+            block = part[max(0, at - _HEADER) : at]
+            if (
+                not is_member(member["name"]) or at < _HEADER or size < 0 or at + size > len(part)
+                or not block.startswith(header[0]) or block[124:136] != header[1]
+            ):  # fmt: skip
+                found.append(DatasetError(f"{row['key']}.{member['name']} does not lie where catalog/samples says"))
+                break
+            members[member["name"]] = part[at : at + size]
+        else:
+            found.append(members)
+    return found
 
 
 def read_samples(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:

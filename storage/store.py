@@ -110,6 +110,36 @@ class Store:
                     found[entry.name] = {"size": entry.stat().st_size, "mtime": entry.stat().st_mtime}
         return found
 
+    def walk(self) -> list[str]:
+        """Names of all files below the root, sorted; what is hidden is left out.
+
+        Raises:
+            DatasetError: the store does not answer.
+        """
+        if self.remote:
+            fs, base = self._fs("")
+            fs.invalidate_cache()
+            entries = patiently(self.root, lambda: fs.find(base))
+            names = [str(path).removeprefix(base) for path in entries]
+        else:
+            names = [p.relative_to(self.root).as_posix() for p in Path(self.root).rglob("*") if p.is_file()]
+        return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end`` of one file, fewer where it is shorter.
+
+        Raises:
+            DatasetError: there is no such file, or the store does not answer.
+        """
+        if self.remote:
+            fs, path = self._fs(name)
+            return patiently(self.path(name), lambda: bytes(fs.cat_file(path, start=start, end=end)), listed=True)
+        try:
+            with Path(self.path(name)).open("rb") as file:
+                return os.pread(file.fileno(), end - start, start)
+        except OSError as error:
+            raise DatasetError(f"{self.path(name)} cannot be read: {error.strerror}") from None
+
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted."""
         return list(self.files(folder))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from hashlib import sha256
 from typing import Any
 
 from pipeline.catalog.croissant import croissant
 from schemas.catalog import SCHEMA_VERSION, shard_name
 from schemas.sample import content_hash, layout_hash
 from storage.dataset import read_catalog
+from storage.manifest import write_manifest
 from storage.store import Store
 
 _CREDIT = {
@@ -39,15 +41,24 @@ def dataset_document(store: Store, name: str, identity: dict[str, Any]) -> dict[
     } | identity
 
 
+def fingerprint_of(identity: dict[str, Any]) -> str:
+    """SHA-256 (hex) of what decides a dataset's bytes: its settings, sources, footprints and versions."""
+    return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 def write_documents(store: Store, document: dict[str, Any]) -> None:
-    """The four documents; dataset.json last, as it says that the dataset is whole."""
+    """The four documents and the manifest; dataset.json last, as it says that the dataset is whole."""
+    shards = read_catalog(store, "shards")
     licences = sorted({x for row in read_catalog(store, "samples")["licences"].to_pylist() for x in row or ()})
     authors = sorted({a for a in read_catalog(store, "streetview")["author"].to_pylist() if a})
     classes = read_catalog(store, "classes").to_pylist()
     store.write("README.md", _card(document, licences, classes).encode())
     store.write("ATTRIBUTION.md", _attribution(document, licences, authors).encode())
     store.write("croissant.json", (json.dumps(croissant(document, licences), indent=1, sort_keys=True) + "\n").encode())
-    store.write("dataset.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    data = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+    known = {f"shards/{n}": d for n, d in zip(*(shards[c].to_pylist() for c in ("shard", "sha256")), strict=True)}
+    write_manifest(store, known | {"dataset.json": sha256(data).hexdigest()})
+    store.write("dataset.json", data)
 
 
 def _card(d: dict[str, Any], licences: list[str], classes: list[dict[str, Any]]) -> str:

@@ -19,6 +19,8 @@ from schemas.features import Kind
 from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens, unsnap
 from storage.dataset import read_samples, sample_rows
+from storage.locks import one_writer
+from storage.manifest import amend_manifest
 from storage.store import Store
 
 _GAP = 6
@@ -146,6 +148,9 @@ def _run(args: argparse.Namespace) -> int:
     out = args.out or Path(args.dataset) / "preview.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG", optimize=True)
+    if args.out is None:
+        with one_writer(args.dataset):
+            amend_manifest(Store(args.dataset), [out.name])
     if not args.quiet:
         print(json.dumps({"out": str(out)}) if args.json else out)
     return 0

@@ -15,6 +15,7 @@ from schemas.command import Command
 from schemas.errors import DatasetError
 from storage.dataset import load_dataset, sample_rows
 from storage.locks import one_writer
+from storage.manifest import amend_manifest
 from storage.progress import Progress
 from storage.store import Store
 
@@ -45,6 +46,7 @@ def write_statistics(root: str, split: str = "train", workers: int = 0, quiet: b
             progress.advance(len(shards[index][1]))
         table = statistics(tallies, split, document["content_hash"])
         store.write_table(catalog_file("statistics", 0), table)
+        amend_manifest(store, [catalog_file("statistics", 0)])
     return table
 
 

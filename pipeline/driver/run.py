@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.catalog.describe import dataset_document, write_documents
+from pipeline.catalog.describe import dataset_document, fingerprint_of, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
 from pipeline.run.ray_map import Runner
 from pipeline.samples.job import ShardJob
@@ -27,7 +27,7 @@ from storage.store import Store
 from storage.urls import is_local
 
 #: Says which run began a dataset, until dataset.json does.
-_BEGUN = "catalog/.pending/run.json"
+BEGUN = "catalog/.pending/run.json"
 #: Samples that one process builds in about the time that Ray takes to start.
 _SMALL = 500
 
@@ -53,12 +53,12 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all of it."""
-        return _digest(vars(self))
+        return fingerprint_of(vars(self))
 
     @property
     def salt(self) -> str:
         """SHA-256 (hex) of what decides the bytes of every shard; each has its own share of the rest."""
-        return _digest([self.config, self.versions])
+        return sha256(json.dumps([self.config, self.versions], sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON gives it back."""
@@ -91,10 +91,6 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:40]
 
 
-def _digest(parts: Any) -> str:
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 @dataclass
 class Run:
     """One run into one dataset directory."""
@@ -119,7 +115,7 @@ class Run:
             self.store.sweep()
             self._claim()
             yield
-            self.store.remove(_BEGUN)
+            self.store.remove(BEGUN)
             self.store.sweep()
 
     def _claim(self) -> None:
@@ -128,9 +124,9 @@ class Run:
         if self.store.exists("dataset.json"):
             found = load_dataset(self.store)
         elif self.store.names("shards"):  # a run that wrote nothing claims nothing
-            found = json.loads(self.store.read(_BEGUN)) if self.store.exists(_BEGUN) else {}
+            found = json.loads(self.store.read(BEGUN)) if self.store.exists(BEGUN) else {}
         if found is None:
-            self.store.write(_BEGUN, json.dumps(self.identity.as_dict()).encode())
+            self.store.write(BEGUN, json.dumps(self.identity.as_dict()).encode())
         elif found.get("fingerprint") != self.identity.fingerprint:
             what = self.identity.differs(found) if found else "what it was made from, which it does not say"
             raise DatasetError(

@@ -13,8 +13,8 @@ import pytest
 import rasterio
 from PIL import Image
 
+from pipeline.catalog.verify import find_problems
 from pipeline.cli.main import main
-from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.footprints.sampling import SamplingConfig
 from pipeline.imagery.local import open_scene

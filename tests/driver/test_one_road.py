@@ -18,7 +18,7 @@ from pyproj import Transformer
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from pipeline.cli.verify import find_problems
+from pipeline.catalog.verify import find_problems
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.driver.update import update
 from pipeline.footprints.chips.config import ChipsConfig

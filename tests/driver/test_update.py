@@ -14,8 +14,8 @@ from typing import Any
 import osmium
 import pytest
 
+from pipeline.catalog.verify import find_problems
 from pipeline.cli.main import main as geoshards
-from pipeline.cli.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.driver.update import finish_exchange, preview_update, update
 from pipeline.osm.extracts.changes import apply_changes

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cli.verify import find_problems
+from pipeline.catalog.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig

@@ -22,7 +22,7 @@ import pytest
 import shapely
 from PIL import Image
 
-from pipeline.cli.verify import find_problems
+from pipeline.catalog.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.footprints.chips.config import ChipsConfig
 from pipeline.imagery.config import ImageryConfig

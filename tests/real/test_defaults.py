@@ -14,8 +14,8 @@ import mercantile
 import numpy as np
 import pytest
 
+from pipeline.catalog.verify import find_problems
 from pipeline.cli.main import main
-from pipeline.cli.verify import find_problems
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.config import base_url
 from schemas.sample import SampleMeta

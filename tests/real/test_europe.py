@@ -17,7 +17,7 @@ import osmium
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli.verify import find_problems
+from pipeline.catalog.verify import find_problems
 from pipeline.rules import load_rules
 from schemas.keys import XyzKey
 from storage.dataset import sample_rows

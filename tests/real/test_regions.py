@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cli.verify import find_problems
+from pipeline.catalog.verify import find_problems
 from pipeline.driver.shards import make_shards
 from pipeline.imagery.config import ImageryConfig
 from pipeline.osm.vocabulary import CleaningConfig

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
 from storage.dataset import load_dataset
+from storage.locks import one_writer
+from storage.manifest import amend_manifest
 from storage.progress import Progress
 from storage.store import Store
 from trainers.embed.encoders import ENCODERS, Encoder, make_encoder
-from trainers.embed.table import open_table, table_path, write_table
+from trainers.embed.table import FILE_NAME, open_table, table_path, write_table
 from trainers.embed.vocabulary import read_vocabulary
 
 #: Rows whose vectors are in memory at a time: 100 MB at 768 features.
@@ -108,6 +110,9 @@ def embed(root: str, encoder: Encoder, out: str = "", force: bool = False, quiet
         facts = {"vocabulary": vocabulary.digest, "content_hash": content_hash}
         with work.progress:
             write_table(path, vocabulary.tag_ids, encoder.info, facts, chunks)
+        if not out:
+            with one_writer(root):
+                amend_manifest(Store(root), [FILE_NAME])
     table = open_table(path)
     assert table is not None  # it was there, or was written
     seconds = time.perf_counter() - begin

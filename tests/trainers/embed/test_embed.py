@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from pipeline.catalog.verify import find_problems
 from pipeline.cli.main import main as geoshards
-from pipeline.cli.verify import find_problems
 from schemas.errors import ConfigError, DatasetError, DependencyError, GeoshardsError, InputError
 from schemas.features import VOCABULARY
 from schemas.tags import split_text, tag_id

@@ -1,0 +1,258 @@
+"""`geoshards verify` names each damaged, missing, extra or swapped file, and what hashes do not know; it repairs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.catalog.verify import find_problems
+from pipeline.cli.main import main
+from pipeline.cli.verify import parse_share
+from pipeline.driver.shards import make_shards
+from schemas.catalog import TABLES, catalog_file
+from schemas.errors import ConfigError, DatasetError
+from schemas.features import drop_row
+from schemas.index import IndexPart, index_file
+from schemas.splits import SplitConfig
+from storage.manifest import MANIFEST, amend_manifest, read_manifest, write_manifest
+from storage.store import Store
+from tests.driver.test_shards import bytes_of, config_of
+from tests.driver.village import Village
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(village: Village, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of several shards with photos and a buffer between its splits."""
+    out = tmp_path_factory.mktemp("whole") / "village"
+    split = SplitConfig(block_degrees=0.004, val=0.3, test=0.2, buffer_degrees=0.0005)
+    make_shards(config_of(village, out, split=split, cache=str(cache)), quiet=True)
+    return out
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def named(folder: Path, **how: Any) -> set[str]:
+    return {problem.file for problem in find_problems(str(folder), **how)}
+
+
+def test_a_whole_dataset_has_no_problem_in_any_mode(whole: Path) -> None:
+    assert [find_problems(str(whole), fast, share) for fast, share in ((False, 1.0), (True, 1.0), (False, 0.1))] == [
+        [], [], [],
+    ]  # fmt: skip
+
+
+def test_sha256sum_reads_the_manifest_which_lists_every_file_but_itself(copy: Path) -> None:
+    assert sorted(read_manifest(Store(copy))) == [name for name in files(copy) if name != MANIFEST]
+    words = ["sha256sum", "--check", "--strict", "--quiet", MANIFEST]
+    assert subprocess.run(words, cwd=copy, check=True, capture_output=True).stderr == b""
+    (copy / "ATTRIBUTION.md").write_text("nobody")
+    assert b"ATTRIBUTION.md: FAILED" in subprocess.run(words, cwd=copy, check=False, capture_output=True).stdout
+
+
+def test_every_damage_to_every_file_is_named(copy: Path) -> None:
+    for name in files(copy):
+        path = copy / name
+        data, middle = path.read_bytes(), path.stat().st_size // 2
+        for damaged in (data[:-1], data + b"\n", data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :], b""):
+            path.write_bytes(damaged)
+            found = named(copy, fast=True)
+            assert name in found if name != MANIFEST else found
+        path.unlink()
+        assert f"{name}: missing" in map(str, find_problems(str(copy), fast=True))
+        path.write_bytes(data)
+    assert find_problems(str(copy), fast=True) == []
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "text"])
+@pytest.mark.parametrize("table", sorted(TABLES.keys() - {"statistics", "stages"}))
+def test_a_damaged_table_is_named_and_nothing_breaks(copy: Path, table: str, harm: str) -> None:
+    path = copy / f"catalog/{table}"
+    file = next(path.glob("part-*.parquet"))
+    data = file.read_bytes()
+    middle = len(data) // 2
+    changed = {"cut": data[:-9], "flipped": data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]}
+    file.write_bytes(changed.get(harm, b"no Parquet"))
+    assert file.relative_to(copy).as_posix() in named(copy)
+
+
+def test_files_that_are_swapped_or_too_many_are_named(copy: Path) -> None:
+    first, second = (copy / f"shards/part-000000{n}.tar" for n in (0, 1))
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    (copy / "shards/part-0000099.tar").write_bytes(data)
+    found = [str(p) for p in find_problems(str(copy), fast=True)]
+    assert found == [
+        "shards/part-0000000.tar: holds what shards/part-0000001.tar should",
+        "shards/part-0000001.tar: holds what shards/part-0000000.tar should",
+        f"shards/part-0000099.tar: not in {MANIFEST}",
+    ]
+
+
+def rewrite(folder: Path, table: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
+    """Change rows of a table, and all that says what its bytes are."""
+    store, file = Store(folder), catalog_file(table, 0)
+    rows = store.read_table(file).to_pylist()
+    change(rows)
+    changed = pa.Table.from_pylist(rows, schema=TABLES[table])
+    store.write_table(file, changed)
+    if table == "samples":
+        with suppress(DatasetError):
+            store.write(index_file(0), IndexPart.of(changed).to_bytes())
+    amend_manifest(store, [file, index_file(0)])
+
+
+DROP = drop_row("samples", "x", "nodata")
+
+
+def put(column: str, value: Any) -> Callable[[list[dict[str, Any]]], Any]:
+    return lambda rows: rows[0].update({column: value})
+
+
+#: Changes that every hash agrees with, and what is said of them.
+CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
+    ("samples", put("split", "buffer"), "split of 1 samples is not that of the settings"),
+    ("samples", put("n_line", 999), "n_line is"),
+    ("samples", put("n_streetview", 7), "has not 7 photos"),
+    ("samples", put("lon", 0.0), "lon is"),
+    ("samples", put("gsd_x", 0.5), "gsd is"),
+    ("samples", put("rs_time", "1999-01-01T00:00:00Z"), "rs_time is"),
+    ("samples", put("sha256", "0" * 64), "content_hash is not that of the catalog"),
+    ("samples", lambda rows: rows.pop(), "samples is"),
+    ("samples", lambda rows: rows.append(rows[-1]), "stands there 2 times"),
+    ("samples", lambda rows: rows[0]["members"][0].update(offset=0), "does not lie where catalog/samples says"),
+    ("samples", lambda rows: rows[0]["members"][0].update(size=2**60), "does not lie where catalog/samples says"),
+    ("samples", lambda rows: rows[0]["members"][0].update(name="../../x"), "does not lie where catalog/samples says"),
+    ("shards", put("samples", 3), "samples is"),
+    ("shards", put("index", 5), "numbers are not 0, 1, 2"),
+    ("shards", lambda rows: rows.pop(), "but not in catalog/shards"),
+    ("streetview", lambda rows: rows.pop(), "photos there"),
+    ("streetview", put("x", 0.9999), "is another photo in catalog/streetview"),
+    ("streetview", put("key", "xyz-1-0-0-256"), "is no sample"),
+    ("vocabulary", lambda rows: rows.pop(len(rows) // 2), "holds a tag that catalog/vocabulary lacks"),
+    ("vocabulary", lambda rows: rows.append(rows[-1]), "a tag stands there twice"),
+    ("drops", lambda rows: rows.clear() if rows else rows.append(DROP), " in catalog/shards"),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "said"), CONTENT, ids=[f"{t}: {s}" for t, _, s in CONTENT])
+def test_tables_whose_hashes_are_right_are_held_against_the_samples(
+    copy: Path, table: str, change: Callable[[list[dict[str, Any]]], Any], said: str
+) -> None:
+    rewrite(copy, table, change)
+    assert find_problems(str(copy), fast=True) == []
+    assert said in "\n".join(map(str, find_problems(str(copy))))
+
+
+@pytest.mark.parametrize("name", ["config", "sources", "versions", "samples", "counts", "splits", "name", "bytes"])
+def test_a_changed_document_is_named(copy: Path, name: str) -> None:
+    document = json.loads((copy / "dataset.json").read_text())
+    old = document[name]
+    document[name] = {**old, "zoom": 3} if isinstance(old, dict) else [] if isinstance(old, list) else 7
+    (copy / "dataset.json").write_text(json.dumps(document))
+    amend_manifest(Store(copy), ["dataset.json"])
+    assert [p for p in find_problems(str(copy)) if p.file == "dataset.json"]
+
+
+def test_tokens_that_break_a_law_are_named(copy: Path) -> None:
+    """A law of two arrays, whose hashes and headers are all right."""
+    from schemas.sample import OSM_TOKENS, sample_hash
+    from schemas.tokens import OsmTokens
+    from storage.dataset import read_samples
+
+    store = Store(copy)
+    rows = store.read_table(catalog_file("samples", 0)).to_pylist()
+    row = next(r for r in rows if r["n_edges"])
+    ((_, members),) = read_samples(store, [row])
+    tokens = OsmTokens.from_bytes(members[OSM_TOKENS])
+    edges = tokens.edges.copy()
+    edges[:, 0] = edges[::-1, 0]
+    broken = OsmTokens(**{**vars_of(tokens), "edges": edges}).to_bytes()
+    assert len(broken) == len(members[OSM_TOKENS])
+    place = next(m for m in row["members"] if m["name"] == OSM_TOKENS)
+    path = copy / "shards" / row["shard"]
+    data = bytearray(path.read_bytes())
+    data[place["offset"] : place["offset"] + place["size"]] = broken
+    path.write_bytes(data)
+    row["sha256"] = sample_hash(members | {OSM_TOKENS: broken})
+    store.write_table(catalog_file("samples", 0), pa.Table.from_pylist(rows, schema=TABLES["samples"]))
+    write_manifest(store)
+    assert "edges do not keep i < j" in "\n".join(map(str, find_problems(str(copy))))
+
+
+def vars_of(tokens: Any) -> dict[str, np.ndarray[Any, Any]]:
+    from schemas.tokens import FIELDS
+
+    return {name: getattr(tokens, name) for name in FIELDS}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["shards/part-0000001.tar"], ["catalog/samples/part-00000.parquet"], ["catalog/vocabulary/part-00000.parquet"],
+        ["README.md", "croissant.json"], [MANIFEST], ["catalog/index/part-00000.safetensors", "ATTRIBUTION.md"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_damaged_is_built_again(
+    whole: Path, copy: Path, cache: Path, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (copy / name).write_bytes((copy / name).read_bytes()[:-40])
+    words = ["verify", str(copy), "--cache", str(cache), "--workers", "1"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert all(name in said.out for name in names)
+    assert "--repair builds them again" in said.err
+    assert main([*words, "--repair"]) == 0
+    assert find_problems(str(copy)) == []
+    assert bytes_of(copy) == bytes_of(whole)
+
+
+def test_what_cannot_be_repaired_says_why(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "README.md").unlink()
+    assert main(["verify", str(copy), "--repair", "--cache", str(tmp_path / "empty")]) == 1
+    assert "does not know what this dataset was made from" in capsys.readouterr().err
+    (copy / "dataset.json").write_text("{")
+    assert main(["verify", str(copy), "--repair", "--cache", str(tmp_path / "empty")]) == 1
+    assert "dataset.json cannot be read" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_share_of_the_samples_is_the_same_each_time_and_reads_no_other(copy: Path) -> None:
+    rows = Store(copy).read_table(catalog_file("samples", 0)).to_pylist()
+    for row in rows:  # damage every sample: what is found says which were looked at
+        path = copy / "shards" / row["shard"]
+        data = bytearray(path.read_bytes())
+        data[row["members"][-1]["offset"] + 5] ^= 0xFF
+        path.write_bytes(data)
+    looked = [{p.what.split(":")[0] for p in find_problems(str(copy), share=share)} for share in (0.2, 0.2, 0.5, 1.0)]
+    assert looked[0] == looked[1] < looked[2] < looked[3]
+    assert 0 < len(looked[0]) < len(rows) / 2
+
+
+def test_shares_are_per_cent_or_fractions() -> None:
+    assert [parse_share(text) for text in ("1%", "0.01", "100%", "1")] == [0.01, 0.01, 1.0, 1.0]
+    for text in ("0", "101%", "2", "-1%", "x", ""):
+        with pytest.raises(ConfigError, match="--sample"):
+            parse_share(text)
