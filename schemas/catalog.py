@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
 from schemas.features import BBOX, DROPS, VOCABULARY
 
 #: Version of the dataset layout; a reader refuses a newer one.
 SCHEMA_VERSION = 1
+_SHARD = re.compile(r"[A-Za-z0-9_-]+\.tar")
 #: Shards a catalog file: a few files prune as well as one, and none holds 10⁹ rows.
 SHARDS_PER_FILE = 256
 
@@ -146,6 +149,15 @@ def shard_name(index: int) -> str:
     'part-0000012'
     """
     return f"part-{index:07d}"
+
+
+def is_shard_file(name: object) -> bool:
+    """Whether a catalog may call a shard so: never a path that leads elsewhere.
+
+    >>> is_shard_file("part-0000012.tar"), is_shard_file("../../x.tar")
+    (True, False)
+    """
+    return isinstance(name, str) and _SHARD.fullmatch(name) is not None
 
 
 def catalog_file(table: str, group: int) -> str:

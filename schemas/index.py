@@ -24,7 +24,6 @@ With n samples, m members and K bytes of keys:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -36,6 +35,7 @@ import pyarrow as pa
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from schemas.catalog import is_shard_file
 from schemas.errors import DatasetError
 from schemas.sample import is_member
 from schemas.splits import BUFFER, SPLITS
@@ -43,7 +43,6 @@ from schemas.tensors import read_tensors
 
 #: Splits by their code.
 SPLIT_CODES = (*SPLITS, BUFFER)
-_SHARD = re.compile(r"[A-Za-z0-9_-]+\.tar")
 #: Type, and shape of a row, of each array.
 _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "key_hash": ("<u8", ()), "key_bytes": ("|u1", ()), "key_offsets": ("<i8", ()),
@@ -142,7 +141,7 @@ class IndexPart:
         """Itself, if names and lengths are those of a dataset. A name from a catalog is never a path or a command."""
         a, count = self.arrays, len(self)
         for name in self.shards:
-            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            if not is_shard_file(name):
                 raise DatasetError(f"{where} names the shard {name!r}; a shard is called part-0000000.tar")
         for name in (n for layout in self.layouts for n in layout):
             if not isinstance(name, str) or not is_member(name):

@@ -49,6 +49,7 @@ class TokenField:
     into: str = ""  # letter of the rows that its values number; of those that its runs are made of
     least: int = 0  # fewest rows a run holds
     below: int = 0  # what its values stay below; 0: any
+    amount: bool = False  # its values are finite and not negative
     dtype: np.dtype[Any] = np.dtype("u1")  # that of the annotation
 
     @cached_property
@@ -88,7 +89,8 @@ class OsmTokens:
     tag_ids: Annotated[I64, TokenField("objects", ("T",), "schemas.tags.tag_id")]
     # unused = NaN
     anchors: Annotated[F32, TokenField("objects", ("N", 4, 2), NORMALISED)]
-    extent: Annotated[F32, TokenField("objects", ("N",), "area in footprints, or length in sides (sqrt of its area)")]
+    # in footprints; a side is the square root of one
+    extent: Annotated[F32, TokenField("objects", ("N",), "area, or length in sides", amount=True)]
     # a line's parts and a point's vertices are rings too
     object_ring_offsets: Annotated[I32, TokenField("objects", ("N+1",), "row", into="R", least=1)]
     # outer rings counter-clockwise seen with y up, holes clockwise; not closed
@@ -101,12 +103,12 @@ class OsmTokens:
     patch_cell: Annotated[U16, TokenField("patches", ("P",), "row * columns + column")]
     patch_object: Annotated[I32, TokenField("patches", ("P",), "row", into="N")]
     # polygon: area in cells; line: length in cell sides; point: 1
-    patch_cover: Annotated[F32, TokenField("patches", ("P",), "cells, or cell sides")]
+    patch_cover: Annotated[F32, TokenField("patches", ("P",), "cells, or cell sides", amount=True)]
     # sorted
     region_tag_id: Annotated[I64, TokenField("region", ("K",), "schemas.tags.tag_id")]
     region_count: Annotated[I32, TokenField("region", ("K",), "objects that carry the tag")]
-    region_area: Annotated[F32, TokenField("region", ("K",), "summed polygon extent")]
-    region_length: Annotated[F32, TokenField("region", ("K",), "summed line extent")]
+    region_area: Annotated[F32, TokenField("region", ("K",), "summed polygon extent", amount=True)]
+    region_length: Annotated[F32, TokenField("region", ("K",), "summed line extent", amount=True)]
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -171,6 +173,9 @@ FIELDS: dict[str, TokenField] = {
     for name, hint in get_type_hints(OsmTokens, include_extras=True).items()
 }
 _COUNTED = {f.rows: name for name, f in reversed(FIELDS.items()) if f.axis == 0}
+_AMOUNTS = [name for name, f in FIELDS.items() if f.amount]
+#: Cells of a grid that ``patch_cell`` can name.
+_CELLS = 1 << 16
 _WITHOUT = {
     name: np.zeros([n if isinstance(n, int) else int(f.runs) for n in f.shape], f.dtype) for name, f in FIELDS.items()
 }
@@ -240,7 +245,13 @@ def _problem(parts: Sequence[OsmTokens]) -> str | None:
             return f"{name} does not rise by {f.least} or more from 0 to {ends.max()}"
     if (joined["edges"][0] >= joined["edges"][1]).any():
         return "edges do not keep i < j"
+    for name in _AMOUNTS:
+        values = np.concatenate(arrays[name])
+        if len(values) and not (values.min() >= 0 and values.max() < np.inf):  # one that is no number fails the first
+            return f"{name} holds a number that is no amount"
     cells = np.stack(arrays["patch_grid"]).astype(np.int64).prod(axis=1)
+    if (cells > _CELLS).any():
+        return f"patch_grid asks for more than {_CELLS:,} cells"
     if (np.concatenate(arrays["patch_cell"]) >= np.repeat(cells, sizes["P"])).any():
         return "patch_cell names a cell that is not in the grid"
     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.catalog import SCHEMA_VERSION
+from schemas.catalog import SCHEMA_VERSION, is_shard_file
 from schemas.errors import DatasetError
 from schemas.sample import is_member
 from storage.store import Store
@@ -74,7 +74,7 @@ def read_members(
     Raises:
         DatasetError: the shard cannot be read.
     """
-    name = f"shards/{shard}"
+    name = f"shards/{_shard_of(store, shard)}"
     data = store.read(name) if whole else b""
     found: list[dict[str, bytes] | DatasetError] = []
     for row in rows:
@@ -98,6 +98,12 @@ def read_members(
     return found
 
 
+def _shard_of(store: Store, name: Any) -> str:
+    if not is_shard_file(name):
+        raise DatasetError(f"{store.root}: catalog/samples names the shard {name!r}; one is called part-0000000.tar")
+    return str(name)
+
+
 def read_samples(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
     """(row, members by name) of each row; a shard is opened once where its rows follow each other.
 
@@ -107,7 +113,7 @@ def read_samples(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[tuple
     name, data = "", b""
     for row in rows:
         if row["shard"] != name:
-            name = row["shard"]
+            name = _shard_of(store, row["shard"])
             data = store.read(f"shards/{name}")
         members: dict[str, bytes] = {}
         for member in row["members"]:

@@ -7,6 +7,7 @@ nothing but a damaged one is ever replaced, so that any number of builds read it
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -20,6 +21,8 @@ from storage.files import UNFINISHED, abandoned, beside, file_sha256, is_left, p
 from storage.locks import locked
 
 MARKER = "entry.json"
+#: What a disk says that takes nothing.
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
 def find_entry(folder: Path) -> dict[str, Any] | None:
@@ -67,7 +70,7 @@ def have_entry(
             return (found, True) if found is not None else (_make(folder, make), False)
     except OSError as error:
         at = Path(str(error.filename or ""))
-        if folder.parent not in (at, *at.parents):
+        if error.errno not in _REFUSED or folder.parent not in (at, *at.parents):
             raise
         raise InputError(
             f"{at} cannot be written: {error.strerror}; free space, or choose another cache (cache=…, GEOSHARDS_CACHE)"

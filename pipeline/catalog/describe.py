@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.catalog.croissant import croissant
 from schemas.catalog import SCHEMA_VERSION, shard_name
 from schemas.sample import content_hash, layout_hash
+from schemas.text import markdown
 from storage.dataset import read_catalog
 from storage.manifest import write_manifest
 from storage.store import Store
@@ -65,7 +66,7 @@ def _card(d: dict[str, Any], licences: list[str], classes: list[dict[str, Any]])
     c = d["counts"]
     splits = ", ".join(f"{k} {v:,}" for k, v in d["splits"].items())
     shards = shard_name(0).replace("0000000", f"{{0000000..{d['shards'] - 1:07d}}}")  # webdataset expands no asterisk
-    return f"""# {d["name"]}
+    return f"""# {markdown(d["name"])}
 
 {d["samples"]:,} samples in {d["shards"]:,} WebDataset shards ({d["bytes"] / 1e6:,.1f} MB), made with geoshards.
 
@@ -79,7 +80,7 @@ def _card(d: dict[str, Any], licences: list[str], classes: list[dict[str, Any]])
 
 - content hash `{d["content_hash"]}` (survives resharding)
 - layout hash `{d["layout_hash"]}`
-- licences: {", ".join(licences) or "not stated"} (see ATTRIBUTION.md)
+- licences: {", ".join(map(markdown, licences)) or "not stated"} (see ATTRIBUTION.md)
 
 Any WebDataset reader reads it, here webdataset itself (`pip install webdataset`):
 
@@ -102,7 +103,7 @@ def _classes(classes: list[dict[str, Any]]) -> str:
     """What the pixels of the class raster mean; nothing without rasters."""
     if not classes:
         return ""
-    rows = "\n".join(f"| {c['value']} | {c['name']} | `{c['colour']}` |" for c in classes)
+    rows = "\n".join(f"| {c['value']} | {markdown(c['name'])} | `{c['colour']}` |" for c in classes)
     return f"""
 `osm.png` is a class raster of OSM at the size of the image: the value of a pixel is a number of this table, its colour
 that of the PNG's palette. Tags, widths of lines and what covers the ground stand in `catalog/classes`. The built-in
@@ -120,9 +121,10 @@ def _attribution(d: dict[str, Any], licences: list[str], authors: list[str]) -> 
     lines = ["# Attribution", "", "Sources of this dataset, each under its own licence:", ""]
     for s in d["sources"]:
         date = f", {s['date']}" if s.get("date") else ""
-        lines.append(f"- {s['kind']}: {s['name']}{date}. Licence: {s.get('licence') or unknown}.")
+        name, licence = markdown(s["name"]), markdown(s.get("licence") or unknown)
+        lines.append(f"- {s['kind']}: {name}{markdown(date)}. Licence: {licence}.")
     if any("ODbL" in x for x in licences):
         lines += ["", _CREDIT["osm"]]
     if authors:
-        lines += ["", "Photos by: " + ", ".join(authors) + "."]
+        lines += ["", "Photos by: " + ", ".join(map(markdown, authors)) + "."]
     return "\n".join([*lines, "", "Photo by photo: `catalog/streetview` (author, licence).", ""])

@@ -13,6 +13,7 @@ from schemas.errors import DatasetError
 from schemas.features import Kind
 from schemas.relations import Relation
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
+from schemas.text import visible
 from schemas.tokens import OsmTokens
 from storage.dataset import load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store
@@ -62,14 +63,14 @@ def _run(args: argparse.Namespace) -> int:
         inner = value if isinstance(value, dict) else {}
         print(f"{name}: {'' if inner else _text(value)}".rstrip())
         for k, v in list(inner.items())[:20]:
-            print(f"  {k}: {_text(v)}")
+            print(f"  {visible(k)}: {_text(v)}")
         if len(inner) > 20:
             print(f"  … and {len(inner) - 20} more")
     return 0
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+    return json.dumps(value) if isinstance(value, (dict, list)) else visible(str(value))
 
 
 COMMAND = Command("Show what a dataset or one of its samples holds", _configure, _run)

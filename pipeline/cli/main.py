@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, version
 
 from schemas.command import GROUP, Command
 from schemas.errors import ConfigError, GeoshardsError
+from schemas.text import visible
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         # Settings may stand before and behind options.
         return command.run(parser.parse_intermixed_args(arguments[1:]))
     except GeoshardsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `| head` closed the pipe: nothing is wrong
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"error: {error}; check the path and the space left", file=sys.stderr)
+        print(f"error: {visible(str(error))}; check the path and the space left", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; run the same command again to go on", file=sys.stderr)

@@ -4,45 +4,93 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
+from contextlib import redirect_stdout
 
 import duckdb
+import pyarrow as pa
 
 from schemas.catalog import TABLES
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
+from schemas.text import visible
 from storage.store import Store
 
 
-def connect(root: str) -> duckdb.DuckDBPyConnection:
+def connect(root: str, sql: str | None = None, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with one view a catalog table: those of schemas.catalog that it has.
+
+    It reaches the dataset alone, and its configuration is locked: it reads no other file or address and writes none.
+    Tables behind a URL are read by ourselves, only those that ``sql`` names where it is given.
+
+    Args:
+        root: dataset directory or URL.
+        sql: the query to come.
+        unsafe: let it reach whatever DuckDB can.
 
     Raises:
         DatasetError: ``root`` is no dataset.
+        InputError: ``sql`` cannot be parsed.
     """
     store = Store(root)
-    connection = duckdb.connect()
-    if store.remote:
-        import fsspec
-
-        connection.register_filesystem(fsspec.core.url_to_fs(store.root)[0])
+    connection = duckdb.connect(config={"python_enable_replacements": False, "allow_community_extensions": False})
+    wanted = TABLES.keys() if sql is None or not store.remote else _tables_of(connection, sql)
     found = 0
     for table in TABLES:
         names = [n for n in store.names(f"catalog/{table}") if n.endswith(".parquet")]
         found += len(names)
-        if names:
+        if names and not store.remote:
             files = ", ".join("'" + store.path(f"catalog/{table}/{n}").replace("'", "''") + "'" for n in names)
             connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
+        elif names and table in wanted:
+            connection.register(table, pa.concat_tables(store.read_table(f"catalog/{table}/{n}") for n in names))
     if not found:
         raise DatasetError(f"{root} has no catalog; give a directory that `geoshards shards` wrote")
+    if not unsafe:
+        if not store.remote:
+            connection.execute("SET allowed_directories = ?", [[store.path("catalog/")]])
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
     return connection
+
+
+def _tables_of(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    try:
+        return {name.lower() for name in connection.get_table_names(sql)}
+    except duckdb.Error as error:
+        raise InputError(_reason(error)) from None
+
+
+def _reason(error: duckdb.Error) -> str:
+    """In one line."""
+    return f"DuckDB: {' '.join(str(error).split())}"
+
+
+def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Let one query pass.
+
+    Raises:
+        InputError: it is something else, or several.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as error:
+        raise InputError(_reason(error)) from None
+    if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
+        raise InputError("only one SELECT is run over a dataset; --unsafe runs what DuckDB can")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="dataset directory or fsspec URL")
     parser.add_argument("sql", help=f"a query over {', '.join(TABLES)}")
     parser.add_argument("--csv", action="store_true", help="print CSV")
+    parser.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="run any statement, over any file or address: for SQL that you trust",
+    )
     parser.epilog = (
         "examples:\n"
         '  geoshards query data/demo "SELECT split, count(*) AS n FROM samples GROUP BY split"\n'
@@ -52,7 +100,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    connection = connect(args.dataset)
+    connection = connect(args.dataset, args.sql, args.unsafe)
+    if not args.unsafe:
+        _check(connection, args.sql)
     try:
         relation = connection.sql(args.sql)
         if relation is None:
@@ -62,9 +112,11 @@ def _run(args: argparse.Namespace) -> int:
         elif args.csv:
             csv.writer(sys.stdout, lineterminator="\n").writerows([relation.columns, *relation.fetchall()])
         else:
-            relation.show(max_width=200, max_rows=100)
+            with redirect_stdout(io.StringIO()) as shown:
+                relation.show(max_width=200, max_rows=100)
+            print(visible(shown.getvalue(), keep="\n"), end="")
     except duckdb.Error as error:
-        raise InputError(f"DuckDB: {error}") from None
+        raise InputError(_reason(error)) from None
     return 0
 
 

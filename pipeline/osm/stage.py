@@ -183,7 +183,7 @@ def _build_cells(
     cleaned = pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS)
     own = pa.concat_tables([DROPS.empty_table(), *cut, cleaned, cleaned_rows(results)])
     store.write_table("drops.parquet", pa.concat_tables([feature_drops(features), own]))
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # there is none without features
     meta = {"tags": len(counted.vocabulary.texts), "drops": own.num_rows, "features": counted.features}
     return meta, max(cutting, merging)
 

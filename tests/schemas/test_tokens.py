@@ -283,3 +283,21 @@ def test_snapping_moves_a_place_by_at_most_half_a_unit(values: list[float]) -> N
 def test_every_unit_survives_snapping() -> None:
     units = np.arange(UNITS + 1, dtype=np.uint16)
     assert (snap(unsnap(units)) == units).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0])
+@pytest.mark.parametrize("name", ["extent", "patch_cover", "region_area", "region_length"])
+def test_an_amount_that_is_none_is_refused(name: str, value: float) -> None:
+    tokens = next(t for seed in range(99) if len(getattr(t := random_tokens(seed, 9), name)) > 2)
+    values = getattr(tokens, name).copy()
+    values[1] = value
+    with pytest.raises(CorruptSampleError, match=f"{name} holds a number that is no amount"):
+        OsmTokens.from_bytes(replace(tokens, **{name: values}).to_bytes())
+
+
+def test_a_grid_that_would_fill_the_memory_is_refused() -> None:
+    """Whoever packs it makes an array of its cells."""
+    for rows, columns in ((65535, 65535), (257, 256)):
+        with pytest.raises(CorruptSampleError, match="more than 65,536 cells"):
+            OsmTokens.from_bytes(empty_tokens((rows, columns)).to_bytes())
+    OsmTokens.from_bytes(empty_tokens((256, 256)).to_bytes())
