@@ -8,9 +8,9 @@ from hashlib import sha256
 from typing import Any
 
 from pipeline.catalog.croissant import croissant
+from pipeline.catalog.text import markdown
 from schemas.catalog import SCHEMA_VERSION, shard_name
 from schemas.sample import content_hash, layout_hash
-from schemas.text import markdown
 from storage.dataset import read_catalog
 from storage.manifest import write_manifest
 from storage.store import Store

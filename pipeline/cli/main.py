@@ -9,9 +9,9 @@ import signal
 import sys
 from importlib.metadata import entry_points, version
 
+from pipeline.catalog.text import visible
 from schemas.command import GROUP, Command
 from schemas.errors import ConfigError, GeoshardsError
-from schemas.text import visible
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,10 +12,10 @@ from contextlib import redirect_stdout
 import duckdb
 import pyarrow as pa
 
+from pipeline.catalog.text import visible
 from schemas.catalog import TABLES
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
-from schemas.text import visible
 from storage.store import Store
 
 
