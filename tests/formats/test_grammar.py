@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.formats import pbf
-from pipeline.formats.pbf import NOWHERE, blobs, read_block
+from pipeline.formats.pbf import block
+from pipeline.formats.pbf.arrays import NOWHERE
+from pipeline.formats.pbf.block import read_block
+from pipeline.formats.pbf.header import blobs
 from tests.formats.grammar import File, Odd, Plain, some_file, write
 
 
@@ -90,6 +92,6 @@ def test_a_block_says_the_same_however_many_of_its_messages_are_decoded_at_once(
         path = stored(tmp_path / "x.osm.pbf", some_file(rng), Odd(rng, 0.02))
         whole = by_us(path)
         with monkeypatch.context() as patched:
-            patched.setattr(pbf, "_MESSAGES", messages)
-            patched.setattr(pbf, "_RUN", size)
+            patched.setattr(block, "_MESSAGES", messages)
+            patched.setattr(block, "_RUN", size)
             assert by_us(path) == whole

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.formats.pbf import blobs, decode_block, read_block
+from pipeline.formats.pbf.block import decode_block, read_block
+from pipeline.formats.pbf.header import blobs
 from pipeline.formats.wire import Stream, signed, varint, varints
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules

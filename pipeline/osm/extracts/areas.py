@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand, ranges
-from pipeline.formats.pbf import Block, Relations
+from pipeline.formats.pbf.arrays import Block, Relations
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (

@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import ranges
-from pipeline.formats.pbf import UNITS, Blob, Block
+from pipeline.formats.pbf.arrays import UNITS, Block
+from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.passes import (
     NO_BOUNDS,

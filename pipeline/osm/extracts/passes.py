@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.formats.pbf import UNITS, Blob, Block, Objects, read_block
+from pipeline.formats.pbf.arrays import UNITS, Block, Objects
+from pipeline.formats.pbf.blobs import Blob
+from pipeline.formats.pbf.block import read_block
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.rings import Shapes
 from pipeline.osm.extracts.select import BlockTags

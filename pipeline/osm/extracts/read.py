@@ -33,7 +33,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.formats.libosmium import UNREADABLE, objects_of
-from pipeline.formats.pbf import UNITS, Blob, Header, blobs, read_header
+from pipeline.formats.pbf.arrays import UNITS
+from pipeline.formats.pbf.blobs import Blob
+from pipeline.formats.pbf.header import Header, blobs, read_header
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
 from pipeline.osm.extracts.nodes import read_nodes_and_relations, write_points

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand
-from pipeline.formats.pbf import Blob, Objects
+from pipeline.formats.pbf.arrays import Objects
+from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.spill import Part, column, id_ranges, join, sort_values
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand, ranges
-from pipeline.formats.pbf import UNITS, Ways
+from pipeline.formats.pbf.arrays import UNITS, Ways
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (
