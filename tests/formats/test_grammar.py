@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.formats.pbf import block
 from pipeline.formats.pbf.arrays import NOWHERE
-from pipeline.formats.pbf.block import read_block
+from pipeline.formats.pbf.block import read_blocks
 from pipeline.formats.pbf.header import blobs
 from tests.formats.grammar import File, Odd, Plain, some_file, write
 
@@ -40,8 +40,7 @@ def by_us(path: Path) -> list[Any]:
     """The same, through our blocks."""
     found = []
     with path.open("rb") as file:
-        for blob in blobs(path)[1]:
-            b = read_block(file, blob, path)
+        for b in (b for blob in blobs(path)[1] for b in read_blocks(file, blob, path)):
             r, w, n = b.relations, b.ways, b.nodes
             places = (w.lon, w.lat) if len(w.lon) else ([NOWHERE] * len(w.refs),) * 2
             refs = [(int(i), int(x), int(y)) for i, x, y in zip(w.refs, *places, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,20 @@ class Tags:
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
-    """What nodes, ways and relations have in common."""
+class Heads:
+    """Which objects there are, in which versions."""
 
     ids: Ints  # [N]
-    tags: Tags
     versions: NDArray[np.int32]  # [N] 0 where unknown
     timestamps: Ints  # [N] seconds since 1970, of 32 bits, 0 where unknown
     visible: NDArray[np.bool_]  # [N] False of a version that deletes its object
+
+
+@dataclass(frozen=True, eq=False)
+class Objects(Heads):
+    """What nodes, ways and relations have in common."""
+
+    tags: Tags
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +80,37 @@ class Relations:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One primitive block; a kind that it lacks, or that was not wanted, has no objects."""
+    """Objects of one type of one primitive block: all that it has, or a run of them where they are very many."""
 
-    holds: frozenset[ObjectType]  # kinds in the block, wanted or not
+    holds: frozenset[ObjectType]  # kinds in the whole block, wanted or not
     strings: list[str]  # each text once
-    nodes: Nodes
-    ways: Ways
-    relations: Relations
+    first: int = 0  # objects of this type in the block before these
+    nodes: Nodes = field(default_factory=lambda: NO_NODES)
+    ways: Ways = field(default_factory=lambda: NO_WAYS)
+    relations: Relations = field(default_factory=lambda: NO_RELATIONS)
+    way_heads: Heads = field(default_factory=lambda: NO_HEADS)  # where only these were wanted
+
+
+def entries(part: Heads | Nodes | Ways | Relations) -> int:
+    """How many objects, tags, nodes of ways and members there are, about."""
+    if isinstance(part, Heads):
+        return len(part.ids)
+    lists = part.refs if isinstance(part, Ways) else part.members if isinstance(part, Relations) else ()
+    return len(part.objects.ids) + len(part.objects.tags.keys) + len(lists)
+
+
+def rows(part: Heads | Nodes | Ways | Relations) -> int:
+    """How many objects there are."""
+    return len(part.ids if isinstance(part, Heads) else part.objects.ids)
+
+
+def cut(nodes: Nodes, start: int, stop: int) -> Nodes:
+    """Some of the nodes, as views."""
+    own, some = nodes.objects, slice(start, stop)
+    first, last = own.tags.offsets[start], own.tags.offsets[min(stop, len(own.ids))]
+    tags = Tags(own.tags.offsets[start : stop + 1] - first, own.tags.keys[first:last], own.tags.values[first:last])
+    objects = Objects(own.ids[some], own.versions[some], own.timestamps[some], own.visible[some], tags)
+    return Nodes(objects, nodes.lon[some], nodes.lat[some])
 
 
 def join(kind: type[Any], parts: list[Any]) -> Any:
@@ -100,13 +130,16 @@ def join(kind: type[Any], parts: list[Any]) -> Any:
             return none
         return np.concatenate([x if len(x := getattr(p, name)) else np.full(len(p.refs), NOWHERE) for p in parts])
 
-    own = [p.objects for p in parts]
+    own = parts if kind is Heads else [p.objects for p in parts]
+    versions = flat([o.versions for o in own], np.zeros(0, np.int32))
+    visible = flat([o.visible for o in own], np.zeros(0, np.bool_))
+    heads = flat([o.ids for o in own]), versions, flat([o.timestamps for o in own]), visible
+    if kind is Heads:
+        return Heads(*heads)
     tags = Tags(
         offsets([o.tags.offsets for o in own]), flat([o.tags.keys for o in own]), flat([o.tags.values for o in own])
     )
-    versions = flat([o.versions for o in own], np.zeros(0, np.int32))
-    visible = flat([o.visible for o in own], np.zeros(0, np.bool_))
-    objects = Objects(flat([o.ids for o in own]), tags, versions, flat([o.timestamps for o in own]), visible)
+    objects = Objects(*heads, tags)
     if kind is Nodes:
         return Nodes(objects, flat([p.lon for p in parts]), flat([p.lat for p in parts]))
     if kind is Ways:
@@ -115,3 +148,9 @@ def join(kind: type[Any], parts: list[Any]) -> Any:
     types = flat([p.types for p in parts], np.zeros(0, np.uint8))
     members, roles = flat([p.members for p in parts]), flat([p.roles for p in parts])
     return Relations(objects, offsets([p.offsets for p in parts]), members, types, roles)
+
+
+NO_NODES: Nodes = join(Nodes, [])
+NO_WAYS: Ways = join(Ways, [])
+NO_RELATIONS: Relations = join(Relations, [])
+NO_HEADS: Heads = join(Heads, [])

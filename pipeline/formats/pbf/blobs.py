@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -15,10 +16,8 @@ from pipeline.formats.messages import parse
 from pipeline.formats.pbf.schema import PBF
 from schemas.errors import InputError
 
-T = TypeVar("T")
-
 #: Largest blob, packed and unpacked, and blob header that the format allows, in bytes.
-_MAX_BLOB, _MAX_HEADER = 32 << 20, 64 << 10
+MAX_BLOB, _MAX_HEADER = 32 << 20, 64 << 10
 #: Compressions that are not read, and what to do.
 _ANEW = "write it anew with zlib, from what it was made of: osmium cat SOURCE -o NEW.osm.pbf"
 _REFUSED = {
@@ -50,7 +49,7 @@ def walk(file: BinaryIO, where: str) -> Iterator[tuple[str, Blob]]:
             header = parse(PBF.BlobHeader, file.read(length) if 0 < length <= _MAX_HEADER else b"")
         except ValueError:
             header = PBF.BlobHeader()
-        if not 0 < header.datasize <= _MAX_BLOB:
+        if not 0 < header.datasize <= MAX_BLOB:
             raise InputError(f"{where} is no OSM PBF file, or is damaged at byte {offset}; download it again")
         blob = Blob(file.tell(), header.datasize)
         offset = blob.offset + blob.size
@@ -59,10 +58,25 @@ def walk(file: BinaryIO, where: str) -> Iterator[tuple[str, Blob]]:
         yield header.type, blob
 
 
-def read_blob(file: BinaryIO, blob: Blob, path: Path, decode: Callable[[bytes], T]) -> T:
+class TooMuch(ValueError):
+    """What the format allows, but no map has, and would take too much time or memory; the text says what."""
+
+
+@contextmanager
+def reading(file: BinaryIO, blob: Blob, path: Path) -> Iterator[bytes]:
+    """The content of a blob; what is found wrong with it is told of the file.
+
+    Raises:
+        InputError: it is damaged, or compressed as is not read here, or a ValueError came of it.
+    """
     file.seek(blob.offset)
     try:
-        return decode(unpack(file.read(blob.size), path))
+        yield unpack(file.read(blob.size), path)
+    except TooMuch as error:
+        raise InputError(
+            f"OSM extract {path} is not read: its blob at byte {blob.offset} has {error}; write it anew without it, or "
+            f"in usual blocks: osmium cat {path} -o NEW.osm.pbf"
+        ) from None
     except (ValueError, zlib.error) as error:
         raise InputError(
             f"OSM extract {path} is damaged in the blob at byte {blob.offset} ({error}); download it again"
@@ -78,9 +92,9 @@ def unpack(blob: bytes, path: Path) -> bytes:
         zlib.error: it is damaged.
     """
     found = parse(PBF.Blob, blob)
-    size = found.raw_size if found.HasField("raw_size") else _MAX_BLOB
-    if not 0 <= size <= _MAX_BLOB:
-        raise ValueError(f"it is to unpack to {size} bytes, of {_MAX_BLOB} that the format allows")
+    size = found.raw_size if found.HasField("raw_size") else MAX_BLOB
+    if not 0 <= size <= MAX_BLOB:
+        raise ValueError(f"it is to unpack to {size} bytes, of {MAX_BLOB} that the format allows")
     if found.HasField("raw"):
         return bytes(found.raw)
     if found.HasField("zlib_data"):

@@ -6,30 +6,54 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pipeline.formats.messages import parse
 from pipeline.formats.pbf.arrays import Nodes
+from pipeline.formats.pbf.blobs import MAX_BLOB, TooMuch
 from pipeline.formats.pbf.frame import Frame
 from pipeline.formats.pbf.schema import FIELDS, PACKED, PBF
 from pipeline.formats.wire import Ints, signed, varints
 
+#: Numbers of a list: as many as there can be nodes in a blob, since id, latitude and longitude take a byte each.
+_MOST = MAX_BLOB // 3
+
 
 def _lists(kind: Any, data: bytes, found: Any) -> Callable[[int], Ints]:
     """The lists of one message, by number; ``found`` has them as bytes."""
-    if len(UnknownFieldSet(found)):  # a list that is not packed is one of them
+    found.DiscardUnknownFields()
+    if found.ByteSize() != len(data):  # a list that is not packed is among the unknown fields
         exact = parse(kind, data)
-        return lambda field: np.fromiter(getattr(exact, FIELDS[kind][field][0]), np.int64)
+
+        def parsed(field: int) -> Ints:
+            values = getattr(exact, FIELDS[kind][field][0])
+            return np.fromiter(values, np.int64, _bounded(len(values)))
+
+        return parsed
 
     def decoded(field: int) -> Ints:
         name, zigzag = FIELDS[kind][field]
-        values = varints(b"".join(getattr(found, name)))
+        raw = np.frombuffer(b"".join(getattr(found, name)), np.uint8)
+        if len(raw) > _MOST:
+            _bounded(int(np.count_nonzero(raw < 128)))
+        values = varints(raw)
         return signed(values) if zigzag else values.view(np.int64)
 
     return decoded
 
 
+def _bounded(count: int) -> int:
+    if count > _MOST:
+        raise TooMuch(f"{count:,} numbers in one list of dense nodes, of {_MOST:,} that are read")
+    return count
+
+
 def dense_nodes(frame: Frame, data: bytes) -> Nodes:
+    """All nodes of one message.
+
+    Raises:
+        ValueError: it is damaged.
+        TooMuch: a list is longer than that of any node that has a place.
+    """
     found = parse(PACKED.DenseNodes, data)
     lists = _lists(PBF.DenseNodes, data, found)
     ids, lat, lon = (np.cumsum(lists(field)) for field in (1, 8, 9))
@@ -43,7 +67,7 @@ def dense_nodes(frame: Frame, data: bytes) -> Nodes:
         values = info(field)
         if len(values) != count and len(values):
             raise ValueError(f"{count} dense nodes have {len(values)} versions, dates or marks of deletion")
-        return values if len(values) else np.full(count, unknown)
+        return values if len(values) else np.broadcast_to(np.int64(unknown), count)
 
     versions, stamps, visible = of_each(1, 0), np.cumsum(of_each(2, 0)), of_each(6, 1)
     tags = frame.tags(*_dense_tags(lists(10), count))

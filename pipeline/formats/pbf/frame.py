@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.formats.messages import parse
-from pipeline.formats.pbf.arrays import LAST_SECOND, NANO, NOWHERE, Objects, Tags
-from pipeline.formats.pbf.schema import PBF
+from pipeline.formats.pbf.arrays import LAST_SECOND, NANO, NOWHERE, Heads, Objects, Tags
+from pipeline.formats.pbf.blobs import TooMuch
 from pipeline.formats.wire import Ints
+
+#: Texts of a block; the largest known blocks have some 40,000.
+_MOST_TEXTS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,16 @@ class Frame:
     text: Ints | None  # [size] which text each string is, if some are the same
 
     @classmethod
-    def of(cls, block: Any, table: bytes) -> tuple[Frame, list[str]]:
-        """And the texts of a string table, each once."""
-        strings = [s.decode("utf-8", "replace") for s in parse(PBF.StringTable, table).s]
+    def of(cls, block: Any, *, texts: bool) -> tuple[Frame, list[str]]:
+        """And the ``texts`` of the string table, each once, if they are needed.
+
+        Raises:
+            TooMuch: they are more than any map has.
+        """
+        table = block.stringtable.s if texts else ()
+        if len(table) > _MOST_TEXTS:
+            raise TooMuch(f"{len(table):,} texts, of {_MOST_TEXTS:,} that are read")
+        strings = [s.decode("utf-8", "replace") for s in table]
         size, text = len(strings), None
         seen = dict.fromkeys(strings)
         if len(seen) < size:
@@ -82,5 +91,9 @@ class Frame:
         return written
 
     def objects(self, ids: Ints, tags: Tags, versions: Ints, stamps: Ints, visible: Ints) -> Objects:
+        heads = self.heads(ids, versions, stamps, visible)
+        return Objects(heads.ids, heads.versions, heads.timestamps, heads.visible, tags)
+
+    def heads(self, ids: Ints, versions: Ints, stamps: Ints, visible: Ints) -> Heads:
         known = np.maximum(versions.astype(np.int32), np.int32(0))  # some programs write -1 for an unknown one
-        return Objects(ids, tags, known, self.seconds(stamps), visible != 0)
+        return Heads(ids, known, self.seconds(stamps), visible != 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.formats.messages import parse
 from pipeline.formats.pbf.arrays import LAST_SECOND, NANO, UNITS
-from pipeline.formats.pbf.blobs import Blob, read_blob, walk
+from pipeline.formats.pbf.blobs import Blob, reading, walk
 from pipeline.formats.pbf.schema import PBF
 from schemas.errors import InputError
 
@@ -36,7 +36,8 @@ def blobs(path: Path) -> tuple[Header, list[Blob]]:
     with path.open("rb") as file:
         for kind, blob in walk(file, f"OSM extract {path}"):
             if kind == "OSMHeader":
-                header = read_blob(file, blob, path, lambda data: _header(data, path))
+                with reading(file, blob, path) as data:
+                    header = _header(data, path)
             elif kind == "OSMData":
                 found.append(blob)
     if header is None:
@@ -54,10 +55,11 @@ def read_header(path: Path) -> Header | None:
     with path.open("rb") as file:
         for kind, blob in walk(file, f"OSM extract {path}"):
             if kind == "OSMHeader":
-                header = read_blob(file, blob, path, lambda data: _header(data, path))
+                with reading(file, blob, path) as data:
+                    header = _header(data, path)
             elif kind == "OSMData":
-                read_blob(file, blob, path, len)
-                break
+                with reading(file, blob, path):
+                    break
     return header
 
 

@@ -6,23 +6,27 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.formats.pbf.arrays import NOWHERE, Nodes, Objects, Relations, Ways
+from pipeline.formats.pbf.arrays import NOWHERE, Heads, Nodes, Objects, Relations, Ways
 from pipeline.formats.pbf.frame import Frame
 from pipeline.formats.wire import Ints, undelta
 from schemas.features import ObjectType
 
 
-class Fields(Protocol):
+class HeadFields(Protocol):
     """Fields of M messages of one kind, by their numbers in it."""
 
     def number(self, field: int) -> Ints:
         """[M] of a field that each has."""
 
-    def numbers(self, field: int) -> tuple[Ints, Ints]:
-        """Lists one after the other, and where each begins, i64[M+1]."""
-
     def infos(self) -> tuple[Ints, Ints, Ints]:
         """[M] versions, timestamps as they are written, and whether it is visible, of Info."""
+
+
+class Fields(HeadFields, Protocol):
+    """And their lists."""
+
+    def numbers(self, field: int) -> tuple[Ints, Ints]:
+        """Lists one after the other, and where each begins, i64[M+1]."""
 
 
 def _common(frame: Frame, fields: Fields) -> Objects:
@@ -32,6 +36,10 @@ def _common(frame: Frame, fields: Fields) -> Objects:
     if not np.array_equal(offsets, value_offsets):
         raise ValueError("an object has more keys than values, or fewer")
     return frame.objects(fields.number(1), frame.tags(offsets, keys, values), *fields.infos())
+
+
+def heads_of(frame: Frame, fields: HeadFields) -> Heads:
+    return frame.heads(fields.number(1), *fields.infos())
 
 
 def plain_nodes(frame: Frame, fields: Fields) -> Nodes:

@@ -6,6 +6,7 @@ import re
 
 from pipeline.formats.messages import declare
 
+#: A message that is there several times where one may be is merged: so all groups, whatever each mixes, are one.
 _PROTO = """
 message BlobHeader { optional string type = 1; optional int32 datasize = 3; }
 message Blob {
@@ -37,8 +38,8 @@ message PrimitiveGroup {
     repeated bytes relations = 4;
 }
 message PrimitiveBlock {
-    repeated bytes stringtable = 1;
-    repeated bytes primitivegroup = 2;
+    optional StringTable stringtable = 1;
+    optional PrimitiveGroup primitivegroup = 2;
     optional int32 granularity = 17 [default = 100];
     optional int32 date_granularity = 18 [default = 1000];
     optional int64 lat_offset = 19;
