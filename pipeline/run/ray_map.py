@@ -64,6 +64,8 @@ class _Cluster(threading.Thread):
             options |= {"num_cpus": self.workers - 1, "include_dashboard": False}
             # Ray would make one itself and leave it in the home, where it changes what a later `ray start` asks for.
             os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
+            # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
+            os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             ray.init(**options)
             if self.local:

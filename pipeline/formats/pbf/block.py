@@ -30,8 +30,10 @@ _MESSAGES, _RUN = 1 << 15, 2 << 20
 _PIECE = 1 << 20
 #: Bytes of one node, way or relation: OSM's own bounds, 2,000 nodes and 32,000 members, take 20 and 300 KB.
 _MOST_BYTES = 4 << 20
-#: Objects of one type in a block that the library reads, which takes 10 µs each, and dense messages, 0.2 ms each.
-_MOST_PARSED, _MOST_DENSE = 250_000, 10_000
+#: Messages of a block, of which known programs write 8,000, and one of dense nodes, each of which takes 0.2 ms; and
+#: those of one type that the library reads, in 10 µs each.
+_MOST = {"nodes": 1_000_000, "dense": 10_000, "ways": 1_000_000, "relations": 1_000_000}
+_MOST_PARSED = 250_000
 #: Where in a Block each kind of part stands.
 _NAMES = {Nodes: "nodes", Ways: "ways", Relations: "relations", Heads: "way_heads"}
 
@@ -78,8 +80,9 @@ def decode_block(
     holds = frozenset(kind for kind, count in there.items() if count)
     chosen = holds & frozenset(wanted)
     frame, strings = Frame.of(block, texts=bool(chosen))
-    if len(group.dense) > _MOST_DENSE:
-        raise TooMuch(f"{len(group.dense):,} groups of dense nodes, of {_MOST_DENSE:,} that are read")
+    for name, most in _MOST.items():
+        if (count := len(getattr(group, name))) > most:
+            raise TooMuch(f"{count:,} messages of {name}, of {most:,} that are read")
     found = False
     for first, part in _parts(frame, group, chosen, way_heads):
         found = True

@@ -58,7 +58,7 @@ _Task = tuple[int, list[Blob], tuple[int, int]]  # an extract, some of its blobs
 #: depend on the workers: nor do the parts.
 _BLOBS, _WAY_BLOBS = (24, 4), (4, 1)
 #: Relations a task: one is far more work than another object, so that a blob of them is shared out; and shares a blob.
-_RELATIONS, _SHARES = 1000, 8
+_RELATIONS, _SHARES = 1000, 4
 _TYPES = {"n": "node", "w": "way", "r": "relation"}
 #: Blobs below which one process is done before others have started.
 _SMALL = 300
