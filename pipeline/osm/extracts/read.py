@@ -258,14 +258,14 @@ def _bounds(results: Iterable[RangeResult], source: int) -> Sequence[float]:
 
 
 def _ranges(found: list[list[Blob]], sizes: tuple[int, int]) -> list[_Task]:
-    """Tasks of at most and at least so many blobs, extract by extract: each takes an eighth of what is left."""
+    """Tasks of at most and at least so many blobs, extract by extract: each takes a quarter of what is left."""
     most, fewest = sizes
     tasks: list[_Task] = []
     left = sum(map(len, found))
     for n, own in enumerate(found):
         start = 0
         while start < len(own):
-            size = min(most, max(fewest, left // 8), len(own) - start)
+            size = min(most, max(fewest, left // 4), len(own) - start)
             tasks.append((n, own[start : start + size], (0, 1)))
             start, left = start + size, left - size
     return tasks
