@@ -7,7 +7,8 @@ The default extract is Liechtenstein 2022 of the real test data; `benchmarks/too
 neighbours. Several extracts are merged: `geoshards_1_apart` reads each by itself instead, which is what merging costs,
 and `osmium_merge_export` merges the files, then exports; the other peers take one extract.
 Each side runs as a process of its own, in turn; prints one JSON line of median wall seconds and of the largest
-anonymous memory (RssAnon), summed over all its processes, in MB. With several workers, `geoshards_N` starts Ray and
+anonymous memory (RssAnon), summed over all its processes, in MB, and of processor seconds (of itself and those that it
+waited for), which mislead less where the machine has other work. With several workers, `geoshards_N` starts Ray and
 stops it; `geoshards_N_read_s` is the time of the same work where Ray is up. A side that is not to be had is left out
 with the reason; QuackOSM is installed into an environment of its own in the cache, and told to use as many cores.
 """
@@ -109,30 +110,33 @@ def anonymous_mb(pid: int) -> float:
     return own + sum(anonymous_mb(int(c)) for c in children)
 
 
-def run(side: Side, folder: str) -> tuple[float, float]:
-    """Wall seconds and peak anonymous MB of one process tree."""
+def run(side: Side, folder: str) -> tuple[float, float, float]:
+    """Wall seconds, peak anonymous MB and processor seconds of one process tree."""
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
             side.words(folder), cwd=_ROOT, env=side.variables, stdout=output, stderr=subprocess.DEVNULL
         )
-        peak = 0.0
+        peak, done = 0.0, threading.Event()
 
         def watch() -> None:
             nonlocal peak
-            while process.poll() is None:
+            while not done.is_set():
                 peak = max(peak, anonymous_mb(process.pid))
                 time.sleep(0.3)  # looking at the many threads of Ray takes time from the two cores
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        status = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        process.returncode = status
+        done.set()
         watcher.join()
         if status:
             raise SystemExit(f"error: {' '.join(side.words(folder)[:3])} … ended with {status}")
         output.seek(0)
-        return float(output.read().split()[-1]) if side.inner else seconds, peak
+        spent = usage.ru_utime + usage.ru_stime
+        return float(output.read().split()[-1]) if side.inner else seconds, peak, spent
 
 
 def ours(files: list[str], workers: int) -> dict[str, Side]:
@@ -194,17 +198,18 @@ def main() -> None:
             parser.error(f"{path} does not exist; give an extract, or set GEOSHARDS_TEST_DATA")
     files = [str(path.resolve()) for path in args.extracts]
     chosen, absent = sides(files, args.workers, args.sides.split(",") if args.sides else [])
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
+    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in chosen}
     for _ in range(args.runs):
         for name, side in chosen.items():
             with tempfile.TemporaryDirectory(prefix="geoshards-bench-") as out:
                 figures[name].append(run(side, out))
     names = ", ".join(path.name for path in args.extracts)
     result: dict[str, object] = {"race": "features", "extracts": names, "runs": args.runs}
-    seconds = {name: statistics.median(s for s, _ in rows) for name, rows in figures.items()}
+    seconds = {name: statistics.median(s for s, _, _ in rows) for name, rows in figures.items()}
     for name, rows in figures.items():
         result[f"{name}_s"] = round(seconds[name], 2)
-        result[f"{name}_mb"] = round(max(m for _, m in rows))
+        result[f"{name}_mb"] = round(max(m for _, m, _ in rows))
+        result[f"{name}_cpu_s"] = round(statistics.median(c for _, _, c in rows), 2)
     for name in seconds:
         if "geoshards_1" in seconds and name != "geoshards_1" and not name.endswith("_read"):
             result[f"{name}_over_geoshards_1"] = round(seconds[name] / seconds["geoshards_1"], 2)

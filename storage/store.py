@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -164,10 +164,23 @@ class Store:
         if fs.exists(path):
             fs.rm_file(path)
 
-    def write_table(self, name: str, table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> None:
-        """Put an Arrow table as Parquet; equal tables give equal bytes."""
+    def write_table(
+        self,
+        name: str,
+        table: pa.Table,
+        metadata: dict[bytes, bytes] | None = None,
+        repeating: Sequence[str] | None = None,
+    ) -> None:
+        """Put an Arrow table as Parquet; equal tables give equal bytes.
+
+        Args:
+            repeating: paths of the columns whose values repeat, which alone get a dictionary; None: each is tried.
+        """
         buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", row_group_size=65_536)
+        pq.write_table(
+            table.replace_schema_metadata(metadata), buffer, compression="zstd", row_group_size=65_536,
+            use_dictionary=True if repeating is None else list(repeating),
+        )  # fmt: skip
         self.write(name, buffer.getvalue())
 
     def parquet(self, name: str) -> pq.ParquetFile:

@@ -20,7 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipeline.formats.pbf import Blob, blobs, unpack
+from pipeline.formats.pbf.blobs import Blob, unpack
+from pipeline.formats.pbf.header import blobs
 from pipeline.formats.wire import varint, zigzag
 
 _ID_STEP = 20_000_000_000  # above every id in use

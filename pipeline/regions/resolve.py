@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import shapely
 
-from pipeline.formats.pbf import walk
+from pipeline.formats.pbf.blobs import walk
 from pipeline.net.client import parse_json
 from pipeline.net.config import NetConfig, Refresh, base_url
 from pipeline.net.download import Download, download_all, known_version

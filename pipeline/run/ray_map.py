@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
+from importlib import import_module
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -25,6 +26,13 @@ def _settle() -> None:
     """What has been imported stays: collections, which many small geometries set off, need not walk over it again."""
     gc.collect()
     gc.freeze()
+
+
+def _prepare(modules: list[str]) -> None:
+    """Import what the process has that deals out the work, before the first item and not while others wait for it."""
+    for name in modules:
+        import_module(name)
+    _settle()
 
 
 def _measured(function: Callable[[Any], Any], item: Any) -> Measured:
@@ -56,8 +64,14 @@ class _Cluster(threading.Thread):
             options |= {"num_cpus": self.workers - 1, "include_dashboard": False}
             # Ray would make one itself and leave it in the home, where it changes what a later `ray start` asks for.
             os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
+            # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
+            os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             ray.init(**options)
+            if self.local:
+                loaded = sorted(name for name in sys.modules if name.startswith("pipeline."))
+                task = ray.remote(num_cpus=1)(_prepare)
+                ray.get([task.remote(loaded) for _ in range(self.workers - 1)])
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
             self.up.set_exception(error)
             return

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import subprocess
+import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -269,6 +271,79 @@ def test_a_blob_of_32_mib_is_read(tmp_path: Path) -> None:
     assert len(content) < 32 << 20
     data = framed(Plain(), "OSMHeader", header(File(None, None, []), Plain())) + framed(Plain(), "OSMData", content)
     assert shapes(extract(tmp_path, data)) == shapes(read_opl(tmp_path, WORLD_OPL))
+
+
+#: Reads one extract: processor seconds, most memory in MB, what came of it.
+MEASURED = """
+import sys, time
+from pathlib import Path
+from pipeline.osm.extracts.read import read_extract
+from pipeline.rules import load_rules
+from schemas.errors import InputError
+rules = load_rules()
+for path in map(Path, sys.argv[1:]):
+    begin = time.process_time()
+    try:
+        result = f"{read_extract(path, rules, path.parent / 'parts').objects} objects"
+    except InputError as error:
+        result = str(error)
+    most = next(int(l.split()[1]) // 1024 for l in open("/proc/self/status") if l.startswith("VmHWM:"))
+    print(f"{time.process_time() - begin} {most} {result}")
+"""
+
+
+def fields(*parts: list[Part]) -> bytes:
+    return b"".join(data for part in parts for _, data in part)
+
+
+def test_what_no_map_has_takes_neither_time_nor_memory(tmp_path: Path) -> None:
+    """Blocks of 32 MiB: a way of 32 million nodes; ways with fields that no one knows; empty groups."""
+    plain = Plain()
+    table = plain.blob(1, fields(plain.blob(1, b"")))
+    long = fields(plain.scalar(1, 7), plain.blob(8, b"\2" * (31 << 20)))
+    odd = fields(plain.blob(3, fields(plain.scalar(1, 7)) + b"\xe5\x03abcd"))
+    contents = [
+        fields(table, plain.blob(2, fields(plain.blob(3, long)))),
+        fields(table, plain.blob(2, odd * 3_000_000)), fields(table) + b"\x12\0" * (16_700_000),
+    ]  # fmt: skip
+    head = framed(plain, "OSMHeader", header(File(None, None, []), plain))
+    paths = [tmp_path / f"{number}.osm.pbf" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        assert len(content) <= 32 << 20
+        path.write_bytes(head + framed(plain, "OSMData", content))
+    words = [sys.executable, "-c", MEASURED, *map(str, paths)]
+    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    found = [line.split(" ", 2) for line in output]
+    assert max(float(seconds) for seconds, _, _ in found) < 5
+    assert max(int(megabytes) for _, megabytes, _ in found) < 1000
+    for (_, _, told), own in zip(
+        found,
+        ("a way of 32,505,", "3,000,000 messages of ways", "0 objects"),
+        strict=True,
+    ):
+        assert own in told
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "told"),
+    [("block._MOST_BYTES", 8, "bytes, of 8 that are read"), ("block._MOST_PARSED", 0, "more than 0 objects"),
+     ("block._MOST", {"dense": 0}, "1 messages of dense, of 0"), ("block._MOST", {"ways": 2}, "3 messages of ways"),
+     ("frame._MOST_TEXTS", 3, "texts, of 3 that are read"), ("dense._MOST", 9, "numbers in one list of dense nodes")],
+)  # fmt: skip
+def test_what_is_beyond_a_bound_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bound: Any, told: str
+) -> None:
+    monkeypatch.setattr(f"pipeline.formats.pbf.{name}", bound)
+    message = refusal(tmp_path, write(File(None, None, [WORLD]), Unusual() if "PARSED" in name else Plain()))
+    assert told in message
+    assert f"osmium cat {tmp_path / 'x.osm.pbf'}" in message
+
+
+class Unusual(Plain):
+    """Fields backwards."""
+
+    def message(self, parts: Iterable[Part]) -> bytes:
+        return super().message(reversed(list(parts)))
 
 
 @pytest.mark.parametrize(

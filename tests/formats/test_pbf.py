@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.formats.pbf import blobs, decode_block, read_block
+from pipeline.formats.pbf.block import decode_block, read_blocks
+from pipeline.formats.pbf.header import blobs
 from pipeline.formats.wire import Stream, signed, varint, varints
 from pipeline.osm.extracts.read import read_extract
 from pipeline.rules import load_rules
@@ -53,8 +54,7 @@ def read(path: Path) -> Any:
     relations: dict[int, Any] = {}
     _, found = blobs(path)
     with path.open("rb") as file:
-        for blob in found:
-            b = read_block(file, blob, path)
+        for b in (b for blob in found for b in read_blocks(file, blob, path)):
             text = b.strings
 
             def tags(objects: Any, i: int, text: list[str] = text) -> dict[str, str]:
@@ -157,7 +157,7 @@ def test_a_tag_that_is_not_in_the_string_table_is_damage() -> None:
         group = b"\x1a" + number(len(way)) + way
         block = b"\x0a" + number(len(strings)) + strings + b"\x12" + number(len(group)) + group
         with pytest.raises(ValueError, match="string table"):
-            decode_block(block)
+            list(decode_block(block))
 
 
 def test_messages_that_meet_within_a_number_are_refused() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 
-from pipeline.formats.pbf import UNITS
+from pipeline.formats.pbf.arrays import UNITS
 from pipeline.osm.extracts.assemble import assemble
 
 Ring = list[int]

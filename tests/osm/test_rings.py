@@ -10,7 +10,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats.pbf import UNITS
+from pipeline.formats.pbf.arrays import UNITS
 from pipeline.osm.extracts.rings import Shapes, turn_of_rings
 
 #: Far apart or on a small grid, where vertices and sides meet often.

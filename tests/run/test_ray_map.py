@@ -62,8 +62,8 @@ def test_an_error_of_an_item_is_raised_as_it_is(runner: Runner, up: bool) -> Non
 
 
 def test_two_workers_read_what_one_reads(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_BLOBS", "_WAY_BLOBS", "_RELATIONS"):
-        monkeypatch.setattr(reader, name, 1)
+    for name, size in (("_BLOBS", (1, 1)), ("_WAY_BLOBS", (1, 1)), ("_RELATIONS", 1)):
+        monkeypatch.setattr(reader, name, size)
     path = tmp_path / "x.opl"
     trees = "\n".join(f"n{i} v1 x9 y{47 + i / 1e5} Tnatural=tree" for i in range(100, 20_000))
     ways = "\n".join(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from schemas.catalog import STAGES
 from storage import progress
-from storage.progress import Display, Progress, StageRow, format_table
+from storage.progress import Display, Progress, StageRow, format_table, peak_memory_mb
 
 
 class Terminal(io.StringIO):
@@ -83,3 +86,11 @@ def test_the_table_of_rows_is_that_of_what_they_become_in_a_summary() -> None:
         "features (cached)  7 features         2.0        -    2,048      0",
     ]
     assert list(rows[0].as_dict()) == STAGES.names
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")
+def test_the_peak_of_a_process_is_its_own_not_that_of_the_one_that_started_it() -> None:
+    large = bytearray(b"1") * (256 << 20)
+    words = [sys.executable, "-c", "from storage.progress import peak_memory_mb; print(peak_memory_mb())"]
+    begun = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    assert peak_memory_mb() > len(large) >> 20 > 200 > begun > 5

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand, ranges
-from pipeline.formats.pbf import Block, Relations
+from pipeline.formats.pbf.arrays import Block, Relations
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (
@@ -39,7 +39,7 @@ def read_areas(job: RangeJob) -> RangeResult:
     members = _Members.load(job.spill)
     share, shares = job.share
     for blob, block, tags in blocks_of(job, ObjectType.RELATION):
-        current = live(job, blob, len(block.relations.objects.ids), ObjectType.RELATION)
+        current = live(job, blob, block.first, len(block.relations.objects.ids), ObjectType.RELATION)
         # Whoever has the first share of a block counts it.
         rows = area_relations(counts if share == 0 else Counts(""), block, tags, job.rules, current)
         rows = rows[len(rows) * share // shares : len(rows) * (share + 1) // shares]

@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand, ranks
-from pipeline.formats.pbf import UNITS
+from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.crossings import Corners, cut_at_corners, place_text
 from pipeline.osm.extracts.polygons import Lines, polygons_of_faces, polygons_of_loops

@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geometry.packed import expand
-from pipeline.formats.pbf import UNITS
+from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.wire import Ints
 
 Bools = NDArray[np.bool_]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import ranges
-from pipeline.formats.pbf import UNITS, Blob, Block
+from pipeline.formats.pbf.arrays import UNITS, Block
+from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.passes import (
     NO_BOUNDS,
@@ -42,16 +44,15 @@ def read_nodes_and_relations(job: RangeJob) -> RangeResult:
     tables: list[pa.Table] = []
     bounds = NO_BOUNDS.copy()
     way_blobs: list[Blob] = []
-    relation_blobs: list[tuple[Blob, int]] = []
+    relation_blobs: Counter[Blob] = Counter()
     read: dict[ObjectType, Run | None] = {}
-    kinds = tuple(ObjectType) if job.versions else (ObjectType.NODE, ObjectType.RELATION)
     own = job.tables[0]
     with (
         Part(own, "nodes", job.index) as positions, Part(own, "ways", job.index) as ways,
         Part(own, "relations", job.index) as relations, Part(job.spill, "wanted", job.index) as wanted,
     ):  # fmt: skip
-        for blob, block, tags in blocks_of(job, *kinds):
-            if ObjectType.WAY in block.holds:
+        for blob, block, tags in blocks_of(job, ObjectType.NODE, ObjectType.RELATION, way_heads=job.versions):
+            if ObjectType.WAY in block.holds and blob not in way_blobs[-1:]:
                 way_blobs.append(blob)
             nodes = block.nodes
             if len(nodes.objects.ids):
@@ -59,23 +60,25 @@ def read_nodes_and_relations(job: RangeJob) -> RangeResult:
                 valid = on_earth(xy.T)
                 there = valid & nodes.objects.visible
                 extend(bounds, xy[:, there].T)
-                versions = versions_of(nodes.objects, blob) if job.versions else {"id": nodes.objects.ids}
+                versions = versions_of(nodes.objects, blob, block.first) if job.versions else {"id": nodes.objects.ids}
                 positions.append(**versions, lonlat=(xy if there.all() else np.where(there, xy, NOWHERE)).T)
                 tables += _points(counts, block, tags, xy.T, valid, versions.get("place"))
             for kind, part, objects in (
-                (ObjectType.WAY, ways, block.ways.objects), (ObjectType.RELATION, relations, block.relations.objects)
+                (ObjectType.WAY, ways, block.way_heads), (ObjectType.RELATION, relations, block.relations.objects)
             ):  # fmt: skip
                 read[kind] = follow(read.get(kind), Run.of(objects.ids))
                 if job.versions:
-                    part.append(**versions_of(objects, blob))
+                    part.append(**versions_of(objects, blob, block.first))
             if count := len(block.relations.objects.ids):
-                relation_blobs.append((blob, count))
+                relation_blobs[blob] += count
                 wanted.append(id=_wanted_ways(block, tags, job.rules))
     read[ObjectType.NODE] = positions.run
     if job.versions:
         _hold(job, tables)
     result = None if job.versions else write_part(job, "1-nodes", tables)
-    return RangeResult(job.index, counts, result, bounds, read=read, ways=way_blobs, relations=relation_blobs)
+    return RangeResult(
+        job.index, counts, result, bounds, read=read, ways=way_blobs, relations=[*relation_blobs.items()]
+    )
 
 
 def write_points(job: RangeJob) -> RangeResult:

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.formats.pbf import UNITS, Blob, Block, Objects, read_block
+from pipeline.formats.pbf.arrays import UNITS, Block, Objects
+from pipeline.formats.pbf.blobs import Blob
+from pipeline.formats.pbf.block import read_blocks
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.rings import Shapes
 from pipeline.osm.extracts.select import BlockTags
@@ -24,6 +26,10 @@ from storage.store import Store
 #: GeoParquet geometry types of feature parts.
 GEOMETRY_TYPES = ["LineString", "MultiPolygon", "Point", "Polygon"]
 _BBOX = FEATURES.field("bbox").type
+#: Columns of features whose values repeat: a dictionary of the others is made in vain, for a third of the time.
+_REPEATING = ("osm_type", "kind", "tags.key_value.key", "tags.key_value.value", "version")
+#: Named drops that are held as Python's objects.
+_DROPS = 1 << 14
 #: Bounds of nothing.
 NO_BOUNDS = np.array([np.inf, np.inf, -np.inf, -np.inf])
 #: Largest longitude and latitude in units.
@@ -35,7 +41,7 @@ class Counts:
     """What was not turned into features."""
 
     source: str
-    drops: list[dict[str, object]] = field(default_factory=list)
+    drops: list[tuple[str, int, str, str]] = field(default_factory=list)  # type, id, reason, detail
     uncounted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     objects: int = 0
     newest: int = 0  # seconds since 1970
@@ -43,7 +49,21 @@ class Counts:
 
     def drop(self, osm_type: str, osm_id: int, reason: str, detail: str = "") -> None:
         """One object that cannot be built."""
-        self.drops.append(drop_row("features", self.source, reason, osm_type=osm_type, osm_id=osm_id, detail=detail))
+        self.drops.append((osm_type, osm_id, reason, detail))
+        if len(self.drops) >= _DROPS:
+            self.added.append(self._pack())
+
+    def _pack(self) -> pa.Table:
+        """The drops as rows, which take a fraction of their memory."""
+        count = len(self.drops)
+        types, ids, reasons, details = zip(*self.drops, strict=True) if count else ((), (), (), ())
+        self.drops = []
+        columns = [
+            pa.repeat("features", count), pa.repeat(self.source, count), pa.array(types, pa.string()),
+            pa.array(ids, pa.int64()), pa.nulls(count, pa.string()), pa.array(reasons, pa.string()),
+            pa.array(details, pa.string()), pa.array(np.ones(count, np.int64)),
+        ]  # fmt: skip
+        return pa.table(columns, DROPS)
 
     def repeated(self, osm_type: str, number: int) -> None:
         """Objects with a kept key of which another version counts."""
@@ -52,15 +72,14 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         """Sum with another range's."""
-        if other.drops:
-            self.added.append(pa.Table.from_pylist(other.drops, schema=DROPS))
+        self.added += other.added + ([other._pack()] if other.drops else [])
         self.uncounted += other.uncounted
         self.objects += other.objects
         self.newest = max(self.newest, other.newest)
 
     def table(self) -> pa.Table:
         """As DROPS rows: named ones by type and id, then counts. Ranges may have been added in any order."""
-        named = pa.concat_tables([*self.added, pa.Table.from_pylist(self.drops, schema=DROPS)])
+        named = pa.concat_tables([*self.added, self._pack()])
         types = named["osm_type"].to_numpy(zero_copy_only=False).astype(str)
         rank = np.select([types == t.name.lower() for t in ObjectType], list(ObjectType))
         texts = (named[name].to_numpy(zero_copy_only=False).astype(str) for name in ("detail", "reason"))
@@ -106,18 +125,18 @@ class RangeResult:
     relations: list[tuple[Blob, int]] = field(default_factory=list)  # blobs that hold relations, and how many
 
 
-def blocks_of(job: RangeJob, *wanted: ObjectType) -> Iterator[tuple[Blob, Block, BlockTags]]:
+def blocks_of(job: RangeJob, *wanted: ObjectType, way_heads: bool = False) -> Iterator[tuple[Blob, Block, BlockTags]]:
     with job.path.open("rb") as file:
         for blob in job.blobs:
-            block = read_block(file, blob, job.path, wanted)
-            yield blob, block, BlockTags(block.strings, job.rules)
+            for block in read_blocks(file, blob, job.path, wanted, way_heads=way_heads):
+                yield blob, block, BlockTags(block.strings, job.rules)
 
 
-def live(job: RangeJob, blob: Blob, count: int, osm_type: ObjectType) -> NDArray[np.bool_]:
-    """Which of all objects of a type of a blob are their newest version, bool[count]."""
+def live(job: RangeJob, blob: Blob, first: int, count: int, osm_type: ObjectType) -> NDArray[np.bool_]:
+    """Which objects of a type of a blob, from the ``first`` on, are their newest version, bool[count]."""
     if not job.versions:
         return np.ones(count, bool)
-    return fresh(column(job.tables[0], f"stale_{VERSIONS[osm_type]}", "place"), blob, count)
+    return fresh(column(job.tables[0], f"stale_{VERSIONS[osm_type]}", "place"), blob, first, count)
 
 
 def kept_objects(
@@ -187,5 +206,5 @@ def write_part(job: RangeJob, name: str, tables: list[pa.Table]) -> Path | None:
         return None
     table = pa.concat_tables(tables).combine_chunks()
     target = f"features/{name}-{job.index:06d}.parquet"
-    Store(job.folder).write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES))
+    Store(job.folder).write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES), _REPEATING)
     return job.folder / target

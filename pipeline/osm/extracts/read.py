@@ -33,7 +33,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.formats.libosmium import UNREADABLE, objects_of
-from pipeline.formats.pbf import UNITS, Blob, Header, blobs, read_header
+from pipeline.formats.pbf.arrays import UNITS
+from pipeline.formats.pbf.blobs import Blob
+from pipeline.formats.pbf.header import Header, blobs, read_header
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
 from pipeline.osm.extracts.nodes import read_nodes_and_relations, write_points
@@ -51,11 +53,12 @@ Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Told = Callable[[int, int], None]
 _Task = tuple[int, list[Blob], tuple[int, int]]  # an extract, some of its blobs, and which share of each
 
-#: Blobs a task in each pass. A blob holds about 8,000 objects; a task takes some 0.2 s and less than 100 MB, so that
-#: no worker waits long for another at the end of a pass. The numbers do not depend on the workers: nor do the parts.
-_BLOBS, _WAY_BLOBS = 24, 4
-#: Relations a task: one is far more work than another object, so that a blob of them is shared out.
-_RELATIONS = 2000
+#: Most and fewest blobs a task in each pass. A blob holds about 8,000 objects; a task takes some 0.2 s and less than
+#: 100 MB. Towards the end of a pass tasks are smaller, so that no worker waits long for another. The numbers do not
+#: depend on the workers: nor do the parts.
+_BLOBS, _WAY_BLOBS = (24, 4), (4, 1)
+#: Relations a task: one is far more work than another object, so that a blob of them is shared out; and shares a blob.
+_RELATIONS, _SHARES = 1000, 4
 _TYPES = {"n": "node", "w": "way", "r": "relation"}
 #: Blobs below which one process is done before others have started.
 _SMALL = 300
@@ -197,7 +200,7 @@ class _Reading:
         join(self.spill, "members")
         starts(self.spill, "members", "count", "start")
         sort(self.spill, "members", [r.run for r in second])
-        third = self._pass(read_areas, _shares(relations, _RELATIONS))
+        third = self._pass(read_areas, _shares(relations))
         parts = [r.part for results in (first, points, second, third) for r in results if r.part is not None]
         return _Read(parts, self.counts, [_bounds((*first, *second), n) for n in range(len(self.inputs))])
 
@@ -254,14 +257,23 @@ def _bounds(results: Iterable[RangeResult], source: int) -> Sequence[float]:
     return (*bounds[:, :2].min(axis=0, initial=np.inf), *bounds[:, 2:].max(axis=0, initial=-np.inf))
 
 
-def _ranges(found: list[list[Blob]], size: int) -> list[_Task]:
-    """Tasks of so many blobs, extract by extract."""
-    return [(n, own[i : i + size], (0, 1)) for n, own in enumerate(found) for i in range(0, len(own), size)]
+def _ranges(found: list[list[Blob]], sizes: tuple[int, int]) -> list[_Task]:
+    """Tasks of at most and at least so many blobs, extract by extract: each takes a quarter of what is left."""
+    most, fewest = sizes
+    tasks: list[_Task] = []
+    left = sum(map(len, found))
+    for n, own in enumerate(found):
+        start = 0
+        while start < len(own):
+            size = min(most, max(fewest, left // 4), len(own) - start)
+            tasks.append((n, own[start : start + size], (0, 1)))
+            start, left = start + size, left - size
+    return tasks
 
 
-def _shares(found: list[list[tuple[Blob, int]]], size: int) -> list[_Task]:
-    """Tasks of so many objects at most, or of one blob, whose objects are counted."""
-    every = [(n, blob, -(-count // size)) for n, own in enumerate(found) for blob, count in own]
+def _shares(found: list[list[tuple[Blob, int]]]) -> list[_Task]:
+    """Tasks of relations of one blob each, of which there are so many."""
+    every = [(n, blob, min(_SHARES, -(-count // _RELATIONS))) for n, own in enumerate(found) for blob, count in own]
     return [(n, [blob], (k, shares)) for n, blob, shares in every for k in range(shares)]
 
 

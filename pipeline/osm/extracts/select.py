@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import ranges
-from pipeline.formats.pbf import Tags
+from pipeline.formats.pbf.arrays import Tags
 from pipeline.formats.wire import Ints
 from pipeline.rules import AreaVerdict, Rules
 from schemas.features import FEATURES

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand
-from pipeline.formats.pbf import Blob, Objects
+from pipeline.formats.pbf.arrays import Heads
+from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.spill import Part, column, id_ranges, join, sort_values
 
@@ -27,18 +28,27 @@ _TIME_BITS = 32
 _CHUNK = 1 << 19
 
 
-def versions_of(objects: Objects, blob: Blob) -> dict[str, Ints]:
-    """Columns that tell versions apart: id, age (the higher, the newer) and place in the file."""
+def versions_of(objects: Heads, blob: Blob, first: int) -> dict[str, Ints]:
+    """Columns that tell versions apart: id, age (the higher, the newer) and place in the file.
+
+    Args:
+        first: objects of their type in the blob before them.
+    """
     stamps = np.clip(objects.timestamps, 0, (1 << _TIME_BITS) - 1)
     age = np.maximum(objects.versions.astype(np.int64), 0) << _TIME_BITS | stamps
-    return {"id": objects.ids, "age": age, "place": (blob.offset << _ROW_BITS) + np.arange(len(objects.ids))}
+    return {
+        "id": objects.ids,
+        "age": age,
+        "place": (blob.offset << _ROW_BITS) + np.arange(first, first + len(objects.ids)),
+    }
 
 
-def fresh(stale: Ints, blob: Blob, count: int) -> NDArray[np.bool_]:
-    """Which objects of a blob are not among the stale places of its file, bool[count]."""
-    first, after = np.searchsorted(stale, (blob.offset << _ROW_BITS, (blob.offset + 1) << _ROW_BITS))
+def fresh(stale: Ints, blob: Blob, first: int, count: int) -> NDArray[np.bool_]:
+    """Which objects of a blob, from the ``first`` on, are not among the stale places of its file, bool[count]."""
+    place = (blob.offset << _ROW_BITS) + first
+    begin, end = np.searchsorted(stale, (place, place + count))
     result = np.ones(count, bool)
-    result[stale[first:after] - (blob.offset << _ROW_BITS)] = False
+    result[stale[begin:end] - place] = False
     return result
 
 

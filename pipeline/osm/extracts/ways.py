@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.packed import changes, expand, ranges
-from pipeline.formats.pbf import UNITS, Ways
+from pipeline.formats.pbf.arrays import UNITS, Ways
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.assemble import assemble
 from pipeline.osm.extracts.passes import (
@@ -43,7 +43,7 @@ def read_ways(job: RangeJob) -> RangeResult:
         for blob, block, tags in blocks_of(job, ObjectType.WAY):
             ways = block.ways
             read = follow(read, Run.of(ways.objects.ids))
-            current = live(job, blob, len(ways.objects.ids), ObjectType.WAY)
+            current = live(job, blob, block.first, len(ways.objects.ids), ObjectType.WAY)
             xy, there = _places(ways, nodes)
             if len(ways.lon):
                 own = _carried(ways)
