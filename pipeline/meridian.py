@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from geometry.packed import Floats, Ints
 
+#: The meridian on both sides of the flat map.
+_MERIDIAN = shapely.multilinestrings(np.array([[(x, -90.0), (x, 90.0)] for x in (-180.0, 180.0)]))
+
 Geometries = NDArray[Any]  # object array of shapely geometries, lon/lat degrees
 
 
@@ -131,8 +134,7 @@ def _cut(parts: Sequence[Any]) -> Any:
         dimension = 2 if isinstance(parts[0], shapely.Polygon) else 1
         pieces = shapely.get_parts(pieces)
         pieces = pieces[shapely.get_dimensions(pieces) == dimension]
-        if turn:  # what lies along the meridian is in the middle world already
-            west, _, east, _ = shapely.bounds(pieces).T
-            pieces = pieces[west < east]
+        if turn and dimension == 1:  # what lies along the meridian is in the middle world already
+            pieces = shapely.get_parts(shapely.difference(pieces, _MERIDIAN))
         found.append(shapely.transform(pieces, lambda xy, turn=turn: xy - (turn, 0.0)))
     return shapely.union_all(np.concatenate(found))
