@@ -18,8 +18,8 @@ from pipeline.formats.wire import Ints
 
 Bools = NDArray[np.bool_]
 
-#: Rings of an area, as a power of two, that are compared with each other at once where so many boxes lie around one; one
-#: of how many tells that; units from one group to the next.
+#: Rings of an area, as a power of two, that are compared with each other at once where as many boxes lie around one;
+#: one of how many tells that; units from one group to the next.
 _GROUP, _SAMPLE, _APART = 6, 64, 4e9
 
 
