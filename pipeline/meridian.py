@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 
 from geometry.packed import Floats, Ints
 
+_LINES = (1, 2, 5)  # GEOS type ids
+
 Geometries = NDArray[Any]  # object array of shapely geometries, lon/lat degrees
 
 
 def wrapped(geometry: Geometries) -> Geometries:
     """The same objects with points at 180° moved to -180°, where their tile begins, and each that has a segment across
-    the meridian cut there. A ring around a pole has no inside on a flat map, and stays as it is."""
-    bounds = shapely.bounds(geometry)
-    point = (shapely.get_type_id(geometry) == 0) & (bounds[:, 0] == 180.0)
+    the meridian cut there; stretches of lines along 180° are moved as points are. A ring around a pole has no inside on
+    a flat map, and stays as it is."""
+    bounds, kind = shapely.bounds(geometry), shapely.get_type_id(geometry)
+    point = (kind == 0) & (bounds[:, 0] == 180.0)
     across = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180)
-    across = across[jumps(geometry[across])]
+    touching = np.flatnonzero((bounds[:, 2] == 180) & np.isin(kind, _LINES))
+    across = np.union1d(across[jumps(geometry[across])], touching[_along_180(geometry[touching])])
     if not point.any() and not len(across):
         return geometry
     result = geometry.copy()
@@ -56,6 +60,14 @@ def jumps(geometry: Geometries) -> NDArray[np.bool_]:
     result = np.zeros(len(geometry), bool)
     result[owner[line[1:][far]]] = True
     return result
+
+
+def _along_180(lines: Geometries) -> NDArray[np.bool_]:
+    """Which lines have a stretch along 180°, bool[N]."""
+    parts, owner = shapely.get_parts(lines, return_index=True)
+    xy, part = shapely.get_coordinates(parts, return_index=True)
+    along = (xy[1:, 0] == 180) & (xy[:-1, 0] == 180) & (part[1:] == part[:-1])
+    return np.bincount(owner[part[1:][along]], minlength=len(lines)) > 0
 
 
 def _far(step: Floats) -> NDArray[np.bool_]:
@@ -131,8 +143,10 @@ def _cut(parts: Sequence[Any]) -> Any:
         dimension = 2 if isinstance(parts[0], shapely.Polygon) else 1
         pieces = shapely.get_parts(pieces)
         pieces = pieces[shapely.get_dimensions(pieces) == dimension]
-        if turn:  # what lies along the meridian is in the middle world already
-            west, _, east, _ = shapely.bounds(pieces).T
-            pieces = pieces[west < east]
+        if dimension == 1:  # what lies along the meridian is at the beginning of the next world, as points there are
+            pieces = shapely.get_parts(
+                shapely.difference(pieces, shapely.linestrings([(turn + 180, -90), (turn + 180, 90)]))
+            )
+            pieces = pieces[~shapely.is_empty(pieces)]
         found.append(shapely.transform(pieces, lambda xy, turn=turn: xy - (turn, 0.0)))
     return shapely.union_all(np.concatenate(found))

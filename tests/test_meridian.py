@@ -29,13 +29,28 @@ def test_an_object_across_180_is_the_one_at_0_turned_half_around(
         assert found.buffer(0).symmetric_difference(shape).area < 1e-9
 
 
-@pytest.mark.parametrize("side", [1, -1])
-def test_a_ring_with_a_side_along_180_has_that_side_once(side: int) -> None:
-    xy = [(179, 0), (-180, 0), (-180, 1), (179, 1), (179, 0)]
-    ring = shapely.LineString([(side * x, y) for x, y in xy])
-    (found,) = wrapped(np.array([ring]))
-    assert found.length == pytest.approx(4)
-    assert found.bounds == pytest.approx((179, 0, 180, 1) if side > 0 else (-180, 0, -179, 1))
+@pytest.mark.parametrize(
+    ("xy", "length"),
+    [
+        ([(179, 0), (-180, 0), (-180, 1), (179, 1), (179, 0)], 4),
+        ([(-179, 0), (180, 0), (180, 1), (-179, 1), (-179, 0)], 4),
+        ([(179, 0), (180, 0), (180, 1), (-179, 1)], 3),  # between two crossings
+        ([(-179, 0), (-180, 0), (-180, 1), (179, 1)], 3),
+        ([(179, 0), (-180, 0), (-180, 1), (-179, 1)], 3),
+        ([(179, 0), (180, 0), (180, 1), (179, 1)], 3),  # that does not cross
+        ([(-179, 0), (-180, 0), (-180, 1), (-179, 1)], 3),
+        ([(180, 0), (180, 1)], 1),
+        ([(-180, 0), (-180, 1)], 1),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_stretch_along_180_is_there_once_where_points_at_180_are(
+    xy: list[tuple[int, int]], length: int, back: bool
+) -> None:
+    (found,) = wrapped(np.array([shapely.LineString(xy[::-1] if back else xy)]))
+    assert found.length == pytest.approx(length)
+    assert found.intersection(shapely.LineString([(-180, 0), (-180, 1)])).length == pytest.approx(1)
+    assert found.intersection(shapely.LineString([(180, 0), (180, 1)])).length == 0
 
 
 def test_what_is_not_across_stays_as_it_is() -> None:

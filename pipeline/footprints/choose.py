@@ -28,8 +28,6 @@ from schemas.features import VALUE, drop_row
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-#: Classes of the raster that are no land.
-WATER = frozenset({"water", "river", "stream"})
 #: Footprints that one process counts in about the time that Ray takes to start.
 _SMALL = 200_000
 #: Footprints whose outlines are held at once.
@@ -140,7 +138,7 @@ class Choosing:
         groups = (
             np.split(order, np.cumsum(np.bincount(owner.ravel(), minlength=len(blocks)))[:-1]) if len(order) else []
         )
-        water = tuple(i for i, c in enumerate(self.paint.classes, 1) if c.name in WATER)
+        water = tuple(i for i, c in enumerate(self.paint.classes, 1) if c.water)
         jobs = [
             CountJob(cells.path, cells.zoom, (x0, y0, x1, y1), candidates.take(own), water)
             for (x0, y0, x1, y1), own in zip(blocks.tolist(), groups, strict=True)
