@@ -129,7 +129,8 @@ def band_in(name: str, config: ImageryConfig) -> tuple[str, str] | None:
     >>> band_in("T30TVK_20210601_B04_10m.jp2", ImageryConfig()), band_in("LC09_L2_SR_B5.TIF", ImageryConfig())
     (('B04', 'T30TVK_20210601'), ('OLI_B5', 'LC09_L2_SR'))
     """
-    words = re.split(r"[_\-. ]+", Path(name).stem)
+    pieces = re.split(r"([_\-. ]+)", Path(name).stem)  # words, and what stands between them
+    words = pieces[::2]
     sensor = _LANDSAT.get(words[0][:4].upper(), "")
     asked = {canonical(b) for b in (*config.bands, *([config.mask] if config.mask else ()))}
     meant: dict[int, str] = {}
@@ -139,8 +140,9 @@ def band_in(name: str, config: ImageryConfig) -> tuple[str, str] | None:
             meant[i] = own
     if len({canonical(own) for own in meant.values()}) != 1:
         return None
-    rest = [w for i, w in enumerate(words) if i not in meant and not _RESOLUTION.fullmatch(w)]
-    return next(iter(meant.values())), "_".join(rest)
+    kept = [i for i, w in enumerate(words) if i not in meant and not _RESOLUTION.fullmatch(w)]
+    rest = "".join(f"{pieces[2 * i - 1] if n else ''}{words[i]}" for n, i in enumerate(kept))
+    return next(iter(meant.values())), rest
 
 
 def choose_bands(names: dict[int, str], config: ImageryConfig, where: str, mask: int | None = None) -> list[int]:
