@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,7 @@ from pipeline.imagery import stretch
 from pipeline.imagery.choice.order import candidates, day_of, mosaic_of
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.nodata import check_palette, find_valid, weigh
-from pipeline.imagery.raster import Patch, read_footprints
+from pipeline.imagery.raster import Layer, Patch, read_footprints, read_together
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Scene, TileImage
 from pipeline.imagery.tiles import read_tiles
@@ -199,16 +200,36 @@ class _Reader:
         if scene.tiles is not None:
             found = read_tiles(scene.tiles, footprints, self.config.resampling, self.opener.client, self.opener.pool)
             return {k: _Part(p.pixels, p.valid, None, original, None) for k, p, original in found}
-        bands: dict[int, list[Patch]] = {k: [] for k in footprints}
-        for asset in scene.assets:
-            for key, patch in self._asset(scene, asset, footprints, self.config.resampling).items():
-                bands[key].append(patch)
-        whole = {k: own for k, own in bands.items() if len(own) == len(scene.assets)}
+        try:
+            bands = self._together(scene, footprints)
+        except (Unavailable, Stopped):
+            raise
+        except InputError:  # of any of the files: by itself each says what is wrong with it
+            bands = {k: {} for k in footprints}
+            for i, asset in enumerate(scene.assets):
+                for key, patch in self._asset(scene, asset, footprints, self.config.resampling).items():
+                    bands[key][i] = patch
+        whole = {k: [own[i] for i in range(len(own))] for k, own in bands.items() if len(own) == len(scene.assets)}
         masks: dict[int, Patch] = {}
         if scene.mask is not None and whole:
             masks = self._asset(scene, scene.mask.asset, {k: footprints[k] for k in whole}, "nearest")
         ranges = self._stretch(scene)
         return {k: self._part(scene, own, masks.get(k), ranges) for k, own in whole.items()}
+
+    def _together(self, scene: Scene, footprints: dict[int, Footprint]) -> dict[int, dict[int, Patch]]:
+        """Pixels of each footprint by number of the asset; assets of one grid at once."""
+        bands: dict[int, dict[int, Patch]] = {k: {} for k in footprints}
+        with ExitStack() as stack:
+            groups: dict[Any, list[tuple[int, Layer]]] = {}
+            for i, asset in enumerate(scene.assets):
+                source = stack.enter_context(self.opener.open(asset.href, scene.token))
+                _check(source, scene, asset, self.config.resampling)
+                layer = Layer(source, list(asset.bands), asset.stated)
+                groups.setdefault(layer.grid, []).append((i, layer))
+            for group in groups.values():
+                for number, key, patch in read_together([own for _, own in group], footprints, self.config.resampling):
+                    bands[key][group[number][0]] = patch
+        return bands
 
     def _asset(self, scene: Scene, asset: Asset, footprints: dict[int, Footprint], resampling: str) -> dict[int, Patch]:
         with self.opener.open(asset.href, scene.token) as source:
