@@ -275,3 +275,14 @@ def test_gdal_s_own_sidecar_says_the_time(tmp_path: Path) -> None:
 def test_a_setting_that_is_no_time_is_refused(acquired: str) -> None:
     with pytest.raises(ConfigError, match=r"rs\.acquired must be an ISO 8601"):
         ImageryConfig(acquired=acquired)
+
+
+def test_of_several_files_that_are_read_together_the_damaged_one_is_named(tmp_path: Path) -> None:
+    for band in (2, 3, 4):
+        data = np.random.default_rng(band).integers(1, 9999, (1, 155, 155), np.uint16)
+        write_raster(tmp_path / f"x_B{band}.tif", data, transform=around(LON, LAT, UTM, 155, 155, 10.0))
+    scenes, _, config = found(f"{tmp_path}/*.tif")
+    cut = tmp_path / "x_B3.tif"
+    cut.write_bytes(cut.read_bytes()[:9000])
+    with pytest.raises(InputError, match=r"x_B3\.tif cannot be read"):
+        read_images(scenes, tiles(LON, LAT, 16, 64), config, NET)
