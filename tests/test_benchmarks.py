@@ -18,6 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 _TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
 #: File and what is raced; its words, and a figure that must be above zero: its names from the outside in, with dots.
 SMALLEST = {
+    "cogs.py": ("--side 600 --runs 1 --blocks 256", "tiles_per_second.ours"),
     "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
     "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),

@@ -34,6 +34,7 @@ from pipeline.driver.stages import (
     pictured,
     searched,
     under_images,
+    used_images,
     vectors_stage,
     wish_of,
 )
@@ -42,6 +43,7 @@ from pipeline.footprints.choose import Choosing
 from pipeline.footprints.ground import Box, Ground
 from pipeline.footprints.plan import along_curve, cut_shards
 from pipeline.footprints.sampling import WEB_TILES
+from pipeline.imagery.choice.usage import Use
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
 from pipeline.meridian import split_boxes
@@ -78,6 +80,7 @@ class Plan:
     shards: list[slice]  # of the footprints
     photos: dict[str, list[Photo]]  # by key
     drops: list[dict[str, Any]]  # of planning: footprints, scenes and photos
+    images: list[Use]  # what the footprints take of each scene that was found
     stages: list[StageRow] = field(default_factory=list)
 
     def objects_of(self, shard: int) -> ExtractObjects | VectorObjects:
@@ -154,10 +157,11 @@ def make_plan(
         keys = planned.footprints().keys
         parts, named = vectors_stage(config, chips, [keys[s] for s in shards], rules, cache, runner, quiet, stages)
         vocabulary, drops = named.vocabulary.table(), [*drops, *named.drops]
+    images, unused = used_images(config, scenes, planned, region.imagery)
     met = meeting(scenes, shapely.box(*split_boxes(planned.bbox())[0].T))
     return Plan(
         config, region, rules, features, cells, objects, chips, parts, named, vocabulary, met, planned, shards, photos,
-        drops, stages,
+        [*drops, *unused], images, stages,
     )  # fmt: skip
 
 

@@ -123,7 +123,9 @@ class _Jobs:
         photos = {key: plan.photos[key] for key in footprints.keys if key in plan.photos}
         boxes = shapely.box(*split_boxes(planned.bbox())[0].T)
         near = np.unique(self.areas.query(boxes, predicate="intersects")[1]).tolist()
-        imagery = sha256(" ".join(self.digests[i] for i in near).encode()).hexdigest()
+        order = {m: n for n, m in enumerate(sorted({s.mosaic for s in (plan.scenes[i] for i in near)}))}
+        facts = [f"{self.digests[i]} {plan.scenes[i].acquired} {order[plan.scenes[i].mosaic]}" for i in near]
+        imagery = sha256(" ".join(facts).encode()).hexdigest()
         chips = None
         if plan.chips is not None:
             rows = plan.chips.rows

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pipeline.footprints.candidates import Candidates
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import by_share, choose, lots
+from pipeline.imagery.choice.order import covered
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.scene import Scene, covered
+from pipeline.imagery.scene import Scene
 from pipeline.osm.cells.near import Block, blocks_of, features_near
 from pipeline.osm.stage import Cells
 from pipeline.rules import PaintRules

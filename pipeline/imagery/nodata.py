@@ -222,10 +222,14 @@ def _band(
     text += f"<PixelFunctionType>{rule}</PixelFunctionType>" if several else ""
     text += "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
     text += f"<ColorInterp>{colour}</ColorInterp>"
+    # of a mask by itself GDAL's warper gets what lay in memory before, unless it comes by way of a buffer
+    masking = not several and parts[0][1].startswith("mask,")
+    source, scale = ("ComplexSource", "<ScaleOffset>0</ScaleOffset><ScaleRatio>1</ScaleRatio>") if masking else (
+        "SimpleSource", "")  # fmt: skip
     for where, band in parts:
         text += (
-            f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(where)}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand></SimpleSource>"
+            f'<{source}><SourceFilename relativeToVRT="0">{escape(where)}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand>{scale}</{source}>"
         )
     return text + "</VRTRasterBand>"
 

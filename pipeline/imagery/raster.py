@@ -6,7 +6,7 @@ where its pixels are about as large as the raster's and nothing is missing; GDAL
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -106,6 +106,21 @@ def open_raster(path: str) -> Iterator[Any]:
         ) from None
 
 
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Bands of one of several rasters that are read together."""
+
+    source: Any  # opened in rasterio
+    bands: list[int]  # numbers from 1, of one dtype
+    stated: Stated = Stated()  # what is said of its nodata outside of it
+
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """What layers that are read together have in common."""
+        own = self.source
+        return str(own.crs.to_wkt()), tuple(own.transform[:6]), own.width, own.height, own.dtypes[self.bands[0] - 1]
+
+
 def read_footprints(
     source: Any, bands: list[int], footprints: Mapping[K, Footprint], resampling: str, stated: Stated = Stated()
 ) -> Iterator[tuple[K, Patch]]:
@@ -123,12 +138,26 @@ def read_footprints(
     Raises:
         rasterio.errors.RasterioError: the file cannot be read there.
     """
+    for _, key, patch in read_together([Layer(source, bands, stated)], footprints, resampling):
+        yield key, patch
+
+
+def read_together(
+    layers: Sequence[Layer], footprints: Mapping[K, Footprint], resampling: str
+) -> Iterator[tuple[int, K, Patch]]:
+    """As `read_footprints`, of several rasters of one `Layer.grid`: places and weights are reckoned once for all.
+
+    Gives the number of the layer with each footprint and its pixels, which are those of the layer by itself.
+    """
     with ExitStack() as stack:
-        file = open_tiles(source, bands)
-        tiles = JpegTiles(source, stack.enter_context(file)) if file else None
-        raster = _Raster(source, bands, resampling, weigh(source, bands, stated), tiles)
-        for frame, keys in _blocks(footprints, raster).items():
-            yield from _read_block(raster, frame, {k: footprints[k] for k in keys})
+        rasters = []
+        for layer in layers:
+            file = open_tiles(layer.source, layer.bands)
+            tiles = JpegTiles(layer.source, stack.enter_context(file)) if file else None
+            evidence = weigh(layer.source, layer.bands, layer.stated)
+            rasters.append(_Raster(layer.source, layer.bands, resampling, evidence, tiles))
+        for frame, keys in _blocks(footprints, rasters[0]).items():
+            yield from _read_block(rasters, frame, {k: footprints[k] for k in keys})
 
 
 @dataclass(frozen=True)
@@ -166,15 +195,19 @@ def _crs(text: str) -> Any:
     return rasterio.crs.CRS.from_user_input(text)
 
 
-def _read_block(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint]) -> Iterator[tuple[K, Patch]]:
+def _read_block(
+    rasters: list[_Raster], frame: _Frame, footprints: dict[K, Footprint]
+) -> Iterator[tuple[int, K, Patch]]:
+    raster = rasters[0]
     nodes: dict[K, resample.Nodes] = {}
     windows: dict[K, Window] = {}
     warped: dict[K, Footprint] = {}
     own = raster.source.crs == _crs(frame.crs)
     for key, f in footprints.items():
         if own and (window := _aligned(raster, f)) is not None:
-            if (patch := _copy(raster, window)) is not None:
-                yield key, patch
+            for number, layer in enumerate(rasters):
+                if (patch := _copy(layer, window)) is not None:
+                    yield number, key, patch
         else:
             warped[key] = f
     crs = frame.crs if own else str(raster.source.crs.to_wkt())
@@ -189,11 +222,16 @@ def _read_block(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint]) 
                 del warped[key]
             else:
                 nodes[key], windows[key] = found, window
-        for key, patch in _resample(raster, footprints, nodes, windows):
-            del warped[key]
-            yield key, patch
-    if warped:
-        yield from _warp(raster, frame, warped, step)
+        done: list[set[K]] = [set() for _ in rasters]
+        for number, key, patch in _resample(rasters, footprints, nodes, windows):
+            done[number].add(key)
+            yield number, key, patch
+    else:
+        done = [set() for _ in rasters]
+    for number, layer in enumerate(rasters):
+        if left := {k: f for k, f in warped.items() if k not in done[number]}:
+            for key, patch in _warp(layer, frame, left, step):
+                yield number, key, patch
 
 
 def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
@@ -243,33 +281,43 @@ def _copy(raster: _Raster, window: Window) -> Patch | None:
 
 
 def _resample(
-    raster: _Raster, footprints: dict[K, Footprint], nodes: dict[K, resample.Nodes], windows: dict[K, Window]
-) -> Iterator[tuple[K, Patch]]:
+    rasters: list[_Raster], footprints: dict[K, Footprint], nodes: dict[K, resample.Nodes], windows: dict[K, Window]
+) -> Iterator[tuple[int, K, Patch]]:
     """Those footprints whose every pixel has all its neighbours in the raster, and all with data."""
     for group in _windows(windows):
         window = _union([windows[k] for k in group])
         if max(window.width, window.height) > resample.MAX_WINDOW:
             continue
-        pixels, pairs = _load(raster, window)
-        valid = find_valid(raster.source, raster.evidence, pixels, window)
+        loaded = [_load(raster, window) for raster in rasters]
+        valid = [find_valid(r.source, r.evidence, own[0], window) for r, own in zip(rasters, loaded, strict=True)]
         origin = (window.col_off, window.row_off)
+        if rasters[0].resampling == "bilinear":  # once for all footprints of the window
+            real = resample.weight_type(rasters[0].dtype)
+            loaded = [(p if pairs is not None else p.astype(real, copy=False), pairs) for p, pairs in loaded]
         for key in group:
             f, own = footprints[key], windows[key]
-            if valid is not None:
-                rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
-                columns = slice(own.col_off - origin[0], own.col_off - origin[0] + own.width)
-                if not valid[rows, columns].all():
-                    continue
+            rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
+            columns = slice(own.col_off - origin[0], own.col_off - origin[0] + own.width)
+            whole = [i for i, v in enumerate(valid) if v is None or v[rows, columns].all()]
+            if not whole:
+                continue
             x, y = resample.positions(nodes[key], origin, f.width, f.height)
-            if not _inside(x, y, window, raster):
+            if not _inside(x, y, window, rasters[0]):
                 continue
-            if pairs is not None:
-                four = resample.bilinear_pairs(pairs, window.width, x, y)
-                yield key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
-                continue
-            out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
-            (resample.bilinear if raster.resampling == "bilinear" else resample.nearest)(pixels, x, y, out)
-            yield key, Patch(out, None)
+            taps = None
+            for number in whole:
+                raster, (pixels, pairs) = rasters[number], loaded[number]
+                if pairs is not None:
+                    four = resample.bilinear_pairs(pairs, window.width, x, y)
+                    yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
+                    continue
+                out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
+                if raster.resampling == "bilinear":
+                    taps = taps or resample.Taps.at(x, y, window.width, raster.dtype)
+                    resample.bilinear(pixels, taps, out)
+                else:
+                    resample.nearest(pixels, x, y, out)
+                yield number, key, Patch(out, None)
 
 
 def _load(raster: _Raster, window: Window) -> tuple[NDArray[Any], NDArray[np.uint64] | None]:

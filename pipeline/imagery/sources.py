@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 import shapely
 
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE
+from pipeline.imagery.choice.files import open_scenes
+from pipeline.imagery.choice.order import join
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.local import find_rasters, open_scene
+from pipeline.imagery.local import find_rasters
 from pipeline.imagery.raster import open_raster
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Scene, Tiles
@@ -92,7 +94,9 @@ def find_imagery(
                 continue
             search = _search(part, config)
             if search is None:
-                scenes += [open_scene(path, config) for path in find_rasters([part])]
+                found, passed = open_scenes(find_rasters([part]), config)
+                scenes += found
+                rows += passed
                 continue
             found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache, renew, quiet)
             scenes += found
@@ -104,7 +108,7 @@ def find_imagery(
             f"({', '.join(other.bands)}; {other.dtype}) differ in bands or type; choose the bands that all have with "
             "rs.bands, stack files of one band with gdalbuildvrt -separate, or build a dataset each"
         )
-    return list({(s.name, s.path): s for s in scenes}.values()), rows
+    return join(list({(s.name, s.path): s for s in scenes}.values()), config), rows
 
 
 def parts_of(imagery: str) -> list[str]:

@@ -16,7 +16,7 @@ from pipeline.footprints.candidates import Candidates, Listed, Tiles
 from pipeline.footprints.choose import Choosing
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import SamplingConfig, density_stratum
-from pipeline.imagery import scene
+from pipeline.imagery.choice import order
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.scene import Scene
 from pipeline.osm.cells.near import blocks_of, cells_of
@@ -172,7 +172,7 @@ def test_an_image_cut_along_the_edges_of_footprints_covers_them_at_sight(
     def reckoned(*_: Any) -> float:
         raise AssertionError("a share was reckoned")
 
-    monkeypatch.setattr(scene, "_share", reckoned)
+    monkeypatch.setattr(order, "_share", reckoned)
     tiles = Tiles(XY, ZOOM, 256)
     area = shapely.union_all(tiles.outlines())
     rounded = shapely.transform(area, lambda xy: np.round(xy, 9))

@@ -21,7 +21,7 @@ from pipeline.footprints.chips.georeference import (
     georeference,
     skyscript_name,
 )
-from pipeline.footprints.chips.metadata import Metadata, iso_time, read_metadata
+from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chips
 from pipeline.footprints.chips.scan import find_chips
 from schemas.errors import InputError
@@ -224,19 +224,6 @@ def test_skyscript_names() -> None:
     assert skyscript_name("x4503852781_DE_20") is None
     assert skyscript_name("n4503852781_ZZ_20") is None
     assert set(COLLECTIONS) == {"US", "DE", "FI", "CH", "ES", "P3", "P5", "S2", "L8", "L9"}
-
-
-@pytest.mark.parametrize(
-    ("given_time", "wanted"),
-    [
-        ([2020, 8, 6, 6, 8], "2020-08-06T06:08:00Z"), ((2020, 8, 6), "2020-08-06T00:00:00Z"), (2021, "2021"),
-        ("2021", "2021"), ("2021-05-06", "2021-05-06"), ("2021-05-06T10:00:00+02:00", "2021-05-06T08:00:00Z"),
-        ("2021-05-06 10:00:00", "2021-05-06T10:00:00"), (None, None), ("soon", None), ([2020, 13, 1], None),
-        (True, None), (-5, None), ({}, None), ([1, 2], None),
-    ],
-)  # fmt: skip
-def test_times_in_metadata(given_time: Any, wanted: str | None) -> None:
-    assert iso_time(given_time) == wanted
 
 
 @given(

@@ -198,7 +198,8 @@ def test_packed_channels_are_weighed_as_single_ones(seed: int, count: int) -> No
     pixels = rng.integers(0, 256, (30, 41, 4), dtype=np.uint8)
     x, y = (rng.integers(1 << 15, (n - 1 << 16) - (1 << 15), (17, 23), dtype=np.int32) for n in (41, 30))
     exact = np.empty((count, 17, 23), np.float32)
-    resample.bilinear(pixels.transpose(2, 0, 1)[:count].astype(np.float32).copy(), x, y, exact)
+    taps = resample.Taps.at(x, y, pixels.shape[1], np.float32)
+    resample.bilinear(pixels.transpose(2, 0, 1)[:count].astype(np.float32).copy(), taps, exact)
     packed = resample.bilinear_pairs(resample.pack_pairs(pixels), 41, x, y).transpose(2, 0, 1)[:count]
     assert np.abs(packed - exact).max() <= 1.5 + 255 / 256  # rounding twice, and the nearest 256th of a pixel
     assert abs((packed - exact).mean()) < 0.15

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from rasterio.windows import Window
 
 from pipeline.footprints.chips.georeference import Affine
@@ -27,6 +27,7 @@ from pipeline.imagery.local import band_names
 from pipeline.imagery.nodata import Stated, check_palette, find_valid, settle_alpha, weigh
 from pipeline.imagery.raster import GDAL
 from pipeline.imagery.scene import DTYPES
+from pipeline.times import tag_time
 from schemas.bands import RGB, channels
 from schemas.errors import InputError
 
@@ -59,6 +60,7 @@ class ImageHeader:
     dtype: str
     crs: str | None
     transform: Affine | None
+    time: str | None = None  # ISO 8601, when it was taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def read_header(path: Path, sidecars: bool, config: ImageryConfig = ImageryConfi
             header = _raster_header(source, config)
     else:
         with _picture(path, "ignore") as image:
-            header = ImageHeader(image.width, image.height, RGB, "uint8", None, None)
+            header = ImageHeader(image.width, image.height, RGB, "uint8", None, None, _exif_time(image))
         if sidecars:
             with _opened(path) as source:
                 crs, transform = _place(source)
@@ -139,6 +141,14 @@ def _picture(file: Path | io.BytesIO, large: Literal["ignore", "error"]) -> Iter
         raise InputError(f"it cannot be read: {error}") from None
 
 
+def _exif_time(image: Image.Image) -> str | None:
+    """When a picture was taken, by its EXIF under the names that GDAL gives them."""
+    exif = image.getexif()
+    own = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    named = {f"EXIF_{ExifTags.TAGS[k]}": str(v) for k, v in own.items() if k in ExifTags.TAGS}
+    return tag_time(named)
+
+
 def _raster_header(source: Any, config: ImageryConfig) -> ImageHeader:
     names = band_names(source, settle_alpha(source, config.alpha))
     check_palette(source, list(names), config.resampling, "it")
@@ -149,7 +159,8 @@ def _raster_header(source: Any, config: ImageryConfig) -> ImageHeader:
         raise InputError(
             f"its bands are {found}; samples hold one of {', '.join(DTYPES)}. Convert it with gdal_translate"
         )
-    return ImageHeader(source.width, source.height, tuple(names.values()), dtypes.pop(), *_place(source))
+    time = tag_time(source.tags(), source.tags(ns="IMAGERY"))
+    return ImageHeader(source.width, source.height, tuple(names.values()), dtypes.pop(), *_place(source), time)
 
 
 def _place(source: Any) -> tuple[str | None, Affine | None]:

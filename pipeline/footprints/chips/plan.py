@@ -19,6 +19,7 @@ from pipeline.footprints.chips.image import read_header
 from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.scan import ChipFiles
 from pipeline.imagery.config import ImageryConfig
+from pipeline.times import name_time
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint, Footprints
@@ -58,7 +59,7 @@ class DescribeJob:
     folder: Path
     chips: list[ChipFiles]
     crs: str = "auto"  # as in ChipsConfig
-    rs: ImageryConfig = ImageryConfig()  # of their images; ``acquired`` of chips whose metadata name no time
+    rs: ImageryConfig = ImageryConfig()  # of their images
     vectors: bool = True  # their vector files hold their objects
 
 
@@ -110,7 +111,8 @@ def _describe(job: DescribeJob, chip: ChipFiles) -> dict[str, Any]:
         "crs": found.crs, "transform": found.transform, "width": size[0], "height": size[1],
         "bands": list(header.bands), "dtype": header.dtype, "how": found.how,
         "source": known.source or (name[0] if name else ""),
-        "acquired": known.time or (name[1] if name else None) or job.rs.acquired,
+        "acquired": job.rs.acquired or name_time(chip.image, job.rs.time_pattern) or known.time or header.time
+        or (name[1] if name else None),
         "image_hash": digests[0], "vectors_hash": digests[1],
     }  # fmt: skip
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipeline.imagery.stac.presets import Preset
 from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
 from pipeline.meridian import split_boxes, wrapped
 from pipeline.net.client import Unavailable
+from pipeline.times import iso_time
 from schemas.bands import canonical, channels
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
@@ -260,12 +260,17 @@ def _outline(item: Item) -> Any:
 
 
 def _time(properties: Mapping[str, Any]) -> str | None:
-    """An item's time, or the first of its times, as YYYY-MM-DDTHH:MM:SSZ."""
+    """An item's time in UTC, ISO 8601, or the first of its times.
+
+    Raises:
+        ValueError: what it names is no time.
+    """
     text = properties.get("datetime") or properties.get("start_datetime")
     if text is None:
         return None
-    when = datetime.fromisoformat(text)
-    return when.replace(tzinfo=when.tzinfo or UTC).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if (time := iso_time(text)) is None:
+        raise ValueError(f"{text!r} is no time")
+    return f"{time}Z" if "T" in time and not time.endswith("Z") else time
 
 
 def _licence(properties: Mapping[str, Any], preset: Preset | None) -> str | None:

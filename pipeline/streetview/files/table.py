@@ -29,7 +29,6 @@ from pipeline.streetview.record import (
     Drops,
     PhotoError,
     at_the_door,
-    iso_time,
     number,
     projection,
     to_table,
@@ -38,6 +37,7 @@ from pipeline.streetview.record import (
     words,
 )
 from pipeline.streetview.store import PhotoStore
+from pipeline.times import iso_time
 from schemas.errors import InputError
 
 #: Endings of tables.

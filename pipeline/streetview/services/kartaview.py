@@ -13,8 +13,9 @@ from typing import Any
 from pyproj import Geod
 
 from pipeline.streetview.files.table import LICENCES
-from pipeline.streetview.record import PhotoError, iso_time, number, projection, turn, whole, words
+from pipeline.streetview.record import PhotoError, number, projection, turn, whole, words
 from pipeline.streetview.services.web import Box, Rows, WebSource, ask_in_parts
+from pipeline.times import iso_time
 from schemas.errors import InputError
 from storage.urls import shown
 

@@ -21,8 +21,9 @@ from geometry.tiles import tile_to_lonlat
 from pipeline.formats.mvt import TilePoint, decode_points
 from pipeline.net.client import Refused
 from pipeline.streetview.files.table import LICENCES
-from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, words
+from pipeline.streetview.record import PhotoError, number, point, projection, turn, words
 from pipeline.streetview.services.web import GONE, Box, Rows, WebSource
+from pipeline.times import iso_time
 from schemas.errors import ConfigError, InputError
 
 #: Environment variable that holds the access token.

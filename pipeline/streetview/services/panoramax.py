@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from pipeline.streetview.pictures.gpano import visible_part
-from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, whole, words
+from pipeline.streetview.record import PhotoError, number, point, projection, turn, whole, words
 from pipeline.streetview.services.web import Box, Rows, WebSource, ask_in_parts
+from pipeline.times import iso_time
 from schemas.errors import InputError
 from storage.urls import is_web, shown
 
