@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, at_the_door
 
 T = TypeVar("T")
 
@@ -66,19 +66,15 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is no setting; write key=value, for example split.val=0.2")
-    try:
+    with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
         parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
-        raise ConfigError(f"the value of {text!r} cannot be read: {error}; quote it") from None
     return key.strip().split("."), parsed
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """A YAML document that must be a mapping; ``name`` stands in messages."""
-    try:
+    with at_the_door(f"{name} is no YAML", kind=ConfigError):
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{name} is no YAML: {error}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):

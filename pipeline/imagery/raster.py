@@ -24,7 +24,7 @@ from pipeline.imagery import resample
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.footprint import Footprint
 
 K = TypeVar("K", bound=Hashable)
@@ -95,15 +95,14 @@ def open_raster(path: str) -> Iterator[Any]:
     Raises:
         InputError: it cannot be read, then or in the block, or not in pieces that fit in memory.
     """
-    try:
-        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
-            check_blocks(source, path)
-            yield source
-    except rasterio.errors.RasterioError as error:
-        raise InputError(
-            f"imagery {path} cannot be read: {error.__cause__ or error}; it may be truncated: fetch it again, or "
-            "give another GeoTIFF, COG or VRT"
-        ) from None
+    advice = "it may be truncated: fetch it again, or give another GeoTIFF, COG or VRT"
+    with (
+        at_the_door(f"imagery {path} cannot be read", advice),
+        rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
+        rasterio.open(path) as source,
+    ):
+        check_blocks(source, path)
+        yield source
 
 
 def read_footprints(

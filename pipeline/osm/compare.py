@@ -10,9 +10,9 @@ from pathlib import Path
 
 import osmium
 
-from pipeline.formats.libosmium import UNREADABLE, objects_of
+from pipeline.formats.libosmium import objects_of
 from pipeline.osm.extracts.changes import Key, sorted_objects
-from schemas.errors import InputError
+from schemas.errors import at_the_door
 
 Place = tuple[int, int]
 
@@ -51,12 +51,10 @@ def places_held(path: Path, places: Iterable[Place], enough: int) -> int:
 
 
 def _places(path: Path) -> Iterator[Place]:
-    try:
+    with at_the_door(f"OSM extract {path} cannot be read", "download it again"):
         for node in osmium.FileProcessor(str(path), osmium.osm.NODE):
             if node.location.valid():
                 yield place_of(node.lon, node.lat)
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 
 def difference(old: Path, newer: Path) -> Counter[str]:
@@ -85,10 +83,8 @@ def difference(old: Path, newer: Path) -> Counter[str]:
 
 
 def _versions(path: Path) -> Iterator[tuple[Key, int]]:
-    try:
+    with at_the_door(f"OSM extract {path} cannot be read", "download it again"):
         for key, things in groupby(sorted_objects(path, objects_of(path)), itemgetter(0)):
             version, _, visible = max((t.version, t.timestamp, t.visible) for _, t in things)
             if visible:
                 yield key, version
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None

@@ -11,8 +11,8 @@ from typing import Any
 
 import osmium
 
-from pipeline.formats.libosmium import UNREADABLE, objects_of
-from schemas.errors import InputError
+from pipeline.formats.libosmium import objects_of
+from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
 
 _ORDER = {"n": 0, "w": 1, "r": 2}
@@ -44,7 +44,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
             by type and id, or has positions on ways in the place of nodes.
     """
     newest, stamp = _read_changes(changes)
-    try:
+    with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
         source = objects_of(base)
         header = source.header
         if "LocationsOnWays" in _features(header):
@@ -61,8 +61,6 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         ):
             for thing in _merged(base, source, newest):
                 writer.add(thing)
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {base} cannot be read: {error}; download it again") from None
 
 
 def _features(header: Any) -> list[str]:
@@ -88,7 +86,7 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
     newest: dict[Key, tuple[int, Any]] = {}
     stamp: datetime | None = None
     for path in paths:
-        try:
+        with at_the_door(f"change file {path} cannot be read", "download it again"):
             for thing in objects_of(path):
                 if lack := _lack(thing):
                     name = f"{_TYPES[thing.type_str()]} {thing.id}"
@@ -101,8 +99,6 @@ def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], da
                 if key in newest and newest[key][0] > thing.version:
                     continue
                 newest[key] = thing.version, _copy(thing) if thing.visible else None
-        except UNREADABLE as error:
-            raise InputError(f"change file {path} cannot be read: {error}; download it again") from None
     return newest, stamp
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import osmium
 from numpy.typing import NDArray
 
-from pipeline.formats.libosmium import UNREADABLE, objects_of
-from schemas.errors import InputError
+from pipeline.formats.libosmium import objects_of
+from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
 
 _FORMAT = "osm.pbf,pbf_compression=zlib"
@@ -27,11 +27,11 @@ def is_history(path: Path) -> bool:
     """
     if ".osh" in path.name:
         return True
-    try:
-        with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
-            return bool(reader.header().has_multiple_object_versions)
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+    with (
+        at_the_door(f"OSM extract {path} cannot be read", "download it again"),
+        osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader,
+    ):
+        return bool(reader.header().has_multiple_object_versions)
 
 
 def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
     missing = [name for name, target in targets.items() if not target.exists()]
     if not missing:
         return list(targets.values())
-    try:
+    with at_the_door(f"history {path} cannot be read", "download it again"):
         first, seconds, deleted = versions(path)
         if len(seconds) and seconds.min() <= 0:
             raise InputError(f"history {path} has a version without a time; get one with metadata")
@@ -64,8 +64,6 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
             for o, row in zip(processor, wanted, strict=True):
                 for number in np.flatnonzero(row).tolist() if row.any() else ():
                     writers[number].add(o)
-    except UNREADABLE as error:
-        raise InputError(f"history {path} cannot be read: {error}; download it again") from None
     return list(targets.values())
 
 
