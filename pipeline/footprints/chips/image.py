@@ -24,7 +24,7 @@ from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import band_names
 from pipeline.imagery.nodata import Stated, check_palette, find_valid, settle_alpha, weigh
-from pipeline.imagery.raster import GDAL
+from pipeline.imagery.raster import GDAL, check_bands
 from pipeline.imagery.scene import DTYPES
 from schemas.bands import RGB, channels
 from schemas.errors import InputError, at_the_door
@@ -80,6 +80,7 @@ def _opened(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings(), rasterio.Env(**_GDAL):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path, driver=driver) as source:
+            check_bands(source, "it")
             yield source
 
 

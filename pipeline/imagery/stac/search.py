@@ -113,7 +113,7 @@ def find_items(
                     f"{shown(search.where)} has over rs.max_items={config.max_items:,} items for this region; narrow "
                     "rs.datetime or rs.max_cloud, or raise rs.max_items"
                 )
-            items.setdefault(item.id, _slim(item))
+            items.setdefault(str(item.id), _slim(item))
     found = [items[name] for name in sorted(items)]
     if kept is not None:
         put(kept, json.dumps(found))
@@ -123,7 +123,7 @@ def find_items(
 def _slim(item: pystac.Item) -> Item:
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     return {
-        "id": item.id, "collection": document.get("collection"), "bbox": document.get("bbox"),
+        "id": str(item.id), "collection": document.get("collection"), "bbox": document.get("bbox"),
         "geometry": document.get("geometry"),
         "properties": {k: v for k, v in document["properties"].items() if k in _PROPERTIES},
         "assets": {key: {k: v for k, v in a.items() if k in _ASSET} for key, a in document["assets"].items()},
