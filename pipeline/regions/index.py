@@ -171,6 +171,14 @@ class Index:
         return sorted(met, key=lambda r: r.id)
 
 
+#: What `parse_index` needs of a document.
+NEEDS = {
+    "features[].properties.id": "text", "features[].properties.name": "text", "features[].properties.parent": "text",
+    "features[].properties.urls.pbf": "text", "features[].properties.iso3166-1:alpha2": "list",
+    "features[].geometry.coordinates": "list",
+}  # fmt: skip
+
+
 def parse_index(document: Any, base: str, where: str) -> Index:
     """An index document. URLs in it are relative to ``base``, and those of the original server are taken for such.
 
