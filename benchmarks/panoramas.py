@@ -7,8 +7,8 @@ Panoramas of noise and lines are drawn. All is done on one core. The peer decode
 from all of its pixels, whose places are computed once, and encodes with the same quality: `cv2.remap` where OpenCV can
 be imported, else `scipy.ndimage.map_coordinates`. Ours is what a build does, hash of the photo included. Sides take
 turns. Prints one JSON line: medians, views a second of wall time and of CPU time, milliseconds to sample a view of the
-same pixels, and by how much the views differ: from the peer's, which skips pixels where the panorama is finer than the view, and from the exact
-bilinear values of the pixels that ours samples.
+same pixels, and by how much the views differ: from the peer's, which skips pixels where the panorama is finer than the
+view, and from the exact bilinear values of the pixels that ours samples.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ def _problem(document: Any, path: str, kind: str) -> str:
         return "is gone"
     if any(_is(value, kind) for value in found):
         return ""
-    own = next((name for name in _KINDS if _is(found[0], name)), "nothing")
-    return f"is {'' if own in ('text', 'nothing', 'true or false') else 'an ' if own == 'object' else 'a '}{own}, not {kind}"
+    own = next((name for name in _KINDS if _is(found[0], name)), "null")
+    article = {"number": "a ", "list": "a ", "object": "an "}.get(own, "")
+    return f"is {article}{own}, not {kind}"
 
 
 def _is(value: Any, kind: str) -> bool:

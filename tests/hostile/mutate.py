@@ -336,7 +336,17 @@ def read_stac(path: Path) -> str:
     except GeoshardsError as error:
         text = str(error)
         named = any(
-            word in text for word in (path.name, "item.json", "127.0.0.1", "STAC item", "a.tif", "rs.", "not followed")
+            word in text
+            for word in (
+                path.name,
+                "item.json",
+                "127.0.0.1",
+                "STAC item",
+                "a.tif",
+                "rs.",
+                "not followed",
+                "api.stacspec.org",
+            )
         )
         if "\n" in text or not named:
             raise AssertionError(f"unclear: {text}") from None
@@ -567,6 +577,8 @@ def main(words: list[str]) -> int:
     """Command line."""
     warnings.simplefilter("ignore")
     logging.disable()
+    # a link that is damaged may lead out; nothing is asked there
+    os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     chosen = list(KINDS) if words[:1] == ["all"] else words[:1]
     status = 0
     for kind in chosen:

@@ -34,7 +34,7 @@ NEEDS = {
 }  # fmt: skip
 
 
-class KartaViewSource(WebSource):
+class KartaviewSource(WebSource):
     """Photos by `GET /2.0/photo/`."""
 
     name = "kartaview"

@@ -39,7 +39,7 @@ FIELDS = (
 #: What is needed of the entities of an answer.
 NEEDS = {
     "data[].id": "text", "data[].geometry.coordinates": "list", "data[].compass_angle": "number",
-    "data[].captured_at": "number or text", "data[].camera_type": "text", "data[].sequence": "text",
+    "data[].captured_at": "number or text", "data[].sequence": "text",
 }  # fmt: skip
 _MANY = 50  # entities of one request
 #: Widths in pixels of the versions of a photo.

@@ -31,9 +31,9 @@ _NO_LICENCE = ("proprietary", "various", "other")
 
 #: What is needed of the photos of an answer: without one of these they are dropped, or lose what is known of them.
 NEEDS = {
-    "features[].id": "text", "features[].geometry.coordinates": "list", "features[].assets.hd.href": "text",
+    "features[].id": "text", "features[].geometry.coordinates": "list",
     "features[].assets.sd.href": "text", "features[].properties.datetime": "text",
-    "features[].properties.view:azimuth": "number", "features[].properties.pers:interior_orientation": "object",
+    "features[].properties.view:azimuth": "number",
     "features[].properties.license": "text", "features[].collection": "text",
 }  # fmt: skip
 
