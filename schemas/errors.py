@@ -53,6 +53,8 @@ def at_the_door(what: str, advice: str = "", kind: type[GeoshardsError] = InputE
     except GeoshardsError:
         raise
     except Exception as error:  # noqa: BLE001  # see above
+        if isinstance(error, OSError) and error.strerror and not what.endswith(" cannot be read"):
+            what = f"{what.rpartition(' is ')[0] or what} cannot be read"  # what it is was not seen
         raise kind(f"{what}: {reason_of(error)}{'; ' if advice else ''}{advice}") from None
 
 
