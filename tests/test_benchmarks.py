@@ -26,6 +26,7 @@ SMALLEST = {
     "geolink_step.py": ("--sizes tiny --batch 8 --rounds 1 --threads 1", "tiny.nodes"),
     "gpu_geolink.py": ("--device cpu --model tiny --batch 4 --steps 1", "samples_per_second"),
     "imagery.py": ("--side 640 --runs 1", "tiles_per_second.ours"),
+    "panoramas.py": ("--width 512 --count 1 --runs 1", "views_per_second.ours"),
     "plan.py": ("--tiles 40", "tiles.40.cpu_s"),
     "stream_decode.py": ("--size 32 --images 2 --rounds 1", "results.simplejpeg.full_ms"),
     "stream_memory.py": ("--samples 8 --epochs 1 --workers 1", "one_process_mb.0"),

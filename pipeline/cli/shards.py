@@ -19,7 +19,7 @@ from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml, settings_help
-from schemas.errors import InputError
+from schemas.errors import at_the_door
 from storage.progress import StageRow, format_table, report
 from storage.urls import cache_folder
 
@@ -55,10 +55,8 @@ def read_settings(
     """Defaults, then the file --config, then flags that were given, then key=value."""
     file: dict[str, Any] = {}
     if config is not None:
-        try:
+        with at_the_door(f"settings file {config} cannot be read"):
             file = parse_yaml(config.read_text(encoding="utf-8"), str(config))
-        except OSError as error:
-            raise InputError(f"settings file {config} cannot be read: {error.strerror}") from None
     given = merge(overlay(file, _given(flags)), settings)
     region = str(given.get("region", defaults["region"]))
     return build(ShardsConfig, overlay(overlay(defaults, REGION_DEFAULTS.get(region, {})), given))

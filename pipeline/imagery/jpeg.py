@@ -69,7 +69,7 @@ def _read_tile(source: Any, file: BinaryIO, tables: bytes, column: int, row: int
         if found != source.block_shapes[0]:  # before anything is allocated for it
             raise ValueError(f"it has {found}, not {source.block_shapes[0]} px")
         return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="RGBX"), np.uint8)
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001  # whatever the decoder says
         raise InputError(f"imagery {file.name}: its JPEG tile {column}, {row} is damaged: {error}") from None
 
 

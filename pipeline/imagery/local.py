@@ -86,6 +86,10 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
         raise InputError(f"imagery {href} has bands of {', '.join(sorted(dtypes))}; choose those of one with rs.bands")
     check_dtype(dtype, config, href)
     check_palette(source, chosen, config.resampling, f"imagery {href}")
+    try:
+        gsd = true_gsd(source)
+    except InputError as error:  # of its transform
+        raise InputError(f"imagery {href}: {error}") from None
     tags, imagery = source.tags(), source.tags(ns="IMAGERY")
     return Scene(
         name=name,
@@ -95,7 +99,7 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
         acquired=name_time(href, config.time_pattern) or _beside(href) or tag_time(tags, imagery),
         assets=(Asset(href, tuple(chosen), Stated(config.nodata, alpha=alpha)),),
         cloud=_number(imagery.get("CLOUDCOVER") or tags.get("CLOUDY_PIXEL_PERCENTAGE")),
-        gsd=true_gsd(source),
+        gsd=gsd,
         mask=Mask(Asset(href, (mask,)), config.mask_values, config.mask_bits) if mask else None,
         licence=tags.get("LICENSE"),
     )

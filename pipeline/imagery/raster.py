@@ -6,6 +6,7 @@ where its pixels are about as large as the raster's and nothing is missing; GDAL
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pipeline.imagery import resample
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.footprint import Footprint
 
 K = TypeVar("K", bound=Hashable)
@@ -33,6 +34,8 @@ K = TypeVar("K", bound=Hashable)
 _BLOCK = 2048
 #: Bytes of the largest piece of a raster that is held.
 MEMORY = 1 << 28
+#: Bands of a raster; hyperspectral ones have some hundreds.
+_MOST_BANDS = 4096
 #: Raster pixels a pixel up to which the nearest one is taken of a window in memory.
 _SPARSE = 2.0
 #: Pixels by which the grids of footprint and raster may differ and still be one.
@@ -73,12 +76,33 @@ class _Raster:
         return a, b, c, d, e, f
 
 
-def check_blocks(source: Any, where: str) -> None:
-    """Refuse a raster whose smallest readable piece does not fit in memory.
+def _unraised(found: Any, before: Any = sys.unraisablehook) -> None:
+    """rasterio logs what GDAL remarks; where that quotes a damaged file it may be no UTF-8. Nothing is lost then, but
+    Python would print a traceback."""
+    if not (isinstance(found.exc_value, UnicodeDecodeError) and "rasterio" in str(found.object)):
+        before(found)
+
+
+sys.unraisablehook = _unraised
+
+
+def check_bands(source: Any, where: str) -> None:
+    """Refuse a raster that claims more bands than any has: each is asked for what it is.
 
     Raises:
         InputError: it is such a raster.
     """
+    if source.count > _MOST_BANDS:
+        raise InputError(f"{where} claims {source.count:,} bands, {_MOST_BANDS:,} are the most; it may be damaged")
+
+
+def check_blocks(source: Any, where: str) -> None:
+    """Refuse a raster of too many bands, or whose smallest readable piece does not fit in memory.
+
+    Raises:
+        InputError: it is such a raster.
+    """
+    check_bands(source, f"imagery {where}")
     size = max(h * w * np.dtype(t).itemsize for (h, w), t in zip(source.block_shapes, source.dtypes, strict=True))
     if source.interleaving is not None and source.interleaving.name == "pixel":
         size *= source.count
@@ -95,15 +119,14 @@ def open_raster(path: str) -> Iterator[Any]:
     Raises:
         InputError: it cannot be read, then or in the block, or not in pieces that fit in memory.
     """
-    try:
-        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
-            check_blocks(source, path)
-            yield source
-    except rasterio.errors.RasterioError as error:
-        raise InputError(
-            f"imagery {path} cannot be read: {error.__cause__ or error}; it may be truncated: fetch it again, or "
-            "give another GeoTIFF, COG or VRT"
-        ) from None
+    advice = "it may be truncated: fetch it again, or give another GeoTIFF, COG or VRT"
+    with (
+        at_the_door(f"imagery {path} cannot be read", advice),
+        rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
+        rasterio.open(path) as source,
+    ):
+        check_blocks(source, path)
+        yield source
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
+from storage.urls import is_local, shown
 
 K = TypeVar("K", bound=Hashable)
 #: Windows a side, and pixels a side of each, of a scene without overviews that percentiles are taken of.
@@ -263,16 +264,17 @@ class _Reader:
 
 def _check(source: Any, scene: Scene, asset: Asset, resampling: str) -> None:
     """Whether a raster is what its scene says."""
+    where = f"imagery {asset.href if is_local(asset.href) else shown(asset.href)} of {scene.name}"
     if source.crs is None:
-        raise InputError(f"imagery {asset.href} of {scene.name} has no coordinate reference system")
+        raise InputError(f"{where} has no coordinate reference system")
     if max(asset.bands) > source.count:
-        raise InputError(f"imagery {asset.href} of {scene.name} has {source.count} bands, not {max(asset.bands)}")
+        raise InputError(f"{where} has {source.count} bands, not {max(asset.bands)}")
     own = {source.dtypes[b - 1] for b in asset.bands}
     if scene.mask is not None and asset == scene.mask.asset:
         return
-    check_palette(source, asset.bands, resampling, f"imagery {asset.href} of {scene.name}")
+    check_palette(source, asset.bands, resampling, where)
     if own != {scene.dtype}:
-        raise InputError(f"imagery {asset.href} of {scene.name} is {', '.join(sorted(own))}, not {scene.dtype}")
+        raise InputError(f"{where} is {', '.join(sorted(own))}, not {scene.dtype}")
 
 
 def hidden(mask: Patch | None, scene: Scene) -> NDArray[np.bool_] | None:

@@ -1,4 +1,4 @@
-"""What the setting ``imagery`` means: paths and patterns of files, STAC, map tiles."""
+"""What the setting ``imagery`` means: paths, URLs and patterns of files, STAC, map tiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.imagery.choice.order import join
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import find_rasters
 from pipeline.imagery.raster import open_raster
-from pipeline.imagery.remote import Opener
+from pipeline.imagery.remote import Opener, remote_scenes
 from pipeline.imagery.scene import Scene, Tiles
 from pipeline.imagery.stac.items import find_scenes
 from pipeline.imagery.stac.presets import PRESETS, Preset
@@ -70,7 +70,7 @@ def find_imagery(
     """Scenes of a run, and DROPS rows of those that cannot be used.
 
     Args:
-        imagery: paths and glob patterns of rasters; a service of ``PRESETS``;
+        imagery: paths, URLs and patterns of rasters; a service of ``PRESETS``;
             ``stac`` (``rs.stac_url``, ``rs.collection``); paths or URLs of STAC JSON files; ``xyz`` (``rs.xyz_url``).
             Several, separated by commas.
         boxes: of the region, lon/lat degrees.
@@ -93,6 +93,9 @@ def find_imagery(
                 scenes.append(_tiles(config))
                 continue
             search = _search(part, config)
+            if search is None and not is_local(part):
+                scenes += remote_scenes(part, config, opener)
+                continue
             if search is None:
                 found, passed = open_scenes(find_rasters([part]), config)
                 scenes += found
@@ -143,8 +146,6 @@ def _search(part: str, config: ImageryConfig) -> Search | None:
             raise InputError(f"imagery {shown(part)} does not exist; give a STAC item, item collection or catalog")
         where = part if is_web(part) else str(Path(expand(part)).resolve())
         return Search(where, True, config.collection, config.datetime)
-    if not is_local(part):
-        raise InputError(f"imagery {shown(part)} is no STAC document; name it in one, or download it and give its path")
     return None
 
 

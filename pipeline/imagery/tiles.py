@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_transform
@@ -22,7 +22,7 @@ from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.scene import Tiles
 from pipeline.imagery.zoom import SLACK
 from pipeline.net.client import Client, Refused, looks_like_html
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, GeoshardsError, InputError
 from schemas.footprint import Footprint
 from storage.urls import is_web, shown
 
@@ -37,7 +37,6 @@ _MOST_BYTES = 8 << 20
 _MOST_TILES = 1024
 #: Footprints whose map tiles are held at once.
 _BATCH = 16
-_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
 
 
 def check_template(url: str) -> str:
@@ -175,7 +174,9 @@ def _decode(data: bytes, tiles: Tiles) -> Image.Image:
                 f"a map tile of {shown(tiles.url)} has {image.width} × {image.height} px; set rs.xyz_size={image.width}"
             )
         image.load()
-    except (*_ERRORS, Image.DecompressionBombError):
+    except GeoshardsError:
+        raise
+    except Exception:  # noqa: BLE001  # whatever Pillow meets in it
         what = "a web page (a login page, perhaps)" if looks_like_html(data) else "no JPEG, PNG or WebP image"
         raise InputError(f"a map tile of {shown(tiles.url)} is {what}") from None
     return image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geometry.packed import changes
-from pipeline.formats.libosmium import UNREADABLE, objects_of
-from pipeline.formats.pbf import NOWHERE, UNITS, blobs, read_block
+from pipeline.formats.libosmium import objects_of
+from pipeline.formats.pbf.arrays import NOWHERE, UNITS
+from pipeline.formats.pbf.block import read_blocks
+from pipeline.formats.pbf.header import blobs
 from pipeline.formats.wire import Ints
 from pipeline.osm.extracts.changes import places_in_order, unsorted
 from pipeline.osm.extracts.passes import on_earth
-from schemas.errors import InputError
+from schemas.errors import at_the_door
 from schemas.features import ObjectType
 
 Place = tuple[int, int]
@@ -167,15 +169,13 @@ def _objects(path: Path, places: bool = False) -> Iterator[_Objects]:
     if path.name.endswith(".pbf"):
         yield from _of_pbf(path, places)
         return
-    try:
+    with at_the_door(f"OSM extract {path} cannot be read", "download it again"):
         for osm_type, things in groupby(objects_of(path), lambda thing: _TYPES.index(thing.type_str())):
             if places and osm_type != ObjectType.NODE:
                 return
             while rows := [_row(thing) for thing in islice(things, _SOME)]:
                 ids, versions, times, visible, lon, lat = np.array(rows, np.int64).T
                 yield _Objects(osm_type, ids, versions, times, visible.astype(bool), np.stack((lon, lat), axis=1))
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 
 def _row(thing: Any) -> tuple[int, ...]:
@@ -188,8 +188,7 @@ def _row(thing: Any) -> tuple[int, ...]:
 def _of_pbf(path: Path, places: bool) -> Iterator[_Objects]:
     wanted = (ObjectType.NODE,) if places else tuple(ObjectType)
     with path.open("rb") as file:
-        for blob in blobs(path)[1]:
-            block = read_block(file, blob, path, wanted)
+        for block in chain.from_iterable(read_blocks(file, blob, path, wanted) for blob in blobs(path)[1]):
             own = zip(ObjectType, (block.nodes.objects, block.ways.objects, block.relations.objects), strict=True)
             lonlat = np.stack((block.nodes.lon, block.nodes.lat), axis=1)
             for osm_type, o in own:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 _MAX_BYTES = 256 << 20
 _CRS84 = ("crs84", "epsg:4326", "epsg::4326")
@@ -50,16 +50,12 @@ def read_polygons(path: Path) -> Any:
     Raises:
         InputError: it is no GeoJSON, holds no polygon or other things than polygons, or leaves lon/lat.
     """
-    try:
+    with at_the_door(f"polygon file {path} is no GeoJSON of polygons"):
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"polygon file {path} has over {_MAX_BYTES >> 20} MiB; simplify it")
         document = json.loads(path.read_text(encoding="utf-8"))
         crs = str((document.get("crs") or {}).get("properties", {}).get("name", "crs84")).lower()
         geometry = to_polygons([f.get("geometry") for f in _features(document)])
-    except OSError as error:
-        raise InputError(f"polygon file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError, shapely.errors.GEOSException) as error:
-        raise InputError(f"polygon file {path} is no GeoJSON of polygons: {error}") from None
     if not crs.endswith(_CRS84):
         raise InputError(f"polygon file {path} is in {crs}; GeoJSON is in lon/lat (ogr2ogr -t_srs EPSG:4326)")
     if geometry is None:

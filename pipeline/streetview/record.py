@@ -6,8 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.errors import GeoshardsError, InputError
+from schemas.errors import InputError
 from schemas.features import drop_row
 
 #: One row a photo, as sources list them. ``original`` is where the camera's GPS put it, ``corrected`` where the source
@@ -58,22 +57,6 @@ class PhotoError(InputError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-@contextmanager
-def at_the_door(name: str) -> Iterator[None]:
-    """Whatever a library raises while a block reads an outside thing, as one line that names it.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        yield
-    except GeoshardsError:
-        raise
-    except Exception as error:  # noqa: BLE001  # no list of types holds all that readers of strangers' files raise
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name} cannot be read: {reason[:200]}") from None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.footprints.chips.literal import read_literal
 from pipeline.times import document_time
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 _LIMIT = 1 << 20
 
@@ -48,10 +48,8 @@ def read_metadata(data: bytes, name: str) -> Metadata:
     elif len(data) > _LIMIT:
         raise InputError(f"{len(data):,} bytes are no chip's metadata")
     else:
-        try:
+        with at_the_door("no JSON"):
             document = json.loads(data.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"no JSON: {error}") from None
     if not isinstance(document, Mapping):
         raise InputError(f"a {type(document).__name__} instead of an object with a bbox")
     return _fields(document)

@@ -20,7 +20,7 @@ from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.scan import ChipFiles
 from pipeline.imagery.config import ImageryConfig
 from pipeline.times import name_time
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.features import drop_row
 from schemas.footprint import Footprint, Footprints
 from storage.files import file_sha256
@@ -121,8 +121,9 @@ def _metadata(folder: Path, chip: ChipFiles) -> Metadata | None:
     if chip.metadata is None:
         return None
     try:
-        return read_metadata((folder / chip.metadata).read_bytes(), chip.metadata)
-    except (OSError, InputError) as error:
+        with at_the_door("it cannot be read"):
+            return read_metadata((folder / chip.metadata).read_bytes(), chip.metadata)
+    except InputError as error:
         raise _UnreadableError(chip.metadata, "bad_metadata", str(error)) from None
 
 

@@ -23,12 +23,12 @@ from pipeline.imagery.nodata import Stated
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
-from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
+from pipeline.imagery.stac.search import Box, Item, Search, find_items, within
 from pipeline.meridian import split_boxes, wrapped
 from pipeline.net.client import Unavailable
 from pipeline.times import iso_time
 from schemas.bands import canonical, channels
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, GeoshardsError, InputError, reason_of
 from schemas.features import drop_row
 from storage.urls import is_web, shown
 
@@ -200,8 +200,10 @@ def find_scenes(
             scenes.append(maker.scene(item))
         except _Unusable as error:
             passed.setdefault(error.reason, []).append(error.message)
-        except BAD:
-            passed.setdefault("malformed_item", []).append(f"STAC item {item['id']} is malformed")
+        except GeoshardsError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever is in a stranger's item is its fault alone
+            passed.setdefault("malformed_item", []).append(f"STAC item {item['id']} is malformed: {reason_of(error)}")
     if not scenes:
         raise InputError(_nothing(search, passed, config))
     source = search.collection or shown(search.where)

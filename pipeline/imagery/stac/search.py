@@ -16,16 +16,13 @@ from typing import Any
 
 import pystac
 import pystac_client
-import shapely
 from pystac_client.conformance import ConformanceClasses
-from pystac_client.errors import ClientTypeError
-from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.net.client import Client, parse_json
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from storage.files import put
 from storage.progress import Progress
 from storage.urls import is_web, shown
@@ -33,11 +30,6 @@ from storage.urls import is_web, shown
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Item = dict[str, Any]  # a STAC item, of which only that is left which scenes are made of
 _PAGE = 100
-#: What these libraries raise on documents that are none of theirs.
-BAD = (
-    pystac.STACError, pystac.STACTypeError, pystac.RequiredPropertyMissing, ClientTypeError, APIError, KeyError,
-    TypeError, ValueError, AttributeError, RecursionError, shapely.GEOSException,
-)  # fmt: skip
 #: What is kept of an item's properties, and of an asset.
 _PROPERTIES = ("datetime", "start_datetime", "eo:cloud_cover", "license", "updated", "s2:processing_baseline",
                *(name for service in PRESETS.values() for name in service.harmonised.values()))  # fmt: skip
@@ -114,16 +106,14 @@ def find_items(
         if kept.is_file() and not renew:
             return list(json.loads(kept.read_text(encoding="utf-8")))
     items: dict[str, Item] = {}
-    try:
+    with at_the_door(f"{shown(search.where)} is no STAC that can be read"):
         for count, item in enumerate(_items(search, boxes, config, client, quiet), 1):
             if count > config.max_items:
                 raise InputError(
                     f"{shown(search.where)} has over rs.max_items={config.max_items:,} items for this region; narrow "
                     "rs.datetime or rs.max_cloud, or raise rs.max_items"
                 )
-            items.setdefault(item.id, _slim(item))
-    except (*BAD, OSError) as error:
-        raise InputError(f"{shown(search.where)} is no STAC that can be read: {str(error)[:200]}") from None
+            items.setdefault(str(item.id), _slim(item))
     found = [items[name] for name in sorted(items)]
     if kept is not None:
         put(kept, json.dumps(found))
@@ -133,7 +123,7 @@ def find_items(
 def _slim(item: pystac.Item) -> Item:
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     return {
-        "id": item.id, "collection": document.get("collection"), "bbox": document.get("bbox"),
+        "id": str(item.id), "collection": document.get("collection"), "bbox": document.get("bbox"),
         "geometry": document.get("geometry"),
         "properties": {k: v for k, v in document["properties"].items() if k in _PROPERTIES},
         "assets": {key: {k: v for k, v in a.items() if k in _ASSET} for key, a in document["assets"].items()},

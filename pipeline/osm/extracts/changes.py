@@ -6,7 +6,7 @@ import bz2
 import gzip
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import count, takewhile
@@ -20,9 +20,9 @@ import numpy as np
 import osmium
 
 from geometry.packed import changes
-from pipeline.formats.libosmium import UNREADABLE, objects_of
+from pipeline.formats.libosmium import objects_of
 from pipeline.formats.wire import Ints
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
 
 _ORDER = {"n": 0, "w": 1, "r": 2}
@@ -60,7 +60,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as folder:
         parts, stamp = _split(changes, Path(folder))
-        with _reading(f"OSM extract {base}"):
+        with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
             source = objects_of(base)
         header = source.header
         if "LocationsOnWays" in _features(header):
@@ -77,14 +77,6 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         ):
             for thing in _merged(base, source, parts):
                 writer.add(thing)
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    try:
-        yield
-    except UNREADABLE as error:
-        raise InputError(f"{what} cannot be read: {error}; download it again") from None
 
 
 def _features(header: Any) -> list[str]:
@@ -142,7 +134,7 @@ def _split(paths: Sequence[Path], folder: Path) -> tuple[list[Path], datetime | 
 
 def _changes(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     for path in paths:
-        with _reading(f"change file {path}"):
+        with at_the_door(f"change file {path} cannot be read", "download it again"):
             _refuse_entities(path)
             for thing in objects_of(path):
                 yield path, thing
@@ -197,7 +189,7 @@ def _merged(base: Path, source: Any, parts: Sequence[Path]) -> Iterator[Any]:
 def _once(base: Path, source: Any) -> Iterator[tuple[Key, Any]]:
     """The objects of an extract in order, each with its place."""
     last: Key = (-1, False, 0)
-    with _reading(f"OSM extract {base}"):
+    with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
         for thing in source:
             key = _key(thing)
             if key < last:

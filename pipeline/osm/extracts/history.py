@@ -13,9 +13,9 @@ import osmium
 from numpy.typing import NDArray
 
 from geometry.packed import changes
-from pipeline.formats.libosmium import UNREADABLE, objects_of
+from pipeline.formats.libosmium import objects_of
 from pipeline.formats.wire import Ints
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
 
 _FORMAT = "osm.pbf,pbf_compression=zlib"
@@ -29,11 +29,11 @@ def is_history(path: Path) -> bool:
     """
     if ".osh" in path.name:
         return True
-    try:
-        with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
-            return bool(reader.header().has_multiple_object_versions)
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+    with (
+        at_the_door(f"OSM extract {path} cannot be read", "download it again"),
+        osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader,
+    ):
+        return bool(reader.header().has_multiple_object_versions)
 
 
 def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
     missing = [name for name, target in targets.items() if not target.exists()]
     if not missing:
         return list(targets.values())
-    try:
+    with at_the_door(f"history {path} cannot be read", "download it again"):
         rank, seconds, deleted = versions(path)
         if len(seconds) and seconds.min() <= 0:
             raise InputError(f"history {path} has a version without a time; get one with metadata")
@@ -66,8 +66,6 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
             for o, row in zip(processor, wanted, strict=True):
                 for number in np.flatnonzero(row).tolist() if row.any() else ():
                     writers[number].add(o)
-    except UNREADABLE as error:
-        raise InputError(f"history {path} cannot be read: {error}; download it again") from None
     return list(targets.values())
 
 

@@ -87,7 +87,7 @@ def _views(photo: Photo, config: StreetviewConfig) -> tuple[list[SvImage], int]:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         factor = reduction(upright.width, visible, views[0])
         small = upright.reduce(factor) if factor > 1 else upright
-        pixels = np.asarray(small)
+        pixels = np.asarray(small.convert("RGBX"))
     found = [(view, cut_view(pixels, visible, view)) for view in views]
     images = []
     for view, cut in found:

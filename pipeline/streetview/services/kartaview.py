@@ -26,6 +26,15 @@ _FOUND, _NONE, _LOGIN = 600, 601, 401  # status.apiCode
 _GEOD = Geod(ellps="WGS84")
 
 
+#: What is needed of an answer.
+NEEDS = {
+    "status.apiCode": "number or text", "result.data[].id": "number or text", "result.data[].lat": "number or text",
+    "result.data[].lng": "number or text", "result.data[].heading": "number or text",
+    "result.data[].shotDate": "text", "result.data[].fileurlProc": "text",
+    "result.data[].sequenceId": "number or text", "result.data[].sequenceIndex": "number or text",
+}  # fmt: skip
+
+
 class KartaviewSource(WebSource):
     """Photos by `GET /2.0/photo/`."""
 

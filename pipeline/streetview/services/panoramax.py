@@ -30,6 +30,15 @@ _WIDTHS = (("thumb", 500), ("sd", 2048))
 _NO_LICENCE = ("proprietary", "various", "other")
 
 
+#: What is needed of the photos of an answer: without one of these they are dropped, or lose what is known of them.
+NEEDS = {
+    "features[].id": "text", "features[].geometry.coordinates": "list",
+    "features[].assets.sd.href": "text", "features[].properties.datetime": "text",
+    "features[].properties.view:azimuth": "number",
+    "features[].properties.license": "text", "features[].collection": "text",
+}  # fmt: skip
+
+
 class PanoramaxSource(WebSource):
     """Photos by `GET /api/search`."""
 
