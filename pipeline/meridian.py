@@ -1,8 +1,8 @@
 """A round earth on a flat map: 180° E is 180° W, and boxes, lines and outlines may lie across it.
 
-Longitudes are from -180 to 180. A box across the meridian has its west over its east, as in GeoJSON (RFC 7946, section
-5.2); a segment of more than 180° and less than 360° is the short way across. Cut at the
-meridian, either has parts on both sides.
+Longitudes are from -180 to 180; those beyond run on, and mean the other side. A box across the meridian has its west
+over its east, as in GeoJSON (RFC 7946, section 5.2); a segment of more than 180° and less than 360° is the short way
+across. Cut at the meridian, either has parts on both sides.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ Geometries = NDArray[Any]  # object array of shapely geometries, lon/lat degrees
 
 def wrapped(geometry: Geometries) -> Geometries:
     """The same objects with points at 180° moved to -180°, where their tile begins, and each that has a segment across
-    the meridian cut there. A ring around a pole has no inside on a flat map, and stays as it is."""
+    the meridian, or runs on beyond it, cut there. A ring around a pole has no inside on a flat map, and stays as it
+    is."""
     bounds = shapely.bounds(geometry)
     point = (shapely.get_type_id(geometry) == 0) & (bounds[:, 0] == 180.0)
+    beyond = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
     across = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180)
-    across = across[jumps(geometry[across])]
+    across = np.union1d(across[jumps(geometry[across])], np.flatnonzero(beyond))
     if not point.any() and not len(across):
         return geometry
     result = geometry.copy()
@@ -121,11 +123,25 @@ def quadrilaterals(corners: Floats) -> Geometries:
     return result
 
 
+def laid_flat(ring: Floats) -> Any:
+    """(Multi)polygon of a ring f64[N,2] on the globe, of longitudes in any turn, whose every step is the short way: cut
+    at the meridian, and reaching to the pole that it goes around."""
+    step = np.diff(np.append(ring[:, 0], ring[0, 0]))
+    turned = np.concatenate(([0.0], np.cumsum(np.rint(step / 360))))
+    xy = ring - np.stack((360.0 * turned[:-1], np.zeros(len(ring))), axis=1)
+    if turned[-1]:
+        pole = np.copysign(90.0, ring[:, 1].mean())
+        end = ring[0, 0] - 360.0 * turned[-1]
+        xy = np.concatenate((xy, [(end, ring[0, 1]), (end, pole), (ring[0, 0], pole)]))
+    return _cut([shapely.Polygon(xy)])
+
+
 def _cut(parts: Sequence[Any]) -> Any:
     """Objects that run on beyond ±180° as one, cut there and put in its place."""
     shapes = shapely.make_valid(np.array(parts, object)) if isinstance(parts[0], shapely.Polygon) else np.array(parts)
     found = []
-    for turn in (-360.0, 0.0, 360.0):
+    west, _, east, _ = shapely.total_bounds(shapes)
+    for turn in 360.0 * np.arange(min(0, (west + 180) // 360), max(0, -((180 - east) // 360)) + 1):
         world = shapely.box(turn - 180, -90, turn + 180, 90)
         pieces = shapely.get_parts(shapely.intersection(shapes, world))
         dimension = 2 if isinstance(parts[0], shapely.Polygon) else 1

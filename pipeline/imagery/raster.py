@@ -21,6 +21,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from pipeline.imagery import resample
+from pipeline.imagery.grids.turns import turns
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
@@ -61,16 +62,12 @@ class _Raster:
     bands: list[int]
     resampling: str
     evidence: Evidence
+    transform: resample.Affine  # where it lies, or what of it lies around the world
     tiles: JpegTiles | None = None  # a faster way to the same pixels
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.source.dtypes[self.bands[0] - 1])
-
-    @property
-    def transform(self) -> resample.Affine:
-        a, b, c, d, e, f = (float(v) for v in self.source.transform[:6])
-        return a, b, c, d, e, f
 
 
 def check_blocks(source: Any, where: str) -> None:
@@ -126,9 +123,36 @@ def read_footprints(
     with ExitStack() as stack:
         file = open_tiles(source, bands)
         tiles = JpegTiles(source, stack.enter_context(file)) if file else None
-        raster = _Raster(source, bands, resampling, weigh(source, bands, stated), tiles)
-        for frame, keys in _blocks(footprints, raster).items():
-            yield from _read_block(raster, frame, {k: footprints[k] for k in keys})
+        a, b, c, d, e, f = (float(v) for v in source.transform[:6])
+        places = turns(str(source.crs.to_wkt()), (a, b, c, d, e, f), source.width, source.height)
+        evidence = weigh(source, bands, stated)
+        rasters = [_Raster(source, bands, resampling, evidence, place, tiles) for place in places]
+        for frame, keys in _blocks(footprints, rasters[0]).items():
+            yield from _read_around(rasters, frame, {k: footprints[k] for k in keys})
+
+
+def _read_around(rasters: list[_Raster], frame: _Frame, footprints: dict[K, Footprint]) -> Iterator[tuple[K, Patch]]:
+    """Of a raster that lies on the map in several places: the rest of each footprint from the next."""
+    if len(rasters) == 1:
+        yield from _read_block(rasters[0], frame, footprints)
+        return
+    parts: dict[K, Patch] = {}
+    for raster in rasters:
+        for key, patch in _read_block(raster, frame, footprints):
+            parts[key] = _joined(parts[key], patch) if key in parts else patch
+        footprints = {k: f for k, f in footprints.items() if k not in parts or parts[k].valid is not None}
+        if not footprints:
+            break
+    yield from parts.items()
+
+
+def _joined(first: Patch, second: Patch) -> Patch:
+    """The second where the first has no data."""
+    if first.valid is None:
+        return first
+    valid = first.valid if second.valid is None else first.valid | second.valid
+    pixels = np.where(first.valid, first.pixels, second.pixels)
+    return Patch(pixels, None if second.valid is None or valid.all() else valid)
 
 
 @dataclass(frozen=True)
@@ -319,7 +343,7 @@ def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: 
     scale = 1.0 if step <= SLACK or not np.isfinite(step) else 1 / step
     a, b, c, d, e, f = frame.transform
     with ExitStack() as stack:
-        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence)))
+        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence, raster.transform)))
         vrt = stack.enter_context(
             WarpedVRT(
                 own, src_crs=raster.source.crs, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width,
