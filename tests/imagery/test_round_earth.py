@@ -117,7 +117,8 @@ def _plain(path: Path, footprints: dict[Any, Footprint], resampling: str) -> dic
 def test_a_footprint_across_the_seam_of_a_raster_has_both_halves(tmp_path: Path) -> None:
     """A metric cell at 180°, of a world from -180 to 180, of one from 0 to 360, and of one that runs on."""
     cells = grid_cells([(179.9, -17.1, 180.0, -16.9)], None, 500.0, 64, 100)
-    column = int(np.argmin(np.abs(lonlat_of("EPSG:32760", cells.transform[:, [2, 5]].T + [[16000], [-16000]])[0])))
+    middle = cells.transform[:, [2, 5]].T + np.array([[16_000.0], [-16_000.0]])
+    column = int(np.argmin(np.abs(lonlat_of("EPSG:32760", middle)[0])))
     cell = Footprint("grid-a", f"EPSG:{cells.epsg[column]}", tuple(cells.transform[column]), 64, 64)
     own = lonlat_of(cell.crs, places(64, 64, Affine(*cell.transform)))
     assert own[0].min() < 0 < own[0].max()

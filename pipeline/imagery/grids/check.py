@@ -48,14 +48,14 @@ def check_place(source: Any, where: str) -> None:
     if not (source.crs.is_geographic or source.crs.is_projected):
         name = source.crs.to_wkt().partition('"')[2].partition('"')[0]
         raise InputError(
-            f"imagery {where} is in {name or 'a CRS without a name'}, which is no map of the Earth; assign its true CRS "
-            "with gdal_edit.py -a_srs EPSG:…"
+            f"imagery {where} is in {name or 'a CRS without a name'}, which is no map of the Earth; assign its true "
+            "CRS with gdal_edit.py -a_srs EPSG:…"
         )
     a, b, _, d, e, _ = source.transform[:6]
     if plain:
         raise InputError(
-            f"imagery {where} names a coordinate reference system, but not where in it its pixels lie; assign its edges "
-            "with gdal_edit.py -a_ullr, or give the world file that belongs to it"
+            f"imagery {where} names a coordinate reference system, but not where in it its pixels lie; assign its "
+            "edges with gdal_edit.py -a_ullr, or give the world file that belongs to it"
         )
     if not np.isfinite(source.transform[:6]).all() or a * e == b * d:
         raise InputError(f"imagery {where} has pixels of no area; assign its true edges with gdal_edit.py -a_ullr")

@@ -1,7 +1,8 @@
 """A raster's grid around the world: what lies beyond ±180° is the other side.
 
-Where a CRS is geographic or a cylinder, going once around the world leads to the same place at another x. A grid of 0 to
-360° lies half on the map and half beyond it, where no projected position comes to; moved by a turn, the other half does.
+Where a CRS is geographic or a cylinder, going once around the world leads to the same place at another x. A grid of 0
+to 360° lies half on the map and half beyond it, where no projected position comes to; moved by a turn, the other half
+does.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
 from storage.urls import is_web, shown
 
+#: Degrees to which longitudes may run on.
+_AROUND = 540
 #: Licences that say nothing: https://github.com/radiantearth/stac-spec, commons/common-metadata.md.
 _VAGUE = ("proprietary", "various", "other", "")
 
@@ -256,7 +258,10 @@ def _true_name(name: str, common: str | None) -> str:
 def _outline(item: Item) -> Any:
     """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian, however it is written."""
     if item["geometry"]:
-        (area,) = wrapped(np.array([shapely.force_2d(shape(item["geometry"]))]))
+        drawn = shapely.force_2d(shape(item["geometry"]))
+        if not np.abs(drawn.bounds).max() <= _AROUND:
+            raise _Unusable("no_place", f"the geometry of STAC item {item['id']} is not in degrees")
+        (area,) = wrapped(np.array([drawn]))
         if jumps(np.array([area]))[0]:  # what is left goes around a pole
             rings = [np.array(part.exterior.coords)[:-1] for part in shapely.get_parts(area)]
             area = shapely.union_all([laid_flat(ring) for ring in rings])
