@@ -18,6 +18,9 @@ from geometry.packed import Floats, Ints
 
 Geometries = NDArray[Any]  # object array of shapely geometries, lon/lat degrees
 
+#: Degrees to which longitudes may run on; what lies beyond is in no degrees.
+FARTHEST = 540.0
+
 
 def wrapped(geometry: Geometries) -> Geometries:
     """The same objects with points at 180° moved to -180°, where their tile begins, and each that has a segment across
@@ -85,6 +88,16 @@ def _run_on(line: Any) -> Floats:
     step = np.diff(xy[:, 0])
     xy[1:, 0] -= 360.0 * np.cumsum(np.where(_far(step), np.sign(step), 0.0))
     return xy
+
+
+def run_on(geometry: Geometries) -> Geometries:
+    """Objects at the meridian with the longitudes of its far side counted on beyond 180°: those that were cut there are
+    whole again."""
+    moved = np.asarray(shapely.transform(geometry, lambda xy: xy + (xy[:, :1] < 0) * np.array((360.0, 0.0))))
+    for i in np.flatnonzero(shapely.get_num_geometries(moved) > 1).tolist():
+        whole = shapely.union_all(shapely.get_parts(moved[i]))
+        moved[i] = shapely.line_merge(whole) if shapely.get_dimensions(whole) == 1 else whole
+    return moved
 
 
 def split_boxes(boxes: Floats) -> tuple[Floats, Ints]:

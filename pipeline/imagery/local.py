@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.grids.check import check_colours, check_place, outline
+from pipeline.imagery.grids.check import outline
 from pipeline.imagery.nodata import Alpha, Stated, alpha_band, check_palette, settle_alpha
 from pipeline.imagery.raster import open_raster
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
@@ -54,8 +54,6 @@ def open_scene(path: Path, config: ImageryConfig | None = None) -> Scene:
 
 def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
     """The scene that an opened raster is by itself."""
-    check_place(source, href)
-    check_colours(source, f"imagery {href}")
     alpha = settle_alpha(source, config.alpha, config.bands)
     names = band_names(source, alpha)
     mask = _mask(names, config, href)
@@ -115,7 +113,9 @@ def check_dtype(dtype: str, config: ImageryConfig, where: str) -> None:
     Raises:
         InputError: it is one, and nothing is said about 8 bits.
     """
-    if (config.stretch == "none" and dtype not in DTYPES) or dtype.startswith("complex"):
+    if dtype.startswith("complex"):
+        raise InputError(f"imagery {where} holds complex numbers; make their amounts with gdal_calc.py --calc='abs(A)'")
+    if config.stretch == "none" and dtype not in DTYPES:
         raise InputError(
             f"imagery {where} is {dtype}; rs.npy holds {', '.join(DTYPES)}. Make 8 bits of it with rs.stretch, or "
             "convert it with gdal_translate -ot"

@@ -21,6 +21,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from pipeline.imagery import resample
+from pipeline.imagery.grids.check import check_colours, check_place
 from pipeline.imagery.grids.turns import turns
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
@@ -70,12 +71,15 @@ class _Raster:
         return np.dtype(self.source.dtypes[self.bands[0] - 1])
 
 
-def check_blocks(source: Any, where: str) -> None:
-    """Refuse a raster whose smallest readable piece does not fit in memory.
+def check_raster(source: Any, where: str) -> None:
+    """Refuse a raster that has no place on Earth, or whose values grow with darkness, or whose smallest readable piece
+    does not fit in memory.
 
     Raises:
         InputError: it is such a raster.
     """
+    check_place(source, where)
+    check_colours(source, f"imagery {where}")
     size = max(h * w * np.dtype(t).itemsize for (h, w), t in zip(source.block_shapes, source.dtypes, strict=True))
     if source.interleaving is not None and source.interleaving.name == "pixel":
         size *= source.count
@@ -83,6 +87,13 @@ def check_blocks(source: Any, where: str) -> None:
         raise InputError(
             f"imagery {where} has pieces of {size / 1e6:,.0f} MB; write it in tiles with gdal_translate -of COG"
         )
+
+
+def without_codec(error: Exception) -> str:
+    """What helps where GDAL has no decoder for a file; empty where that was not the reason."""
+    if "missing codec" not in f"{error} {error.__cause__}":
+        return ""
+    return "the GDAL here has no decoder for it: write it anew with gdal_translate -co COMPRESS=DEFLATE where one has"
 
 
 @contextmanager
@@ -94,12 +105,12 @@ def open_raster(path: str) -> Iterator[Any]:
     """
     try:
         with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
-            check_blocks(source, path)
+            check_raster(source, path)
             yield source
     except rasterio.errors.RasterioError as error:
         raise InputError(
-            f"imagery {path} cannot be read: {error.__cause__ or error}; it may be truncated: fetch it again, or "
-            "give another GeoTIFF, COG or VRT"
+            f"imagery {path} cannot be read: {error.__cause__ or error}; "
+            + (without_codec(error) or "it may be truncated: fetch it again, or give another GeoTIFF, COG or VRT")
         ) from None
 
 

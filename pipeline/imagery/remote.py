@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import rasterio
 
-from pipeline.imagery.raster import GDAL, MEMORY, check_blocks, open_raster
+from pipeline.imagery.raster import GDAL, MEMORY, check_raster, open_raster, without_codec
 from pipeline.net.client import Client, Passing, looks_like_html
 from schemas.errors import GeoshardsError, InputError
 from storage.urls import is_web, shown
@@ -213,11 +213,13 @@ class Opener:
                 rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
                 rasterio.open(_NAME, opener=hand_out, driver="GTiff") as source,
             ):
-                check_blocks(source, shown(href))
+                check_raster(source, shown(href))
                 yield source
-        except rasterio.errors.RasterioError:
+        except rasterio.errors.RasterioError as error:
             if file.error is not None:
                 raise file.error from None
+            if advice := without_codec(error):
+                raise InputError(f"imagery {shown(href)} cannot be read: {advice}") from None
             raise InputError(f"imagery {shown(href)} is a damaged TIFF: parts of it are missing or wrong") from None
         if file.error is not None:
             raise file.error

@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as warp_transform
 
 from geometry.tiles import metres_to_tile, tile_side, tile_transforms
+from pipeline.formats.pictures import in_8_bits
 from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.scene import Tiles
 from pipeline.imagery.zoom import SLACK
@@ -175,10 +176,10 @@ def _decode(data: bytes, tiles: Tiles) -> Image.Image:
                 f"a map tile of {shown(tiles.url)} has {image.width} × {image.height} px; set rs.xyz_size={image.width}"
             )
         image.load()
+        return image if image.mode == "RGB" else in_8_bits(image)
     except (*_ERRORS, Image.DecompressionBombError):
         what = "a web page (a login page, perhaps)" if looks_like_html(data) else "no JPEG, PNG or WebP image"
         raise InputError(f"a map tile of {shown(tiles.url)} is {what}") from None
-    return image
 
 
 def _patch(image: Image.Image) -> Patch:

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import shapely
 
-from pipeline.meridian import wrapped
+from pipeline.meridian import FARTHEST, wrapped
 from schemas.errors import InputError
 
 _MAX_BYTES = 256 << 20
-#: Degrees to which longitudes may run on.
-_AROUND = 540
 _CRS84 = ("crs84", "epsg:4326", "epsg::4326")
 
 
@@ -87,7 +85,7 @@ def to_polygons(geometries: list[Any]) -> Any | None:
     if not len(shapes):
         return None
     west, south, east, north = shapely.total_bounds(shapes)
-    if min(west, -east) < -_AROUND or min(south, -north) < -90:
+    if min(west, -east) < -FARTHEST or min(south, -north) < -90:
         raise ValueError(f"it reaches {west:g},{south:g},{east:g},{north:g}: that is no lon/lat")
     union = shapely.union_all(shapely.make_valid(wrapped(shapes), method="structure", keep_collapsed=False))
     return None if union.is_empty or not union.area > 0 else union

@@ -239,7 +239,7 @@ def test_pieces_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypatc
     )
     monkeypatch.setattr(raster, "MEMORY", 1 << 20)
     with rasterio.open(path) as source:
-        raster.check_blocks(source, "x.tif")
+        raster.check_raster(source, "x.tif")
     monkeypatch.setattr(raster, "MEMORY", 1 << 19)
     with rasterio.open(path) as source, pytest.raises(InputError, match=r"x\.tif .*-of COG"):
-        raster.check_blocks(source, "x.tif")
+        raster.check_raster(source, "x.tif")

@@ -1,4 +1,4 @@
-"""Whether a raster has a place on Earth, and colours that are amounts: what has not is refused in words that help."""
+"""Whether a raster has a place on Earth, and values that are light: what has not is refused in words that help."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from typing import Any
 import numpy as np
 import shapely
 from pyproj.exceptions import CRSError
-from rasterio.enums import PhotometricInterp
 from rasterio.warp import transform as warp_transform
 
 from pipeline.meridian import laid_flat
 from schemas.errors import InputError
 
 _WARP = "make a raster in a map projection of it with gdalwarp"
-#: What values are that are no amounts of light.
-_COLOURS = {
-    PhotometricInterp.white: ("counts 0 as white", "turn it round with gdal_translate -scale 0 255 255 0"),
-    PhotometricInterp.cielab: ("holds colours in CIELab", "make RGB of it, with ImageMagick's -colorspace sRGB say"),
-    PhotometricInterp.icclab: ("holds colours in CIELab", "make RGB of it, with ImageMagick's -colorspace sRGB say"),
-    PhotometricInterp.itulab: ("holds colours in CIELab", "make RGB of it, with ImageMagick's -colorspace sRGB say"),
-}
 
 
 def check_place(source: Any, where: str) -> None:
@@ -62,14 +54,17 @@ def check_place(source: Any, where: str) -> None:
 
 
 def check_colours(source: Any, where: str) -> None:
-    """Refuse values that mean no amounts of light.
+    """Refuse values that grow with darkness.
 
     Raises:
         InputError: it has such values.
     """
-    if source.photometric in _COLOURS:
-        what, how = _COLOURS[source.photometric]
-        raise InputError(f"{where} {what}; {how}")
+    if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        most = np.iinfo(source.dtypes[0]).max if np.dtype(source.dtypes[0]).kind in "ui" else 1
+        raise InputError(
+            f"{where} counts 0 as white (MINISWHITE); turn it round with gdal_translate -scale 0 {most} {most} 0 -co "
+            "PHOTOMETRIC=MINISBLACK"
+        )
 
 
 def outline(source: Any, where: str) -> Any:

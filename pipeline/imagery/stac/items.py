@@ -25,15 +25,13 @@ from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
 from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
-from pipeline.meridian import jumps, laid_flat, on_the_map, split_boxes, wrapped
+from pipeline.meridian import FARTHEST, jumps, laid_flat, on_the_map, split_boxes, wrapped
 from pipeline.net.client import Unavailable
 from schemas.bands import canonical, channels
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
 from storage.urls import is_web, shown
 
-#: Degrees to which longitudes may run on.
-_AROUND = 540
 #: Licences that say nothing: https://github.com/radiantearth/stac-spec, commons/common-metadata.md.
 _VAGUE = ("proprietary", "various", "other", "")
 
@@ -259,7 +257,7 @@ def _outline(item: Item) -> Any:
     """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian, however it is written."""
     if item["geometry"]:
         drawn = shapely.force_2d(shape(item["geometry"]))
-        if not np.abs(drawn.bounds).max() <= _AROUND:
+        if not np.abs(drawn.bounds).max() <= FARTHEST:
             raise _Unusable("no_place", f"the geometry of STAC item {item['id']} is not in degrees")
         (area,) = wrapped(np.array([drawn]))
         if jumps(np.array([area]))[0]:  # what is left goes around a pole
