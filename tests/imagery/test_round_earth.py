@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,23 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from PIL import Image
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from geometry.tiles import tile_bounds
 from pipeline.footprints.grid import grid_cells
+from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
 from pipeline.imagery.raster import Patch, read_footprints
+from pipeline.imagery.read import read_images
+from pipeline.imagery.sources import find_imagery
+from pipeline.mirror.messages import Request, Response
+from pipeline.net.config import NetConfig
 from schemas.footprint import Footprint
 from tests.imagery.scenes import around, places, tiles, write_raster
+from tests.mirror.server import Mirror
 
 #: CRS, place of the middle, units a pixel: 200 pixels a side.
 ACROSS = {
@@ -153,3 +161,24 @@ def test_a_raster_beside_a_pole_is_not_around_it(tmp_path: Path) -> None:
     assert area.covers(shapely.Point(100, 88))
     assert not area.covers(shapely.Point(-80, 89.9))
     assert not area.covers(shapely.Point(100, 89.99))
+
+
+def test_map_tiles_of_both_sides_make_the_image_of_a_footprint_across_180(tmp_path: Path) -> None:
+    """East of 180° tiles are bright, west of it dark."""
+
+    def answer(request: Request) -> Response:
+        zoom, x, _ = (int(v) for v in request.path.removesuffix(".png").split("/"))
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), (200 if x < 1 << (zoom - 1) else 50,) * 3).save(buffer, "PNG")
+        return Response(200, buffer.getvalue(), "image/png")
+
+    cell = Footprint("grid-a", "EPSG:32760", tuple(around(180.0, -17.0, "EPSG:32760", 64, 64, 10.0)[:6]), 64, 64)
+    with Mirror(tmp_path, services={"xyz": answer}) as mirror:
+        url = f"{mirror.url}/xyz/{{z}}/{{x}}/{{y}}.png"
+        config = ImageryConfig(xyz_url=url, xyz_size=64, licence="CC0-1.0", resampling="nearest")
+        scenes, _ = find_imagery("xyz", [], config, NetConfig(retries=0))
+        ((image,),) = read_images(scenes, {0: cell}, config, NetConfig(retries=0))[0].values()
+        assert len(mirror.log) <= 12
+    east = lonlat_of(cell.crs, places(64, 64, Affine(*cell.transform)))[0]
+    sure = np.abs(east) > 2e-4
+    np.testing.assert_array_equal(image.pixels[0][sure], np.where(east > 0, 200, 50)[sure])
