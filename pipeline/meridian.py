@@ -27,14 +27,14 @@ def wrapped(geometry: Geometries) -> Geometries:
     the meridian, or runs on beyond it, cut there. A ring around a pole has no inside on a flat map, and stays as it
     is."""
     bounds = shapely.bounds(geometry)
-    point = (shapely.get_type_id(geometry) == 0) & (bounds[:, 0] == 180.0)
     beyond = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
+    point = (shapely.get_type_id(geometry) == 0) & (beyond | (bounds[:, 0] == 180.0))
     across = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180)
-    across = np.union1d(across[jumps(geometry[across])], np.flatnonzero(beyond))
+    across = np.union1d(across[jumps(geometry[across])], np.flatnonzero(beyond & ~point))
     if not point.any() and not len(across):
         return geometry
     result = geometry.copy()
-    result[point] = shapely.points(np.full(int(point.sum()), -180.0), bounds[point, 1])
+    result[point] = shapely.points((bounds[point, 0] + 180) % 360 - 180, bounds[point, 1])
     for i in across.tolist():
         parts = [_unwrapped(part) for part in shapely.get_parts(geometry[i])]
         if all(part is not None for part in parts):
@@ -157,10 +157,10 @@ def _cut(parts: Sequence[Any]) -> Any:
     for turn in 360.0 * np.arange(min(0, (west + 180) // 360), max(0, -((180 - east) // 360)) + 1):
         world = shapely.box(turn - 180, -90, turn + 180, 90)
         pieces = shapely.get_parts(shapely.intersection(shapes, world))
-        dimension = 2 if isinstance(parts[0], shapely.Polygon) else 1
+        dimension = shapely.get_dimensions(parts[0])
         pieces = shapely.get_parts(pieces)
         pieces = pieces[shapely.get_dimensions(pieces) == dimension]
-        if turn:  # what lies along the meridian is in the middle world already
+        if turn and dimension:  # what lies along the meridian is in the middle world already
             west, _, east, _ = shapely.bounds(pieces).T
             pieces = pieces[west < east]
         found.append(shapely.transform(pieces, lambda xy, turn=turn: xy - (turn, 0.0)))

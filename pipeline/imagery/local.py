@@ -114,7 +114,7 @@ def check_dtype(dtype: str, config: ImageryConfig, where: str) -> None:
         InputError: it is one, and nothing is said about 8 bits.
     """
     if dtype.startswith("complex"):
-        raise InputError(f"imagery {where} holds complex numbers; make their amounts with gdal_calc.py --calc='abs(A)'")
+        raise InputError(f"imagery {where} is {dtype}; make amounts of them with gdal_calc.py --calc='abs(A)'")
     if config.stretch == "none" and dtype not in DTYPES:
         raise InputError(
             f"imagery {where} is {dtype}; rs.npy holds {', '.join(DTYPES)}. Make 8 bits of it with rs.stretch, or "

@@ -183,7 +183,7 @@ def test_a_codec_that_gdal_has_not_is_said_to_be_missing(tmp_path: Path) -> None
 def test_complex_numbers_are_refused_with_what_makes_amounts_of_them(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", DATA.astype(np.complex64), crs=UTM, transform=THERE)
     for config in (ImageryConfig(), ImageryConfig(stretch="percentile")):
-        with pytest.raises(InputError, match=r"a\.tif holds complex numbers; .*abs\(A\)"):
+        with pytest.raises(InputError, match=r"a\.tif is complex64; make amounts .*abs\(A\)"):
             open_scene(path, config)
 
 

@@ -127,7 +127,9 @@ def georeference(
     if known.bbox is None:
         reason = "no_metadata" if metadata is None else "no_bbox"
         raise GeoreferenceError(
-            reason, "neither the image nor its metadata say where it lies; give a GeoTIFF, or bbox in a JSON file"
+            reason,
+            "neither the image nor its metadata say where it lies; give a GeoTIFF (of ground control points or "
+            "RPCs what gdalwarp makes), or bbox in a JSON file",
         )
     box = _check_bbox(known.bbox)
     if named is not None:
