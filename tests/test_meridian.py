@@ -53,6 +53,17 @@ def test_a_stretch_along_180_is_there_once_where_points_at_180_are(
     assert found.intersection(shapely.LineString([(180, 0), (180, 1)])).length == 0
 
 
+def test_longitudes_that_run_on_are_the_other_side() -> None:
+    shapes = [shapely.Point(200, 5), shapely.MultiPoint([(190, 1), (-200, 2)]), shapely.box(179, 0, 182, 1),
+              shapely.LineString([(-182, 0), (-179, 0)]), shapely.box(370, 0, 371, 1)]  # fmt: skip
+    wanted = [shapely.Point(-160, 5), shapely.MultiPoint([(-170, 1), (160, 2)]),
+              shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -178, 1)]),
+              shapely.MultiLineString([[(178, 0), (180, 0)], [(-180, 0), (-179, 0)]]),
+              shapely.box(10, 0, 11, 1)]  # fmt: skip
+    for found, right in zip(wrapped(np.array(shapes)), wanted, strict=True):
+        assert found.equals(right), found
+
+
 def test_what_is_not_across_stays_as_it_is() -> None:
     shapes = np.array([
         shapely.box(-180, -80, 180, 80), shapely.LineString([(-180, 0), (0, 1), (180, 0)]), shapely.box(170, 1, 180, 2),

@@ -43,7 +43,7 @@ _FLAGS = {
 def add_settings(parser: argparse.ArgumentParser, flags: Mapping[str, str], epilog: str = "") -> None:
     """The ``flags`` and their help, --config and key=value; ``epilog`` stands before the help on all settings."""
     for name, text in flags.items():
-        parser.add_argument(f"--{name}", help=text)
+        parser.add_argument(f"--{name}", help=text, type=str.strip)
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
     parser.epilog = f"{epilog}settings:\n{settings_help(ShardsConfig(), inspect.getsource)}"

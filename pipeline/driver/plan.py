@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from pipeline.driver.reasons import way_out
 from pipeline.driver.snapshots import snapshots_stage
 from pipeline.driver.sources import Region, chosen_sources, resolve
 from pipeline.driver.stages import (
@@ -195,7 +196,10 @@ def _choose(
         for row in (*lost, *drops):
             reasons[row["reason"]] += row["count"]
         found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
-        raise InputError(f"no footprint is left to build: {found or 'none meets the region'}; see docs/shards.md")
+        way = way_out(reasons, config, scenes)
+        raise InputError(
+            f"no footprint is left to build: {found or 'none meets the region'}; {way or 'see docs/shards.md'}"
+        )
     distance = along_curve(planned.centre())
     order = np.argsort(distance, kind="stable")
     shards = cut_shards(distance[order], config.plan.per_shard)

@@ -33,7 +33,7 @@ from pipeline.footprints.producers import PRODUCERS, Drops, Wish
 from pipeline.imagery.choice.usage import Use, drops_of, uses
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
-from pipeline.meridian import quadrilaterals
+from pipeline.meridian import quadrilaterals, split_boxes
 from pipeline.osm.stage import Features
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
 from pipeline.rules import Rules
@@ -208,7 +208,7 @@ def candidates_of(config: ShardsConfig, wish: Wish) -> tuple[list[Candidates], D
 
 def boxes_around(chips: ChipsFound) -> list[Box]:
     """Few boxes (degrees) that hold all chips: one a square degree that has any."""
-    bbox = chips.candidates(False).bbox()
+    bbox, _ = split_boxes(chips.candidates(False).bbox())
     block = np.floor(bbox[:, :2]).astype(np.int64)
     _, owner = np.unique(block, axis=0, return_inverse=True)
     groups = [bbox[owner.ravel() == i] for i in range(int(owner.max(initial=-1)) + 1)]

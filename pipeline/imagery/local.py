@@ -9,16 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import shapely
-from rasterio.warp import transform as warp_transform
-
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.grids.check import outline
 from pipeline.imagery.nodata import Alpha, Stated, alpha_band, check_palette, settle_alpha
 from pipeline.imagery.raster import open_raster
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
-from pipeline.meridian import wrapped
 from pipeline.times import document_time, name_time, tag_time
 from schemas.bands import band as known_band
 from schemas.bands import canonical, channels, find
@@ -72,8 +68,6 @@ def open_scene(path: Path, config: ImageryConfig | None = None) -> Scene:
 
 def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
     """The scene that an opened raster is by itself."""
-    if source.crs is None:
-        raise InputError(f"imagery {href} has no coordinate reference system; assign one with gdal_edit.py -a_srs")
     alpha = settle_alpha(source, config.alpha, config.bands)
     names = band_names(source, alpha)
     if (own := own_band(names, name, config)) is not None:
@@ -173,7 +167,9 @@ def check_dtype(dtype: str, config: ImageryConfig, where: str) -> None:
     Raises:
         InputError: it is one, and nothing is said about 8 bits.
     """
-    if (config.stretch == "none" and dtype not in DTYPES) or dtype.startswith("complex"):
+    if dtype.startswith("complex"):
+        raise InputError(f"imagery {where} is {dtype}; make amounts of them with gdal_calc.py --calc='abs(A)'")
+    if config.stretch == "none" and dtype not in DTYPES:
         raise InputError(
             f"imagery {where} is {dtype}; rs.npy holds {', '.join(DTYPES)}. Make 8 bits of it with rs.stretch, or "
             "convert it with gdal_translate -ot"
@@ -199,23 +195,6 @@ def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | Non
             f"rs.mask={config.mask} needs rs.mask_values or rs.mask_bits: which of its values hide the ground"
         )
     return list(names)[at]
-
-
-def outline(source: Any, where: str) -> Any:
-    """Lon/lat polygon of a raster's edge, of two parts across the 180th meridian.
-
-    Raises:
-        InputError: it has no place on Earth.
-    """
-    t = np.linspace(0, 1, 17)[:-1]  # an outline is bent in lon/lat: 16 points a side
-    z, o = np.zeros_like(t), np.ones_like(t)
-    x = np.concatenate((t, o, 1 - t, z)) * source.width
-    y = np.concatenate((z, t, o, 1 - t)) * source.height
-    a, b, c, d, e, f = source.transform[:6]
-    lonlat = np.stack(warp_transform(source.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), axis=1)
-    if not np.isfinite(lonlat).all():
-        raise InputError(f"imagery {where} reaches beyond what its CRS can hold; cut it with gdal_translate -projwin")
-    return wrapped(np.array([shapely.Polygon(lonlat)]))[0]
 
 
 def _beside(href: str) -> str | None:

@@ -22,10 +22,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from pipeline.imagery import resample
+from pipeline.imagery.grids.check import check_colours, check_place
+from pipeline.imagery.grids.turns import turns
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
-from schemas.errors import InputError, at_the_door
+from schemas.errors import InputError
 from schemas.footprint import Footprint
 
 K = TypeVar("K", bound=Hashable)
@@ -64,16 +66,12 @@ class _Raster:
     bands: list[int]
     resampling: str
     evidence: Evidence
+    transform: resample.Affine  # where it lies, or what of it lies around the world
     tiles: JpegTiles | None = None  # a faster way to the same pixels
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.source.dtypes[self.bands[0] - 1])
-
-    @property
-    def transform(self) -> resample.Affine:
-        a, b, c, d, e, f = (float(v) for v in self.source.transform[:6])
-        return a, b, c, d, e, f
 
 
 def _unraised(found: Any, before: Any = sys.unraisablehook) -> None:
@@ -96,13 +94,16 @@ def check_bands(source: Any, where: str) -> None:
         raise InputError(f"{where} claims {source.count:,} bands, {_MOST_BANDS:,} are the most; it may be damaged")
 
 
-def check_blocks(source: Any, where: str) -> None:
-    """Refuse a raster of too many bands, or whose smallest readable piece does not fit in memory.
+def check_raster(source: Any, where: str) -> None:
+    """Refuse a raster of too many bands, or that has no place on Earth, or whose values grow with darkness, or whose
+    smallest readable piece does not fit in memory.
 
     Raises:
         InputError: it is such a raster.
     """
     check_bands(source, f"imagery {where}")
+    check_place(source, where)
+    check_colours(source, f"imagery {where}")
     size = max(h * w * np.dtype(t).itemsize for (h, w), t in zip(source.block_shapes, source.dtypes, strict=True))
     if source.interleaving is not None and source.interleaving.name == "pixel":
         size *= source.count
@@ -110,6 +111,13 @@ def check_blocks(source: Any, where: str) -> None:
         raise InputError(
             f"imagery {where} has pieces of {size / 1e6:,.0f} MB; write it in tiles with gdal_translate -of COG"
         )
+
+
+def without_codec(error: Exception) -> str:
+    """What helps where GDAL has no decoder for a file; empty where that was not the reason."""
+    if "missing codec" not in f"{error} {error.__cause__}":
+        return ""
+    return "the GDAL here has no decoder for it: write it anew with gdal_translate -co COMPRESS=DEFLATE where one has"
 
 
 @contextmanager
@@ -120,13 +128,15 @@ def open_raster(path: str) -> Iterator[Any]:
         InputError: it cannot be read, then or in the block, or not in pieces that fit in memory.
     """
     advice = "it may be truncated: fetch it again, or give another GeoTIFF, COG or VRT"
-    with (
-        at_the_door(f"imagery {path} cannot be read", advice),
-        rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
-        rasterio.open(path) as source,
-    ):
-        check_blocks(source, path)
-        yield source
+    with at_the_door(f"imagery {path} cannot be read", advice):
+        try:
+            with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
+                check_raster(source, path)
+                yield source
+        except rasterio.errors.RasterioError as error:
+            if other := without_codec(error):
+                raise InputError(f"imagery {path} cannot be read: {other}") from None
+            raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,14 +183,52 @@ def read_together(
     Gives the number of the layer with each footprint and its pixels, which are those of the layer by itself.
     """
     with ExitStack() as stack:
-        rasters = []
+        opened = []
         for layer in layers:
             file = open_tiles(layer.source, layer.bands)
             tiles = JpegTiles(layer.source, stack.enter_context(file)) if file else None
-            evidence = weigh(layer.source, layer.bands, layer.stated)
-            rasters.append(_Raster(layer.source, layer.bands, resampling, evidence, tiles))
-        for frame, keys in _blocks(footprints, rasters[0]).items():
-            yield from _read_block(rasters, frame, {k: footprints[k] for k in keys})
+            opened.append((layer, weigh(layer.source, layer.bands, layer.stated), tiles))
+        source = layers[0].source
+        a, b, c, d, e, f = (float(v) for v in source.transform[:6])
+        places = turns(str(source.crs.to_wkt()), (a, b, c, d, e, f), source.width, source.height)
+        world = [
+            [_Raster(layer.source, layer.bands, resampling, own, place, tiles) for layer, own, tiles in opened]
+            for place in places
+        ]
+        for frame, keys in _blocks(footprints, world[0][0]).items():
+            yield from _read_around(world, frame, {k: footprints[k] for k in keys})
+
+
+def _read_around(
+    world: list[list[_Raster]], frame: _Frame, footprints: dict[K, Footprint]
+) -> Iterator[tuple[int, K, Patch]]:
+    """Of rasters that lie on the map in several places: the rest of each footprint from the next."""
+    if len(world) == 1:
+        yield from _read_block(world[0], frame, footprints)
+        return
+    parts: dict[tuple[int, K], Patch] = {}
+    for rasters in world:
+        for number, key, patch in _read_block(rasters, frame, footprints):
+            at = number, key
+            parts[at] = _joined(parts[at], patch) if at in parts else patch
+        footprints = {
+            k: f
+            for k, f in footprints.items()
+            if any((n, k) not in parts or parts[n, k].valid is not None for n in range(len(rasters)))
+        }
+        if not footprints:
+            break
+    for (number, key), patch in parts.items():
+        yield number, key, patch
+
+
+def _joined(first: Patch, second: Patch) -> Patch:
+    """The second where the first has no data."""
+    if first.valid is None:
+        return first
+    valid = first.valid if second.valid is None else first.valid | second.valid
+    pixels = np.where(first.valid, first.pixels, second.pixels)
+    return Patch(pixels, None if second.valid is None or valid.all() else valid)
 
 
 @dataclass(frozen=True)
@@ -351,7 +399,8 @@ def _load(raster: _Raster, window: Window) -> tuple[NDArray[Any], NDArray[np.uin
     interleaved = raster.tiles.read(window) if raster.tiles is not None else None
     if interleaved is None:
         interleaved = np.zeros((window.height, window.width, 4), np.uint8)
-        raster.source.read(raster.bands, window=window, out=interleaved.transpose(2, 0, 1)[:count])
+        for band, plane in enumerate(raster.source.read(raster.bands, window=window)):
+            interleaved[..., band] = plane  # faster than GDAL does it
     pixels = interleaved.transpose(2, 0, 1)[:count]
     return pixels, resample.pack_pairs(interleaved)
 
@@ -390,7 +439,7 @@ def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: 
     scale = 1.0 if step <= SLACK or not np.isfinite(step) else 1 / step
     a, b, c, d, e, f = frame.transform
     with ExitStack() as stack:
-        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence)))
+        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence, raster.transform)))
         vrt = stack.enter_context(
             WarpedVRT(
                 own, src_crs=raster.source.crs, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width,

@@ -25,7 +25,7 @@ import rasterio
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import describe
-from pipeline.imagery.raster import GDAL, MEMORY, check_blocks, open_raster
+from pipeline.imagery.raster import GDAL, MEMORY, check_raster, open_raster, without_codec
 from pipeline.imagery.scene import Scene
 from pipeline.net.client import Client, Passing, looks_like_html
 from pipeline.net.stores import ask, file_facts, is_store, matching
@@ -246,13 +246,15 @@ class Opener:
                 rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
                 rasterio.open(_NAME, opener=hand_out, driver="GTiff") as source,
             ):
-                check_blocks(source, shown(href))
+                check_raster(source, shown(href))
                 yield source
         except GeoshardsError:
             raise
-        except Exception:  # noqa: BLE001  # whatever GDAL meets in a stranger's file; its words can quote the URL
+        except Exception as error:  # noqa: BLE001  # whatever GDAL meets in a stranger's file; its words can quote the URL
             if file.error is not None:
                 raise file.error from None
+            if advice := without_codec(error):
+                raise InputError(f"imagery {shown(href)} cannot be read: {advice}") from None
             raise InputError(f"imagery {shown(href)} is a damaged TIFF: parts of it are missing or wrong") from None
         if file.error is not None:
             raise file.error

@@ -24,7 +24,7 @@ import rasterio
 import shapely
 from shapely.geometry import mapping, shape
 
-from pipeline.imagery.local import outline
+from pipeline.imagery.grids.check import outline
 from pipeline.imagery.stac.search import within
 from pipeline.mirror.messages import Request, Response
 from schemas.errors import InputError, at_the_door

@@ -18,6 +18,7 @@ from pipeline.footprints.chips.georeference import (
     COLLECTIONS,
     Georeference,
     GeoreferenceError,
+    envelope,
     georeference,
     skyscript_name,
 )
@@ -207,6 +208,22 @@ def test_a_chip_without_a_place_says_why(known: dict[str, Any] | None, reason: s
     with pytest.raises(GeoreferenceError) as caught:
         georeference("x", (10, 10), OWN, metadata, "auto")
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:32701", "EPSG:3832", "EPSG:3413", "EPSG:2193"])
+def test_a_bbox_across_180_is_the_envelope_of_both_its_sides(crs: str) -> None:
+    lat = 72.0 if crs == "EPSG:3413" else -44.0
+    found = georeference("x", (10, 20), OWN, Metadata(bbox=(179.99, lat, -179.98, lat + 0.01), crs=crs), "auto")
+    west, east = envelope((179.99, lat, 180.0, lat + 0.01), crs), envelope((-180.0, lat, -179.98, lat + 0.01), crs)
+    whole = (min(west[0], east[0]), min(west[1], east[1]), max(west[2], east[2]), max(west[3], east[3]))
+    a, _, c, _, e, f = found.transform
+    assert (c, f, c + 10 * a, f + 20 * e) == pytest.approx((whole[0], whole[3], whole[2], whole[1]), abs=0.2)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:4087"])
+def test_a_bbox_across_the_end_of_its_crs_is_refused_with_one_that_goes_on(crs: str) -> None:
+    with pytest.raises(GeoreferenceError, match=r"across the end of EPSG:.*gdalwarp -t_srs EPSG:326NN"):
+        georeference("x", (10, 20), OWN, Metadata(bbox=(179.99, 1.0, -179.98, 1.01), crs=crs), "auto")
 
 
 def test_a_skyscript_chip_of_another_size_is_refused() -> None:

@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from pipeline.footprints.chips.georeference import Affine
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
+from pipeline.imagery.grids.check import check_colours
 from pipeline.imagery.local import band_names
 from pipeline.imagery.nodata import Stated, check_palette, find_valid, settle_alpha, weigh
 from pipeline.imagery.raster import GDAL, check_bands
@@ -141,6 +142,7 @@ def _exif_time(image: Image.Image) -> str | None:
 def _raster_header(source: Any, config: ImageryConfig) -> ImageHeader:
     names = band_names(source, settle_alpha(source, config.alpha))
     check_palette(source, list(names), config.resampling, "it")
+    check_colours(source, "it")
     channels(list(names.values()), "it")
     dtypes = {source.dtypes[b - 1] for b in names}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):

@@ -24,7 +24,7 @@ from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
 from pipeline.imagery.stac.search import Box, Item, Search, find_items, within
-from pipeline.meridian import split_boxes, wrapped
+from pipeline.meridian import FARTHEST, jumps, laid_flat, on_the_map, split_boxes, wrapped
 from pipeline.net.client import Unavailable
 from pipeline.times import iso_time
 from schemas.bands import canonical, channels
@@ -225,7 +225,8 @@ def _nothing(search: Search, passed: Mapping[str, list[str]], config: ImageryCon
 
 
 def _holds_data(asset: Mapping[str, Any]) -> bool:
-    return "tiff" in str(asset.get("type")) or "data" in (asset.get("roles") or [])
+    described = any(asset.get(key) for key in ("bands", "eo:bands"))
+    return described or "tiff" in str(asset.get("type")) or "data" in (asset.get("roles") or [])
 
 
 def _declared(asset: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -255,10 +256,21 @@ def _true_name(name: str, common: str | None) -> str:
 
 
 def _outline(item: Item) -> Any:
-    """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian."""
+    """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian, however it is written."""
     if item["geometry"]:
-        return wrapped(np.array([shape(item["geometry"])]))[0]
-    return shapely.union_all(shapely.box(*split_boxes(np.array([item["bbox"]], np.float64))[0].T))
+        drawn = shapely.force_2d(shape(item["geometry"]))
+        if not np.abs(drawn.bounds).max() <= FARTHEST:
+            raise _Unusable("no_place", f"the geometry of STAC item {item['id']} is not in degrees")
+        (area,) = wrapped(np.array([drawn]))
+        if jumps(np.array([area]))[0]:  # what is left goes around a pole
+            rings = [np.array(part.exterior.coords)[:-1] for part in shapely.get_parts(area)]
+            area = shapely.union_all([laid_flat(ring) for ring in rings])
+        return area
+    if not item["bbox"]:
+        raise _Unusable("no_place", f"STAC item {item['id']} has neither a geometry nor a bbox")
+    box = np.array(item["bbox"], np.float64)
+    boxes, _ = split_boxes(box[None, [0, 1, 3, 4] if len(box) == 6 else [0, 1, 2, 3]])
+    return shapely.union_all(shapely.box(*on_the_map(boxes)[0].T))
 
 
 def _time(properties: Mapping[str, Any]) -> str | None:

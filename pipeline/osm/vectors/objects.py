@@ -21,6 +21,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from pipeline.meridian import FARTHEST, has_wide_part, wrapped
 from pipeline.osm.cells.cut import densify, keep_dimension
 from pipeline.osm.vectors.noding import share_vertices
 from pipeline.osm.vectors.tags import feature_id, feature_tags
@@ -152,13 +153,17 @@ def _to_lonlat(rows: list[_Row], crs: str) -> list[_Row]:
 
 
 def _on_earth(rows: list[_Row], dropped: Counter[tuple[str, str]]) -> list[_Row]:
-    """Rows whose coordinates are lon/lat, on one side of the 180th meridian."""
+    """Rows whose coordinates are lon/lat, cut at the 180th meridian, and not around the world."""
     b = shapely.bounds(np.array([r.geometry for r in rows], object)).reshape(-1, 4)
-    there = (b[:, 0] >= -180) & (b[:, 2] <= 180) & (b[:, 1] >= -90) & (b[:, 3] <= 90)
-    narrow = b[:, 2] - b[:, 0] <= 180
-    for i in np.flatnonzero(~(there & narrow)).tolist():
-        dropped[rows[i].path, "antimeridian" if there[i] else "coordinate_out_of_range"] += 1
-    return [rows[i] for i in np.flatnonzero(there & narrow).tolist()]
+    there = (b[:, 0] >= -FARTHEST) & (b[:, 2] <= FARTHEST) & (b[:, 1] >= -90) & (b[:, 3] <= 90)
+    for i in np.flatnonzero(~there).tolist():
+        dropped[rows[i].path, "coordinate_out_of_range"] += 1
+    rows = [rows[i] for i in np.flatnonzero(there).tolist()]
+    shapes = wrapped(np.array([r.geometry for r in rows], object))
+    wide = has_wide_part(shapes)
+    for i in np.flatnonzero(wide).tolist():
+        dropped[rows[i].path, "antimeridian"] += 1
+    return [replace(rows[i], geometry=shapes[i]) for i in np.flatnonzero(~wide).tolist()]
 
 
 def _objects(rows: list[_Row], dropped: Counter[tuple[str, str]]) -> ChipObjects:
