@@ -27,7 +27,7 @@ from pipeline.imagery.grids.turns import turns
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.footprint import Footprint
 
 K = TypeVar("K", bound=Hashable)
