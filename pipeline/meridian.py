@@ -166,13 +166,13 @@ def _cut(parts: Sequence[Any]) -> Any:
     shapes = shapely.make_valid(np.array(parts, object)) if isinstance(parts[0], shapely.Polygon) else np.array(parts)
     found = []
     west, _, east, _ = shapely.total_bounds(shapes)
-    for turn in 360.0 * np.arange(min(0, (west + 180) // 360), max(0, -((180 - east) // 360)) + 1):
+    for turn in 360.0 * np.arange(min(0, (west + 180) // 360), max(0, (east + 180) // 360) + 1):
         world = shapely.box(turn - 180, -90, turn + 180, 90)
         pieces = shapely.get_parts(shapely.intersection(shapes, world))
         dimension = shapely.get_dimensions(parts[0])
         pieces = shapely.get_parts(pieces)
         pieces = pieces[shapely.get_dimensions(pieces) == dimension]
-        if dimension == 1:  # what lies along the meridian is at the beginning of the next world, as points there are
+        if dimension < 2:  # what lies along the meridian is at the beginning of the next world, as points there are
             pieces = shapely.get_parts(
                 shapely.difference(pieces, shapely.linestrings([(turn + 180, -90), (turn + 180, 90)]))
             )
