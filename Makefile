@@ -12,7 +12,7 @@ flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify train-geolink train-gair ray-up ray-down mirror clean
+.PHONY: help shards plan demo test lint format bench preview query verify check-services train-geolink train-gair ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ ray-down: $(VENV)/.pipeline ## stop it
 
 mirror: $(VENV)/.pipeline ## serve the extracts in MIRROR (data/mirror) as the download servers do, on PORT
 	$(BIN)/geoshards mirror $(or $(MIRROR),data/mirror) $(call flag,PORT,port)
+
+check-services: $(VENV)/.pipeline ## ask each public service one small question: does it still answer in the shape that we read
+	$(BIN)/python -m pipeline.driver.services
 
 clean: ## remove the virtual environment and caches; datasets stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,11 +36,12 @@ from rasterio.vrt import WarpedVRT
 
 from pipeline.footprints.candidates import Tiles
 from pipeline.footprints.plan import along_curve
+from pipeline.imagery.choice.order import covered
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
-from pipeline.imagery.scene import Scene, covered
+from pipeline.imagery.scene import Scene
 from pipeline.imagery.zoom import natural_zoom
 from pipeline.net.config import NetConfig
 from schemas.footprint import Footprint

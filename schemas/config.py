@@ -18,10 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, at_the_door
 
 T = TypeVar("T")
 
+#: Groups within groups, and values of all groups of one depth, that a document may have.
+_DEEPEST, _MOST_VALUES = 32, 1_000_000
 #: What a person writes for a type; the brackets stand for the setting's name.
 _WORDS: dict[Any, str] = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null",
@@ -66,24 +68,32 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is no setting; write key=value, for example split.val=0.2")
-    try:
-        parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
-        raise ConfigError(f"the value of {text!r} cannot be read: {error}; quote it") from None
+    with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
+        parsed = _bounded(yaml.safe_load(value))
     return key.strip().split("."), parsed
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """A YAML document that must be a mapping; ``name`` stands in messages."""
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{name} is no YAML: {error}") from None
+    with at_the_door(f"{name} is no YAML", kind=ConfigError):
+        document = _bounded(yaml.safe_load(text))
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{name} must be a mapping of settings, not a {type(document).__name__}")
     return document
+
+
+def _bounded(document: Any) -> Any:
+    """A YAML value that can be walked: an alias may stand within what it names, or for ever more of the same."""
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [v for n in level if isinstance(n, (dict, list)) for v in (n.values() if isinstance(n, dict) else n)]
+        if not level:
+            return document
+        if len(level) > _MOST_VALUES:
+            raise ValueError("it holds too many values")
+    raise ValueError("its groups lie within each other too deep")
 
 
 def merge(base: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class RsInfo:
     bands: list[str]  # names in channel order
     dtype: str  # uint8 | uint16 | int16 …
     source: str  # file or collection name
-    acquired: str | None = None  # ISO 8601, UTC; None where the source does not say
+    acquired: str | None = None  # ISO 8601, with Z: UTC, without: local; None where the source does not say
     nodata_share: float = 0.0  # 0..1; above 0 the plane `valid_member` is there
     stretch: str | None = None  # how values became 8 bit; None where they are the source's
 

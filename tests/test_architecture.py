@@ -48,7 +48,7 @@ FORBIDDEN = {
 #: Floors of a room's own rooms, the lowest first: each imports only what lies below it, unless BESIDE says so.
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pipeline": (
-        ("formats", "net", "rules", "run", "alignment", "meridian"),
+        ("formats", "net", "rules", "run", "alignment", "meridian", "times"),
         ("regions", "osm", "imagery", "streetview", "demo"),
         ("footprints", "tokens", "mirror"),
         ("catalog", "samples"),

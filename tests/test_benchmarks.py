@@ -18,6 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 _TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.decoder_depth=1 eval.samples=24"
 #: File and what is raced; its words, and a figure that must be above zero: its names from the outside in, with dots.
 SMALLEST = {
+    "cogs.py": ("--side 600 --runs 1 --blocks 256", "tiles_per_second.ours"),
     "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
     "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),
@@ -25,6 +26,7 @@ SMALLEST = {
     "geolink_step.py": ("--sizes tiny --batch 8 --rounds 1 --threads 1", "tiny.nodes"),
     "gpu_geolink.py": ("--device cpu --model tiny --batch 4 --steps 1", "samples_per_second"),
     "imagery.py": ("--side 640 --runs 1", "tiles_per_second.ours"),
+    "panoramas.py": ("--width 512 --count 1 --runs 1", "views_per_second.ours"),
     "plan.py": ("--tiles 40", "tiles.40.cpu_s"),
     "stream_decode.py": ("--size 32 --images 2 --rounds 1", "results.simplejpeg.full_ms"),
     "stream_memory.py": ("--samples 8 --epochs 1 --workers 1", "one_process_mb.0"),

@@ -29,13 +29,39 @@ def test_an_object_across_180_is_the_one_at_0_turned_half_around(
         assert found.buffer(0).symmetric_difference(shape).area < 1e-9
 
 
-@pytest.mark.parametrize("side", [1, -1])
-def test_a_ring_with_a_side_along_180_has_that_side_once(side: int) -> None:
-    xy = [(179, 0), (-180, 0), (-180, 1), (179, 1), (179, 0)]
-    ring = shapely.LineString([(side * x, y) for x, y in xy])
-    (found,) = wrapped(np.array([ring]))
-    assert found.length == pytest.approx(4)
-    assert found.bounds == pytest.approx((179, 0, 180, 1) if side > 0 else (-180, 0, -179, 1))
+@pytest.mark.parametrize(
+    ("xy", "length"),
+    [
+        ([(179, 0), (-180, 0), (-180, 1), (179, 1), (179, 0)], 4),
+        ([(-179, 0), (180, 0), (180, 1), (-179, 1), (-179, 0)], 4),
+        ([(179, 0), (180, 0), (180, 1), (-179, 1)], 3),  # between two crossings
+        ([(-179, 0), (-180, 0), (-180, 1), (179, 1)], 3),
+        ([(179, 0), (-180, 0), (-180, 1), (-179, 1)], 3),
+        ([(179, 0), (180, 0), (180, 1), (179, 1)], 3),  # that does not cross
+        ([(-179, 0), (-180, 0), (-180, 1), (-179, 1)], 3),
+        ([(180, 0), (180, 1)], 1),
+        ([(-180, 0), (-180, 1)], 1),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_stretch_along_180_is_there_once_where_points_at_180_are(
+    xy: list[tuple[int, int]], length: int, back: bool
+) -> None:
+    (found,) = wrapped(np.array([shapely.LineString(xy[::-1] if back else xy)]))
+    assert found.length == pytest.approx(length)
+    assert found.intersection(shapely.LineString([(-180, 0), (-180, 1)])).length == pytest.approx(1)
+    assert found.intersection(shapely.LineString([(180, 0), (180, 1)])).length == 0
+
+
+def test_longitudes_that_run_on_are_the_other_side() -> None:
+    shapes = [shapely.Point(200, 5), shapely.MultiPoint([(190, 1), (-200, 2)]), shapely.box(179, 0, 182, 1),
+              shapely.LineString([(-182, 0), (-179, 0)]), shapely.box(370, 0, 371, 1)]  # fmt: skip
+    wanted = [shapely.Point(-160, 5), shapely.MultiPoint([(-170, 1), (160, 2)]),
+              shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -178, 1)]),
+              shapely.MultiLineString([[(178, 0), (180, 0)], [(-180, 0), (-179, 0)]]),
+              shapely.box(10, 0, 11, 1)]  # fmt: skip
+    for found, right in zip(wrapped(np.array(shapes)), wanted, strict=True):
+        assert found.equals(right), found
 
 
 def test_what_is_not_across_stays_as_it_is() -> None:

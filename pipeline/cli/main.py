@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import signal
 import sys
 from importlib.metadata import entry_points, version
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         # Settings may stand before and behind options.
-        return command.run(parser.parse_intermixed_args(arguments[1:]))
+        return command.run(parser.parse_intermixed_args([_no_option(a) for a in arguments[1:]]))
     except GeoshardsError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -53,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted; run the same command again to go on", file=sys.stderr)
         return 1
+
+
+def _no_option(argument: str) -> str:
+    """A box that begins in the west, -83,42,-82,43, so that argparse takes it for a value; flags strip the space."""
+    return f" {argument}" if re.match(r"-[\d.].*,", argument) else argument
 
 
 def _terminate(*_: object) -> None:

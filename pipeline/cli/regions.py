@@ -20,14 +20,16 @@ from storage.urls import cache_folder
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="*", metavar="REGION | key=value", help="as for --region, and settings")
+    parser.add_argument(
+        "words", nargs="*", type=str.strip, metavar="REGION | key=value", help="as for --region, and settings"
+    )
     parser.add_argument("--sizes", action="store_true", help="ask the server for the size of each extract")
     parser.epilog = (
         "examples:\n"
         "  geoshards regions                       all regions as a tree\n"
         "  geoshards regions europe --sizes        one of them, and what it would fetch\n"
         "  geoshards regions 7.40,43.72,7.44,43.75 the extracts that hold a bbox\n"
-        "  geoshards regions -- -9.2,38.7,-9.1,38.8\n"
+        "  geoshards regions -9.2,38.7,-9.1,38.8   in the west\n"
         "  geoshards regions sources.refresh=newer fetch the index anew"
     )
 

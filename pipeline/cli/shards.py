@@ -19,7 +19,7 @@ from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml, settings_help
-from schemas.errors import InputError
+from schemas.errors import at_the_door
 from storage.cache import using
 from storage.progress import StageRow, format_table, report
 from storage.urls import cache_folder
@@ -44,7 +44,7 @@ _FLAGS = {
 def add_settings(parser: argparse.ArgumentParser, flags: Mapping[str, str], epilog: str = "") -> None:
     """The ``flags`` and their help, --config and key=value; ``epilog`` stands before the help on all settings."""
     for name, text in flags.items():
-        parser.add_argument(f"--{name}", help=text)
+        parser.add_argument(f"--{name}", help=text, type=str.strip)
     parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
     parser.epilog = f"{epilog}settings:\n{settings_help(ShardsConfig(), inspect.getsource)}"
@@ -56,10 +56,8 @@ def read_settings(
     """Defaults, then the file --config, then flags that were given, then key=value."""
     file: dict[str, Any] = {}
     if config is not None:
-        try:
+        with at_the_door(f"settings file {config} cannot be read"):
             file = parse_yaml(config.read_text(encoding="utf-8"), str(config))
-        except OSError as error:
-            raise InputError(f"settings file {config} cannot be read: {error.strerror}") from None
     given = merge(overlay(file, _given(flags)), settings)
     region = str(given.get("region", defaults["region"]))
     return build(ShardsConfig, overlay(overlay(defaults, REGION_DEFAULTS.get(region, {})), given))

@@ -12,9 +12,11 @@ import shapely
 
 from pipeline.driver.plan import make_plan, with_cap
 from pipeline.driver.sources import chosen_sources, defaults
-from pipeline.driver.stages import candidates_of, own_gsd, own_zoom, wish_of
+from pipeline.driver.stages import candidates_of, own_gsd, own_zoom, used_images, wish_of
+from pipeline.footprints.candidates import Mixture
 from pipeline.footprints.estimate import RATES, Estimate, estimate
 from pipeline.footprints.producers import PRODUCERS
+from pipeline.imagery.choice.usage import Use, lines_of
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, natural_zoom_of, of_the_web, parts_of, presets_of
 from pipeline.imagery.stac.presets import PRESETS
@@ -57,6 +59,7 @@ class Forecast:
     min_objects: int
     exact: bool = False  # the extracts were read
     photos: int | None = None  # where they were listed
+    images: Sequence[Use] = ()  # what the footprints take of each scene, where scenes were found
 
     @property
     def fetch_bytes(self) -> int:
@@ -70,7 +73,7 @@ class Forecast:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        own = {k: v for k, v in vars(self).items() if k != "estimate"}
+        own = {k: v for k, v in vars(self).items() if k != "estimate"} | {"images": [u.as_dict() for u in self.images]}
         numbers = self.estimate.as_dict()
         return own | numbers | {"fetch_bytes": self.fetch_bytes, "samples": self.estimate.chosen}
 
@@ -91,6 +94,7 @@ class Forecast:
             ("disk", f"{_size(e.disk_bytes)} dataset (photos not counted), {_size(e.cache_bytes)} cache"),
             ("work", f"{_hours(e.core_hours)} on one core, at the rates of {RATES.date}; downloads come on top"),
         ]
+        rows += [("image", line) for line in lines_of(self.images)]
         rows += [("licence", f"{source}: {text}") for source, text in self.licences.items()]
         return [f"{name:<12} {text}" for name, text in rows]
 
@@ -133,7 +137,10 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     wish = wish_of(config, None, ground)
     about = sum(PRODUCERS[name].about(ground, wish) for name in config.footprints)
     counted = about <= _COUNTED
-    tiles = sum(map(len, candidates_of(config, wish)[0])) if counted else about
+    made = candidates_of(config, wish)[0] if counted else []
+    tiles = sum(map(len, made)) if counted else about
+    planned = Mixture.of(made) if made else None
+    images = [] if planned is None else used_images(config, scenes, planned, imagery)[0]
     extracts = _extracts(chosen, config)
     numbers = estimate(
         tiles, sum(e["bytes"] or 0 for e in extracts), share=sampling.share, most=sampling.max_tiles or 0,
@@ -142,7 +149,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     name = config.name or chosen.name
     return Forecast(
         name, extracts, imagery, streetview, _kinds(config), config.zoom, config.size, counted, numbers,
-        _licences(imagery, streetview, config), config.plan.least_objects(bool(imagery)),
+        _licences(imagery, streetview, config), config.plan.least_objects(bool(imagery)), images=images,
     )  # fmt: skip
 
 
@@ -169,7 +176,7 @@ def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast,
     found = Forecast(
         config.name or region.name, extracts, _imagery_of(config, region.imagery), region.streetview, _kinds(config),
         config.zoom, config.size, True, numbers, licences, config.plan.least_objects(bool(region.imagery)), True,
-        count if region.streetview else None,
+        count if region.streetview else None, plan.images,
     )  # fmt: skip
     return found, plan.stages
 

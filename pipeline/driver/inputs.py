@@ -32,6 +32,12 @@ class Inputs:
     region: Region
     extracts: list[dict[str, str]]  # name, sha256
 
+    @property
+    def given(self) -> dict[str, str]:
+        """What was given as each extract, by its path in the cache: errors name the former."""
+        kept = (str(_kept(self.config, e["sha256"], e["name"])) for e in self.extracts)
+        return dict(zip(kept, map(str, self.region.extracts), strict=True))
+
     def base(self, number: int) -> Path:
         """An extract as it was read: where it lay, or as kept in the cache.
 
@@ -45,7 +51,7 @@ class Inputs:
                 return path
         raise InputError(
             f"extract {name} that the dataset was made from is gone: {self.region.extracts[number]} has changed, and "
-            f"{kept} is not there; give a newer extract instead of a change file"
+            "the cache does not keep it; give a newer extract instead of a change file"
         )
 
 

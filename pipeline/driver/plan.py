@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from pipeline.driver.reasons import way_out
 from pipeline.driver.snapshots import snapshots_stage
 from pipeline.driver.sources import Region, chosen_sources, resolve
 from pipeline.driver.stages import (
@@ -34,6 +35,7 @@ from pipeline.driver.stages import (
     pictured,
     searched,
     under_images,
+    used_images,
     vectors_stage,
     wish_of,
 )
@@ -42,6 +44,7 @@ from pipeline.footprints.choose import Choosing
 from pipeline.footprints.ground import Box, Ground
 from pipeline.footprints.plan import along_curve, cut_shards
 from pipeline.footprints.sampling import WEB_TILES
+from pipeline.imagery.choice.usage import Use
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import of_the_web
 from pipeline.meridian import split_boxes
@@ -78,6 +81,7 @@ class Plan:
     shards: list[slice]  # of the footprints
     photos: dict[str, list[Photo]]  # by key
     drops: list[dict[str, Any]]  # of planning: footprints, scenes and photos
+    images: list[Use]  # what the footprints take of each scene that was found
     stages: list[StageRow] = field(default_factory=list)
 
     def objects_of(self, shard: int) -> ExtractObjects | VectorObjects:
@@ -154,10 +158,11 @@ def make_plan(
         keys = planned.footprints().keys
         parts, named = vectors_stage(config, chips, [keys[s] for s in shards], rules, cache, runner, quiet, stages)
         vocabulary, drops = named.vocabulary.table(), [*drops, *named.drops]
+    images, unused = used_images(config, scenes, planned, region.imagery)
     met = meeting(scenes, shapely.box(*split_boxes(planned.bbox())[0].T))
     return Plan(
         config, region, rules, features, cells, objects, chips, parts, named, vocabulary, met, planned, shards, photos,
-        drops, stages,
+        [*drops, *unused], images, stages,
     )  # fmt: skip
 
 
@@ -191,7 +196,10 @@ def _choose(
         for row in (*lost, *drops):
             reasons[row["reason"]] += row["count"]
         found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
-        raise InputError(f"no footprint is left to build: {found or 'none meets the region'}; see docs/shards.md")
+        way = way_out(reasons, config, scenes)
+        raise InputError(
+            f"no footprint is left to build: {found or 'none meets the region'}; {way or 'see docs/shards.md'}"
+        )
     distance = along_curve(planned.centre())
     order = np.argsort(distance, kind="stable")
     shards = cut_shards(distance[order], config.plan.per_shard)

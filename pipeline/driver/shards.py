@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import shapely
 
 from pipeline.driver.inputs import keep_inputs
 from pipeline.driver.plan import Plan, make_plan
+from pipeline.driver.reasons import way_out
 from pipeline.driver.run import Identity, Run, open_out
 from pipeline.driver.sources import Region
 from pipeline.imagery.sources import scene_digest, source_rows
@@ -31,6 +34,7 @@ from pipeline.streetview.plan import photos_row
 from schemas.config import content
 from schemas.errors import InputError
 from storage.cache import using
+from storage.dataset import read_catalog
 from storage.progress import Progress, StageRow
 from storage.store import Store
 from storage.urls import cache_folder
@@ -79,11 +83,22 @@ def make_shards(
             run.build(runner, len(plan.shards), job, quiet)
             document = run.finish(*plan.tables())
     if not document["samples"]:  # nothing empty is called success
-        raise InputError(
-            f"{store.root} holds no sample: all {len(plan.footprints):,} footprints were dropped; why, says `geoshards "
-            f'query {store.root} "SELECT reason, count(*) FROM drops GROUP BY reason"`'
-        )
+        raise InputError(_no_sample(store, plan))
     return Outcome(store.root, document, run.stages, run.built, run.adopted)
+
+
+def _no_sample(store: Store, plan: Plan) -> str:
+    """Why no footprint of a plan became a sample, and what helps."""
+    drops = read_catalog(store, "drops")
+    own = drops.filter(pc.and_(pc.equal(drops["stage"], "samples"), pc.is_valid(drops["key"]))).to_pylist()
+    last = {row["key"]: row for row in own}  # of several, what became of it in the end
+    counts = Counter(row["reason"] for row in last.values())
+    found = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common())
+    first = next((row["detail"] for row in last.values() if row["reason"] == counts.most_common(1)[0][0]), None)
+    return (
+        f"{store.root} holds no sample: all {len(plan.footprints):,} footprints were dropped: {found}"
+        f"{f' ({first})' if first else ''}; {way_out(counts, plan.config, plan.scenes) or 'see docs/shards.md'}"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,9 @@ class _Jobs:
         photos = {key: plan.photos[key] for key in footprints.keys if key in plan.photos}
         boxes = shapely.box(*split_boxes(planned.bbox())[0].T)
         near = np.unique(self.areas.query(boxes, predicate="intersects")[1]).tolist()
-        imagery = sha256(" ".join(self.digests[i] for i in near).encode()).hexdigest()
+        order = {m: n for n, m in enumerate(sorted({s.mosaic for s in (plan.scenes[i] for i in near)}))}
+        facts = [f"{self.digests[i]} {plan.scenes[i].acquired} {order[plan.scenes[i].mosaic]}" for i in near]
+        imagery = sha256(" ".join(facts).encode()).hexdigest()
         chips = None
         if plan.chips is not None:
             rows = plan.chips.rows

@@ -14,8 +14,9 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from pipeline.alignment import place
 from pipeline.driver.sources import Region
-from pipeline.footprints.candidates import Candidates, Listed
+from pipeline.footprints.candidates import Candidates, Listed, Mixture
 from pipeline.footprints.chips.plan import (
     CHIPS,
     DescribeJob,
@@ -29,8 +30,10 @@ from pipeline.footprints.content import AROUND, NEAR, content_of
 from pipeline.footprints.estimate import cells_of_boxes
 from pipeline.footprints.ground import Box, Ground
 from pipeline.footprints.producers import PRODUCERS, Drops, Wish
+from pipeline.imagery.choice.usage import Use, drops_of, uses
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
+from pipeline.meridian import quadrilaterals, split_boxes
 from pipeline.osm.stage import Features
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
 from pipeline.rules import Rules
@@ -170,6 +173,22 @@ def under_images(config: ShardsConfig, ground: Ground, clip: Any, scenes: list[S
     ]
 
 
+def used_images(config: ShardsConfig, scenes: list[Scene], planned: Mixture, imagery: str) -> tuple[list[Use], Drops]:
+    """What the planned footprints will take of each scene, and DROPS rows of the scenes of which they take nothing."""
+    if not scenes:
+        return [], []
+    rows = np.flatnonzero(~np.array([p.pictured for p in planned.parts], bool)[planned.part])
+    found = uses(scenes, (_outlined(planned.take(rows[i : i + _PICTURED])) for i in range(0, len(rows), _PICTURED)),
+                 config.rs)  # fmt: skip
+    return found, drops_of(found, imagery)
+
+
+def _outlined(footprints: Mixture) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Lon/lat outlines, and metres a pixel."""
+    placement = place(footprints.footprints())
+    return quadrilaterals(placement.corners), placement.gsd.mean(axis=1)
+
+
 def wish_of(config: ShardsConfig, ground: Ground | None, clip: Any, chips: ChipsFound | None = None) -> Wish:
     """What settings whose zoom and gsd are known ask of producers on this ground (None: everywhere)."""
     own = None if chips is None else chips.candidates(config.chips.image == "own")
@@ -189,7 +208,7 @@ def candidates_of(config: ShardsConfig, wish: Wish) -> tuple[list[Candidates], D
 
 def boxes_around(chips: ChipsFound) -> list[Box]:
     """Few boxes (degrees) that hold all chips: one a square degree that has any."""
-    bbox = chips.candidates(False).bbox()
+    bbox, _ = split_boxes(chips.candidates(False).bbox())
     block = np.floor(bbox[:, :2]).astype(np.int64)
     _, owner = np.unique(block, axis=0, return_inverse=True)
     groups = [bbox[owner.ravel() == i] for i in range(int(owner.max(initial=-1)) + 1)]

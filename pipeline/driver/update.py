@@ -10,6 +10,8 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -58,7 +60,8 @@ def update(
         finish_exchange(Path(store.root))
         goal = _goal(store, files, extract, workers, cache)
         _prepare(Path(store.root), goal.region.extracts)
-        outcome = make_shards(goal.config, quiet, goal.region, goal.previous)
+        with _as_given(goal.given):
+            outcome = make_shards(goal.config, quiet, goal.region, goal.previous)
         _exchange(Path(store.root))
     return replace(outcome, out=store.root)
 
@@ -87,7 +90,8 @@ def preview_update(
     if Path(store.root, _NEXT, _COMPLETE).exists():
         raise DatasetError(f"an update of {store.root} was stopped at its end; run that `geoshards update` again first")
     goal = _goal(store, files, extract, workers, cache)
-    found = rehearse_shards(goal.config, quiet, goal.region, goal.previous)
+    with _as_given(goal.given):
+        found = rehearse_shards(goal.config, quiet, goal.region, goal.previous)
     before = set(read_catalog(store, "samples")["key"].to_pylist())
     built = {key for keys in found.built for key in keys}
     objects, unknown = _changed(goal)
@@ -105,7 +109,8 @@ def _changed(goal: _Goal) -> tuple[dict[str, int] | None, str]:
     if goal.base is None:
         return None, "the extract that the dataset was made from is gone"
     try:
-        return dict(difference(goal.base, goal.newer)), ""
+        with _as_given(goal.given):
+            return dict(difference(goal.base, goal.newer)), ""
     except UnsortedError as error:
         return None, str(error)
 
@@ -120,6 +125,19 @@ class _Goal:
     previous: Previous
     base: Path | None  # the extract that changes, as it was; None: it is gone
     newer: Path
+    given: dict[str, str]  # as Inputs.given
+
+
+@contextmanager
+def _as_given(given: dict[str, str]) -> Iterator[None]:
+    """Let errors about an extract that the cache keeps name the file that was given."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for kept, path in given.items():
+            text = text.replace(kept, path)
+        raise type(error)(text) from None
 
 
 def _local(directory: str) -> Store:
@@ -138,13 +156,14 @@ def _goal(store: Store, files: list[Path], extract: str, workers: int, cache: st
     if inputs.config.plan.snapshots == "image":
         raise ConfigError("a dataset of several snapshots is not updated; build it again with the newer extract too")
     number = _which(inputs, extract)
-    newer, base = _newer_extract(inputs, number, files), _base(inputs, number)
-    if newer == files[0]:
-        _same_ground(store, inputs.region.extracts[number], base, newer)
+    with _as_given(inputs.given):
+        newer, base = _newer_extract(inputs, number, files), _base(inputs, number)
+        if newer == files[0]:
+            _same_ground(store, inputs.region.extracts[number], base, newer)
     extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
     config = replace(inputs.config, name=document["name"], out=str(Path(store.root, _NEXT)), workers=workers)
     region, previous = replace(inputs.region, extracts=extracts), Previous(store.root, document["layout_hash"])
-    return _Goal(document, config, region, previous, base, newer)
+    return _Goal(document, config, region, previous, base, newer, inputs.given)
 
 
 def _base(inputs: Inputs, number: int) -> Path | None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pipeline.footprints.candidates import Candidates
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import by_share, choose, lots
+from pipeline.imagery.choice.order import covered
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.scene import Scene, covered
+from pipeline.imagery.scene import Scene
 from pipeline.osm.cells.near import Block, blocks_of, features_near
 from pipeline.osm.stage import Cells
 from pipeline.rules import PaintRules
@@ -28,8 +29,6 @@ from schemas.features import VALUE, drop_row
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-#: Classes of the raster that are no land.
-WATER = frozenset({"water", "river", "stream"})
 #: Footprints that one process counts in about the time that Ray takes to start.
 _SMALL = 200_000
 #: Footprints whose outlines are held at once.
@@ -140,7 +139,7 @@ class Choosing:
         groups = (
             np.split(order, np.cumsum(np.bincount(owner.ravel(), minlength=len(blocks)))[:-1]) if len(order) else []
         )
-        water = tuple(i for i, c in enumerate(self.paint.classes, 1) if c.name in WATER)
+        water = tuple(i for i, c in enumerate(self.paint.classes, 1) if c.water)
         jobs = [
             CountJob(cells.path, cells.zoom, (x0, y0, x1, y1), candidates.take(own), water)
             for (x0, y0, x1, y1), own in zip(blocks.tolist(), groups, strict=True)

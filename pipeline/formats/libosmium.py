@@ -7,9 +7,6 @@ from typing import Any
 
 import osmium
 
-#: What reading a file may raise: a place with letters in it is an exception of its own.
-UNREADABLE = (RuntimeError, OSError, ValueError, IndexError, osmium.InvalidLocationError)
-
 _OBJECTS = osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION
 
 

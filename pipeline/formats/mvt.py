@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.formats.messages import declare, parse
 from pipeline.formats.wire import zigzag
-from schemas.errors import InputError
+from schemas.errors import at_the_door
 
 Value = str | float | int | bool
 
@@ -64,12 +64,10 @@ def decode_points(data: bytes, layer: str, where: str) -> list[TilePoint]:
     Raises:
         InputError: the tile is damaged, or longer than any; ``where`` stands in the message.
     """
-    try:
+    with at_the_door(f"{where} is no vector tile that can be read"):
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has over {MOST_BYTES >> 20} MiB")
         return [p for own in parse(_MVT.Tile, data).layers if own.name == layer.encode() for p in _points(own)]
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{where} is no vector tile that can be read: {error}") from None
 
 
 def encode_points(points: Sequence[TilePoint], layer: str) -> bytes:

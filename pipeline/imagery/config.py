@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.times import any_time, compile_pattern
 from schemas.bands import canonical
 from schemas.config import execution, require
 
@@ -27,7 +28,8 @@ class ImageryConfig:
     subsampling: Literal["420", "422", "444"] = "420"  # of the colour in rs.jpg; 420 halves its resolution
     dates: int = 1  # images a tile, of as many days: rs.0.jpg, rs.1.jpg …
     prefer: Literal["newest", "oldest", "clearest"] = "newest"  # which day is taken first
-    acquired: str | None = None  # ISO 8601 date or time of all scenes; unset: each one's own time
+    acquired: str | None = None  # ISO 8601 date or time of all scenes and chips; unset: each one's own time
+    time_pattern: str = ""  # of times in names of files or folders: %Y-%m-%d, or a regular expression; empty: none
     licence: str | None = None  # of the images, for ATTRIBUTION.md; unset: what the source declares
     mask: str | None = None  # band or asset of classes or bits; none: no mask; unset: the preset's
     mask_values: tuple[int, ...] = ()  # classes of the mask that hide the ground; empty: the preset's
@@ -45,12 +47,16 @@ class ImageryConfig:
 
     def __post_init__(self) -> None:
         low, high = self.percentiles
+        if self.time_pattern:
+            compile_pattern(self.time_pattern)
         given = not isinstance(self.nodata, (int, float)) or math.isfinite(self.nodata)
         require(
             {
                 "rs.nodata must be a finite number or none; what is no number never is data": given,
                 "rs.max_nodata must be 0 to 1": 0 <= self.max_nodata <= 1,
                 "rs.max_masked must be 0 to 1": 0 <= self.max_masked <= 1,
+                "rs.acquired must be an ISO 8601 date or time, or a year": self.acquired is None
+                or any_time(self.acquired) is not None,
                 "rs.quality must be 1 to 100": 1 <= self.quality <= 100,
                 "rs.dates must be 1 to 100": 1 <= self.dates <= 100,
                 "rs.percentiles must be two of 0 to 100, the lower first": 0 <= low < high <= 100,

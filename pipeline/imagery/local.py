@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import shapely
-from rasterio.warp import transform as warp_transform
-
 from pipeline.alignment import place
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.grids.check import outline
 from pipeline.imagery.nodata import Alpha, Stated, alpha_band, check_palette, settle_alpha
 from pipeline.imagery.raster import open_raster
 from pipeline.imagery.scene import DTYPES, Asset, Mask, Scene
-from pipeline.meridian import wrapped
-from schemas.bands import channels, find
+from pipeline.times import document_time, name_time, tag_time
+from schemas.bands import band as known_band
+from schemas.bands import canonical, channels, find
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 from storage.urls import expand
 
 _COLOURS = ("red", "green", "blue", "gray")
+#: Names that say nothing of what a band is, and words for a resolution.
+_NAMELESS = re.compile(r"gr[ae]y|(band|layer)[ _]?(\d*|data)", re.IGNORECASE)
+_RESOLUTION = re.compile(r"R?\d+c?m", re.IGNORECASE)
+#: Beginnings of the names of Landsat's files, and of the names of its sensors' bands.
+_LANDSAT = {"LC08": "OLI_", "LC09": "OLI_", "LO08": "OLI_", "LO09": "OLI_", "LE07": "ETM_", "LT04": "TM_",
+            "LT05": "TM_"}  # fmt: skip
+#: Bytes of the largest JSON file that is read for a time.
+_SIDECAR = 1 << 20
+
+
+class MissingBand(InputError):
+    """A file lacks a band that is wanted."""
 
 
 def find_rasters(parts: Sequence[str]) -> list[Path]:
@@ -58,10 +68,10 @@ def open_scene(path: Path, config: ImageryConfig | None = None) -> Scene:
 
 def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
     """The scene that an opened raster is by itself."""
-    if source.crs is None:
-        raise InputError(f"imagery {href} has no coordinate reference system; assign one with gdal_edit.py -a_srs")
     alpha = settle_alpha(source, config.alpha, config.bands)
     names = band_names(source, alpha)
+    if (own := own_band(names, name, config)) is not None:
+        names = dict.fromkeys(names, own)
     mask = _mask(names, config, href)
     chosen = choose_bands(names, config, href, mask)
     dtypes = {source.dtypes[b - 1] for b in chosen}
@@ -70,16 +80,20 @@ def describe(source: Any, href: str, name: str, config: ImageryConfig) -> Scene:
         raise InputError(f"imagery {href} has bands of {', '.join(sorted(dtypes))}; choose those of one with rs.bands")
     check_dtype(dtype, config, href)
     check_palette(source, chosen, config.resampling, f"imagery {href}")
+    try:
+        gsd = true_gsd(source)
+    except InputError as error:  # of its transform
+        raise InputError(f"imagery {href}: {error}") from None
     tags, imagery = source.tags(), source.tags(ns="IMAGERY")
     return Scene(
         name=name,
         area=outline(source, href),
         bands=[names[b] for b in chosen],
         dtype=dtype,
-        acquired=_acquired(tags, imagery),
+        acquired=name_time(href, config.time_pattern) or _beside(href) or tag_time(tags, imagery),
         assets=(Asset(href, tuple(chosen), Stated(config.nodata, alpha=alpha)),),
         cloud=_number(imagery.get("CLOUDCOVER") or tags.get("CLOUDY_PIXEL_PERCENTAGE")),
-        gsd=true_gsd(source),
+        gsd=gsd,
         mask=Mask(Asset(href, (mask,)), config.mask_values, config.mask_bits) if mask else None,
         licence=tags.get("LICENSE"),
     )
@@ -96,18 +110,52 @@ def band_names(source: Any, alpha: Alpha) -> dict[int, str]:
     return names
 
 
+def own_band(names: dict[int, str], name: str, config: ImageryConfig) -> str | None:
+    """The band that a file's name gives to its only one, where that says nothing itself (``T30_B04_10m.jp2``)."""
+    if len(names) != 1 or not _NAMELESS.fullmatch(next(iter(names.values()))):
+        return None
+    found = band_in(name, config)
+    return None if found is None else found[0]
+
+
+def band_in(name: str, config: ImageryConfig) -> tuple[str, str] | None:
+    """The one band that a word of a file's name means, and the name without it and without a resolution.
+
+    Words are what tables know by more than a letter, and what ``rs.bands`` and ``rs.mask`` name. Bare numbers of
+    Landsat are its own: B5 of a file of Landsat 8 is ``OLI_B5``.
+
+    >>> band_in("T30TVK_20210601_B04_10m.jp2", ImageryConfig()), band_in("LC09_L2_SR_B5.TIF", ImageryConfig())
+    (('B04', 'T30TVK_20210601'), ('OLI_B5', 'LC09_L2_SR'))
+    """
+    pieces = re.split(r"([_\-. ]+)", Path(name).stem)  # words, and what stands between them
+    words = pieces[::2]
+    sensor = _LANDSAT.get(words[0][:4].upper(), "")
+    asked = {canonical(b) for b in (*config.bands, *([config.mask] if config.mask else ()))}
+    meant: dict[int, str] = {}
+    for i, word in enumerate(words):
+        own = f"{sensor}{word}" if sensor and re.fullmatch(r"B\d+", word, re.IGNORECASE) else word
+        if len(word) > 1 and not word.isdecimal() and (known_band(own) or canonical(own) in asked):
+            meant[i] = own
+    if len({canonical(own) for own in meant.values()}) != 1:
+        return None
+    kept = [i for i, w in enumerate(words) if i not in meant and not _RESOLUTION.fullmatch(w)]
+    rest = "".join(f"{pieces[2 * i - 1] if n else ''}{words[i]}" for n, i in enumerate(kept))
+    return next(iter(meant.values())), rest
+
+
 def choose_bands(names: dict[int, str], config: ImageryConfig, where: str, mask: int | None = None) -> list[int]:
     """Numbers of the bands of ``rs.bands``, by any name or by number from 1; all but the mask where none are named.
 
     Raises:
-        InputError: one is missing, or two of them are one band.
+        MissingBand: one is missing.
+        InputError: two of them are one band.
     """
     numbers, held = list(names), list(names.values())
     chosen = [] if config.bands else [b for b in names if b != mask]
     for wanted in config.bands:
         at = find(wanted, held, f"imagery {where}")
         if at is None and not (wanted.isdecimal() and int(wanted) in names):
-            raise InputError(f"imagery {where} has no band {wanted}; it has {', '.join(held)}: set rs.bands")
+            raise MissingBand(f"imagery {where} has no band {wanted}; it has {', '.join(held)}: set rs.bands")
         chosen.append(int(wanted) if at is None else numbers[at])
     channels([names[b] for b in chosen], f"imagery {where}")
     return chosen
@@ -119,7 +167,9 @@ def check_dtype(dtype: str, config: ImageryConfig, where: str) -> None:
     Raises:
         InputError: it is one, and nothing is said about 8 bits.
     """
-    if (config.stretch == "none" and dtype not in DTYPES) or dtype.startswith("complex"):
+    if dtype.startswith("complex"):
+        raise InputError(f"imagery {where} is {dtype}; make amounts of them with gdal_calc.py --calc='abs(A)'")
+    if config.stretch == "none" and dtype not in DTYPES:
         raise InputError(
             f"imagery {where} is {dtype}; rs.npy holds {', '.join(DTYPES)}. Make 8 bits of it with rs.stretch, or "
             "convert it with gdal_translate -ot"
@@ -147,30 +197,21 @@ def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | Non
     return list(names)[at]
 
 
-def outline(source: Any, where: str) -> Any:
-    """Lon/lat polygon of a raster's edge, of two parts across the 180th meridian.
-
-    Raises:
-        InputError: it has no place on Earth.
-    """
-    t = np.linspace(0, 1, 17)[:-1]  # an outline is bent in lon/lat: 16 points a side
-    z, o = np.zeros_like(t), np.ones_like(t)
-    x = np.concatenate((t, o, 1 - t, z)) * source.width
-    y = np.concatenate((z, t, o, 1 - t)) * source.height
-    a, b, c, d, e, f = source.transform[:6]
-    lonlat = np.stack(warp_transform(source.crs, "EPSG:4326", a * x + b * y + c, d * x + e * y + f), axis=1)
-    if not np.isfinite(lonlat).all():
-        raise InputError(f"imagery {where} reaches beyond what its CRS can hold; cut it with gdal_translate -projwin")
-    return wrapped(np.array([shapely.Polygon(lonlat)]))[0]
-
-
-def _acquired(tags: dict[str, str], imagery: dict[str, str]) -> str | None:
-    """Time of acquisition, ISO 8601, of what GDAL, TIFF and Earth Engine call it."""
-    if milliseconds := _number(tags.get("system-time_start")):
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    text = (imagery.get("ACQUISITIONDATETIME") or tags.get("TIFFTAG_DATETIME") or "").strip()
-    match = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d:\d\d:\d\d)", text)
-    return f"{match[1]}-{match[2]}-{match[3]}T{match[4]}Z" if match else None
+def _beside(href: str) -> str | None:
+    """Time in a JSON file beside a raster, STEM_meta.json or STEM.json, as chips have it; a STAC item's too."""
+    if "://" in href or href.startswith("/vsi"):
+        return None
+    for ending in ("_meta.json", ".json"):
+        path = Path(href).with_name(f"{Path(href).stem}{ending}")
+        try:
+            if path.stat().st_size > _SIDECAR:
+                continue
+            document = json.loads(path.read_text("utf-8-sig"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(document, dict) and (time := document_time(document)) is not None:
+            return time
+    return None
 
 
 def _number(text: str | None) -> float | None:

@@ -23,6 +23,7 @@ from schemas.bands import canonical
 from schemas.errors import InputError
 
 Alpha = Literal["auto", "mask", "band", "ignore"]
+Affine = tuple[float, float, float, float, float, float]
 #: Windows a side, and pixels a side of each, that tell an alpha band from amounts.
 _SPOTS, _SPOT = 4, 64
 
@@ -185,8 +186,9 @@ def find_valid(
     return None if valid.all() else valid
 
 
-def view(source: Any, evidence: Evidence) -> str:
-    """A VRT of the bands with one alpha band that holds all of the evidence, for GDAL's warper.
+def view(source: Any, evidence: Evidence, transform: Affine) -> str:
+    """A VRT of the bands, placed by ``transform``, with one alpha band that holds all of the evidence, for GDAL's
+    warper.
 
     The warper by itself heeds the first thing that a file says, and which that is depends on how it is asked.
     """
@@ -199,13 +201,13 @@ def view(source: Any, evidence: Evidence) -> str:
     for values in [evidence.nodata, (float("nan"),) * len(bands) if real else ()]:
         if values:
             own = [_band(k, [(name, str(b))], nodata=v) for k, b, v in zip(kinds, bands, values, strict=True)]
-            document = _document(source, own)
+            document = _document(source, own, transform)
             # NaN in one band is enough, of a value all of them must have it
             rule = "min" if np.isnan(values[0]) else "max"
             parts = [(document, f"mask,{i}") for i in range(1, len(bands) + 1)]
-            masks.append((_document(source, [_band("Byte", parts, rule)]), "1"))
+            masks.append((_document(source, [_band("Byte", parts, rule)], transform), "1"))
     own = [_band(k, [(name, str(b))]) for k, b in zip(kinds, bands, strict=True)]
-    return _document(source, own + ([_band("Byte", masks, "min", colour="Alpha")] if masks else []))
+    return _document(source, own + ([_band("Byte", masks, "min", colour="Alpha")] if masks else []), transform)
 
 
 def _kind(dtype: str) -> str:
@@ -222,15 +224,20 @@ def _band(
     text += f"<PixelFunctionType>{rule}</PixelFunctionType>" if several else ""
     text += "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
     text += f"<ColorInterp>{colour}</ColorInterp>"
+    # of a mask by itself GDAL's warper gets what lay in memory before, unless it comes by way of a buffer
+    masking = not several and parts[0][1].startswith("mask,")
+    source, scale = ("ComplexSource", "<ScaleOffset>0</ScaleOffset><ScaleRatio>1</ScaleRatio>") if masking else (
+        "SimpleSource", "")  # fmt: skip
     for where, band in parts:
         text += (
-            f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(where)}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand></SimpleSource>"
+            f'<{source}><SourceFilename relativeToVRT="0">{escape(where)}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand>{scale}</{source}>"
         )
     return text + "</VRTRasterBand>"
 
 
-def _document(source: Any, bands: list[str]) -> str:
-    place = ",".join(repr(float(v)) for v in source.transform.to_gdal())
+def _document(source: Any, bands: list[str], transform: Affine) -> str:
+    a, b, c, d, e, f = transform
+    place = ",".join(repr(float(v)) for v in (c, a, b, f, d, e))
     size = f'rasterXSize="{source.width}" rasterYSize="{source.height}"'
     return f"<VRTDataset {size}><GeoTransform>{place}</GeoTransform>{''.join(bands)}</VRTDataset>"

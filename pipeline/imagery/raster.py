@@ -6,7 +6,8 @@ where its pixels are about as large as the raster's and nothing is missing; GDAL
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+import sys
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,10 +22,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from pipeline.imagery import resample
+from pipeline.imagery.grids.check import check_colours, check_place
+from pipeline.imagery.grids.turns import turns
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
 from pipeline.imagery.nodata import Evidence, Stated, find_valid, view, weigh
 from pipeline.imagery.zoom import SLACK
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.footprint import Footprint
 
 K = TypeVar("K", bound=Hashable)
@@ -33,6 +36,8 @@ K = TypeVar("K", bound=Hashable)
 _BLOCK = 2048
 #: Bytes of the largest piece of a raster that is held.
 MEMORY = 1 << 28
+#: Bands of a raster; hyperspectral ones have some hundreds.
+_MOST_BANDS = 4096
 #: Raster pixels a pixel up to which the nearest one is taken of a window in memory.
 _SPARSE = 2.0
 #: Pixels by which the grids of footprint and raster may differ and still be one.
@@ -61,24 +66,44 @@ class _Raster:
     bands: list[int]
     resampling: str
     evidence: Evidence
+    transform: resample.Affine  # where it lies, or what of it lies around the world
     tiles: JpegTiles | None = None  # a faster way to the same pixels
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.source.dtypes[self.bands[0] - 1])
 
-    @property
-    def transform(self) -> resample.Affine:
-        a, b, c, d, e, f = (float(v) for v in self.source.transform[:6])
-        return a, b, c, d, e, f
+
+def _unraised(found: Any, before: Any = sys.unraisablehook) -> None:
+    """rasterio logs what GDAL remarks; where that quotes a damaged file it may be no UTF-8. Nothing is lost then, but
+    Python would print a traceback."""
+    if not (isinstance(found.exc_value, UnicodeDecodeError) and "rasterio" in str(found.object)):
+        before(found)
 
 
-def check_blocks(source: Any, where: str) -> None:
-    """Refuse a raster whose smallest readable piece does not fit in memory.
+sys.unraisablehook = _unraised
+
+
+def check_bands(source: Any, where: str) -> None:
+    """Refuse a raster that claims more bands than any has: each is asked for what it is.
 
     Raises:
         InputError: it is such a raster.
     """
+    if source.count > _MOST_BANDS:
+        raise InputError(f"{where} claims {source.count:,} bands, {_MOST_BANDS:,} are the most; it may be damaged")
+
+
+def check_raster(source: Any, where: str) -> None:
+    """Refuse a raster of too many bands, or that has no place on Earth, or whose values grow with darkness, or whose
+    smallest readable piece does not fit in memory.
+
+    Raises:
+        InputError: it is such a raster.
+    """
+    check_bands(source, f"imagery {where}")
+    check_place(source, where)
+    check_colours(source, f"imagery {where}")
     size = max(h * w * np.dtype(t).itemsize for (h, w), t in zip(source.block_shapes, source.dtypes, strict=True))
     if source.interleaving is not None and source.interleaving.name == "pixel":
         size *= source.count
@@ -88,6 +113,13 @@ def check_blocks(source: Any, where: str) -> None:
         )
 
 
+def without_codec(error: Exception) -> str:
+    """What helps where GDAL has no decoder for a file; empty where that was not the reason."""
+    if "missing codec" not in f"{error} {error.__cause__}":
+        return ""
+    return "the GDAL here has no decoder for it: write it anew with gdal_translate -co COMPRESS=DEFLATE where one has"
+
+
 @contextmanager
 def open_raster(path: str) -> Iterator[Any]:
     """A local raster in rasterio.
@@ -95,15 +127,31 @@ def open_raster(path: str) -> Iterator[Any]:
     Raises:
         InputError: it cannot be read, then or in the block, or not in pieces that fit in memory.
     """
-    try:
-        with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
-            check_blocks(source, path)
-            yield source
-    except rasterio.errors.RasterioError as error:
-        raise InputError(
-            f"imagery {path} cannot be read: {error.__cause__ or error}; it may be truncated: fetch it again, or "
-            "give another GeoTIFF, COG or VRT"
-        ) from None
+    advice = "it may be truncated: fetch it again, or give another GeoTIFF, COG or VRT"
+    with at_the_door(f"imagery {path} cannot be read", advice):
+        try:
+            with rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as source:
+                check_raster(source, path)
+                yield source
+        except rasterio.errors.RasterioError as error:
+            if other := without_codec(error):
+                raise InputError(f"imagery {path} cannot be read: {other}") from None
+            raise
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Bands of one of several rasters that are read together."""
+
+    source: Any  # opened in rasterio
+    bands: list[int]  # numbers from 1, of one dtype
+    stated: Stated = Stated()  # what is said of its nodata outside of it
+
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """What layers that are read together have in common."""
+        own = self.source
+        return str(own.crs.to_wkt()), tuple(own.transform[:6]), own.width, own.height, own.dtypes[self.bands[0] - 1]
 
 
 def read_footprints(
@@ -123,12 +171,64 @@ def read_footprints(
     Raises:
         rasterio.errors.RasterioError: the file cannot be read there.
     """
+    for _, key, patch in read_together([Layer(source, bands, stated)], footprints, resampling):
+        yield key, patch
+
+
+def read_together(
+    layers: Sequence[Layer], footprints: Mapping[K, Footprint], resampling: str
+) -> Iterator[tuple[int, K, Patch]]:
+    """As `read_footprints`, of several rasters of one `Layer.grid`: places and weights are reckoned once for all.
+
+    Gives the number of the layer with each footprint and its pixels, which are those of the layer by itself.
+    """
     with ExitStack() as stack:
-        file = open_tiles(source, bands)
-        tiles = JpegTiles(source, stack.enter_context(file)) if file else None
-        raster = _Raster(source, bands, resampling, weigh(source, bands, stated), tiles)
-        for frame, keys in _blocks(footprints, raster).items():
-            yield from _read_block(raster, frame, {k: footprints[k] for k in keys})
+        opened = []
+        for layer in layers:
+            file = open_tiles(layer.source, layer.bands)
+            tiles = JpegTiles(layer.source, stack.enter_context(file)) if file else None
+            opened.append((layer, weigh(layer.source, layer.bands, layer.stated), tiles))
+        source = layers[0].source
+        a, b, c, d, e, f = (float(v) for v in source.transform[:6])
+        places = turns(str(source.crs.to_wkt()), (a, b, c, d, e, f), source.width, source.height)
+        world = [
+            [_Raster(layer.source, layer.bands, resampling, own, place, tiles) for layer, own, tiles in opened]
+            for place in places
+        ]
+        for frame, keys in _blocks(footprints, world[0][0]).items():
+            yield from _read_around(world, frame, {k: footprints[k] for k in keys})
+
+
+def _read_around(
+    world: list[list[_Raster]], frame: _Frame, footprints: dict[K, Footprint]
+) -> Iterator[tuple[int, K, Patch]]:
+    """Of rasters that lie on the map in several places: the rest of each footprint from the next."""
+    if len(world) == 1:
+        yield from _read_block(world[0], frame, footprints)
+        return
+    parts: dict[tuple[int, K], Patch] = {}
+    for rasters in world:
+        for number, key, patch in _read_block(rasters, frame, footprints):
+            at = number, key
+            parts[at] = _joined(parts[at], patch) if at in parts else patch
+        footprints = {
+            k: f
+            for k, f in footprints.items()
+            if any((n, k) not in parts or parts[n, k].valid is not None for n in range(len(rasters)))
+        }
+        if not footprints:
+            break
+    for (number, key), patch in parts.items():
+        yield number, key, patch
+
+
+def _joined(first: Patch, second: Patch) -> Patch:
+    """The second where the first has no data."""
+    if first.valid is None:
+        return first
+    valid = first.valid if second.valid is None else first.valid | second.valid
+    pixels = np.where(first.valid, first.pixels, second.pixels)
+    return Patch(pixels, None if second.valid is None or valid.all() else valid)
 
 
 @dataclass(frozen=True)
@@ -166,15 +266,19 @@ def _crs(text: str) -> Any:
     return rasterio.crs.CRS.from_user_input(text)
 
 
-def _read_block(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint]) -> Iterator[tuple[K, Patch]]:
+def _read_block(
+    rasters: list[_Raster], frame: _Frame, footprints: dict[K, Footprint]
+) -> Iterator[tuple[int, K, Patch]]:
+    raster = rasters[0]
     nodes: dict[K, resample.Nodes] = {}
     windows: dict[K, Window] = {}
     warped: dict[K, Footprint] = {}
     own = raster.source.crs == _crs(frame.crs)
     for key, f in footprints.items():
         if own and (window := _aligned(raster, f)) is not None:
-            if (patch := _copy(raster, window)) is not None:
-                yield key, patch
+            for number, layer in enumerate(rasters):
+                if (patch := _copy(layer, window)) is not None:
+                    yield number, key, patch
         else:
             warped[key] = f
     crs = frame.crs if own else str(raster.source.crs.to_wkt())
@@ -189,11 +293,16 @@ def _read_block(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint]) 
                 del warped[key]
             else:
                 nodes[key], windows[key] = found, window
-        for key, patch in _resample(raster, footprints, nodes, windows):
-            del warped[key]
-            yield key, patch
-    if warped:
-        yield from _warp(raster, frame, warped, step)
+        done: list[set[K]] = [set() for _ in rasters]
+        for number, key, patch in _resample(rasters, footprints, nodes, windows):
+            done[number].add(key)
+            yield number, key, patch
+    else:
+        done = [set() for _ in rasters]
+    for number, layer in enumerate(rasters):
+        if left := {k: f for k, f in warped.items() if k not in done[number]}:
+            for key, patch in _warp(layer, frame, left, step):
+                yield number, key, patch
 
 
 def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
@@ -243,33 +352,43 @@ def _copy(raster: _Raster, window: Window) -> Patch | None:
 
 
 def _resample(
-    raster: _Raster, footprints: dict[K, Footprint], nodes: dict[K, resample.Nodes], windows: dict[K, Window]
-) -> Iterator[tuple[K, Patch]]:
+    rasters: list[_Raster], footprints: dict[K, Footprint], nodes: dict[K, resample.Nodes], windows: dict[K, Window]
+) -> Iterator[tuple[int, K, Patch]]:
     """Those footprints whose every pixel has all its neighbours in the raster, and all with data."""
     for group in _windows(windows):
         window = _union([windows[k] for k in group])
         if max(window.width, window.height) > resample.MAX_WINDOW:
             continue
-        pixels, pairs = _load(raster, window)
-        valid = find_valid(raster.source, raster.evidence, pixels, window)
+        loaded = [_load(raster, window) for raster in rasters]
+        valid = [find_valid(r.source, r.evidence, own[0], window) for r, own in zip(rasters, loaded, strict=True)]
         origin = (window.col_off, window.row_off)
+        if rasters[0].resampling == "bilinear":  # once for all footprints of the window
+            real = resample.weight_type(rasters[0].dtype)
+            loaded = [(p if pairs is not None else p.astype(real, copy=False), pairs) for p, pairs in loaded]
         for key in group:
             f, own = footprints[key], windows[key]
-            if valid is not None:
-                rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
-                columns = slice(own.col_off - origin[0], own.col_off - origin[0] + own.width)
-                if not valid[rows, columns].all():
-                    continue
+            rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
+            columns = slice(own.col_off - origin[0], own.col_off - origin[0] + own.width)
+            whole = [i for i, v in enumerate(valid) if v is None or v[rows, columns].all()]
+            if not whole:
+                continue
             x, y = resample.positions(nodes[key], origin, f.width, f.height)
-            if not _inside(x, y, window, raster):
+            if not _inside(x, y, window, rasters[0]):
                 continue
-            if pairs is not None:
-                four = resample.bilinear_pairs(pairs, window.width, x, y)
-                yield key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
-                continue
-            out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
-            (resample.bilinear if raster.resampling == "bilinear" else resample.nearest)(pixels, x, y, out)
-            yield key, Patch(out, None)
+            taps = None
+            for number in whole:
+                raster, (pixels, pairs) = rasters[number], loaded[number]
+                if pairs is not None:
+                    four = resample.bilinear_pairs(pairs, window.width, x, y)
+                    yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
+                    continue
+                out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
+                if raster.resampling == "bilinear":
+                    taps = taps or resample.Taps.at(x, y, window.width, raster.dtype)
+                    resample.bilinear(pixels, taps, out)
+                else:
+                    resample.nearest(pixels, x, y, out)
+                yield number, key, Patch(out, None)
 
 
 def _load(raster: _Raster, window: Window) -> tuple[NDArray[Any], NDArray[np.uint64] | None]:
@@ -280,7 +399,8 @@ def _load(raster: _Raster, window: Window) -> tuple[NDArray[Any], NDArray[np.uin
     interleaved = raster.tiles.read(window) if raster.tiles is not None else None
     if interleaved is None:
         interleaved = np.zeros((window.height, window.width, 4), np.uint8)
-        raster.source.read(raster.bands, window=window, out=interleaved.transpose(2, 0, 1)[:count])
+        for band, plane in enumerate(raster.source.read(raster.bands, window=window)):
+            interleaved[..., band] = plane  # faster than GDAL does it
     pixels = interleaved.transpose(2, 0, 1)[:count]
     return pixels, resample.pack_pairs(interleaved)
 
@@ -319,7 +439,7 @@ def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: 
     scale = 1.0 if step <= SLACK or not np.isfinite(step) else 1 / step
     a, b, c, d, e, f = frame.transform
     with ExitStack() as stack:
-        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence)))
+        own = stack.enter_context(rasterio.open(view(raster.source, raster.evidence, raster.transform)))
         vrt = stack.enter_context(
             WarpedVRT(
                 own, src_crs=raster.source.crs, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -13,11 +14,12 @@ from rasterio.windows import Window
 
 from pipeline.alignment import place
 from pipeline.imagery import stretch
+from pipeline.imagery.choice.order import candidates, day_of, mosaic_of
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.nodata import check_palette, find_valid, weigh
-from pipeline.imagery.raster import Patch, read_footprints
+from pipeline.imagery.raster import Layer, Patch, read_footprints, read_together
 from pipeline.imagery.remote import Opener
-from pipeline.imagery.scene import Asset, Scene, TileImage, candidates, day_of
+from pipeline.imagery.scene import Asset, Scene, TileImage
 from pipeline.imagery.tiles import read_tiles
 from pipeline.meridian import quadrilaterals
 from pipeline.net.client import Client, Stopped, Unavailable
@@ -25,6 +27,7 @@ from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
+from storage.urls import is_local, shown
 
 K = TypeVar("K", bound=Hashable)
 #: Windows a side, and pixels a side of each, of a scene without overviews that percentiles are taken of.
@@ -64,7 +67,7 @@ class _Wish(Generic[K]):
     key: K
     footprint: Footprint
     scenes: list[int]  # not tried yet, the first choice first
-    image: TileImage | None = None  # of the day that is being read
+    image: TileImage | None = None  # of the mosaic that is being read
     done: list[TileImage] = field(default_factory=list)
     refused: list[TileImage] = field(default_factory=list)
 
@@ -78,11 +81,11 @@ def read_images(
 ) -> tuple[dict[K, list[TileImage]], list[dict[str, Any]]]:
     """Up to ``rs.dates`` images of each footprint, each of another day, and DROPS rows of those without any.
 
-    A day's image is its first scene's, with what that lacks filled from the day's other scenes. A day with too much
+    An image is its first scene's, with what that lacks filled from the mosaic's other scenes. A mosaic with too much
     nodata, or too much under the mask, is passed over. So is a remote scene that is damaged, and a row says so.
 
     Args:
-        scenes: of equal bands.
+        scenes: of equal bands, with their mosaics.
         footprints: by key, all of one CRS and size.
         config: settings.
         net: of the HTTP client.
@@ -95,8 +98,8 @@ def read_images(
     if not footprints:
         return {}, []
     rows: list[dict[str, Any]] = []
-    boxes = quadrilaterals(place(list(footprints.values())).corners)
-    found = candidates(scenes, boxes, config)
+    placement = place(list(footprints.values()))
+    found = candidates(scenes, quadrilaterals(placement.corners), placement.gsd.mean(axis=1), config)
     wishes = [_Wish(key, f, own) for (key, f), own in zip(footprints.items(), found, strict=True)]
     with ThreadPoolExecutor(net.parallel) as pool:
         reader = _Reader(config, Opener(Client(net), pool), rows)
@@ -115,10 +118,10 @@ def _next_round(wishes: list[_Wish[K]], scenes: Sequence[Scene], config: Imagery
     result: dict[int, list[_Wish[K]]] = {}
     for wish in wishes:
         while wish.scenes and len(wish.done) < config.dates:
-            day = day_of(scenes[wish.scenes[0]], config)
-            if wish.image is not None and day_of(wish.image.scene, config) != day:
+            scene = scenes[wish.scenes[0]]
+            if wish.image is not None and mosaic_of(wish.image.scene, config) != mosaic_of(scene, config):
                 _settle(wish, config)
-            elif wish.image is not None and wish.image.missing is None:
+            elif (wish.image is not None and wish.image.missing is None) or _has_day(wish, scene, config):
                 wish.scenes.pop(0)
             else:
                 result.setdefault(wish.scenes.pop(0), []).append(wish)
@@ -126,8 +129,14 @@ def _next_round(wishes: list[_Wish[K]], scenes: Sequence[Scene], config: Imagery
     return result
 
 
+def _has_day(wish: _Wish[K], scene: Scene, config: ImageryConfig) -> bool:
+    """Whether a scene's day has given an image already, of another resolution; scenes without a time are of none."""
+    day = day_of(scene, config)
+    return bool(day) and any(day_of(image.scene, config) == day for image in wish.done)
+
+
 def _settle(wish: _Wish[K], config: ImageryConfig) -> None:
-    """Take or refuse the image of the day that is finished."""
+    """Take or refuse the image of the mosaic that is finished."""
     image, wish.image = wish.image, None
     if image is None:
         return
@@ -138,7 +147,7 @@ def _settle(wish: _Wish[K], config: ImageryConfig) -> None:
 
 
 def _refusal(wish: _Wish[K], config: ImageryConfig, source: str) -> dict[str, Any]:
-    """Why a footprint has no image: by its best day."""
+    """Why a footprint has no image: by its best mosaic."""
     key = wish.footprint.key
     if not wish.refused:
         return drop_row("samples", source, "no_imagery", key=key)
@@ -192,16 +201,36 @@ class _Reader:
         if scene.tiles is not None:
             found = read_tiles(scene.tiles, footprints, self.config.resampling, self.opener.client, self.opener.pool)
             return {k: _Part(p.pixels, p.valid, None, original, None) for k, p, original in found}
-        bands: dict[int, list[Patch]] = {k: [] for k in footprints}
-        for asset in scene.assets:
-            for key, patch in self._asset(scene, asset, footprints, self.config.resampling).items():
-                bands[key].append(patch)
-        whole = {k: own for k, own in bands.items() if len(own) == len(scene.assets)}
+        try:
+            bands = self._together(scene, footprints)
+        except (Unavailable, Stopped):
+            raise
+        except InputError:  # of any of the files: by itself each says what is wrong with it
+            bands = {k: {} for k in footprints}
+            for i, asset in enumerate(scene.assets):
+                for key, patch in self._asset(scene, asset, footprints, self.config.resampling).items():
+                    bands[key][i] = patch
+        whole = {k: [own[i] for i in range(len(own))] for k, own in bands.items() if len(own) == len(scene.assets)}
         masks: dict[int, Patch] = {}
         if scene.mask is not None and whole:
             masks = self._asset(scene, scene.mask.asset, {k: footprints[k] for k in whole}, "nearest")
         ranges = self._stretch(scene)
         return {k: self._part(scene, own, masks.get(k), ranges) for k, own in whole.items()}
+
+    def _together(self, scene: Scene, footprints: dict[int, Footprint]) -> dict[int, dict[int, Patch]]:
+        """Pixels of each footprint by number of the asset; assets of one grid at once."""
+        bands: dict[int, dict[int, Patch]] = {k: {} for k in footprints}
+        with ExitStack() as stack:
+            groups: dict[Any, list[tuple[int, Layer]]] = {}
+            for i, asset in enumerate(scene.assets):
+                source = stack.enter_context(self.opener.open(asset.href, scene.token))
+                _check(source, scene, asset, self.config.resampling)
+                layer = Layer(source, list(asset.bands), asset.stated)
+                groups.setdefault(layer.grid, []).append((i, layer))
+            for group in groups.values():
+                for number, key, patch in read_together([own for _, own in group], footprints, self.config.resampling):
+                    bands[key][group[number][0]] = patch
+        return bands
 
     def _asset(self, scene: Scene, asset: Asset, footprints: dict[int, Footprint], resampling: str) -> dict[int, Patch]:
         with self.opener.open(asset.href, scene.token) as source:
@@ -235,16 +264,17 @@ class _Reader:
 
 def _check(source: Any, scene: Scene, asset: Asset, resampling: str) -> None:
     """Whether a raster is what its scene says."""
+    where = f"imagery {asset.href if is_local(asset.href) else shown(asset.href)} of {scene.name}"
     if source.crs is None:
-        raise InputError(f"imagery {asset.href} of {scene.name} has no coordinate reference system")
+        raise InputError(f"{where} has no coordinate reference system")
     if max(asset.bands) > source.count:
-        raise InputError(f"imagery {asset.href} of {scene.name} has {source.count} bands, not {max(asset.bands)}")
+        raise InputError(f"{where} has {source.count} bands, not {max(asset.bands)}")
     own = {source.dtypes[b - 1] for b in asset.bands}
     if scene.mask is not None and asset == scene.mask.asset:
         return
-    check_palette(source, asset.bands, resampling, f"imagery {asset.href} of {scene.name}")
+    check_palette(source, asset.bands, resampling, where)
     if own != {scene.dtype}:
-        raise InputError(f"imagery {asset.href} of {scene.name} is {', '.join(sorted(own))}, not {scene.dtype}")
+        raise InputError(f"{where} is {', '.join(sorted(own))}, not {scene.dtype}")
 
 
 def hidden(mask: Patch | None, scene: Scene) -> NDArray[np.bool_] | None:

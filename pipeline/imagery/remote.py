@@ -1,29 +1,36 @@
-"""Rasters opened where they lie: files by GDAL itself, URLs by ranges through the project's own HTTP client.
+"""Rasters opened where they lie: files by GDAL itself, URLs by ranges: http(s) through the project's own client, object
+stores through fsspec, with the credentials that extracts, photos and tables of theirs are read with.
 
 GDAL sees a remote GeoTIFF as a file whose pieces arrive when they are read. So retries, time limits, redirects and
-signatures are the client's, nothing but TIFF can come in that way, and no text of GDAL's quotes a signed URL.
+signatures are ours, nothing but TIFF can come in that way, and no text of GDAL's quotes a signed URL.
 """
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from io import SEEK_CUR, SEEK_END, SEEK_SET, RawIOBase
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import rasterio
 
-from pipeline.imagery.raster import GDAL, MEMORY, check_blocks, open_raster
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.local import describe
+from pipeline.imagery.raster import GDAL, MEMORY, check_raster, open_raster, without_codec
+from pipeline.imagery.scene import Scene
 from pipeline.net.client import Client, Passing, looks_like_html
+from pipeline.net.stores import ask, file_facts, is_store, matching
 from schemas.errors import GeoshardsError, InputError
-from storage.urls import is_web, shown
+from storage.urls import is_local, is_web, shown
 
 #: Bytes of a piece, of all pieces of a file that are kept, and of the longest range that is asked for at once.
 _PIECE = 1 << 16
@@ -50,13 +57,13 @@ class RangeFile(RawIOBase):
         """
         super().__init__()
         self._url, self._client, self._pool = url, client, pool
-        self._at, self._version = 0, ""
+        self._at, self.version = 0, ""
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
         self._errors: list[GeoshardsError] = []
         self.size = 0
         head = self._fetch(0, _PIECE)
         if not head.startswith(_TIFF):
-            what = _PAGE if looks_like_html(head) else "no TIFF file; only GeoTIFF and COG are read over HTTP"
+            what = _PAGE if looks_like_html(head) else "no TIFF file; only GeoTIFF and COG are read from URLs"
             raise InputError(f"imagery {shown(url)} is {what}")
         self._pieces[0] = head
 
@@ -74,6 +81,8 @@ class RangeFile(RawIOBase):
 
     def _fetch(self, start: int, stop: int) -> bytes:
         """Bytes start..stop, or fewer where the file ends."""
+        if not is_web(self._url):
+            return self._stored(start, stop)
 
         def attempt() -> bytes:
             headers = {"Range": f"bytes={start}-{stop - 1}"}
@@ -86,11 +95,9 @@ class RangeFile(RawIOBase):
                         f"imagery {shown(self._url)}: the server sends no ranges of it; download it and give its path"
                     )
                 version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-                if start and version != self._version:
-                    raise InputError(
-                        f"imagery {shown(self._url)} changed while it was read; run the same command again"
-                    )
-                self._version = version
+                if start and version != self.version:
+                    raise self._changed()
+                self.version = version
                 data = bytearray()
                 for piece in self._client.body(response):
                     data += piece
@@ -102,6 +109,23 @@ class RangeFile(RawIOBase):
                 return bytes(data)
 
         return self._client.retrying(self._url, attempt)
+
+    def _stored(self, start: int, stop: int) -> bytes:
+        facts = file_facts(self._url) if not start else (self.size, self.version)
+        self.size, self.version = facts[0] or 0, facts[1]
+        stop = min(stop, self.size)
+        data: bytes = ask(self._url, lambda fs, name: fs.cat_file(name, start=start, end=stop))
+        if len(data) != stop - start:
+            raise self._changed()
+        return data
+
+    def check_version(self) -> None:
+        """Raises InputError if a store has another version of the file by now; a web server says so at each range."""
+        if not is_web(self._url) and file_facts(self._url) != (self.size, self.version):
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(f"imagery {shown(self._url)} changed while it was read; run the same command again")
 
     def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
         """Several ranges at a time: GDAL asks so for the TIFF tiles of a window. Zeros after an error."""
@@ -185,6 +209,12 @@ class Opener:
     pool: ThreadPoolExecutor
     _tokens: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
+    def remote(self, href: str, token: str = "") -> RangeFile:
+        """The file behind a URL, to be read from; raises as `RangeFile` does, and for what is no such URL."""
+        if not is_web(href) and not is_store(href):
+            raise InputError(f"imagery {shown(href)[:200]} is no http(s) URL, and of no store; download it")
+        return RangeFile(self._signed(href, token), self.client, self.pool)
+
     @contextmanager
     def open(self, href: str, token: str = "") -> Iterator[Any]:
         """The raster in rasterio. ``token``: URL of a signature, as ``{"token": …, "msft:expiry": …}``.
@@ -193,15 +223,18 @@ class Opener:
             Unavailable: the server does not answer, now; what it would have said is unknown.
             InputError: it cannot be read, whenever it is tried.
         """
-        if not is_web(href):
-            if "://" in href or href.startswith("/vsi"):
-                raise InputError(f"imagery {shown(href)[:200]} is neither a file nor an http(s) URL; download it")
-            if not Path(href).is_file():
+        if is_local(href):
+            if not Path(href).is_file():  # /vsi… are no files
                 raise InputError(f"imagery {href} does not exist")
             with open_raster(href) as source:
                 yield source
             return
-        file = RangeFile(self._signed(href, token), self.client, self.pool)
+        with self.opened(self.remote(href, token), href) as source:
+            yield source
+
+    @contextmanager
+    def opened(self, file: RangeFile, href: str) -> Iterator[Any]:
+        """A remote file in rasterio; raises as `open` does."""
 
         def hand_out(path: str, mode: str = "rb") -> RangeFile:
             if path != _NAME or "r" not in mode:
@@ -213,14 +246,19 @@ class Opener:
                 rasterio.Env(**GDAL, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
                 rasterio.open(_NAME, opener=hand_out, driver="GTiff") as source,
             ):
-                check_blocks(source, shown(href))
+                check_raster(source, shown(href))
                 yield source
-        except rasterio.errors.RasterioError:
+        except GeoshardsError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever GDAL meets in a stranger's file; its words can quote the URL
             if file.error is not None:
                 raise file.error from None
+            if advice := without_codec(error):
+                raise InputError(f"imagery {shown(href)} cannot be read: {advice}") from None
             raise InputError(f"imagery {shown(href)} is a damaged TIFF: parts of it are missing or wrong") from None
         if file.error is not None:
             raise file.error
+        file.check_version()
 
     def _signed(self, href: str, token: str) -> str:
         if not token or not _is_signed_at(href, token):
@@ -234,6 +272,37 @@ class Opener:
                 raise InputError(f"{shown(token)} sends no signature; check rs.stac_url") from None
             self._tokens[token] = text, until if until.tzinfo else until.replace(tzinfo=UTC)
         return f"{href}{'&' if '?' in href else '?'}{text}"
+
+
+def remote_scenes(part: str, config: ImageryConfig, opener: Opener) -> list[Scene]:
+    """Scenes of the raster behind a URL, or of those that a pattern of a store's matches, by name.
+
+    A scene's identity is the URL without what may be secret in it, its size, and the version that the server names.
+
+    Raises:
+        InputError: one cannot be had, is no GeoTIFF, or is described as `local.describe` refuses; or there is none.
+    """
+    hrefs = [part]
+    if not is_web(part) and glob.has_magic(part):
+        hrefs = matching(part)
+        if not hrefs:
+            raise InputError(f"imagery {shown(part)} matches no file; give URLs of GeoTIFF or COG files")
+    elif is_web(part) and "*" in part:
+        raise InputError(
+            f"imagery {shown(part)}: a web server lists no files; give the URL of each, or a STAC document"
+        )
+    return [_remote_scene(href, config, opener) for href in hrefs]
+
+
+def _remote_scene(href: str, config: ImageryConfig, opener: Opener) -> Scene:
+    file = opener.remote(href)
+    with opener.opened(file, href) as source:
+        name = unquote(urlsplit(href).path.rpartition("/")[2])
+        scene = describe(source, shown(href), name, config)
+    assets = tuple(replace(asset, href=href) for asset in scene.assets)
+    mask = None if scene.mask is None else replace(scene.mask, asset=replace(scene.mask.asset, href=href))
+    facts = "\n".join((shown(href), str(file.size), file.version))
+    return replace(scene, assets=assets, mask=mask, identity=sha256(facts.encode()).hexdigest())
 
 
 def _is_signed_at(href: str, token: str) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
-from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.nodata import Stated
 from schemas.bands import canonical
 
@@ -63,6 +60,7 @@ class Scene:
     token: str = ""  # URL of a signature for its assets
     licence: str | None = None
     identity: str = ""  # SHA-256 (hex) of what the source says of it; empty: its files themselves are to be hashed
+    mosaic: int = 0  # number among the mosaics of its day, as `choice.order.join` gives it
 
     @property
     def path(self) -> str:
@@ -97,78 +95,3 @@ class TileImage:
     def masked_share(self) -> float:
         """Of the pixels, 0..1."""
         return 0.0 if self.masked is None else float(self.masked.mean())
-
-
-def order_days(scenes: Sequence[Scene], config: ImageryConfig) -> list[int]:
-    """Rank of each scene's day, 0 first: by date, or (``prefer=clearest``) by the clearest scene of the day.
-
-    Scenes without a time are of one day, the last.
-    """
-    days = [day_of(s, config) for s in scenes]
-    cloud: dict[str, float] = {}
-    for day, scene in zip(days, scenes, strict=True):
-        own = 100.0 if scene.cloud is None else scene.cloud
-        cloud[day] = min(own, cloud.get(day, 100.0))
-    ranked = sorted(set(days), reverse=config.prefer != "oldest")
-    if config.prefer == "clearest":
-        ranked.sort(key=lambda day: cloud[day])
-    ranked.sort(key=lambda day: day == "")
-    return [ranked.index(day) for day in days]
-
-
-def day_of(scene: Scene, config: ImageryConfig) -> str:
-    """UTC day of a scene, YYYY-MM-DD; empty where it has no time."""
-    return (config.acquired or scene.acquired or "")[:10]
-
-
-def candidates(scenes: Sequence[Scene], boxes: NDArray[Any], config: ImageryConfig) -> list[list[int]]:
-    """Scenes of each box (lon/lat shapely polygons), the first choice first.
-
-    By day, then those that cover the box whole, then by cloud, then by the part of the box that they cover, then by
-    name.
-    """
-    rank = order_days(scenes, config)
-    areas = np.array([s.area for s in scenes], dtype=object)
-    result: list[list[int]] = [[] for _ in boxes]
-    box, scene = shapely.STRtree(areas).query(boxes, predicate="intersects")
-    part = shapely.area(shapely.intersection(areas[scene], boxes[box])) / shapely.area(boxes[box])
-    found = sorted(
-        zip(box.tolist(), scene.tolist(), part.tolist(), strict=True),
-        key=lambda row: (row[0], rank[row[1]], row[2] < _WHOLE, scenes[row[1]].cloud or 0.0, -row[2],
-                         scenes[row[1]].name, scenes[row[1]].path),
-    )  # fmt: skip
-    for i, j, _ in found:
-        result[i].append(j)
-    return result
-
-
-#: Outlines are drawn with few points: a scene that covers so much of a box may cover all of it.
-_WHOLE = 1 - 1e-3
-#: Share of a box that outlines of satellite scenes may leave out at their rims although the image has it.
-_ROUGH = 0.02
-
-
-def covered(boxes: NDArray[Any], scenes: Sequence[Scene], config: ImageryConfig) -> NDArray[np.bool_]:
-    """Which boxes (lon/lat shapely polygons) the scenes of one day cover but for ``rs.max_nodata``, bool[N].
-
-    Outlines are rough, so what this lets through may still turn out to have too little data; what it leaves out has.
-    """
-    rough = _ROUGH if any(s.identity for s in scenes) else 1 - _WHOLE
-    need = 1 - max(config.max_nodata, rough)
-    result = np.zeros(len(boxes), bool)
-    areas = np.array([s.area for s in scenes], dtype=object)
-    shapely.prepare(areas)
-    tree = shapely.STRtree(areas)
-    result[np.unique(tree.query(boxes, predicate="covered_by")[0])] = True
-    left = np.flatnonzero(~result)
-    box, scene = tree.query(boxes[left], predicate="intersects")
-    days = np.array([day_of(s, config) for s in scenes])
-    for i in np.unique(box):
-        own = scene[box == i]
-        whole = boxes[left[i]]
-        result[left[i]] = any(_share(whole, areas[own[days[own] == day]]) >= need for day in np.unique(days[own]))
-    return result
-
-
-def _share(box: Any, areas: NDArray[Any]) -> float:
-    return float(shapely.area(shapely.intersection(box, shapely.union_all(areas))) / shapely.area(box))

@@ -1,4 +1,4 @@
-"""What the setting ``imagery`` means: paths and patterns of files, STAC, map tiles."""
+"""What the setting ``imagery`` means: paths, URLs and patterns of files, STAC, map tiles."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import shapely
 
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE
+from pipeline.imagery.choice.files import open_scenes
+from pipeline.imagery.choice.order import join
 from pipeline.imagery.config import ImageryConfig
-from pipeline.imagery.local import find_rasters, open_scene
+from pipeline.imagery.local import find_rasters
 from pipeline.imagery.raster import open_raster
-from pipeline.imagery.remote import Opener
+from pipeline.imagery.remote import Opener, remote_scenes
 from pipeline.imagery.scene import Scene, Tiles
 from pipeline.imagery.stac.items import find_scenes
 from pipeline.imagery.stac.presets import PRESETS, Preset
@@ -68,7 +70,7 @@ def find_imagery(
     """Scenes of a run, and DROPS rows of those that cannot be used.
 
     Args:
-        imagery: paths and glob patterns of rasters; a service of ``PRESETS``;
+        imagery: paths, URLs and patterns of rasters; a service of ``PRESETS``;
             ``stac`` (``rs.stac_url``, ``rs.collection``); paths or URLs of STAC JSON files; ``xyz`` (``rs.xyz_url``).
             Several, separated by commas.
         boxes: of the region, lon/lat degrees.
@@ -91,8 +93,13 @@ def find_imagery(
                 scenes.append(_tiles(config))
                 continue
             search = _search(part, config)
+            if search is None and not is_local(part):
+                scenes += remote_scenes(part, config, opener)
+                continue
             if search is None:
-                scenes += [open_scene(path, config) for path in find_rasters([part])]
+                found, passed = open_scenes(find_rasters([part]), config)
+                scenes += found
+                rows += passed
                 continue
             found, passed = find_scenes(search, preset_of(part, config), boxes, config, opener, cache, renew, quiet)
             scenes += found
@@ -104,7 +111,7 @@ def find_imagery(
             f"({', '.join(other.bands)}; {other.dtype}) differ in bands or type; choose the bands that all have with "
             "rs.bands, stack files of one band with gdalbuildvrt -separate, or build a dataset each"
         )
-    return list({(s.name, s.path): s for s in scenes}.values()), rows
+    return join(list({(s.name, s.path): s for s in scenes}.values()), config), rows
 
 
 def parts_of(imagery: str) -> list[str]:
@@ -139,8 +146,6 @@ def _search(part: str, config: ImageryConfig) -> Search | None:
             raise InputError(f"imagery {shown(part)} does not exist; give a STAC item, item collection or catalog")
         where = part if is_web(part) else str(Path(expand(part)).resolve())
         return Search(where, True, config.collection, config.datetime)
-    if not is_local(part):
-        raise InputError(f"imagery {shown(part)} is no STAC document; name it in one, or download it and give its path")
     return None
 
 

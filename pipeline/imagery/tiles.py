@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_transform
 
 from geometry.tiles import metres_to_tile, tile_side, tile_transforms
+from pipeline.formats.pictures import in_8_bits
 from pipeline.imagery.raster import Patch, read_footprints
 from pipeline.imagery.scene import Tiles
 from pipeline.imagery.zoom import SLACK
 from pipeline.net.client import Client, Refused, looks_like_html
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, GeoshardsError, InputError
 from schemas.footprint import Footprint
 from storage.urls import is_web, shown
 
@@ -37,7 +38,6 @@ _MOST_BYTES = 8 << 20
 _MOST_TILES = 1024
 #: Footprints whose map tiles are held at once.
 _BATCH = 16
-_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError)
 
 
 def check_template(url: str) -> str:
@@ -88,7 +88,8 @@ def read_tiles(
     for first in range(0, len(keys), _BATCH):
         plans = {k: _cover(tiles, footprints[k]) for k in keys[first : first + _BATCH]}
         wanted = sorted({(zoom, x, y) for zoom, box in plans.values() for x, y in _places(box)})
-        files = dict(zip(wanted, pool.map(lambda p: _fetch(tiles, p[0], p[1], p[2], client), wanted), strict=True))
+        found_at = pool.map(lambda p: _fetch(tiles, p[0], p[1] % (1 << p[0]), p[2], client), wanted)
+        files = dict(zip(wanted, found_at, strict=True))
         for key, (zoom, box) in plans.items():
             found = {place: data for place in _places(box) if (data := files[zoom, *place])}
             for patch, original in _compose(tiles, footprints[key], zoom, box, found, resampling):
@@ -122,7 +123,8 @@ def _compose(
 
 
 def _cover(tiles: Tiles, footprint: Footprint) -> tuple[int, Box]:
-    """The zoom that fits a footprint, and the range x0, y0, x1, y1 of the tiles that it meets there."""
+    """The zoom that fits a footprint, and the range x0, y0, x1, y1 of the tiles that it meets there; columns run on
+    beyond the world."""
     w, h = footprint.width, footprint.height
     rim = np.concatenate([
         np.stack((np.linspace(0, w, 17), np.full(17, side)), axis=1) for side in (0.0, h / 2, float(h))
@@ -131,12 +133,14 @@ def _cover(tiles: Tiles, footprint: Footprint) -> tuple[int, Box]:
     xy = np.stack(warp_transform(footprint.crs, "EPSG:3857", places[:, 0], places[:, 1]), axis=1)
     if not np.isfinite(xy).all():
         raise InputError(f"footprint {footprint.key} lies outside of web-mercator, where map tiles are")
+    world = tile_side(0)
+    xy[:, 0] -= world * np.rint((xy[:, 0] - xy[0, 0]) / world)  # across 180° it runs on
     wanted = (np.ptp(xy, axis=0) / (w, h)).max()  # metres of the projection a pixel
     zooms = range(tiles.max_zoom)
     zoom = next((z for z in zooms if tile_side(z) / tiles.size <= wanted * SLACK), tiles.max_zoom)
     column, row = metres_to_tile(xy, zoom).T
-    x0, y0 = (max(0, math.floor(v.min() + 1e-6)) for v in (column, row))
-    x1, y1 = (min(1 << zoom, math.ceil(v.max() - 1e-6)) for v in (column, row))
+    x0, x1 = math.floor(column.min() + 1e-6), math.ceil(column.max() - 1e-6)
+    y0, y1 = max(0, math.floor(row.min() + 1e-6)), min(1 << zoom, math.ceil(row.max() - 1e-6))
     if (x1 - x0) * (y1 - y0) > _MOST_TILES:
         raise InputError(f"footprint {footprint.key} needs {(x1 - x0) * (y1 - y0):,} map tiles; lower the size")
     return zoom, (x0, y0, x1, y1)
@@ -175,10 +179,12 @@ def _decode(data: bytes, tiles: Tiles) -> Image.Image:
                 f"a map tile of {shown(tiles.url)} has {image.width} × {image.height} px; set rs.xyz_size={image.width}"
             )
         image.load()
-    except (*_ERRORS, Image.DecompressionBombError):
+        return image if image.mode == "RGB" else in_8_bits(image)
+    except GeoshardsError:
+        raise
+    except Exception:  # noqa: BLE001  # whatever Pillow meets in it
         what = "a web page (a login page, perhaps)" if looks_like_html(data) else "no JPEG, PNG or WebP image"
         raise InputError(f"a map tile of {shown(tiles.url)} is {what}") from None
-    return image
 
 
 def _patch(image: Image.Image) -> Patch:

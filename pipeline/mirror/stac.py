@@ -24,10 +24,10 @@ import rasterio
 import shapely
 from shapely.geometry import mapping, shape
 
-from pipeline.imagery.local import outline
+from pipeline.imagery.grids.check import outline
 from pipeline.imagery.stac.search import within
 from pipeline.mirror.messages import Request, Response
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 _CONFORMS = tuple(
     f"https://api.stacspec.org/v1.0.0/{part}"
@@ -212,8 +212,5 @@ _TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 @lru_cache(maxsize=4096)
 def _outline(path: Path) -> dict[str, Any]:
-    try:
-        with rasterio.open(path) as source:
-            return dict(mapping(outline(source, str(path))))
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    with at_the_door(f"{path} cannot be read"), rasterio.open(path) as source:
+        return dict(mapping(outline(source, str(path))))

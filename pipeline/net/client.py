@@ -69,7 +69,7 @@ def looks_like_html(data: bytes) -> bool:
 
 
 class Client:
-    """Sends GET and HEAD requests. Safe to share among threads.
+    """Sends GET and HEAD requests, and questions by POST. Safe to share among threads.
 
     ``stop``, once set, ends waits and transfers with `Stopped`.
     """
@@ -85,9 +85,10 @@ class Client:
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        body: Any = None,
         max_bytes: int = 64 << 20,
     ) -> bytes:
-        """A whole body of at most ``max_bytes``.
+        """A whole body of at most ``max_bytes``; where a ``body`` is given, it is asked for as JSON by POST.
 
         Raises:
             Unavailable: it failed for passing reasons net.retries times over.
@@ -96,8 +97,10 @@ class Client:
             InputError: a redirect leads astray.
         """
 
+        method = "GET" if body is None else "POST"
+
         def attempt() -> bytes:
-            with self.open(url, params=params, headers=headers) as response:
+            with self.open(url, method=method, params=params, headers=headers, body=body) as response:
                 data = bytearray()
                 for piece in self.body(response):
                     data += piece
@@ -155,6 +158,7 @@ class Client:
         method: str = "GET",
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        body: Any = None,
     ) -> Iterator[requests.Response]:
         """One answer of status 2xx with its body unread, after redirects to http(s) only.
 
@@ -163,7 +167,7 @@ class Client:
             Refused: the server says no.
             InputError: a redirect leads astray, or the answer is compressed although we asked for none of that.
         """
-        response = self._follow(method, url, params, {"Accept-Encoding": "identity", **(headers or {})})
+        response = self._follow(method, url, params, {"Accept-Encoding": "identity", **(headers or {})}, body)
         try:
             status = response.status_code
             if status in _PASSING:
@@ -203,7 +207,7 @@ class Client:
             yield piece
 
     def _follow(
-        self, method: str, url: str, params: Mapping[str, str] | None, headers: dict[str, str]
+        self, method: str, url: str, params: Mapping[str, str] | None, headers: dict[str, str], body: Any
     ) -> requests.Response:
         first = url
         for _ in range(self.config.max_redirects + 1):
@@ -212,7 +216,7 @@ class Client:
                 raise InputError(f"{origin}{shown(url)[:200]!r}, which is no http(s) URL; it is not followed")
             with _plain_errors(url):
                 response = self._session(url).request(
-                    method, url, params=params, headers=headers, stream=True, allow_redirects=False,
+                    method, url, params=params, headers=headers, json=body, stream=True, allow_redirects=False,
                     timeout=(min(_CONNECT, self.config.timeout), self.config.timeout),
                 )  # fmt: skip
             target = response.headers.get("Location")

@@ -24,7 +24,7 @@ import requests
 
 from pipeline.net.client import Client, Passing, Refused, Stopped, Unavailable, looks_like_html
 from pipeline.net.config import NetConfig, Refresh
-from pipeline.net.stores import file_bytes
+from pipeline.net.stores import file_facts
 from schemas.errors import InputError
 from storage.files import publish, put
 from storage.locks import locked
@@ -109,7 +109,7 @@ def remote_bytes(urls: Sequence[str], config: NetConfig) -> list[int | None]:
     def size(url: str) -> int | None:
         try:
             if not is_web(url):
-                return file_bytes(url)
+                return file_facts(url)[0]
             return client.retrying(url, lambda: _head(client, url)).bytes
         except (Refused, Unavailable):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,9 +41,35 @@ def fetch_file(url: str, path: Path, check: Callable[[Path], None] | None = None
                 raise InputError(f"{shown(url)}: {error}") from None
 
 
-def file_bytes(url: str) -> int | None:
-    """The size of a file; None where the store does not say. Raises as `fetch_file` does."""
-    return ask(url, lambda fs, name: fs.info(name).get("size"))
+def file_facts(url: str) -> tuple[int | None, str]:
+    """Bytes of a file, None where the store does not say, and what tells its versions apart; empty: nothing does.
+
+    Raises as `fetch_file` does.
+    """
+    facts = ask(url, lambda fs, name: fs.info(name))
+    version = next((facts[k] for k in ("ETag", "etag", "LastModified", "last_modified", "mtime") if facts.get(k)), "")
+    return facts.get("size"), str(version)
+
+
+def matching(pattern: str) -> list[str]:
+    """URLs of the files that a pattern (``s3://bucket/2024/*.tif``) matches, by name. Raises as `fetch_file` does."""
+    return ask(pattern, lambda fs, name: [str(fs.unstrip_protocol(found)) for found in sorted(fs.glob(name))])
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What GDAL's variables for S3 say that fsspec's file system does not read by itself."""
+    if url.partition("://")[0] not in ("s3", "s3a"):
+        return {}
+    options: dict[str, Any] = {}
+    host = os.environ.get("AWS_S3_ENDPOINT", "")
+    if host and not {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & os.environ.keys():
+        secure = os.environ.get("AWS_HTTPS", "YES").upper() not in ("NO", "FALSE", "OFF")
+        options["endpoint_url"] = host if "://" in host else f"http{'s' if secure else ''}://{host}"
+    if os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "ON", "1"):
+        options["anon"] = True
+    if os.environ.get("AWS_REQUEST_PAYER", "") == "requester":
+        options["requester_pays"] = True
+    return options
 
 
 def ask(url: str, question: Callable[[Any, str], T]) -> T:
@@ -55,8 +82,8 @@ def ask(url: str, question: Callable[[Any, str], T]) -> T:
     if "::" in url:
         raise InputError(f"{shown(url)} is an address within another one; give that of the file or folder itself")
     try:
-        fs, name = fsspec.core.url_to_fs(url)
-        return patiently(url, lambda: question(fs, name))
+        fs, name = fsspec.core.url_to_fs(url, **_options(url))
+        return patiently(shown(url), lambda: question(fs, name))
     except DatasetError as error:  # of `patiently`
         raise Unavailable(str(error)) from None
     except GeoshardsError:

@@ -35,7 +35,7 @@ from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
-from schemas.features import CELLS, DROPS, FEATURES, ObjectType, geoparquet_metadata
+from schemas.features import CELLS, COASTLINE, DROPS, FEATURES, ObjectType, geoparquet_metadata
 from storage.entries import have_entry
 from storage.files import atomic_file, file_sha256
 from storage.progress import Display, Progress, StageRow
@@ -199,6 +199,17 @@ def _cell_index(path: str) -> dict[int, tuple[int, int]]:
     """File number and row group of every cell."""
     rows = json.loads((Path(path) / "index.json").read_bytes())
     return {cell: (run, group) for cell, run, group in rows}
+
+
+@lru_cache(maxsize=4)
+def coast_cells(path: str) -> frozenset[int]:
+    """Cells that hold a coastline, by the largest paint code of each, which the files' footers know."""
+    column, most = CELLS.get_field_index("paint"), dict[tuple[int, int], int]()
+    for run in {run for run, _ in _cell_index(path).values()}:
+        footer = pq.read_metadata(Path(path) / f"cells-{run:05d}.parquet")
+        for group in range(footer.num_row_groups):
+            most[run, group] = footer.row_group(group).column(column).statistics.max
+    return frozenset(cell for cell, place in _cell_index(path).items() if most[place] >= COASTLINE)
 
 
 @lru_cache(maxsize=4)

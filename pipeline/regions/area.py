@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from schemas.errors import InputError
+from pipeline.meridian import FARTHEST, wrapped
+from schemas.errors import InputError, at_the_door
 
 _MAX_BYTES = 256 << 20
 _CRS84 = ("crs84", "epsg:4326", "epsg::4326")
@@ -50,31 +51,26 @@ def read_polygons(path: Path) -> Any:
     Raises:
         InputError: it is no GeoJSON, holds no polygon or other things than polygons, or leaves lon/lat.
     """
-    try:
+    with at_the_door(f"polygon file {path} is no GeoJSON of polygons"):
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"polygon file {path} has over {_MAX_BYTES >> 20} MiB; simplify it")
         document = json.loads(path.read_text(encoding="utf-8"))
         crs = str((document.get("crs") or {}).get("properties", {}).get("name", "crs84")).lower()
+        if not crs.endswith(_CRS84):
+            raise InputError(f"polygon file {path} is in {crs}; GeoJSON is in lon/lat (ogr2ogr -t_srs EPSG:4326)")
         geometry = to_polygons([f.get("geometry") for f in _features(document)])
-    except OSError as error:
-        raise InputError(f"polygon file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError, shapely.errors.GEOSException) as error:
-        raise InputError(f"polygon file {path} is no GeoJSON of polygons: {error}") from None
-    if not crs.endswith(_CRS84):
-        raise InputError(f"polygon file {path} is in {crs}; GeoJSON is in lon/lat (ogr2ogr -t_srs EPSG:4326)")
     if geometry is None:
         raise InputError(f"polygon file {path} holds no polygon")
-    west, south, east, north = geometry.bounds
-    if min(west, -east) < -180 or min(south, -north) < -90:
-        raise InputError(f"polygon file {path} reaches {west:g},{south:g},{east:g},{north:g}: that is no lon/lat")
     return geometry
 
 
 def to_polygons(geometries: list[Any]) -> Any | None:
-    """GeoJSON geometries as one valid (multi)polygon; None if nothing has an area.
+    """GeoJSON geometries as one valid (multi)polygon on the map; None if nothing has an area.
+
+    A side of more than 180° is the short way across the 180th meridian, longitudes beyond it are the other side.
 
     Raises:
-        ValueError: one is no (multi)polygon.
+        ValueError: one is no (multi)polygon, or leaves lon/lat.
         shapely.errors.GEOSException: one cannot be read.
     """
     texts = [json.dumps(g) for g in geometries if g is not None]
@@ -82,7 +78,12 @@ def to_polygons(geometries: list[Any]) -> Any | None:
     kinds = set(shapely.get_type_id(shapes).tolist()) - {3, 6}
     if kinds:
         raise ValueError("it holds other things than polygons")
-    union = shapely.union_all(shapely.make_valid(shapes, method="structure", keep_collapsed=False))
+    if not len(shapes):
+        return None
+    west, south, east, north = shapely.total_bounds(shapes)
+    if min(west, -east) < -FARTHEST or min(south, -north) < -90:
+        raise ValueError(f"it reaches {west:g},{south:g},{east:g},{north:g}: that is no lon/lat")
+    union = shapely.union_all(shapely.make_valid(wrapped(shapes), method="structure", keep_collapsed=False))
     return None if union.is_empty or not union.area > 0 else union
 
 

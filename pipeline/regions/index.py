@@ -15,7 +15,7 @@ import shapely
 
 from pipeline.net.config import DEFAULT_BASES
 from pipeline.regions.area import to_polygons
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 #: Extracts that are put together from others with the same parent, under Geofabrik's heading "special sub regions"
 #: (listed in the documentation of osmextract's geofabrik_zones). Taken where they are named, not as parts of a parent.
@@ -171,6 +171,14 @@ class Index:
         return sorted(met, key=lambda r: r.id)
 
 
+#: What `parse_index` needs of a document.
+NEEDS = {
+    "features[].properties.id": "text", "features[].properties.name": "text", "features[].properties.parent": "text",
+    "features[].properties.urls.pbf": "text", "features[].properties.iso3166-1:alpha2": "list",
+    "features[].geometry.coordinates": "list",
+}  # fmt: skip
+
+
 def parse_index(document: Any, base: str, where: str) -> Index:
     """An index document. URLs in it are relative to ``base``, and those of the original server are taken for such.
 
@@ -183,12 +191,10 @@ def parse_index(document: Any, base: str, where: str) -> Index:
     rows: dict[str, dict[str, Any]] = {}
     regions = []
     for number, feature in enumerate(features):
-        try:
+        with at_the_door(f"{where}: entry {number} cannot be read", "the index is damaged"):
             own = feature["properties"]
             rows[str(own["id"])] = own
             regions.append(_region(own, feature.get("geometry"), base))
-        except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.GEOSException) as error:
-            raise InputError(f"{where}: entry {number} cannot be read ({error!r}); the index is damaged") from None
     ids = {r.id for r in regions}
     return Index((_placed(r, ids) for r in regions), where)
 

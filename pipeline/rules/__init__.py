@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.rules.paint import PaintRules, read_paint
 from pipeline.rules.values import Values
 from schemas.config import parse_yaml
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, at_the_door
 from schemas.tags import TagRules
 
 _HERE = Path(__file__).parent
@@ -95,21 +95,15 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
     texts: dict[str, str] = {}
     for name in ("polygon_features", "tags", "classes"):
         path = Path(getattr(config, name) or _HERE / f"{name}.yaml")
-        try:
+        with at_the_door(f"rules file {path} cannot be read"):
             texts[name] = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"rules file {path} cannot be read: {error.strerror}") from None
     documents = {name: parse_yaml(text, f"rules file {name}.yaml") for name, text in texts.items()}
-    try:
+    with at_the_door("a rules file lacks or misspells an entry", "compare it with pipeline/rules", ConfigError):
         areas, tags, paint = (
             _areas(documents["polygon_features"]),
             _tags(documents["tags"]),
             read_paint(documents["classes"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"a rules file lacks or misspells an entry ({error!r}); compare it with pipeline/rules"
-        ) from None
     fingerprint = sha256("\0".join(texts[name] for name in sorted(texts)).encode()).hexdigest()
     return Rules(areas, tags, paint, fingerprint)
 

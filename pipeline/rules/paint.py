@@ -37,6 +37,7 @@ class PaintClass:
     tags: tuple[str, ...]  # key=value or key=*
     width: float | None  # metres of a line's stroke; None: polygons alone
     ground: bool  # covers the ground: under all others whatever its layer
+    water: bool = False  # is no land
 
     @property
     def hex(self) -> str:
@@ -231,6 +232,7 @@ def read_paint(d: dict[str, Any]) -> PaintRules:
             tuple(c["tags"]),
             float(c["width"]) if "width" in c else None,
             bool(c.get("ground", False)),
+            bool(c.get("water", False)),
         )
         for c in d["classes"]
     )

@@ -42,8 +42,8 @@ class ExtractObjects:
         """The snapshot nearest at or before an image's time; the first for an older image, the last without a time."""
         if acquired is None or len(self.snapshots) == 1:
             return self.snapshots[-1]
-        if len(acquired) == len("2024-05-31"):
-            acquired += "T23:59:59Z"
+        if "T" not in acquired:  # to the end of the year, month or day
+            acquired = f"{acquired}{'-12-31'[len(acquired) - 4 :]}T23:59:59Z"
         before = [s for s in self.snapshots if s.time is not None and s.time <= acquired]
         return before[-1] if before else self.snapshots[0]
 

@@ -1,4 +1,4 @@
-"""A photo's record, whatever its source, and the readers of the numbers, times and positions that sources write."""
+"""A photo's record, whatever its source, and the readers of the numbers and positions that sources write."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.errors import GeoshardsError, InputError
+from schemas.errors import InputError
 from schemas.features import drop_row
 
 #: One row a photo, as sources list them. ``original`` is where the camera's GPS put it, ``corrected`` where the source
@@ -50,18 +47,6 @@ PHOTOS = pa.schema(
 #: PHOTOS with the position and heading in use, after `position.place`.
 PLACED = pa.schema([*PHOTOS, ("lon", pa.float64()), ("lat", pa.float64()), ("heading", pa.float64())])
 
-_EPOCH = re.compile(r"\d{8,19}(\.\d*)?")
-_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
-#: Year to minute without marks, seconds and their thousandths as they come; no such digits are a count since 1970 that
-#: lies between 1977 and 5138.
-_COMPACT = re.compile(
-    r"((?:19|20)\d\d)(0[1-9]|1[0-2])([0-2]\d|3[01])(?:([01]\d|2[0-3])([0-5]\d)(?:([0-5]\d)(\d{3})?)?)?"
-)
-#: Date, and time with its fraction and zone, of ISO 8601, RFC 3339, SQL and EXIF.
-_TIME = re.compile(
-    r"(\d{4})([-:/._])(\d\d?)\2(\d\d?)(?:[ Tt_]\s*(\d\d)[:_.](\d\d)(?:[:_.](\d\d)(?:[.,_](\d+))?)?"
-    r"\s*(Z|z|UTC|GMT|[+−-]\d\d(?::?\d\d)?)?)?"
-)
 #: Photos of one reason that are named in DROPS; those beyond are counted in one row.
 _NAMED = 10_000
 
@@ -72,22 +57,6 @@ class PhotoError(InputError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-@contextmanager
-def at_the_door(name: str) -> Iterator[None]:
-    """Whatever a library raises while a block reads an outside thing, as one line that names it.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        yield
-    except GeoshardsError:
-        raise
-    except Exception as error:  # noqa: BLE001  # no list of types holds all that readers of strangers' files raise
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name} cannot be read: {reason[:200]}") from None
 
 
 @dataclass(frozen=True)
@@ -211,54 +180,3 @@ def projection(value: Any, panorama: Any = None) -> str:
     if flag in ("true", "t", "1", "1.0", "yes", "360", "360.0"):
         return "equirectangular"
     return "fisheye" if "fisheye" in text else "perspective"
-
-
-def iso_time(value: Any) -> str | None:
-    """A time in one of the forms that tables, services and EXIF use, as ISO 8601; None if it is none.
-
-    Times with a zone become UTC and end in Z; times without one are local and stay bare; a date stays a date. Fractions
-    of a second are kept, to microseconds. Digits alone are a compact date or time where they can be one, else seconds,
-    milli-, micro- or nanoseconds since 1970 UTC, by their number.
-    """
-    if isinstance(value, datetime):
-        return _iso(value)
-    text = "" if value is None or isinstance(value, bool) else str(value).strip()
-    try:
-        if _EPOCH.fullmatch(text):
-            compact = _COMPACT.fullmatch(text.partition(".")[0])
-            return _iso_parts(*compact.groups(), None) if compact else _epoch(Decimal(text))
-        found = _TIME.fullmatch(text)
-        return _iso_parts(*found.group(1, 3, 4, 5, 6, 7, 8, 9)) if found else _iso(datetime.fromisoformat(text))
-    except (ValueError, OverflowError, ArithmeticError):
-        return None
-
-
-def _epoch(number: Decimal) -> str | None:
-    """Since 1970: the unit is the one by which it lies between 1973 and 2286."""
-    unit = next((u for u in (1, 1_000, 1_000_000, 1_000_000_000) if 10**8 <= number / u < 10**10), None)
-    if unit is None:
-        return None
-    return _iso(_EPOCH_START + timedelta(microseconds=int(number * 1_000_000 / unit)))
-
-
-def _iso_parts(*parts: str | None) -> str:
-    """From year, month, day, hour, minute, second, fraction and zone; those from the hour on may be missing."""
-    hour, zone = parts[3], parts[7]
-    fraction = (parts[6] or "")[:6].ljust(6, "0")
-    years, months, days, hours, minutes, seconds, micro = (int(v or 0) for v in (*parts[:6], fraction))
-    time = datetime(years, months, days, hours, minutes, seconds, micro)
-    if hour is None:
-        return time.date().isoformat()
-    if not zone:
-        return _iso(time)
-    if zone.upper() in ("Z", "UTC", "GMT"):
-        return _iso(time.replace(tzinfo=UTC))
-    digits = zone[1:].replace(":", "").ljust(4, "0")
-    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    return _iso(time.replace(tzinfo=timezone(-offset if zone[0] in "-−" else offset)))
-
-
-def _iso(time: datetime) -> str:
-    plain = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
-    text = plain.isoformat(timespec="microseconds").rstrip("0").rstrip(".")
-    return text if time.tzinfo is None else f"{text}Z"

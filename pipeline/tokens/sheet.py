@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.alignment import Placement, project
-from pipeline.meridian import eastwards
+from pipeline.meridian import eastwards, run_on
 from pipeline.osm.cells.cut import keep_dimension
 from pipeline.osm.cells.near import blocks_of, coastline_of, features_near, newest_edit
 from pipeline.osm.features import FeatureBatch
@@ -117,11 +117,15 @@ def _groups(keys: Sequence[Hashable]) -> Iterator[Ints]:
 
 def _within_reach(bbox: NDArray[np.float64], chip: Ints, features: FeatureBatch) -> tuple[Ints, FeatureBatch]:
     """Objects that reach far beyond their chip cut short: what lies far away has no place in the chip's CRS."""
-    geometry, near = features.geometry, bbox[chip]
+    across = (bbox[:, 0] > bbox[:, 2])[chip]
+    geometry, near = features.geometry, eastwards(bbox)[chip]
+    if across.any():
+        geometry = geometry.copy()
+        geometry[across] = run_on(geometry[across])
     b = shapely.bounds(geometry).reshape(-1, 4)
     far = np.flatnonzero((b[:, :2] < near[:, :2] - _REACH).any(axis=1) | (b[:, 2:] > near[:, 2:] + _REACH).any(axis=1))
     if not len(far):
-        return chip, features
+        return chip, replace(features, geometry=geometry)
     boxes = shapely.box(*(near[far] + np.array([-1, -1, 1, 1]) * _REACH / 2).T)
     geometry = geometry.copy()
     geometry[far] = keep_dimension(shapely.intersection(geometry[far], boxes), features.kind[far])

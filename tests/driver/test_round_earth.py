@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,23 @@ import mercantile
 import numpy as np
 import osmium
 import pytest
+import rasterio
 import shapely
 from PIL import Image
+from pyproj import Transformer
 
 from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.shards import make_shards
 from pipeline.driver.sources import Region
+from pipeline.footprints.chips.config import ChipsConfig
+from pipeline.imagery.config import ImageryConfig
+from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.regions.area import parse_bbox
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import GridConfig, PlanConfig, ShardsConfig
 from pipeline.streetview.config import StreetviewConfig
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, InputError
+from schemas.sample import SampleMeta
 from schemas.tokens import OsmTokens
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.store import Store
@@ -328,3 +335,72 @@ def test_a_plan_at_the_lowest_zooms_is_the_world(tmp_path: Path) -> None:
     keys = planned(tmp_path, FIJI, zoom=1).footprints.footprints().keys.tolist()
     assert sorted(keys) == ["xyz-1-0-1-64", "xyz-1-1-1-64"]
     assert planned(tmp_path, FIJI, zoom=0).footprints.footprints().keys.tolist() == ["xyz-0-0-0-64"]
+
+
+def test_chips_across_180_are_built_with_the_objects_of_both_sides(tmp_path: Path) -> None:
+    """By a transform in UTM, and by a bbox whose west is over its east."""
+    folder = tmp_path / "chips"
+    folder.mkdir()
+    write_utm(folder / "a.tif", (179.9985, -17.0015, -179.9985, -16.9985), 2.0, "EPSG:32760")
+    box = (179.999, -17.001, -179.999, -16.999)
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:32760", always_xy=True).transform(box[::2], box[1::2])
+    Image.new("RGB", (round((x[1] - x[0]) / 2), round((y[1] - y[0]) / 2)), (9, 99, 9)).save(folder / "b.jpg")
+    (folder / "b.json").write_text(json.dumps({"bbox": box, "crs": "EPSG:32760"}))
+    west, east = 179.9997, -179.9997
+    split = [[[west, -17.0], [180, -17.0], [180, -16.9995], [west, -16.9995], [west, -17.0]],
+             [[-180, -17.0], [east, -17.0], [east, -16.9995], [-180, -16.9995], [-180, -17.0]]]  # fmt: skip
+    whole = [[west, -17.0], [east, -17.0], [east, -16.9995], [west, -16.9995], [west, -17.0]]
+    woods = {"a": {"type": "Polygon", "coordinates": [whole]},
+             "b": {"type": "MultiPolygon", "coordinates": [[ring] for ring in split]}}  # fmt: skip
+    for stem, wood in woods.items():
+        trees = [{"type": "Point", "coordinates": p} for p in ((179.9995, -17.0), (-179.9995, -17.0))]
+        for kind, tag, shapes in (("point", "tree", trees), ("polygon", "wood", [wood])):
+            features = [{"type": "Feature", "properties": {"natural": tag}, "geometry": g} for g in shapes]
+            document = {"type": "FeatureCollection", "features": features}
+            (folder / f"{stem}_{kind}.geojson").write_text(json.dumps(document))
+    config = ShardsConfig(
+        region="none", footprints=("chips",), chips=ChipsConfig(str(folder)), imagery="none",
+        streetview="none", workers=1, out=str(tmp_path / "out"), rs=ImageryConfig(licence="CC0-1.0"),
+        osm=CleaningConfig(1), cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    make_shards(config, quiet=True)
+    store = Store(str(tmp_path / "out"))
+    rows = sorted(sample_rows(store), key=lambda r: r["key"])
+    assert [(r["key"], r["n_point"], r["n_polygon"]) for r in rows] == [("chip-a", 2, 1), ("chip-b", 2, 1)]
+    metre = 1 / 106_500  # of longitude
+    for row, (_, members) in zip(rows, read_samples(store, rows), strict=True):
+        assert row["bbox"]["xmin"] > 179.99
+        assert row["bbox"]["xmax"] < -179.99
+        tokens = OsmTokens.from_bytes(members["osm.safetensors"])
+        meta = SampleMeta.from_bytes(members["json"])
+        area = meta.footprint.width * meta.footprint.height * np.prod(meta.gsd)  # square metres
+        assert tokens.extent.max() * area == pytest.approx(0.0006 / metre * 55.3, rel=0.02)
+
+
+def test_an_image_that_holds_no_whole_tile_is_said_with_the_settings_that_help(tmp_path: Path) -> None:
+    """The zoom is the image's own; and what the line names builds."""
+    image = write_utm(tmp_path / "a.tif", (7.4198, 43.7298, 7.4212, 43.7312), 1.0, "EPSG:32632")
+    small = {"imagery": str(image), "zoom": None, "size": 256}
+    with pytest.raises(
+        InputError, match=r"no footprint is left .* of zoom 17, and may hold none .* size=64 .* zoom=19"
+    ):
+        built(tmp_path / "a", HOUSE, **small)
+    assert built(tmp_path / "b", HOUSE, **(small | {"size": 64})).tiles
+    assert built(tmp_path / "c", HOUSE, **(small | {"zoom": 20})).tiles
+
+
+def test_a_build_whose_tiles_were_all_dropped_says_why_and_what_helps(tmp_path: Path) -> None:
+    image = write_utm(tmp_path / "a.tif", (7.41, 43.72, 7.43, 43.74), 2.0, "EPSG:32632")
+    with rasterio.open(image, "r+") as target:
+        target.write(np.zeros((3, *target.shape), np.uint8))
+        target.nodata = 0
+    for _ in range(2):  # and again, where nothing is left to do
+        with pytest.raises(InputError, match=r"no sample: all \d+ footprints .*: \d+ no_imagery; no image covers"):
+            built(tmp_path / "x", HOUSE, imagery=str(image))
+    with rasterio.open(image, "r+") as target:
+        target.write(
+            np.full((3, target.shape[0], 3), 7, np.uint8), window=rasterio.windows.Window(400, 0, 3, target.shape[0])
+        )
+    config = config_of(tmp_path, HOUSE, imagery=str(image), out=str(tmp_path / "y"), zoom=16)
+    with pytest.raises(InputError, match=r"holds no sample: .* nodata \(0\.9.* over rs\.max_nodata=0\.01\); raise rs"):
+        make_shards(config, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -117,21 +118,36 @@ VERSIONS = st.lists(
 )
 
 
-@given(VERSIONS, st.lists(st.integers(0, 32), min_size=1, max_size=4))
-def test_the_map_at_a_time_is_the_last_version_that_is_there(
-    objects: list[list[tuple[int, bool]]], ends: list[int]
+@given(VERSIONS, st.lists(st.integers(0, 32), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_the_map_at_a_time_has_the_highest_version_of_each_object_that_is_there_in_any_order_of_the_file(
+    objects: list[list[tuple[int, bool]]], ends: list[int], dice: random.Random
 ) -> None:
-    rows = [(i == 0, when, deleted) for own in objects for i, (when, deleted) in enumerate(sorted(own))]
-    first, seconds, deleted = (np.array([r[k] for r in rows]) for k in range(3))
-    found = versions_at(first.astype(bool), seconds.astype(float), deleted.astype(bool), np.array(ends, float))
+    rows = [(number, version, *row) for number, own in enumerate(objects) for version, row in enumerate(own)]
+    dice.shuffle(rows)
+    rank = np.array([10 * number + version for number, version, _, _ in rows], np.int64)
+    seconds, deleted = np.array([r[2] for r in rows], float), np.array([r[3] for r in rows], bool)
+    found = versions_at(rank, seconds, deleted, np.array(ends, float))
     for d, end in enumerate(ends):
-        expected, at = [], 0
-        for own in objects:
-            there = [i for i, (when, _) in enumerate(sorted(own)) if when <= end]
-            if there and not sorted(own)[there[-1]][1]:
-                expected.append(at + there[-1])
-            at += len(own)
-        assert np.flatnonzero(found[:, d]).tolist() == expected
+        newest = {number: max(v for v, (when, _) in enumerate(own) if when <= end)
+                  for number, own in enumerate(objects) if any(when <= end for when, _ in own)}  # fmt: skip
+        expected = {(n, v) for n, v in newest.items() if not objects[n][v][1]}
+        assert {rows[i][:2] for i in np.flatnonzero(found[:, d])} == expected
+
+
+def test_a_history_out_of_order_is_cut_as_one_in_order(tmp_path: Path) -> None:
+    """Versions of an object may fall, and others may stand between them."""
+    lines = [
+        node(1, WEST, "2022-01-01T00:00:00", "natural=tree,ref=2", 2),
+        node(1, WEST, "2020-01-01T00:00:00", "natural=tree,ref=1", 1),
+        node(3, EAST, "2020-01-01T00:00:00", "amenity=bench"),
+        node(2, EAST, "2020-01-01T00:00:00", "amenity=bench"),
+        node(3, EAST, "2021-01-01T00:00:00", "", 2, deleted=True),
+    ]
+    (tmp_path / "h.osh.opl").write_text("\n".join(lines) + "\n")
+    ends = {str(y): datetime(y, 6, 1, tzinfo=UTC) for y in (2019, 2020, 2021, 2022)}
+    found = cut_history(tmp_path / "h.osh.opl", ends, tmp_path / "cut")
+    held = [sorted((o.id, o.version) for o in osmium.FileProcessor(str(p))) for p in found]
+    assert held == [[], [(1, 1), (2, 1), (3, 1)], [(1, 1), (2, 1)], [(1, 2), (2, 1)]]
 
 
 @pytest.mark.skipif(shutil.which("osmium") is None, reason="osmium-tool is not installed")

@@ -6,6 +6,8 @@ import dataclasses
 import gzip
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -231,6 +233,72 @@ def test_of_equal_versions_that_of_a_change_counts_and_of_two_changes_the_later_
     assert listed(target) == [("n", 1, (8, 46)), ("n", 3, (8, 46))]
     apply_changes(base, [tmp_path / "1.osc", tmp_path / "2.osc"], target)
     assert listed(target) == [("n", 1, (8, 45)), ("n", 2, (8, 45))]
+
+
+def test_changes_held_in_parts_give_what_osmium_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of two files in no order, several versions of them, deletions: as of all objects the newest."""
+    monkeypatch.setattr("pipeline.osm.extracts.changes._PART", 3)
+    dice = random.Random(7)
+    kinds = {
+        "node": lambda v: f'lat="{40 + v}" lon="8"/>',
+        "way": lambda v: f'><nd ref="{v}"/><tag k="highway" v="path"/></way>',
+        "relation": lambda v: f'><member type="way" ref="{v}" role="x"/></relation>',
+    }
+    base, changes = tmp_path / "base.opl", [tmp_path / "1.osc", tmp_path / "2.osc.gz"]
+    newest: dict[tuple[str, int], tuple[int, bool]] = {}
+    lines, bodies = [], ["", ""]
+    for kind in kinds:
+        for i in range(-5, 12):
+            if dice.random() < 0.7:
+                lines.append(f"{kind[0]}{i} v3 " + ("x9 y47" if kind == "node" else "Tname=a"))
+                newest[kind[0], i] = 3, True
+    for _ in range(80):
+        kind, i, version, gone = (
+            dice.choice(list(kinds)),
+            dice.randrange(-6, 14),
+            dice.randrange(1, 8),
+            dice.random() < 0.3,
+        )
+        if version <= newest.get((kind[0], i), (0, True))[0]:
+            continue
+        newest[kind[0], i] = version, not gone
+        action, end = ("delete", "/>") if gone else ("modify", kinds[kind](version))
+        bodies[dice.randrange(2)] += f'<{action}><{kind} id="{i}" version="{version}" {end}</{action}>'
+    lines.sort(key=lambda line: ("nwr".index(line[0]), int(line.split()[0][1:]) > 0, abs(int(line.split()[0][1:]))))
+    base.write_text("\n".join(lines) + "\n")
+    for path, body in zip(changes, bodies, strict=True):
+        write_change(path, body)
+    apply_changes(base, changes, tmp_path / "out.osm.pbf")
+    found = [(o.type_str(), o.id, o.version) for o in osmium.FileProcessor(str(tmp_path / "out.osm.pbf"))]
+    order = sorted(newest, key=lambda key: ("nwr".index(key[0]), key[1] > 0, abs(key[1])))
+    assert found == [(*key, newest[key][0]) for key in order if newest[key][1]]
+    merged = osmium.MergeInputReader()
+    for path in (base, *changes):
+        merged.add_file(str(path))
+    with osmium.SimpleWriter(str(tmp_path / "all.osm.pbf")) as writer:
+        merged.apply(writer)
+    states = {(o.type_str(), o.id, o.version): str(o) for o in osmium.FileProcessor(str(tmp_path / "all.osm.pbf"))}
+    assert [str(o) for o in osmium.FileProcessor(str(tmp_path / "out.osm.pbf"))] == [states[key] for key in found]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1.osc", "2.osc.gz", "all.osm.pbf", "base.opl", "out.osm.pbf"]
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>',
+        '<!DOCTYPE x SYSTEM "file:///etc/hostname">',
+        '<!DOCTYPE x [<!ENTITY % p SYSTEM "file:///etc/hostname"> %p;]>',
+    ],
+)
+@pytest.mark.parametrize("name", ["c.osc", "c.osc.gz"])
+def test_a_change_file_with_a_document_type_is_refused(tmp_path: Path, doctype: str, name: str) -> None:
+    """Entities would grow without bound, be read from elsewhere, or be lost."""
+    (tmp_path / "base.opl").write_text("n1 v1 x9 y47\n")
+    body = f'{doctype}<osmChange version="0.6"><create><node id="2" version="1" lat="1" lon="1"><tag k="a" v="&b;"/>'
+    text = f"<!--{'x' * 9000}-->{body}</node></create></osmChange>".encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    with pytest.raises(InputError, match=rf"^change file .*{name} declares a document type"):
+        apply_changes(tmp_path / "base.opl", [tmp_path / name], tmp_path / "out.osm.pbf")
 
 
 @pytest.mark.parametrize(
@@ -465,6 +533,16 @@ def test_a_dry_run_takes_every_extract_that_the_update_takes(
     assert geoshards(["update", data, str(mixed), "--dry-run", "--workers", "1"]) == 0
     assert f"objects: not known: OSM extract {mixed} is not sorted" in capsys.readouterr().out
     update(data, [mixed], workers=1, quiet=True)
+
+    # The cache keeps it under another name; what was given is named, and a way that works.
+    for call in (update, preview_update):
+        with pytest.raises(InputError, match=re.escape(f"OSM extract {mixed} is not sorted")):
+            call(data, [write_change(tmp_path / "c.osc", "")], workers=1, quiet=True)
+    assert preview_update(data, [new], workers=1, quiet=True).unknown.startswith(f"OSM extract {mixed} is not sorted")
+    sorted_one = tmp_path / "sorted.opl"
+    sorted_one.write_text("\n".join([changed[1], *changed[4:]]) + "\n")
+    update(data, [sorted_one], workers=1, quiet=True)
+    assert update(data, [tmp_path / "c.osc"], workers=1, quiet=True).adopted > 0
 
 
 def test_a_dry_run_of_a_half_exchanged_dataset_is_refused(village: Village, tmp_path: Path) -> None:

@@ -11,16 +11,18 @@ import pytest
 import shapely
 
 from geometry.tiles import tile_bounds
+from pipeline import rules
 from pipeline.footprints.candidates import Candidates, Listed, Tiles
 from pipeline.footprints.choose import Choosing
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.sampling import SamplingConfig, density_stratum
-from pipeline.imagery import scene
+from pipeline.imagery.choice import order
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.scene import Scene
 from pipeline.osm.cells.near import blocks_of, cells_of
 from pipeline.osm.stage import Cells, features_stage, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.rules import RulesConfig, load_rules
 from pipeline.run.ray_map import Runner
 from schemas.features import CELL_ZOOM
 from tests.osm.opl import RULES, write_opl
@@ -144,6 +146,14 @@ def test_an_object_of_no_class_of_the_raster_does_not_make_land(tmp_path: Path) 
     assert [(d["reason"], d["count"]) for d in drops] == [("no_land", 2)]
 
 
+def test_the_rules_say_which_classes_are_no_land(tmp_path: Path) -> None:
+    assert [c.name for c in RULES.paint.classes if c.water] == ["water", "river", "stream"]
+    text = (Path(rules.__file__).parent / "classes.yaml").read_text()
+    (tmp_path / "classes.yaml").write_text(text.replace("{name: wetland, ", "{name: wetland, water: true, "))
+    edited = load_rules(RulesConfig(classes=str(tmp_path / "classes.yaml")))
+    assert [c.name for c in edited.paint.classes if c.water] == ["wetland", "water", "river", "stream"]
+
+
 def test_the_most_tiles_are_taken_of_those_that_blocks_have_left() -> None:
     rule = choosing(None, min_objects=0, per_block=2, block_degrees=0.02, max_tiles=5)
     found, drops = chosen(rule)
@@ -162,7 +172,7 @@ def test_an_image_cut_along_the_edges_of_footprints_covers_them_at_sight(
     def reckoned(*_: Any) -> float:
         raise AssertionError("a share was reckoned")
 
-    monkeypatch.setattr(scene, "_share", reckoned)
+    monkeypatch.setattr(order, "_share", reckoned)
     tiles = Tiles(XY, ZOOM, 256)
     area = shapely.union_all(tiles.outlines())
     rounded = shapely.transform(area, lambda xy: np.round(xy, 9))

@@ -18,10 +18,11 @@ from pipeline.footprints.chips.georeference import (
     COLLECTIONS,
     Georeference,
     GeoreferenceError,
+    envelope,
     georeference,
     skyscript_name,
 )
-from pipeline.footprints.chips.metadata import Metadata, iso_time, read_metadata
+from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.plan import DescribeJob, columns_of, describe_chips
 from pipeline.footprints.chips.scan import find_chips
 from schemas.errors import InputError
@@ -209,6 +210,22 @@ def test_a_chip_without_a_place_says_why(known: dict[str, Any] | None, reason: s
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32760", "EPSG:32701", "EPSG:3832", "EPSG:3413", "EPSG:2193"])
+def test_a_bbox_across_180_is_the_envelope_of_both_its_sides(crs: str) -> None:
+    lat = 72.0 if crs == "EPSG:3413" else -44.0
+    found = georeference("x", (10, 20), OWN, Metadata(bbox=(179.99, lat, -179.98, lat + 0.01), crs=crs), "auto")
+    west, east = envelope((179.99, lat, 180.0, lat + 0.01), crs), envelope((-180.0, lat, -179.98, lat + 0.01), crs)
+    whole = (min(west[0], east[0]), min(west[1], east[1]), max(west[2], east[2]), max(west[3], east[3]))
+    a, _, c, _, e, f = found.transform
+    assert (c, f, c + 10 * a, f + 20 * e) == pytest.approx((whole[0], whole[3], whole[2], whole[1]), abs=0.2)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:4087"])
+def test_a_bbox_across_the_end_of_its_crs_is_refused_with_one_that_goes_on(crs: str) -> None:
+    with pytest.raises(GeoreferenceError, match=r"across the end of EPSG:.*gdalwarp -t_srs EPSG:326NN"):
+        georeference("x", (10, 20), OWN, Metadata(bbox=(179.99, 1.0, -179.98, 1.01), crs=crs), "auto")
+
+
 def test_a_skyscript_chip_of_another_size_is_refused() -> None:
     box = (21.0909, 63.3061, 21.0926, 63.3073)
     with pytest.raises(GeoreferenceError, match="px, but its bbox") as caught:
@@ -224,19 +241,6 @@ def test_skyscript_names() -> None:
     assert skyscript_name("x4503852781_DE_20") is None
     assert skyscript_name("n4503852781_ZZ_20") is None
     assert set(COLLECTIONS) == {"US", "DE", "FI", "CH", "ES", "P3", "P5", "S2", "L8", "L9"}
-
-
-@pytest.mark.parametrize(
-    ("given_time", "wanted"),
-    [
-        ([2020, 8, 6, 6, 8], "2020-08-06T06:08:00Z"), ((2020, 8, 6), "2020-08-06T00:00:00Z"), (2021, "2021"),
-        ("2021", "2021"), ("2021-05-06", "2021-05-06"), ("2021-05-06T10:00:00+02:00", "2021-05-06T08:00:00Z"),
-        ("2021-05-06 10:00:00", "2021-05-06T10:00:00"), (None, None), ("soon", None), ([2020, 13, 1], None),
-        (True, None), (-5, None), ({}, None), ([1, 2], None),
-    ],
-)  # fmt: skip
-def test_times_in_metadata(given_time: Any, wanted: str | None) -> None:
-    assert iso_time(given_time) == wanted
 
 
 @given(

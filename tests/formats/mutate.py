@@ -3,25 +3,14 @@
 
 Usage: python tests/formats/mutate.py --files 1000000 [--first 0] [--workers 2]
 
-A file is made from its number alone, so that `--first N --files 1` does one again. Each worker reads its files in a
-process of its own, which is watched: one that dies or stands still is a finding, and the rest goes on without it.
+A file is made from its number alone, so that `--first N --files 1` does one again.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
-import resource
-import select
-import shutil
-import signal
 import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -32,8 +21,8 @@ from schemas.errors import GeoshardsError
 from tests.formats.grammar import Block, File, Group, Object, Odd, Part, Plain, framed, header, some_file, written
 from tests.osm.opl import RULES
 from tests.osm.tables import table_of
+from tests.watched import command
 
-SECONDS, MEGABYTES = 5, 1000
 #: What is more likely to be taken wrong than any byte: ends of ranges as varints, signs, tags of each wire type.
 _TRICKY = (
     b"\xff" * 9 + b"\x01", b"\xff" * 9 + b"\x7f", b"\x80" * 10, b"\x80" * 9 + b"\x01", b"\xff\xff\xff\xff\x07",
@@ -126,96 +115,22 @@ def outcome(number: int, folder: Path) -> str:
     """How one file ends: ``features``, ``refused``, or what is wrong."""
     path = folder / "x.osm.pbf"
     path.write_bytes(mutated(number))
-    begin = time.process_time()
     try:
         extract = read_extract(path, RULES, folder / "parts")
         found = table_of(extract)
         named = sum(extract.drops["count"].to_pylist())
-        result = "features" if found.num_rows else "nothing but drops"
         if found.num_rows + named != extract.objects:
-            result = f"{extract.objects} objects, {found.num_rows} features and {named} drops"
+            return f"{extract.objects} objects, {found.num_rows} features and {named} drops"
+        return "features" if found.num_rows else "nothing but drops"
     except GeoshardsError as error:
-        result = "refused" if str(path) in str(error) and "\n" not in str(error) else f"unclear: {error}"
+        return "refused" if str(path) in str(error) and "\n" not in str(error) else f"unclear: {error}"
     except BaseException as error:  # noqa: BLE001  # any is a finding
-        result = f"{type(error).__name__}: {error}"
-    finally:
-        shutil.rmtree(folder / "parts", ignore_errors=True)
-    if (spent := time.process_time() - begin) > SECONDS:
-        result = f"{spent:.0f} s"
-    if (most := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) > MEGABYTES:
-        result = f"{most} MB"
-    return result
+        return f"{type(error).__name__}: {error}"
 
 
 #: Outcomes that are right.
 GOOD = frozenset({"features", "nothing but drops", "refused"})
 
 
-def _child(first: int, last: int, pipe: int) -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (4000 << 20, 4000 << 20))
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        for number in range(first, last):
-            os.write(pipe, f"{number}\t{ascii(outcome(number, Path(folder)))[1:-1][:300]}\n".encode())
-
-
-def run(first: int, last: int, found: Callable[[int, str], None]) -> None:
-    """All files of a range, one after the other in a watched process; ``found`` is told each outcome."""
-    while first < last:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(reading)
-            try:
-                _child(first, last, writing)
-            finally:
-                os._exit(0)
-        os.close(writing)
-        rest, still = b"", False
-        while not still:
-            # A machine that is busy with other things makes a second last longer.
-            still = not select.select([reading], [], [], 20 * SECONDS)[0]
-            data = b"" if still else os.read(reading, 1 << 16)
-            if not data:
-                break
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                number, result = line.decode().split("\t", 1)
-                found(int(number), result)
-                first = int(number) + 1
-        os.close(reading)
-        if still:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if first < last:
-            found(first, "stands still" if still else f"the process died ({status})")
-            first += 1
-
-
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
-    args = parser.parse_args()
-    counts: Counter[str] = Counter()
-    begin = time.monotonic()
-
-    def found(number: int, result: str) -> None:
-        counts[result if result in GOOD else "wrong"] += 1
-        if result not in GOOD:
-            print(f"file {number}: {result}", flush=True)
-        if sum(counts.values()) % 10_000 == 0:
-            print(f"{dict(counts)}, {time.monotonic() - begin:.0f} s", flush=True)
-
-    step = -(-args.files // args.workers)
-    starts = range(args.first, args.first + args.files, step)
-    with ThreadPoolExecutor(args.workers) as pool:
-        list(pool.map(lambda s: run(s, min(s + step, args.first + args.files), found), starts))
-    print(f"{dict(counts)}, {time.monotonic() - begin:.0f} s")
-    return int(counts["wrong"] > 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(str(__doc__), outcome, GOOD, 1_000_000, sys.argv[1:]))

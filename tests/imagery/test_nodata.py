@@ -18,13 +18,13 @@ from pipeline.footprints.chips.image import read_header, read_image
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
 from pipeline.imagery.nodata import Stated
-from pipeline.imagery.raster import Patch, read_footprints
+from pipeline.imagery.raster import Patch, open_raster, read_footprints
 from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import Scene, TileImage
 from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
-from tests.imagery.scenes import LAT, LON, UTM, around, own_footprint, texture, tiles, write_raster
+from tests.imagery.scenes import LAT, LON, UTM, around, expected, own_footprint, texture, tiles, write_raster
 
 SIDE, GSD = 800, 0.8
 PLACE = around(LON, LAT, UTM, SIDE, SIDE, GSD)
@@ -288,3 +288,23 @@ def test_percentiles_are_of_data_alone_whoever_says_what_it_is(tmp_path: Path) -
     assert image.stretch.endswith(": 1000..1999")
     scene = open_scene(path, replace(config, nodata=None))
     assert str(one_image(scene, own_footprint(path), **settings).stretch).endswith(": 0..1999")
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "cubic"])
+def test_a_half_empty_file_is_half_empty_every_time_it_is_read(tmp_path: Path, kernel: str) -> None:
+    """What lies beside its seam by more than a pixel is known by construction, whatever memory held before."""
+    data = np.full((1, 300, 300), 7, np.uint8)
+    data[:, :, 150:] = 0
+    where = around(LON, LAT, UTM, 300, 300, 3.1)
+    path = write_raster(tmp_path / "half.tif", data, transform=where, nodata=0)
+    for _ in range(4):
+        with open_raster(str(path)) as source:
+            found = dict(read_footprints(source, [1], tiles(LON, LAT, 17, 64, 3), kernel))
+        assert 0 < len(found) < 9
+        for key, footprint in tiles(LON, LAT, 17, 64, 3).items():
+            column, valid = expected(footprint, UTM, where)[0], np.zeros((64, 64), bool)
+            if key in found:
+                valid |= True if found[key].valid is None else found[key].valid
+                assert set(np.unique(found[key].pixels[0][valid])) == {7}
+            clear = np.abs(column - 150) > 2
+            np.testing.assert_array_equal(valid[clear], (column < 150)[clear])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import time
+from functools import reduce
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 
 from pipeline.formats.pbf.arrays import UNITS
 from pipeline.osm.extracts.assemble import assemble
@@ -155,3 +159,82 @@ def test_areas_do_not_change_each_other() -> None:
     built, why = build([OUTER, box(2, 2, 4, 4)], [OUTER[:-1]], touching, bad, [OUTER, [4, 39, 54, 32, 4]], [], [OUTER])
     assert [b and b.area for b in built] == pytest.approx([77, None, 79, None, 63.5, None, 81])
     assert sorted(why) == [1, 3, 5]
+
+
+def _square(x: int, y: int, side: int) -> list[Place]:
+    return [(x, y), (x + side, y), (x + side, y + side), (x, y + side), (x, y)]
+
+
+def _assembled(rings: list[list[Place]]) -> Any:
+    places = np.concatenate([np.array(r, np.int64) for r in rings])
+    built, why = assemble(1, np.zeros(len(rings), np.int64), places, np.cumsum([0, *map(len, rings)]))
+    assert not why
+    return built[0]
+
+
+def test_thousands_of_rings_in_each_other_take_about_as_long_as_thousands_beside_each_other() -> None:
+    """The square of their number took 9 s and 13 s."""
+    start = time.process_time()
+    nested = _assembled([_square(-i, -i, 2 * i) for i in range(10, 50_010, 10)])
+    assert len(nested.geoms) == 2500
+    assert nested.area * UNITS**2 == pytest.approx(sum((2 * i) ** 2 * (-1) ** (i // 10) for i in range(10, 50_010, 10)))
+    corner = _assembled([_square(0, 0, i) for i in range(10, 15_010, 10)])  # all have a corner in common
+    assert corner.area * UNITS**2 == pytest.approx(sum(i**2 * (-1) ** (i // 10) for i in range(10, 15_010, 10)))
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hundreds_of_rings_are_put_into_the_nearest_around_them(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rings within rings and beside each other, in any order, turned so that their boxes overlap."""
+    monkeypatch.setattr("pipeline.osm.extracts.polygons._GROUP", 1 if seed % 2 else 6)  # compared in groups, or at once
+    dice = random.Random(seed)
+    rings: list[Any] = []
+
+    def fill(x: float, y: float, side: float) -> None:
+        ring = shapely.affinity.rotate(shapely.box(x, y, x + side, y + side), 45)
+        rings.append(shapely.set_precision(ring, 1))
+        if side < 400 or len(rings) > 250:
+            return
+        count = dice.choice((1, 1, 2, 3))
+        own = side * 0.9 / count
+        for i in range(count):
+            across = (i - (count - 1) / 2) * own / 2**0.5  # along the diagonal that the turn makes of the middle line
+            cx, cy = x + side / 2 + across, y + side / 2 + across
+            fill(cx - own * 0.48, cy - own * 0.48, own * 0.96)
+
+    for n in range(3):
+        fill(4_000_000.0 * n, 0.0, 1_000_000.0)
+    dice.shuffle(rings)
+    assert len(rings) > 100
+    found = _assembled([[(round(x), round(y)) for x, y in r.exterior.coords] for r in rings])
+    assert found.is_valid
+    spots = np.array([r.representative_point().coords[0] for r in rings] + [r.centroid.coords[0] for r in rings])
+    around = sum(shapely.contains_xy(ring, spots).astype(int) for ring in rings)
+    assert (shapely.contains_xy(found, spots / UNITS) == (around % 2 == 1)).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sides_along_each_other_bound_what_an_odd_number_of_them_does(seed: int) -> None:
+    """Boxes and triangles whose sides lie on few lines, near and far; GEOS takes their symmetric difference."""
+    dice = random.Random(seed)
+    far = 1_700_000_000  # where cross products have over 64 bits
+    x0, y0 = dice.choice(((0, 0), (far, 800_000_000), (-far, 850_000_000)))
+    rings, shapes = [], []
+    for _ in range(12):
+        x, y, a, b = dice.randrange(4), dice.randrange(4), dice.randrange(1, 4), dice.randrange(1, 4)
+        ring = (
+            [(x, y), (x + a, y), (x + a, y + b), (x, y + b)]
+            if dice.random() < 0.5
+            else [(x, y), (x + a, y), (x, y + a)]
+        )
+        own = [(x0 + 300_000 * i, y0 + 300_000 * j) for i, j in [*ring, ring[0]]]
+        rings.append(own)
+        shapes.append(shapely.Polygon([(i - x0, j - y0) for i, j in own]))
+    places = np.concatenate([np.array(r, np.int64) for r in rings])
+    built, why = assemble(1, np.zeros(len(rings), np.int64), places, np.cumsum([0, *map(len, rings)]))
+    expected = reduce(shapely.symmetric_difference, shapes)
+    if built[0] is None:
+        assert "crosses itself" in why[0] or "does not close" in why[0]
+        return
+    own = shapely.transform(built[0], lambda xy: np.round(xy * UNITS) - (x0, y0))
+    assert shapely.symmetric_difference(own, expected).area == 0

@@ -181,6 +181,14 @@ def test_the_edges_of_the_world_belong_to_a_cell(shape: Any) -> None:
     assert drops.num_rows == 0
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_what_reaches_beyond_a_pole_of_the_map_keeps_its_cells(side: int) -> None:
+    south, north = sorted((side * 84.9, side * 86.0))
+    table, drops = cut([shapely.box(10, south, 10.1, north)])
+    assert table.num_rows
+    assert not drops.num_rows
+
+
 def test_a_bow_tie_is_repaired_to_its_two_parts_and_counted() -> None:
     table, drops = cut([shapely.Polygon([(9, 47), (9.1, 47.1), (9.1, 47), (9, 47.1)])])
     assert drops["reason"].to_pylist() == ["geometry_repaired"]

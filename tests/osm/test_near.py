@@ -112,3 +112,15 @@ def test_a_box_that_reaches_a_few_metres_over_180_has_the_cells_of_both_sides() 
     assert blocks_of(boxes, ZOOM)[:, [0, 2]].tolist() == [[last, last + 1]] * 2
     for block in blocks_of(boxes, ZOOM).tolist():
         assert {cell % (1 << ZOOM) for cell in cells_of(tuple(block), ZOOM)} == {0, last}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("beyond", "cells"), [(-0.3, 1), (0.4, 1), (0.6, 2), (1.5, 2)])
+def test_a_box_is_in_one_cell_up_to_the_middle_of_its_margin(beyond: float, cells: int) -> None:
+    west, _, east, north = tile_bounds(np.array([[539, 358]]), ZOOM)[0].tolist()
+    reach = (east - west) * MARGIN * beyond
+    for box in (
+        (west - reach, north - 0.1, west + 0.1, north - 0.05),
+        (east - 0.1, north - 0.1, east + reach, north - 0.05),
+    ):
+        (block,) = blocks_of(np.array([box]), ZOOM).tolist()
+        assert len(cells_of(tuple(block), ZOOM)) == cells

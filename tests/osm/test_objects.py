@@ -110,8 +110,8 @@ def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path: Path) -> None:
     flat = ring((9.5, 47.1), (9.501, 47.1), (9.502, 47.1))
     tree, path, house = {"natural": "tree"}, {"highway": "path"}, {"building": "yes"}
     rows = [
-        (None, tree), (point(9.5, 47.1), {}), (point(9.5, 47.1), {"label": ""}), (point(200, 47), tree),
-        (point(9.5, 95), tree), (line((-179, 5), (179, 5)), path), (bow, house), (flat, house),
+        (None, tree), (point(9.5, 47.1), {}), (point(9.5, 47.1), {"label": ""}), (point(900, 47), tree),
+        (point(9.5, 95), tree), (line((-179, 5), (0, 5), (179, 5)), path), (bow, house), (flat, house),
         (line((9.5, 47.1), (9.5, 47.1)), path), ({"type": "Polygon", "coordinates": []}, house),
         (point(9.5, 47.1), tree), (point(9.5, 47.1), tree), (HOUSE, house),
     ]  # fmt: skip

@@ -118,7 +118,8 @@ def test_the_table_of_classes_says_what_the_file_says() -> None:
     text = yaml.safe_load((Path(pipeline.rules.__file__).parent / "classes.yaml").read_text())["classes"]
     assert table[0]["name"] == "unmapped"
     for value, (row, own) in enumerate(zip(table[1:], text, strict=True), 1):
-        assert row == {"value": value, "width": None, "ground": False} | own
+        shown = {k: v for k, v in own.items() if k != "water"}  # it chooses footprints, and is in no pixel
+        assert row == {"value": value, "width": None, "ground": False} | shown
 
 
 @given(st.integers(-300, 300), st.sampled_from(["yes", "no", "aqueduct", ""]))

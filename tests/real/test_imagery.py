@@ -14,15 +14,18 @@ from rasterio.shutil import copy
 
 from pipeline.alignment import place
 from pipeline.driver.shards import make_shards
+from pipeline.imagery.choice.usage import drops_of, uses
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
 from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
 from pipeline.imagery.sources import find_imagery
 from pipeline.imagery.zoom import natural_zoom
+from pipeline.meridian import quadrilaterals
 from pipeline.mirror import stac
 from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
+from schemas.errors import InputError
 from schemas.sample import SampleMeta
 from storage.dataset import read_samples, sample_rows
 from storage.store import Store
@@ -142,3 +145,46 @@ def test_the_collar_of_a_landsat_scene_is_no_image(real_file: Find) -> None:
     assert {r["reason"] for r in rows} == {"nodata", "no_imagery"}
     for key, (image,) in loose.items():
         assert (key in found) == (image.nodata_share <= config.max_nodata)
+
+
+def test_ghent_s_files_are_the_channels_of_one_scene_with_the_day_of_their_names(real_file: Find) -> None:
+    """GDAL calls red and near infrared gray both, and neither has a time; the picture of the day has other bands."""
+    red = real_file("rs/gent/2020-09-17_Sentinel_2_L1C_B04.tiff")
+    config = ImageryConfig(bands=("nir", "red"), time_pattern="%Y-%m-%d")
+    (scene,), rows = find_imagery(f"{red.parent}/*.tiff", [], config, NET)
+    assert (scene.bands, scene.acquired) == (["B08", "B04"], "2020-09-17")
+    assert [(r["source"], r["reason"]) for r in rows] == [
+        ("2020-09-17_Sentinel_2_L1C_True_color.tiff", "missing_band"),
+    ]  # fmt: skip
+    found, _ = read_images([scene], {0: own_footprint(red)}, config, NET)
+    for name, pixels in zip(("B08", "B04"), found[0][0].pixels, strict=True):
+        with rasterio.open(red.with_name(red.name.replace("B04", name))) as source:
+            np.testing.assert_array_equal(pixels, source.read(1))
+    with pytest.raises(InputError, match="choose the bands that all have"):
+        find_imagery(f"{red.parent}/*.tiff", [], ImageryConfig(), NET)
+
+
+def test_a_place_s_seasons_stay_apart_and_a_plan_names_what_is_not_used(real_file: Find, tmp_path: Path) -> None:
+    """Four seasons of one place, as a file of Sentinel-2 each with no time but in its name."""
+    path = real_file(GAIR[0][0])
+    seasons = ("2021-03-21_spring", "2021-06-21_summer", "2021-09-21_autumn", "2021-12-21_winter")
+    with rasterio.open(path) as source:
+        profile, own = source.profile, source.read([4, 3, 2])
+    for n, name in enumerate(seasons):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **(profile | {"count": 3})) as target:
+            target.write(np.where(own > 0, own + n, 0))
+            target.descriptions = ("B4", "B3", "B2")
+    footprint = own_footprint(path)
+    placement = place([footprint])
+    ground = [(quadrilaterals(placement.corners), placement.gsd.mean(axis=1))]
+    for settings, order in (({}, "0123"), ({"time_pattern": "%Y-%m-%d"}, "3210")):
+        config = ImageryConfig(dates=2, **settings)
+        scenes, _ = find_imagery(f"{tmp_path}/*.tif", [], config, NET)
+        images, _ = read_images(scenes, {0: footprint}, config, NET)
+        assert [i.sources for i in images[0]] == [[f"{seasons[int(k)]}.tif"] for k in order[:2]]
+        for k, image in zip(order, images[0], strict=False):
+            np.testing.assert_array_equal(image.pixels, np.where(own > 0, own + int(k), 0))
+        rows = drops_of(uses(scenes, ground, config))
+        assert sorted((r["source"], r["reason"]) for r in rows) == sorted(
+            (f"{seasons[int(k)]}.tif", "outranked") for k in order[2:]
+        )

@@ -14,7 +14,7 @@ from pipeline.cli.main import main
 from pipeline.driver.sources import Region, resolve
 from pipeline.mirror.messages import Response
 from pipeline.net.config import NetConfig
-from pipeline.regions.area import parse_bbox
+from pipeline.regions.area import parse_bbox, read_polygons
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.resolve import Selection, check_pbf, select
 from pipeline.samples.config import ShardsConfig
@@ -130,6 +130,21 @@ def test_polygons_of_a_file_are_an_area(mirror: Mirror, tmp_path: Path, wrapped:
         ["liechtenstein", "monaco"] if wrapped == "collection" else ["monaco"]
     )
     assert selection.clip.area == pytest.approx(0.0009 + (0.01 if wrapped == "collection" else 0))
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(177, -19), (-178, -19), (-178, -16), (177, -16), (177, -19)],
+        [(177, -19), (182, -19), (182, -16), (177, -16), (177, -19)],
+        [(-183, -19), (-178, -19), (-178, -16), (-183, -16), (-183, -19)],
+    ],
+)
+def test_an_outline_across_180_is_its_two_sides_however_it_is_drawn(
+    tmp_path: Path, ring: list[tuple[float, float]]
+) -> None:
+    area = read_polygons(geojson(tmp_path / "fiji.geojson", {"type": "Polygon", "coordinates": [ring]}))
+    assert area.equals(parse_bbox("177,-19,-178,-16"))
 
 
 @pytest.mark.parametrize(
@@ -320,6 +335,26 @@ def test_the_command_shows_the_tree(
     assert document["regions"][0]["cached"] is True
     assert document["regions"][0]["bytes"] == size
     assert document["extracts"] == [f"{mirror.url}/geofabrik/europe/monaco-latest.osm.pbf"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["regions", "-83,42,-82,43"], ["regions", "--", "-83,42,-82,43"],
+        *(["plan", *own, "--exact", "imagery=none"] for own in (
+            ["--region", "-83,42,-82,43"], ["--region=-83,42,-82,43"], ["region=-83,42,-82,43"],
+        )),
+        ["shards", "rs.dates=1", "--region", "-83,42,-82,43", "--zoom", "12"],
+    ],
+)  # fmt: skip
+def test_a_box_in_the_west_is_no_option(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:  # fmt: skip
+    """The mirror has no extract there, and says so: the box was understood."""
+    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path))
+    assert main(words) == 1
+    assert "meets -83,42,-82,43; is it" in capsys.readouterr().err
 
 
 def test_the_command_refuses_what_it_cannot_mean(mirror: Mirror, capsys: pytest.CaptureFixture[str]) -> None:

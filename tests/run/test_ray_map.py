@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.osm.extracts import read as reader
+from pipeline.run import ray_map
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError
 from tests.osm.opl import GRID, RULES, opl
@@ -31,6 +33,18 @@ def refuse(n: int) -> int:
     if n == 3:
         raise InputError("item 3 is wrong; leave it out")
     return n
+
+
+def test_what_is_imported_is_not_walked_over_by_each_collection() -> None:
+    """Tasks make many small geometries, each of which sets one off."""
+    ray_map._settle.cache_clear()
+    gc.unfreeze()
+    try:
+        with Runner(1) as one:
+            assert [r[1] for r in one.map(refuse, [1, 2])] == [1, 2]
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_this_process_does_brief_items_until_ray_is_up_and_none_is_lost(runner: Runner) -> None:

@@ -227,3 +227,14 @@ def test_a_choice_that_yaml_reads_as_a_number_is_the_choice() -> None:
         subsampling: Literal["444", "420"] = "444"
 
     assert build(Jpeg, merge({}, ["subsampling=420"])) == Jpeg("420")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rs: &a {x: *a}", "a: &a [1]\nb: [*a, &b [*b]]", "x: " + "[" * 40 + "]" * 40, "x: " + "[" * 5000,
+     "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [" + f"*a{i - 1}, " * 9 + "]" for i in range(1, 12))])],
+)  # fmt: skip
+def test_yaml_that_has_no_end_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "s.yaml")
+    assert "\n" not in str(caught.value)

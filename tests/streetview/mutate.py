@@ -1,20 +1,9 @@
-"""Photos and tables with damage of every kind: none may end in more than a drop or one line that names the file.
-
-``python -m tests.streetview.mutate photos 5000`` (or ``tables``) makes so many from a seed, reads each, and prints what
-became of them as JSON: outcomes, the slowest in seconds, the peak of memory in megabytes, and what broke.
-"""
+"""Photos and tables to be damaged, the damage, and what reads them; `tests.hostile.mutate` does it."""
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
-import sys
-import tempfile
-import time
-import traceback
-import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +22,6 @@ from pipeline.streetview.files.table import TableSource
 from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.record import Drops, to_photo
 from pipeline.streetview.sources import open_source
-from schemas.errors import GeoshardsError
 from tests.streetview.exif import GPANO, exif_block, extended_segments, with_segments, xmp_packet, xmp_segment
 
 Rng = np.random.Generator
@@ -167,40 +155,3 @@ def read_table(path: Path) -> str:
 KINDS: Mapping[str, tuple[Callable[[Path], dict[str, bytes]], Callable[[Path], str]]] = {
     "photos": (photos, read_photo), "tables": (tables, read_table),
 }  # fmt: skip
-
-
-def run(kind: str, count: int, seed: int) -> dict[str, Any]:
-    """Read so many; see the module."""
-    make, read = KINDS[kind]
-    rng = np.random.default_rng(seed)
-    outcomes: Counter[str] = Counter()
-    broken: list[str] = []
-    slowest = (0.0, "")
-    folder = Path(tempfile.mkdtemp(prefix="mutate-"))
-    try:
-        whole = make(folder)
-        for number in range(count):
-            name = list(whole)[number % len(whole)]
-            path = folder / f"{number}-{name}"
-            path.write_bytes(mutated(whole[name], rng, name.endswith((".csv", ".tsv"))))
-            began = time.process_time()
-            try:
-                outcomes[read(path)] += 1
-            except GeoshardsError as error:
-                outcomes["refused"] += 1
-                if "\n" in str(error) or path.name not in str(error):
-                    broken.append(f"{path.name}: {error!r}")
-            except Exception:  # noqa: BLE001  # what this is looking for
-                broken.append(f"{path.name}: {traceback.format_exc()}")
-            slowest = max(slowest, (time.process_time() - began, path.name))
-            path.unlink()
-    finally:
-        shutil.rmtree(folder)
-    status = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss is the parent's too
-    megabytes = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
-    return {"outcomes": dict(outcomes), "slowest": slowest, "megabytes": megabytes, "broken": broken}
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    print(json.dumps(run(sys.argv[1], int(sys.argv[2]), int((sys.argv[3:] or ["0"])[0]))))

@@ -14,7 +14,7 @@ from rasterio.features import rasterize
 
 from geometry.tiles import tile_to_lonlat, xyz_footprint
 from pipeline.alignment import place, project
-from pipeline.osm.stage import Cells
+from pipeline.osm.stage import Cells, coast_cells
 from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import FootprintTokens, TokenMaker, extract_tokens
 from schemas.keys import XyzKey
@@ -313,6 +313,18 @@ def test_the_sea_goes_on_over_the_borders_of_cells(tmp_path: Path) -> None:
     rasters = painted(tmp_path, ways, keys)
     share = [float((r == WATER).mean()) for r in rasters]
     assert share == [1.0, 1.0, 0.5, 0.0, 0.5]
+
+
+def test_open_sea_is_known_from_the_coastline_of_the_next_cell(tmp_path: Path) -> None:
+    """Cells of zoom 10 that hold no coastline; two cells away nothing is said, nor where the next ones are inland."""
+    keys = [tile(0, -60), tile(-100, -60), tile(150, -30), tile(0, 130), tile(0, -160), tile(0, 300)]
+    buoys = [buoy(k.x - TILE.x + 0.5, k.y - TILE.y + 0.5) for k in keys]
+    cells, _ = build(tmp_path, [opl_of([westward(0.5, -400.0, 400.0), *buoys])])
+    own = {(k.y >> 7 << 10) + (k.x >> 7) for k in keys}
+    assert coast_cells(cells.path)
+    assert not coast_cells(cells.path) & own
+    rasters = [t.raster for t in tokens_of(cells, keys)]
+    assert [np.unique(r).tolist() for r in rasters if r is not None] == [[WATER]] * 3 + [[0]] * 3
 
 
 def test_a_wild_archipelago_is_what_shapely_leaves_of_the_sea(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pyproj.exceptions import CRSError, ProjError
 
 from pipeline.alignment import transformer
 from pipeline.footprints.chips.metadata import Metadata
+from pipeline.imagery.grids.turns import around
 from schemas.errors import InputError
 from schemas.footprint import Footprint
 
@@ -36,6 +37,10 @@ _SAME = 0.05 / 14
 _SLACK = 2.0
 #: Most by which the two axes' scales may differ where an image was resampled to another GSD than the nominal one.
 _STRETCH = 0.02
+
+
+#: The way out for a chip where the x of its CRS begins anew.
+SEAM = "give it in one that goes on there: gdalwarp -t_srs EPSG:326NN, its UTM zone"
 
 
 class GeoreferenceError(InputError):
@@ -122,7 +127,9 @@ def georeference(
     if known.bbox is None:
         reason = "no_metadata" if metadata is None else "no_bbox"
         raise GeoreferenceError(
-            reason, "neither the image nor its metadata say where it lies; give a GeoTIFF, or bbox in a JSON file"
+            reason,
+            "neither the image nor its metadata say where it lies; give a GeoTIFF (of ground control points or "
+            "RPCs what gdalwarp makes), or bbox in a JSON file",
         )
     box = _check_bbox(known.bbox)
     if named is not None:
@@ -169,29 +176,33 @@ def _check_bbox(box: Box) -> Box:
         raise GeoreferenceError(
             "bbox_out_of_range", f"bbox {box} is not in degrees; coordinates of another CRS stand in bounds"
         )
-    if west > east and west - east > 180:
-        raise GeoreferenceError("antimeridian", f"bbox {box} crosses the 180th meridian; such chips are not built")
+    if west > east and west - east > 180:  # it crosses the 180th meridian: eastwards, longitudes run on
+        east += 360
     if west >= east or south >= north:
         raise GeoreferenceError("bbox_inverted", f"bbox {box} is not west < east, south < north, in that order")
-    return box
+    return west, south, east, north
 
 
 def envelope(box: Box, crs: str) -> Box:
-    """The axis-aligned envelope in ``crs`` (min X, min Y, max X, max Y) of a lon/lat box with bent sides.
+    """The axis-aligned envelope in ``crs`` (min X, min Y, max X, max Y) of a lon/lat box with bent sides, whose east
+    may run on beyond 180°.
 
     Raises:
-        GeoreferenceError: the box lies outside what the CRS can hold.
+        GeoreferenceError: the box lies outside what the CRS can hold, or across its end.
     """
     west, south, east, north = box
     x, y = west + (east - west) * np.linspace(0.0, 1.0, _SIDE), south + (north - south) * np.linspace(0.0, 1.0, _SIDE)
     lon = np.concatenate((x, np.full(_SIDE, east), x, np.full(_SIDE, west)))
     lat = np.concatenate((np.full(_SIDE, south), y, np.full(_SIDE, north), y))
     try:
-        x, y = transformer(crs).transform(lon, lat)
+        x, y = transformer(crs).transform(np.where(lon > 180, lon - 360, lon), lat)
     except ProjError:
         x = y = np.array([math.inf])
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise GeoreferenceError("outside_crs", f"bbox {box} lies outside {crs[:40]}")
+    world = around(crs)
+    if world is not None and np.ptp(x) > world.turn / 2:
+        raise GeoreferenceError("antimeridian", f"its bbox lies across the end of {crs[:40]}; {SEAM}")
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 

@@ -6,7 +6,6 @@ JPEG and PNG chips of three 8-bit bands keep their bytes. Everything else is dec
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,25 +16,24 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 from rasterio.windows import Window
 
 from pipeline.footprints.chips.georeference import Affine
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.encode import encode
+from pipeline.imagery.grids.check import check_colours
 from pipeline.imagery.local import band_names
 from pipeline.imagery.nodata import Stated, check_palette, find_valid, settle_alpha, weigh
-from pipeline.imagery.raster import GDAL
+from pipeline.imagery.raster import GDAL, check_bands
 from pipeline.imagery.scene import DTYPES
+from pipeline.times import tag_time
 from schemas.bands import RGB, channels
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 #: Pixels of the largest chip, which is what the trainers decode at most.
 MAX_PIXELS = 1 << 26
 _ENDINGS = {"JPEG": "jpg", "PNG": "png"}
-#: What Pillow raises on damaged files.
-_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
-           Image.DecompressionBombWarning, struct.error)  # fmt: skip
 #: No listing of a folder with a million chips at every open.
 _GDAL = GDAL | {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 #: First bytes of a format, and its driver: by itself GDAL might take the file for any format, and follow its links.
@@ -59,6 +57,7 @@ class ImageHeader:
     dtype: str
     crs: str | None
     transform: Affine | None
+    time: str | None = None  # ISO 8601, when it was taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,30 +76,26 @@ class ChipImage:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file in rasterio; an InputError where it cannot be opened or read."""
+    """The file in rasterio."""
     driver, _ = _form(path)
     if driver is None:
         raise InputError("it is no TIFF, JPEG or PNG")
-    try:
-        with warnings.catch_warnings(), rasterio.Env(**_GDAL):
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path, driver=driver) as source:
-                yield source
-    except (rasterio.errors.RasterioError, OSError, ValueError) as error:
-        raise InputError(f"it cannot be read: {error}") from None
+    with warnings.catch_warnings(), rasterio.Env(**_GDAL):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, driver=driver) as source:
+            check_bands(source, "it")
+            yield source
 
 
 def _form(path: Path) -> tuple[str | None, bool]:
     """GDAL's driver of a file, and whether Pillow reads it as it is: a JPEG, or a PNG of at most 8 bits a sample."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(26)
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}") from None
+    with path.open("rb") as file:
+        head = file.read(26)
     driver = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
     return driver, driver == "JPEG" or (driver == "PNG" and len(head) == 26 and head[24] <= 8)
 
 
+@at_the_door("it cannot be read")
 def read_header(path: Path, sidecars: bool, config: ImageryConfig = ImageryConfig()) -> ImageHeader:
     """Size, bands and georeference of one image; ``sidecars`` says that files beside it may hold a georeference.
 
@@ -114,7 +109,7 @@ def read_header(path: Path, sidecars: bool, config: ImageryConfig = ImageryConfi
             header = _raster_header(source, config)
     else:
         with _picture(path, "ignore") as image:
-            header = ImageHeader(image.width, image.height, RGB, "uint8", None, None)
+            header = ImageHeader(image.width, image.height, RGB, "uint8", None, None, _exif_time(image))
         if sidecars:
             with _opened(path) as source:
                 crs, transform = _place(source)
@@ -129,19 +124,25 @@ def read_header(path: Path, sidecars: bool, config: ImageryConfig = ImageryConfi
 
 @contextmanager
 def _picture(file: Path | io.BytesIO, large: Literal["ignore", "error"]) -> Iterator[Image.Image]:
-    """The file in Pillow; an InputError where it cannot be opened or decoded, or is ``large``."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(large, Image.DecompressionBombWarning)
-            with Image.open(file, formats=tuple(_ENDINGS)) as image:
-                yield image
-    except _ERRORS as error:
-        raise InputError(f"it cannot be read: {error}") from None
+    """The file in Pillow; what to do where it is large."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(large, Image.DecompressionBombWarning)
+        with Image.open(file, formats=tuple(_ENDINGS)) as image:
+            yield image
+
+
+def _exif_time(image: Image.Image) -> str | None:
+    """When a picture was taken, by its EXIF under the names that GDAL gives them."""
+    exif = image.getexif()
+    own = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    named = {f"EXIF_{ExifTags.TAGS[k]}": str(v) for k, v in own.items() if k in ExifTags.TAGS}
+    return tag_time(named)
 
 
 def _raster_header(source: Any, config: ImageryConfig) -> ImageHeader:
     names = band_names(source, settle_alpha(source, config.alpha))
     check_palette(source, list(names), config.resampling, "it")
+    check_colours(source, "it")
     channels(list(names.values()), "it")
     dtypes = {source.dtypes[b - 1] for b in names}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
@@ -149,7 +150,8 @@ def _raster_header(source: Any, config: ImageryConfig) -> ImageHeader:
         raise InputError(
             f"its bands are {found}; samples hold one of {', '.join(DTYPES)}. Convert it with gdal_translate"
         )
-    return ImageHeader(source.width, source.height, tuple(names.values()), dtypes.pop(), *_place(source))
+    time = tag_time(source.tags(), source.tags(ns="IMAGERY"))
+    return ImageHeader(source.width, source.height, tuple(names.values()), dtypes.pop(), *_place(source), time)
 
 
 def _place(source: Any) -> tuple[str | None, Affine | None]:
@@ -162,6 +164,7 @@ def _place(source: Any) -> tuple[str | None, Affine | None]:
     return (f"EPSG:{code}" if code else str(source.crs.to_wkt())), transform
 
 
+@at_the_door("it cannot be read")
 def read_image(path: Path, config: ImageryConfig) -> ChipImage:
     """The image as a member: its own bytes where they need no change.
 
@@ -176,10 +179,7 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
             evidence = weigh(source, bands, Stated(config.nodata, alpha=alpha))
             valid = find_valid(source, evidence, pixels, window)
     else:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"it cannot be read: {error.strerror}") from None
+        data = path.read_bytes()
         with _picture(io.BytesIO(data), "error") as image:
             image.load()
         ending = _ENDINGS[str(image.format)]

@@ -11,7 +11,7 @@ import pickletools
 import struct
 from typing import Any
 
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 #: Names that a NumPy scalar is made of. They are recognised, never imported.
 _DTYPE = ("numpy", "dtype")
@@ -51,16 +51,10 @@ def read_literal(data: bytes, limit: int = 1 << 20) -> Any:
     if len(data) > limit:
         raise InputError(f"a pickle of {len(data):,} bytes is no chip's metadata; write it as JSON")
     machine = _Machine()
-    try:
+    with at_the_door("it is no pickle of plain values", "write it as JSON"):
         for opcode, argument, _ in pickletools.genops(data):
             machine.step(opcode.name, argument)
         return machine.result()
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, UnicodeError) as error:
-        raise InputError(
-            f"it is no pickle of plain values ({error or type(error).__name__}); write it as JSON"
-        ) from None
 
 
 class _Machine:

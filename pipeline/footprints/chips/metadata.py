@@ -5,7 +5,7 @@ Read are JSON objects and SkyScript's pickles (as plain values only). Fields, al
 - ``bbox`` or ``box``: west, south, east, north in degrees (SkyScript, docs/papers/geolink.md#images);
 - ``crs``: the CRS along whose axes the chip lies; ``gsd``: units of that CRS a pixel, where the chip lies on its grid;
 - ``bounds``: left, bottom, right, top in units of ``crs``; ``transform``: six numbers a, b, c, d, e, f, as rasterio's;
-- ``time``: ISO 8601, a year, or [year, month, day, hour, minute] in UTC;
+- ``time``: ISO 8601, a year, or [year, month, day, hour, minute] in UTC; a STAC item's ``datetime`` is read too;
 - ``source``: name of the collection.
 """
 
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.footprints.chips.literal import read_literal
-from schemas.errors import InputError
+from pipeline.times import document_time
+from schemas.errors import InputError, at_the_door
 
 _LIMIT = 1 << 20
 
@@ -49,10 +48,8 @@ def read_metadata(data: bytes, name: str) -> Metadata:
     elif len(data) > _LIMIT:
         raise InputError(f"{len(data):,} bytes are no chip's metadata")
     else:
-        try:
+        with at_the_door("no JSON"):
             document = json.loads(data.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"no JSON: {error}") from None
     if not isinstance(document, Mapping):
         raise InputError(f"a {type(document).__name__} instead of an object with a bbox")
     return _fields(document)
@@ -74,7 +71,7 @@ def _fields(d: Mapping[str, Any]) -> Metadata:
         gsd=gsd,
         bounds=_numbers(d.get("bounds"), "bounds", (4,)),  # type: ignore[arg-type]
         transform=None if transform is None else transform[:6],  # type: ignore[arg-type]
-        time=iso_time(d.get("time", d.get("acquired"))),
+        time=document_time(d),
         source=str(source)[:80] if isinstance(source, str) and source else None,
     )
 
@@ -95,31 +92,3 @@ def _numbers(value: Any, name: str, lengths: tuple[int, ...]) -> tuple[float, ..
     if len(found) not in lengths or None in found:
         raise InputError(f"{name} is no list of {lengths[0]} finite numbers")
     return tuple(v for v in found if v is not None)
-
-
-def iso_time(value: Any) -> str | None:
-    """A time as ISO 8601: text, a year, or its parts in UTC; None for what is no time.
-
-    >>> iso_time([2020, 8, 6, 6, 8]), iso_time(2021), iso_time(None)
-    ('2020-08-06T06:08:00Z', '2021', None)
-    """
-    try:
-        if isinstance(value, str) and not re.fullmatch(r"\d{4}", value.strip()):
-            return _iso_text(value.strip())
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
-            return f"{datetime(int(value), 1, 1).year:04d}"
-        if isinstance(value, (list, tuple)) and 3 <= len(value) <= 6:
-            year, month, day, hour, minute, second = ([int(v) for v in value] + [0, 0, 0])[:6]
-            return datetime(year, month, day, hour, minute, second).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return None
-
-
-def _iso_text(text: str) -> str:
-    time = datetime.fromisoformat(text)
-    if len(text) <= 10:
-        return time.strftime("%Y-%m-%d")
-    if time.tzinfo is None:
-        return time.strftime("%Y-%m-%dT%H:%M:%S")
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,12 +14,15 @@ import pyarrow as pa
 import shapely
 
 from pipeline.alignment import place
-from pipeline.footprints.chips.georeference import GeoreferenceError, georeference, skyscript_name
+from pipeline.footprints.chips.georeference import SEAM, GeoreferenceError, georeference, skyscript_name
 from pipeline.footprints.chips.image import read_header
 from pipeline.footprints.chips.metadata import Metadata, read_metadata
 from pipeline.footprints.chips.scan import ChipFiles
 from pipeline.imagery.config import ImageryConfig
-from schemas.errors import InputError
+from pipeline.imagery.grids.turns import around
+from pipeline.meridian import quadrilaterals
+from pipeline.times import name_time
+from schemas.errors import InputError, at_the_door
 from schemas.features import drop_row
 from schemas.footprint import Footprint, Footprints
 from storage.files import file_sha256
@@ -58,7 +61,7 @@ class DescribeJob:
     folder: Path
     chips: list[ChipFiles]
     crs: str = "auto"  # as in ChipsConfig
-    rs: ImageryConfig = ImageryConfig()  # of their images; ``acquired`` of chips whose metadata name no time
+    rs: ImageryConfig = ImageryConfig()  # of their images
     vectors: bool = True  # their vector files hold their objects
 
 
@@ -110,7 +113,8 @@ def _describe(job: DescribeJob, chip: ChipFiles) -> dict[str, Any]:
         "crs": found.crs, "transform": found.transform, "width": size[0], "height": size[1],
         "bands": list(header.bands), "dtype": header.dtype, "how": found.how,
         "source": known.source or (name[0] if name else ""),
-        "acquired": known.time or (name[1] if name else None) or job.rs.acquired,
+        "acquired": job.rs.acquired or name_time(chip.image, job.rs.time_pattern) or known.time or header.time
+        or (name[1] if name else None),
         "image_hash": digests[0], "vectors_hash": digests[1],
     }  # fmt: skip
 
@@ -119,8 +123,9 @@ def _metadata(folder: Path, chip: ChipFiles) -> Metadata | None:
     if chip.metadata is None:
         return None
     try:
-        return read_metadata((folder / chip.metadata).read_bytes(), chip.metadata)
-    except (OSError, InputError) as error:
+        with at_the_door("it cannot be read"):
+            return read_metadata((folder / chip.metadata).read_bytes(), chip.metadata)
+    except InputError as error:
         raise _UnreadableError(chip.metadata, "bad_metadata", str(error)) from None
 
 
@@ -154,14 +159,26 @@ def _place(rows: list[dict[str, Any]], drops: list[dict[str, Any]]) -> list[dict
         numbers = [*placement.bbox[i], *placement.gsd[i]]
         if not np.isfinite(numbers).all() or south < -90 or north > 90 or min(placement.gsd[i]) <= 0:
             reason, detail = "outside_crs", f"its corners are no places on Earth in {row['crs'][:40]}"
-        elif west > east or east - west > 180:
-            reason, detail = "antimeridian", "it crosses the 180th meridian; such chips are not built"
+        elif _beyond_end(row):
+            reason, detail = "antimeridian", f"it lies across the end of {row['crs'][:40]}; {SEAM}"
+        elif east - west > 180:
+            reason, detail = "outside_crs", "it lies around a pole, where no longitude is its own"
         else:
             lon, lat = placement.centre[i].tolist()
             kept.append(row | {"lon": lon, "lat": lat, "corners": placement.corners[i].ravel().tolist()})
             continue
         drops.append(drop_row("chips", row["image"], reason, key=row["key"], detail=detail))
     return kept
+
+
+def _beyond_end(row: dict[str, Any]) -> bool:
+    """Whether a chip reaches to where the x of its CRS begins anew."""
+    world = around(row["crs"])
+    if world is None:
+        return False
+    left, _, right, _ = Footprint(row["key"], row["crs"], row["transform"], row["width"], row["height"]).bounds()
+    slack = abs(row["transform"][0]) / 2
+    return bool(left < world.least - slack or right > world.least + world.turn + slack)
 
 
 def same_bands(chips: pa.Table, image_format: str) -> None:
@@ -193,7 +210,7 @@ def drop_overlapping(chips: pa.Table, max_overlap: float) -> tuple[pa.Table, lis
     if max_overlap >= 1 or not chips.num_rows:
         return chips, []
     corners = np.stack(chips["corners"].to_numpy(zero_copy_only=False)).reshape(-1, 4, 2)
-    outline = shapely.polygons(corners)
+    outline = quadrilaterals(corners)
     area = shapely.area(outline)
     i, j = shapely.STRtree(outline).query(outline, predicate="intersects")
     source = chips["source"].to_numpy(zero_copy_only=False)

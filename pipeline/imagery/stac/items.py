@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -24,11 +23,12 @@ from pipeline.imagery.nodata import Stated
 from pipeline.imagery.remote import Opener
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.stac.presets import Preset
-from pipeline.imagery.stac.search import BAD, Box, Item, Search, find_items, within
-from pipeline.meridian import split_boxes, wrapped
+from pipeline.imagery.stac.search import Box, Item, Search, find_items, within
+from pipeline.meridian import FARTHEST, jumps, laid_flat, on_the_map, split_boxes, wrapped
 from pipeline.net.client import Unavailable
+from pipeline.times import iso_time
 from schemas.bands import canonical, channels
-from schemas.errors import ConfigError, InputError
+from schemas.errors import ConfigError, GeoshardsError, InputError, reason_of
 from schemas.features import drop_row
 from storage.urls import is_web, shown
 
@@ -200,8 +200,10 @@ def find_scenes(
             scenes.append(maker.scene(item))
         except _Unusable as error:
             passed.setdefault(error.reason, []).append(error.message)
-        except BAD:
-            passed.setdefault("malformed_item", []).append(f"STAC item {item['id']} is malformed")
+        except GeoshardsError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever is in a stranger's item is its fault alone
+            passed.setdefault("malformed_item", []).append(f"STAC item {item['id']} is malformed: {reason_of(error)}")
     if not scenes:
         raise InputError(_nothing(search, passed, config))
     source = search.collection or shown(search.where)
@@ -223,7 +225,8 @@ def _nothing(search: Search, passed: Mapping[str, list[str]], config: ImageryCon
 
 
 def _holds_data(asset: Mapping[str, Any]) -> bool:
-    return "tiff" in str(asset.get("type")) or "data" in (asset.get("roles") or [])
+    described = any(asset.get(key) for key in ("bands", "eo:bands"))
+    return described or "tiff" in str(asset.get("type")) or "data" in (asset.get("roles") or [])
 
 
 def _declared(asset: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -253,19 +256,35 @@ def _true_name(name: str, common: str | None) -> str:
 
 
 def _outline(item: Item) -> Any:
-    """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian."""
+    """Lon/lat (multi)polygon of an item, of two parts across the 180th meridian, however it is written."""
     if item["geometry"]:
-        return wrapped(np.array([shape(item["geometry"])]))[0]
-    return shapely.union_all(shapely.box(*split_boxes(np.array([item["bbox"]], np.float64))[0].T))
+        drawn = shapely.force_2d(shape(item["geometry"]))
+        if not np.abs(drawn.bounds).max() <= FARTHEST:
+            raise _Unusable("no_place", f"the geometry of STAC item {item['id']} is not in degrees")
+        (area,) = wrapped(np.array([drawn]))
+        if jumps(np.array([area]))[0]:  # what is left goes around a pole
+            rings = [np.array(part.exterior.coords)[:-1] for part in shapely.get_parts(area)]
+            area = shapely.union_all([laid_flat(ring) for ring in rings])
+        return area
+    if not item["bbox"]:
+        raise _Unusable("no_place", f"STAC item {item['id']} has neither a geometry nor a bbox")
+    box = np.array(item["bbox"], np.float64)
+    boxes, _ = split_boxes(box[None, [0, 1, 3, 4] if len(box) == 6 else [0, 1, 2, 3]])
+    return shapely.union_all(shapely.box(*on_the_map(boxes)[0].T))
 
 
 def _time(properties: Mapping[str, Any]) -> str | None:
-    """An item's time, or the first of its times, as YYYY-MM-DDTHH:MM:SSZ."""
+    """An item's time in UTC, ISO 8601, or the first of its times.
+
+    Raises:
+        ValueError: what it names is no time.
+    """
     text = properties.get("datetime") or properties.get("start_datetime")
     if text is None:
         return None
-    when = datetime.fromisoformat(text)
-    return when.replace(tzinfo=when.tzinfo or UTC).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if (time := iso_time(text)) is None:
+        raise ValueError(f"{text!r} is no time")
+    return f"{time}Z" if "T" in time and not time.endswith("Z") else time
 
 
 def _licence(properties: Mapping[str, Any], preset: Preset | None) -> str | None:

@@ -79,3 +79,13 @@ PRESETS = {
         tokens="/api/sas/v1/token/{collection}",
     ),
 }  # fmt: skip
+
+
+def needs(preset: Preset, collection: str) -> dict[str, str]:
+    """What a page of items must hold for `items.find_scenes`, as `pipeline.net.shape` has it."""
+    properties = {"datetime": "text", "eo:cloud_cover": "number", "s2:processing_baseline": "text"}
+    if collection in preset.harmonised:
+        properties[preset.harmonised[collection]] = "true or false"
+    assets = [f"features[].assets.{key}.href" for key in (*preset.bands.values(), preset.mask)]
+    found = {"features[].id": "text", "features[].geometry.coordinates": "list"}
+    return found | {f"features[].properties.{k}": v for k, v in properties.items()} | dict.fromkeys(assets, "text")

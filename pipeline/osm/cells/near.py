@@ -20,7 +20,7 @@ from pipeline.osm.cells.cut import MARGIN
 from pipeline.osm.cells.seams import Cell, Seams
 from pipeline.osm.coast import Coastline, coast_rows
 from pipeline.osm.features import FeatureBatch
-from pipeline.osm.stage import read_cell, read_edit_times
+from pipeline.osm.stage import coast_cells, read_cell, read_edit_times
 from schemas.features import ObjectType
 from schemas.tokens import OsmTokens
 
@@ -77,13 +77,33 @@ def features_near(path: str, zoom: int, block: Block, bbox: Sequence[float]) -> 
 
 @lru_cache(maxsize=4)
 def coastline_of(path: str, zoom: int, block: Block) -> Coastline | None:
-    """The coastline of a block of cells; None where they have none. The last few stay in memory."""
-    found = [(b.take(coast_rows(b.paint, b.osm_type, b.kind)), turn) for b, turn in _read(path, zoom, block)]
-    coasts = [own.eastwards(turn) if turn else own for own, turn in found]
-    alone = len(coasts) == 1
-    bounds = tile_bounds(np.array(_cells(block)), zoom, MARGIN if alone else 0.0)
+    """The coastline of a block of cells; where they have none, of those around it; None where these have none either.
+    The last few stay in memory.
+
+    A straight line to the nearest coastline leaves neither the block nor that square, and crosses no other.
+    """
+    x0, y0, x1, y1 = block
+    around = (x0 - 1, max(y0 - 1, 0), x1 + 1, min(y1 + 1, (1 << zoom) - 1))
+    held = coast_cells(path)
+    for wanted in (block, around):
+        cells = [c for code, c in zip(cells_of(wanted, zoom), _cells(wanted), strict=True) if code in held]
+        if cells:
+            return _coastline(path, zoom, wanted, cells)
+    return None
+
+
+def _coastline(path: str, zoom: int, block: Block, cells: Sequence[Cell]) -> Coastline | None:
+    """That of a block of which some cells have one."""
+    coasts = []
+    for (column, _), code in zip(cells, tile_codes(np.array(cells) % (1 << zoom), zoom).tolist(), strict=True):
+        own, turn = read_cell(path, code), 360.0 * (column >> zoom)
+        own = own.take(coast_rows(own.paint, own.osm_type, own.kind))
+        coasts.append(own.eastwards(turn) if turn else own)
+    every = _cells(block)
+    alone = len(every) == 1
+    bounds = tile_bounds(np.array(every), zoom, MARGIN if alone else 0.0)
     border = (*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist())
-    return Coastline.of(coasts[0] if alone else _join(coasts, _cells(block), zoom), border)
+    return Coastline.of(coasts[0] if alone else _join(coasts, cells, zoom), border)
 
 
 def _join(batches: list[FeatureBatch], cells: Sequence[Cell], zoom: int) -> FeatureBatch:

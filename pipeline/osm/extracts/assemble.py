@@ -17,6 +17,9 @@ from pipeline.osm.extracts.rings import is_large
 
 Bools = NDArray[np.bool_]
 
+#: Rings around each other up to which each is compared with all.
+_DEEP = 64
+
 
 def assemble(count: int, owner: Ints, places: Ints, offsets: Ints) -> tuple[NDArray[Any], dict[int, str]]:
     """Polygons and multipolygons of ``count`` areas, None where the lines make none; and why not, by area.
@@ -78,20 +81,29 @@ def _odd(sides: Ints) -> Ints:
     return sides[:, np.sort(order[first[times % 2 == 1]])]
 
 
+def _valid(shapes: NDArray[Any], deep: Bools) -> Bools:
+    """Which shapes are valid, bool[N]. Where many rings lie in each other GEOS compares all of them; these are in their
+    places and have no corner in common, so that it is enough that their sides, asked one by one, do not meet."""
+    valid = np.zeros(len(shapes), bool)
+    for i in np.flatnonzero(deep).tolist():
+        xy, ring = shapely.get_coordinates(shapely.get_parts(shapely.boundary(shapes[i])), return_index=True)
+        at = np.flatnonzero(ring[1:] == ring[:-1])
+        sides = shapely.linestrings(np.stack((xy[at], xy[at + 1]), axis=1))
+        valid[i] = shapely.is_simple(shapely.multilinestrings(sides))
+    valid[~valid] = shapely.is_valid(shapes[~valid])
+    return valid
+
+
 def _build(built: NDArray[Any], corners: Corners, sides: Ints) -> Ints:
     """Put in place the areas whose closed sides meet in corners alone; the other areas that have sides."""
     sided = np.bincount(corners.area[sides[0]], minlength=len(built))
     degree = np.bincount(sides.ravel(), minlength=len(corners.area))
     lines = Lines.of(sides, corners.area, degree)
     touch = _among(lines.area, corners.area[degree > 2], len(built))
-    polygons, area = (
-        np.concatenate(both)
-        for both in zip(
-            polygons_of_loops(lines.take(~touch), corners.xy),
-            polygons_of_faces(lines.take(touch), corners.xy),
-            strict=True,
-        )
-    )
+    loops, loop_area, depth = polygons_of_loops(lines.take(~touch), corners.xy)
+    faces, face_area = polygons_of_faces(lines.take(touch), corners.xy)
+    polygons, area = np.concatenate((loops, faces)), np.concatenate((loop_area, face_area))
+    deep = _among(np.arange(len(built)), loop_area[depth > _DEEP], len(built))
     parts = np.bincount(area, minlength=len(built))
     several = (parts > 1)[area]
     shapes = np.full(len(built), None, object)
@@ -99,10 +111,11 @@ def _build(built: NDArray[Any], corners: Corners, sides: Ints) -> Ints:
     order = np.argsort(area[several], kind="stable")
     shapely.multipolygons(polygons[several][order], indices=area[several][order], out=shapes)
     rings = np.bincount(area, shapely.get_num_interior_rings(polygons) + 1, len(built))
-    found = np.flatnonzero((shapely.get_num_coordinates(shapes) - rings == sided) & shapely.is_valid(shapes))
+    found = np.flatnonzero(shapely.get_num_coordinates(shapes) - rings == sided)
+    found = found[_valid(shapes[found], deep[found])]
     rounded = (rings[found] > 1) | is_large(shapes[found])
     lonlat = shapely.orient_polygons(shapely.transform(shapes[found], lambda xy: xy / UNITS))
-    rounded[rounded] = ~shapely.is_valid(lonlat[rounded])
+    rounded[rounded] = ~_valid(lonlat[rounded], deep[found[rounded]])
     found, lonlat = found[~rounded], lonlat[~rounded]
     built[found] = lonlat
     sided[found] = 0

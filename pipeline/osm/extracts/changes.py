@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import bz2
+import gzip
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import count, takewhile
+from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.parsers import expat
 
+import numpy as np
 import osmium
 
-from pipeline.formats.libosmium import UNREADABLE, objects_of
-from schemas.errors import InputError
+from geometry.packed import changes
+from pipeline.formats.libosmium import objects_of
+from pipeline.formats.wire import Ints
+from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
 
 _ORDER = {"n": 0, "w": 1, "r": 2}
 _TYPES = {"n": "node", "w": "way", "r": "relation"}
 _TIMESTAMP = "osmosis_replication_timestamp"
 _CHANGES = (".osc", ".osc.gz", ".osc.bz2")
+#: Changed objects that are held at a time, about 100 MB; bytes that each file of them is buffered in.
+_PART, _BUFFER = 100_000, 1 << 18
+#: Bytes of a change file that are looked at at a time until its first element.
+_HEAD = 4096
 
 
 class UnsortedError(InputError):
@@ -36,16 +50,18 @@ def is_change_file(path: Path) -> bool:
 def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
     """Write ``base`` with ``changes`` applied to ``target`` (a .osm.pbf), which appears whole or not at all.
 
-    Of several versions of an object the highest wins, and of equal ones what the later file says. The base is
-    streamed; the changes are held in memory.
+    Of several versions of an object the highest wins, and of equal ones what the later file says. All files are
+    streamed, the changes twice: what they say last is put down beside the target in parts that are held one by one.
 
     Raises:
-        InputError: a file cannot be read, an object of a change lacks what a change needs, or the base is not sorted
-            by type and id, or has positions on ways in the place of nodes.
+        InputError: a file cannot be read, an object of a change lacks what a change needs, a change file declares
+            entities, or the base is not sorted by type and id, or has positions on ways in the place of nodes.
     """
-    newest, stamp = _read_changes(changes)
-    try:
-        source = objects_of(base)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent) as folder:
+        parts, stamp = _split(changes, Path(folder))
+        with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
+            source = objects_of(base)
         header = source.header
         if "LocationsOnWays" in _features(header):
             raise InputError(
@@ -59,10 +75,8 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
             atomic_file(target) as fresh,
             osmium.SimpleWriter(osmium.io.File(str(fresh), "osm.pbf"), header=header) as writer,
         ):
-            for thing in _merged(base, source, newest):
+            for thing in _merged(base, source, parts):
                 writer.add(thing)
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {base} cannot be read: {error}; download it again") from None
 
 
 def _features(header: Any) -> list[str]:
@@ -74,6 +88,11 @@ def _key(thing: Any) -> Key:
     return _ORDER[thing.type_str()], thing.id > 0, abs(thing.id)
 
 
+def places_in_order(ids: Ints) -> Ints:
+    """Numbers that rise as ids i64[N] do in a sorted file: 0, -1, -2 …, 1, 2 …"""
+    return np.where(ids > 0, ids, np.iinfo(np.int64).min - ids)
+
+
 def _lack(thing: Any) -> str:
     """What an object of a change lacks, if anything."""
     if thing.version < 1:
@@ -83,27 +102,60 @@ def _lack(thing: Any) -> str:
     return ""
 
 
-def _read_changes(paths: Sequence[Path]) -> tuple[dict[Key, tuple[int, Any]], datetime | None]:
-    """Newest version of every changed object, None for a deleted one's content; and the newest time in them."""
-    newest: dict[Key, tuple[int, Any]] = {}
+def _split(paths: Sequence[Path], folder: Path) -> tuple[list[Path], datetime | None]:
+    """The newest version of every changed object in files of some objects each, one after the other in order, and
+    unsorted within; and the newest time in the changes."""
+    types, ids, versions = array("b"), array("q"), array("q")
     stamp: datetime | None = None
+    for path, thing in _changes(paths):
+        if lack := _lack(thing):
+            raise InputError(
+                f"change file {path}: {_TYPES[thing.type_str()]} {thing.id} has no {lack}; give change files as OSM's "
+                "replication or `osmium derive-changes` write them"
+            )
+        types.append(_ORDER[thing.type_str()])
+        ids.append(thing.id)
+        versions.append(thing.version)
+        stamp = max(stamp or thing.timestamp, thing.timestamp)  # 1970 where unknown, which no header keeps
+    kinds, places = np.asarray(types), places_in_order(np.asarray(ids))
+    order = np.lexsort((np.asarray(versions), places, kinds))
+    first = changes(kinds[order], places[order])
+    newest = order[np.append(first[1:], True)] if len(order) else order
+    part = np.full(len(order), -1)
+    part[newest] = np.arange(len(newest)) // _PART
+    files = [folder / f"{n}.osh.pbf" for n in range(part.max(initial=-1) + 1)]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(osmium.SimpleWriter(str(f), bufsz=_BUFFER)) for f in files]
+        for (_, thing), n in zip(_changes(paths), part.tolist(), strict=True):
+            if n >= 0:
+                writers[n].add(thing)
+    return files, stamp
+
+
+def _changes(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     for path in paths:
-        try:
+        with at_the_door(f"change file {path} cannot be read", "download it again"):
+            _refuse_entities(path)
             for thing in objects_of(path):
-                if lack := _lack(thing):
-                    name = f"{_TYPES[thing.type_str()]} {thing.id}"
-                    raise InputError(
-                        f"change file {path}: {name} has no {lack}; give change files as OSM's replication or `osmium "
-                        "derive-changes` write them"
-                    )
-                key = _key(thing)
-                stamp = max(stamp or thing.timestamp, thing.timestamp)  # 1970 where unknown, which no header keeps
-                if key in newest and newest[key][0] > thing.version:
-                    continue
-                newest[key] = thing.version, _copy(thing) if thing.visible else None
-        except UNREADABLE as error:
-            raise InputError(f"change file {path} cannot be read: {error}; download it again") from None
-    return newest, stamp
+                yield path, thing
+
+
+def _refuse_entities(path: Path) -> None:
+    """Before its first element a change file declares no document type: it could name entities, which would be read
+    from elsewhere, or be lost, or grow without bound."""
+    opened: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    parser = expat.ParserCreate()
+    found: list[str] = []
+    parser.StartDoctypeDeclHandler = lambda *_: found.append("doctype")
+    parser.StartElementHandler = lambda *_: found.append("element")
+    with opened(path, "rb") as file, suppress(expat.ExpatError, EOFError):  # what is no XML libosmium says better
+        while not found and (data := file.read(_HEAD)):
+            parser.Parse(data)
+    if found[:1] == ["doctype"]:
+        raise InputError(
+            f"change file {path} declares a document type (<!DOCTYPE), which no change file of OSM has; take that out, "
+            "or get the file anew"
+        )
 
 
 def _copy(thing: Any) -> Any:
@@ -117,36 +169,42 @@ def _copy(thing: Any) -> Any:
     return osmium.osm.mutable.Relation(members=[(m.type, m.ref, m.role) for m in thing.members], **fields)
 
 
-def _merged(base: Path, source: Any, newest: dict[Key, tuple[int, Any]]) -> Iterator[Any]:
+def _merged(base: Path, source: Any, parts: Sequence[Path]) -> Iterator[Any]:
     """Base and changes in order of type and id, each object once."""
-    marked = ((key, 1, thing) for key, (_, thing) in sorted(newest.items(), key=lambda item: item[0]))
-    plain = ((key, 0, thing) for key, thing in sorted_objects(base, source))
+    marked = (
+        entry
+        for part in parts
+        for entry in sorted(
+            ((_key(t), -t.version, 0, _copy(t) if t.visible else None) for t in objects_of(part)), key=itemgetter(0)
+        )
+    )
+    plain = ((key, -thing.version, 1, thing) for key, thing in _once(base, source))
     last: Key | None = None
-    for key, changed, thing in merge(plain, marked, key=lambda entry: entry[:2]):
-        if not changed:
-            if key == last:  # older versions in a history file
+    for key, _, _, thing in merge(marked, plain, key=itemgetter(slice(3))):
+        if key != last and thing is not None:
+            yield thing
+        last = key
+
+
+def _once(base: Path, source: Any) -> Iterator[tuple[Key, Any]]:
+    """The objects of an extract in order, each with its place."""
+    last: Key = (-1, False, 0)
+    with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
+        for thing in source:
+            key = _key(thing)
+            if key < last:
+                raise unsorted(base)
+            if key == last:
                 raise InputError(
                     f"OSM extract {base} holds several versions of an object; apply changes to a plain one"
                 )
             last = key
-            if key in newest and newest[key][0] >= thing.version:
-                continue
-            newest.pop(key, None)
-            yield thing
-        elif key in newest and thing is not None:
-            yield thing
+            yield key, thing
 
 
-def sorted_objects(path: Path, source: Iterable[Any]) -> Iterator[tuple[Key, Any]]:
-    """The objects of an extract, each with its place in the order.
-
-    Raises:
-        UnsortedError: they are not in that order.
-    """
-    last: Key = (-1, False, 0)
-    for thing in source:
-        key = _key(thing)
-        if key < last:
-            raise UnsortedError(f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort` first")
-        last = key
-        yield key, thing
+def unsorted(path: Path) -> UnsortedError:
+    """That an extract is not in the order in which changes are applied."""
+    return UnsortedError(
+        f"OSM extract {path} is not sorted by type and id; sort it with `osmium sort`, give that as a newer extract, "
+        "and change files after it"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geometry.packed import expand
+from geometry.packed import changes, expand
 from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.wire import Ints
 
@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 _NEAR = 1e-6
 #: Sides whose neighbours are looked up at a time; units from one area to the next in the index of sides.
 _SIDES, _APART = 256, 4e9
+_PRIME = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ def cut_at_corners(corners: Corners, sides: Ints) -> tuple[Ints, dict[int, Float
         corners: C corners.
         sides: corners of both ends of each side, i64[2,S]; none twice.
     """
+    sides = _without_overlaps(corners, sides)
     area, xy = corners.area[sides[0]], corners.xy
     crossed: dict[int, Floats] = {}
     met = [np.zeros(0, np.int64)]
@@ -66,6 +68,45 @@ def cut_at_corners(corners: Corners, sides: Ints) -> tuple[Ints, dict[int, Float
     through = _parted(xy, sides, sides[:, side], corner)
     _note(crossed, area[side[through]], xy[corner[through]])
     return _cut(xy, sides, side, corner), crossed
+
+
+def _without_overlaps(corners: Corners, sides: Ints) -> Ints:
+    """Sides of which none lies along another: in the place of those that do, the stretches that an odd number of them
+    has. What thousands have in common would else be cut and compared pair by pair.
+
+    Args:
+        corners: C corners.
+        sides: i64[2,S]; by area.
+    """
+    area = corners.area[sides[0]]
+    begin, end = corners.xy[sides]
+    back = np.where(begin[:, 0] == end[:, 0], begin[:, 1] > end[:, 1], begin[:, 0] > end[:, 0])
+    low, high = np.where(back, sides[::-1], sides)
+    along = corners.xy[high] - corners.xy[low]
+    along //= np.gcd(*along.T)[:, None]
+    # Which of the parallel lines it lies on takes over 64 bits: the rest of two divisions, one of them by 2^64.
+    (x, y), (dx, dy) = begin.T, along.T
+    rest = ((x % _PRIME) * (dy % _PRIME) - (y % _PRIME) * (dx % _PRIME)) % _PRIME
+    columns = area, dx, dy, x * dy - y * dx, rest
+    first, last = (np.where(dx > 0, *corners.xy[corner].T) for corner in (low, high))
+    order = np.lexsort((first, *columns[::-1]))
+    line = np.cumsum(changes(*(c[order] for c in columns)))
+    reach = np.maximum.accumulate((line << 33) + last[order])  # places are below 2^31
+    apart = np.append(True, reach[:-1] <= ((line << 33) + first[order])[1:])
+    if apart.all():
+        return sides
+    bundle = np.empty(len(order), np.int64)
+    bundle[order] = np.cumsum(apart)
+    several = np.bincount(bundle)[bundle] > 1
+    owner, corner = np.tile(bundle[several], 2), np.concatenate((low[several], high[several]))
+    order = np.lexsort((np.concatenate((first[several], last[several])), owner))
+    owner, corner = owner[order], corner[order]
+    at = np.flatnonzero(changes(owner, corner))
+    passed = np.append(at[1:], len(owner))  # ends up to and with each corner; a bundle has an even number
+    odd = np.flatnonzero(passed % 2 == 1)
+    pieces = np.stack((corner[at[odd]], corner[at[odd + 1]]))
+    sides = np.concatenate((sides[:, ~several], pieces), axis=1)
+    return sides[:, np.argsort(corners.area[sides[0]], kind="stable")]
 
 
 def _note(crossed: dict[int, Floats], areas: Ints, places: Ints | Floats) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import osmium
 from numpy.typing import NDArray
 
-from pipeline.formats.libosmium import UNREADABLE, objects_of
-from schemas.errors import InputError
+from geometry.packed import changes
+from pipeline.formats.libosmium import objects_of
+from pipeline.formats.wire import Ints
+from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
 
 _FORMAT = "osm.pbf,pbf_compression=zlib"
@@ -27,18 +29,18 @@ def is_history(path: Path) -> bool:
     """
     if ".osh" in path.name:
         return True
-    try:
-        with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
-            return bool(reader.header().has_multiple_object_versions)
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
+    with (
+        at_the_door(f"OSM extract {path} cannot be read", "download it again"),
+        osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader,
+    ):
+        return bool(reader.header().has_multiple_object_versions)
 
 
 def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[Path]:
     """The map at each time, as a PBF without history in ``folder``; those that are there already are kept.
 
     Args:
-        path: versions of one object in a row, in order, as every history file has them.
+        path: objects and their versions in any order.
         ends: name of each snapshot to its time, with a zone: versions of then and before count.
         folder: of the snapshots.
 
@@ -49,11 +51,11 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
     missing = [name for name, target in targets.items() if not target.exists()]
     if not missing:
         return list(targets.values())
-    try:
-        first, seconds, deleted = versions(path)
+    with at_the_door(f"history {path} cannot be read", "download it again"):
+        rank, seconds, deleted = versions(path)
         if len(seconds) and seconds.min() <= 0:
             raise InputError(f"history {path} has a version without a time; get one with metadata")
-        wanted = versions_at(first, seconds, deleted, np.array([ends[n].timestamp() for n in missing]))
+        wanted = versions_at(rank, seconds, deleted, np.array([ends[n].timestamp() for n in missing]))
         processor = objects_of(path)
         header = processor.header
         header.has_multiple_object_versions = False
@@ -64,39 +66,49 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
             for o, row in zip(processor, wanted, strict=True):
                 for number in np.flatnonzero(row).tolist() if row.any() else ():
                     writers[number].add(o)
-    except UNREADABLE as error:
-        raise InputError(f"history {path} cannot be read: {error}; download it again") from None
     return list(targets.values())
 
 
-def versions(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
-    """Of each version: whether it is its object's first, its time in seconds since 1970, whether it is a deletion."""
-    first, seconds, deleted = bytearray(), array("d"), bytearray()
-    before = None
+def versions(path: Path) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
+    """Of each version, in the order of the file: its rank by object, version, time and place in the file, i64[V]; its
+    time in seconds since 1970; whether it is a deletion.
+
+    Ranks count up by one from an object's first version to its last, and leave out one from object to object.
+    """
+    types, ids, numbers, seconds, deleted = array("b"), array("q"), array("q"), array("d"), bytearray()
     for o in objects_of(path):
-        identity = o.type_str(), o.id
-        first.append(identity != before)
+        types.append(ord(o.type_str()))
+        ids.append(o.id)
+        numbers.append(o.version)
         seconds.append(o.timestamp.timestamp())
         deleted.append(o.deleted)
-        before = identity
-    return np.frombuffer(first, bool), np.frombuffer(seconds), np.frombuffer(deleted, bool)
+    order = np.lexsort(tuple(np.asarray(column) for column in (seconds, numbers, ids, types)))
+    first = changes(np.asarray(types)[order], np.asarray(ids)[order])
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) + np.cumsum(first)
+    return rank, np.frombuffer(seconds), np.frombuffer(deleted, bool)
 
 
 def versions_at(
-    first: NDArray[np.bool_], seconds: NDArray[np.float64], deleted: NDArray[np.bool_], ends: NDArray[np.float64]
+    rank: Ints, seconds: NDArray[np.float64], deleted: NDArray[np.bool_], ends: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which versions [V] are the map at each of the times [D], bool[V,D]: the last at or before it, unless it is a
-    deletion.
+    """Which versions [V] are the map at each of the times [D], bool[V,D]: of an object's at or before it the highest,
+    unless it is a deletion.
 
     Args:
-        first: bool[V] whether a version is its object's first; versions of an object in a row, rising.
+        rank: i64[V] as `versions` has it.
         seconds: f64[V].
         deleted: bool[V].
         ends: f64[D].
     """
-    if not len(first):
-        return np.zeros((0, len(ends)), bool)
-    there = seconds[:, None] <= ends
-    follows = np.zeros_like(there)  # the object's next version is there too
-    follows[:-1] = there[1:] & ~first[1:, None]
-    return np.asarray(there & ~follows & ~deleted[:, None])
+    result = np.zeros((len(rank), len(ends)), bool)
+    order = np.argsort(rank)
+    if not len(rank):
+        return result
+    object_of = np.cumsum(np.diff(rank[order], prepend=-1) > 1) - 1
+    for column, end in enumerate(ends):
+        there = order[seconds[order] <= end]
+        of = object_of[seconds[order] <= end]
+        last = there[np.append(of[1:] != of[:-1], True)] if len(there) else there
+        result[last[~deleted[last]], column] = True
+    return result

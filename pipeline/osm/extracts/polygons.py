@@ -18,6 +18,10 @@ from pipeline.formats.wire import Ints
 
 Bools = NDArray[np.bool_]
 
+#: Rings of an area, as a power of two, that are compared with each other at once where as many boxes lie around one;
+#: one of how many tells that; units from one group to the next.
+_GROUP, _SAMPLE, _APART = 6, 64, 4e9
+
 
 @dataclass(frozen=True, eq=False)
 class Lines:
@@ -51,20 +55,19 @@ class Lines:
         return np.asarray(draw(xy[self.corner].astype(np.float64), indices=line))
 
 
-def polygons_of_loops(lines: Lines, xy: Ints) -> tuple[NDArray[Any], Ints]:
-    """Polygons and the area of each from lines in whose ends two meet: what an odd number of their rings surrounds."""
+def polygons_of_loops(lines: Lines, xy: Ints) -> tuple[NDArray[Any], Ints, Ints]:
+    """Polygons from lines in whose ends two meet: what an odd number of their rings surrounds; and the area of each,
+    and how many rings are around it."""
     rings = _linked(lines)
     linear = rings.shapes(shapely.linearrings, xy)
-    inner, outer = _within(linear, rings.area, xy[rings.corner[rings.offsets[:-1]]])
-    depth = np.bincount(inner, minlength=len(linear))
-    nearest = depth[inner] == depth[outer] + 1
-    owner = np.arange(len(linear))
-    owner[inner[nearest]] = outer[nearest]
-    hole = (depth % 2 == 1) & (owner != np.arange(len(linear)))
-    owner[~hole] = np.flatnonzero(~hole)
+    around = _around(linear, rings.area, xy[rings.corner[rings.offsets[:-1]]])
+    depth = _depth(around)
+    hole = depth % 2 == 1
+    owner = np.where(hole, around, np.arange(len(linear)))
     order = np.lexsort((hole, owner))
     shell = ~hole[order]
-    return shapely.polygons(linear[order], indices=np.cumsum(shell) - 1), rings.area[order[shell]]
+    shells = order[shell]
+    return shapely.polygons(linear[order], indices=np.cumsum(shell) - 1), rings.area[shells], depth[shells]
 
 
 def _linked(lines: Lines) -> Lines:
@@ -94,22 +97,66 @@ def _linked(lines: Lines) -> Lines:
     )
 
 
-def _within(rings: NDArray[Any], area: Ints, corner: Ints) -> tuple[Ints, Ints]:
-    """Pairs of rings of an area, the first of which lies in the second. They do not cross.
+def _around(rings: NDArray[Any], area: Ints, corner: Ints) -> Ints:
+    """The nearest ring of the same area that each lies in, i64[R]; itself where there is none. They do not cross.
+
+    Of the rings of an area those that are larger can be around one. They are asked about in the order of their size;
+    where thousands lie in each other in ever larger groups, so that a ring is compared with those that come next.
 
     Args:
         rings: linear rings [R].
         area: i64[R]; rises.
         corner: i64[R,2] one of each ring.
     """
-    several = np.flatnonzero(np.bincount(area)[area] > 1)
+    result = np.arange(len(rings))
+    many = np.bincount(area)[area] if len(area) else area
+    several = np.flatnonzero(many > 1)
     whole = shapely.polygons(rings[several])
+    order = np.lexsort((shapely.area(whole), area[several]))
+    several, whole = several[order], whole[order]
     shapely.prepare(whole)
-    one, other = shapely.STRtree(whole).query(shapely.points(corner[several]))
-    some = (area[several[one]] == area[several[other]]) & (one != other)
-    one, other = one[some], other[some]
-    within = shapely.contains_xy(whole[other], *corner[several[one]].T)
-    return several[one[within]], several[other[within]]
+    boxes, point = shapely.bounds(whole), corner[several].astype(np.float64)
+    first = np.flatnonzero(changes(area[several]))
+    rank = np.arange(len(several)) - np.repeat(first, np.diff(np.append(first, len(several))))
+    left = np.ones(len(several), bool)
+    size, step, whole_area = many[several], 0, np.iinfo(np.int64).bits - 1
+    sample = np.arange(0, len(several), _SAMPLE)
+    boxes_around = len(shapely.STRtree(whole).query(shapely.points(point[sample]))[0])
+    least = _GROUP if boxes_around > len(sample) << _GROUP else whole_area
+    while step < whole_area and len(asked := np.flatnonzero(left & (size > 1 << step))):
+        block = rank >> (step or least)
+        key = ranks((area[several] << 32) + block)
+        group = np.flatnonzero((size > 1 << step) & ((block % 2 == 1) | (step == 0)))
+        asked = asked[(block[asked] % 2 == 0) | (step == 0)]
+        target = key[asked] + (step > 0)  # the group of the next larger ones, if the area has one
+        shift = np.stack((key[group] * _APART, np.zeros(len(group))) * 2, axis=1)
+        tree = shapely.STRtree(shapely.box(*(boxes[group] + shift).T))
+        at, found = tree.query(
+            shapely.points(point[asked] + np.stack((target * _APART, np.zeros(len(target))), axis=1))
+        )
+        one, other = asked[at], group[found]
+        larger = (rank[other] > rank[one]) & (area[several[one]] == area[several[other]])
+        one, other = one[larger], other[larger]
+        order = np.lexsort((rank[other], one))
+        one, other = one[order], other[order]
+        while len(one):
+            head = changes(one)
+            within = shapely.contains_xy(whole[other[head]], *point[one[head]].T)
+            inner, outer = one[head][within], other[head][within]
+            result[several[inner]] = several[outer]
+            left[inner] = False
+            rest = ~head & left[one]
+            one, other = one[rest], other[rest]
+        step = step + 1 if step else least
+    return result
+
+
+def _depth(around: Ints) -> Ints:
+    """How many rings are around each, i64[R]."""
+    hop, depth = around, (around != np.arange(len(around))).astype(np.int64)
+    while not np.array_equal(further := hop[hop], hop):
+        depth, hop = depth + depth[hop], further
+    return depth
 
 
 def polygons_of_faces(lines: Lines, xy: Ints) -> tuple[NDArray[Any], Ints]:

@@ -32,7 +32,7 @@ import osmium
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.formats.libosmium import UNREADABLE, objects_of
+from pipeline.formats.libosmium import objects_of
 from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.pbf.header import Header, blobs, read_header
@@ -45,7 +45,7 @@ from pipeline.osm.extracts.versions import find_stale
 from pipeline.osm.extracts.ways import read_ways
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.features import DROPS, ObjectType
 from storage.files import file_sha256
 
@@ -285,7 +285,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
     newer than what another extract has.
     """
     left_out: Counter[str] = Counter()
-    try:
+    with at_the_door(f"OSM extract {path} cannot be read", "download it again"):
         known = read_header(path) if path.name.endswith(".pbf") else None
         if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out
@@ -304,8 +304,6 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
                 else:
                     left_out[_TYPES[o.type_str()]] += 1
         return copy, left_out
-    except UNREADABLE as error:
-        raise InputError(f"OSM extract {path} cannot be read: {error}; download it again") from None
 
 
 def _last(path: Path) -> NDArray[np.bool_]:

@@ -20,13 +20,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
-from pyproj.exceptions import ProjError
 
+from pipeline.meridian import FARTHEST, has_wide_part, wrapped
 from pipeline.osm.cells.cut import densify, keep_dimension
 from pipeline.osm.vectors.noding import share_vertices
 from pipeline.osm.vectors.tags import feature_id, feature_tags
 from pipeline.osm.vectors.vectors import Geometries, Layer, read_vectors
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from schemas.features import Kind, ObjectType
 
 #: Kinds by GEOS type id; a collection (7) is what its parts are.
@@ -67,12 +67,14 @@ def read_objects(folder: Path, paths: Sequence[str]) -> ChipObjects:
     rows: dict[str, list[_Row]] = {}  # by CRS
     for path in paths:
         try:
-            for layer in read_vectors(folder / path):
-                rows.setdefault(layer.crs, []).extend(_rows(path, layer, dropped))
+            with at_the_door("it cannot be read"):
+                for layer in read_vectors(folder / path):
+                    rows.setdefault(layer.crs, []).extend(_rows(path, layer, dropped))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-    placed = [row for crs in sorted(rows) for row in _to_lonlat(rows[crs], crs)]
-    return _objects(_on_earth(placed, dropped), dropped)
+    with at_the_door(f"{', '.join(paths)}: the objects cannot be read"):
+        placed = [row for crs in sorted(rows) for row in _to_lonlat(rows[crs], crs)]
+        return _objects(_on_earth(placed, dropped), dropped)
 
 
 def _rows(path: str, layer: Layer, dropped: Counter[tuple[str, str]]) -> list[_Row]:
@@ -145,21 +147,23 @@ def _to_lonlat(rows: list[_Row], crs: str) -> list[_Row]:
     geometry = share_vertices(np.array([r.geometry for r in rows], object))
     transformer = _from_crs(crs)
     if transformer is not None:
-        try:
+        with at_the_door(f"objects of {rows[0].path} lie outside its CRS"):
             geometry = shapely.transform(geometry, lambda xy: np.stack(transformer.transform(*xy.T), axis=1))
-        except ProjError as error:
-            raise InputError(f"objects of {rows[0].path} lie outside its CRS: {error}") from None
     return [replace(row, geometry=shape) for row, shape in zip(rows, geometry, strict=True)]
 
 
 def _on_earth(rows: list[_Row], dropped: Counter[tuple[str, str]]) -> list[_Row]:
-    """Rows whose coordinates are lon/lat, on one side of the 180th meridian."""
+    """Rows whose coordinates are lon/lat, cut at the 180th meridian, and not around the world."""
     b = shapely.bounds(np.array([r.geometry for r in rows], object)).reshape(-1, 4)
-    there = (b[:, 0] >= -180) & (b[:, 2] <= 180) & (b[:, 1] >= -90) & (b[:, 3] <= 90)
-    narrow = b[:, 2] - b[:, 0] <= 180
-    for i in np.flatnonzero(~(there & narrow)).tolist():
-        dropped[rows[i].path, "antimeridian" if there[i] else "coordinate_out_of_range"] += 1
-    return [rows[i] for i in np.flatnonzero(there & narrow).tolist()]
+    there = (b[:, 0] >= -FARTHEST) & (b[:, 2] <= FARTHEST) & (b[:, 1] >= -90) & (b[:, 3] <= 90)
+    for i in np.flatnonzero(~there).tolist():
+        dropped[rows[i].path, "coordinate_out_of_range"] += 1
+    rows = [rows[i] for i in np.flatnonzero(there).tolist()]
+    shapes = wrapped(np.array([r.geometry for r in rows], object))
+    wide = has_wide_part(shapes)
+    for i in np.flatnonzero(wide).tolist():
+        dropped[rows[i].path, "antimeridian"] += 1
+    return [replace(rows[i], geometry=shapes[i]) for i in np.flatnonzero(~wide).tolist()]
 
 
 def _objects(rows: list[_Row], dropped: Counter[tuple[str, str]]) -> ChipObjects:

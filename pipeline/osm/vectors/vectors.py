@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 
 Geometries = NDArray[Any]  # object array of shapely geometries
 
@@ -49,7 +49,7 @@ def read_vectors(path: Path) -> list[Layer]:
 
 def _read_geojson(path: Path) -> Layer:
     """A FeatureCollection or a Feature; the CRS is lon/lat unless an old-style ``crs`` member says otherwise."""
-    try:
+    with at_the_door("it is no GeoJSON of features"):
         data = path.read_bytes()
         if len(data) > _LIMIT:
             raise InputError(f"{len(data):,} bytes of GeoJSON are no chip's objects")
@@ -64,10 +64,6 @@ def _read_geojson(path: Path) -> Layer:
             raise InputError("the properties of a feature are no object")
         crs = document.get("crs")
         name = crs["properties"]["name"] if crs else "OGC:CRS84"
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, shapely.errors.GEOSException) as error:
-        raise InputError(f"it is no GeoJSON of features ({type(error).__name__}: {error})") from None
     return Layer(geometry, properties, [f.get("id") for f in features], _crs(str(name)))
 
 
@@ -87,7 +83,7 @@ def _read_ogr(path: Path) -> list[Layer]:
     """The layers of a GeoPackage that have a geometry, or a shapefile."""
     import pyogrio  # brings its own GDAL: most chips need none
 
-    try:
+    with at_the_door("it cannot be read"):
         with path.open("rb") as file:
             if not file.read(16).startswith(_MAGIC[path.suffix.lower()]):
                 raise InputError(f"it is no {'GeoPackage' if path.suffix.lower() == '.gpkg' else 'shapefile'}")
@@ -95,8 +91,6 @@ def _read_ogr(path: Path) -> list[Layer]:
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's remarks on a file that it reads all the same
             names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
             return [_ogr_layer(*pyogrio.raw.read(path, layer=name, force_2d=True)) for name in names]
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
-        raise InputError(f"it cannot be read: {error}") from None
 
 
 def _ogr_layer(meta: Mapping[str, Any], _: Any, wkb: NDArray[Any], columns: Sequence[NDArray[Any]]) -> Layer:

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from pipeline.streetview.record import iso_time, number, turn, words
+from pipeline.streetview.record import number, turn, words
+from pipeline.times import iso_time, joined_time
 
 #: Beginnings of open licences, as SPDX and people write them.
 _OPEN = re.compile(
@@ -41,7 +42,7 @@ def exif_time(exif: Image.Exif) -> str | None:
     own = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
     local = None
     for time, fraction, zone in _TIMES:
-        local = _time(text(own.get(time)), text(own.get(fraction)), text(own.get(zone)))
+        local = joined_time(text(own.get(time)), text(own.get(fraction)), text(own.get(zone)))
         if local is not None:
             break
     if local is not None and local.endswith("Z"):
@@ -98,13 +99,6 @@ def _signed(angle: float | None, reference: str, positive: str, negative: str) -
     if angle is None or letter not in (positive, negative):
         return angle
     return abs(angle) if letter == positive else -abs(angle)
-
-
-def _time(time: str, fraction: str, zone: str) -> str | None:
-    """The fullest reading: a fraction or zone that cannot be read takes nothing away."""
-    fraction = f".{fraction}" if fraction.isdecimal() else ""
-    readings = (f"{time}{fraction}{zone}", f"{time}{zone}", f"{time}{fraction}", time)
-    return next((found for reading in readings if (found := iso_time(reading)) is not None), None)
 
 
 def _gps_time(gps: Mapping[int, Any]) -> str | None:

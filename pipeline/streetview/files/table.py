@@ -28,8 +28,6 @@ from pipeline.streetview.record import (
     PLACED,
     Drops,
     PhotoError,
-    at_the_door,
-    iso_time,
     number,
     projection,
     to_table,
@@ -38,7 +36,8 @@ from pipeline.streetview.record import (
     words,
 )
 from pipeline.streetview.store import PhotoStore
-from schemas.errors import InputError
+from pipeline.times import iso_time
+from schemas.errors import InputError, at_the_door
 
 #: Endings of tables.
 TABLES = (".csv", ".tsv", ".parquet", ".geoparquet")
@@ -107,7 +106,7 @@ class TableSource:
         self.path, self.licence, self.position, self.store, self.home = path, licence, position, store, home
         self.name = path.name
         self.parallel = 1 if store is None else store.client.config.parallel
-        with at_the_door(str(path)):
+        with at_the_door(f"{path} cannot be read"):
             text = path.suffix.lower() not in (".parquet", ".geoparquet")
             self.table: TextTable | ParquetTable = TextTable(path, _KNOWN) if text else ParquetTable(path)
         present = self.table.names
@@ -129,7 +128,7 @@ class TableSource:
         both = [self.columns[n] for n in ("lon", "lat")]
         where = [c for c in (both if None not in both else [self.columns["geometry"]]) if c is not None]
         found = [PLACED.empty_table()]
-        with at_the_door(str(self.path)):
+        with at_the_door(f"{self.path} cannot be read"):
             for batch, rows in self.table.pieces(wanted, where, drops):
                 found.append(self._read(batch, rows, area, drops))
         return pa.concat_tables(found).combine_chunks()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from pipeline.formats.pictures import in_8_bits
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.pictures.gpano import WHOLE, read_gpano
 from pipeline.streetview.pictures.image import open_photo
@@ -84,10 +85,10 @@ def _views(photo: Photo, config: StreetviewConfig) -> tuple[list[SvImage], int]:
         factor = reduction(max(image.size), visible, views[0])
         if factor > 1:
             image.draft("RGB", (image.width // factor, image.height // factor))
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright = in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
         factor = reduction(upright.width, visible, views[0])
         small = upright.reduce(factor) if factor > 1 else upright
-        pixels = np.asarray(small)
+        pixels = np.asarray(small.convert("RGBX"))
     found = [(view, cut_view(pixels, visible, view)) for view in views]
     images = []
     for view, cut in found:
@@ -120,7 +121,7 @@ def _visible(photo: Photo, image: Image.Image) -> tuple[float, float, float, flo
 def _small(image: Image.Image, size: int) -> Image.Image:
     """Upright, longest side at most ``size`` px."""
     image.draft("RGB", (size, size))  # lets the JPEG decoder scale down by 2, 4 or 8
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = in_8_bits(ImageOps.exif_transpose(image)).convert("RGB")
     upright.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return upright
 

@@ -13,8 +13,9 @@ from typing import Any
 from pyproj import Geod
 
 from pipeline.streetview.files.table import LICENCES
-from pipeline.streetview.record import PhotoError, iso_time, number, projection, turn, whole, words
+from pipeline.streetview.record import PhotoError, number, projection, turn, whole, words
 from pipeline.streetview.services.web import Box, Rows, WebSource, ask_in_parts
+from pipeline.times import iso_time
 from schemas.errors import InputError
 from storage.urls import shown
 
@@ -23,6 +24,15 @@ _MOST_PAGES = 1000
 _RADIUS = 2000  # metres, likewise
 _FOUND, _NONE, _LOGIN = 600, 601, 401  # status.apiCode
 _GEOD = Geod(ellps="WGS84")
+
+
+#: What is needed of an answer.
+NEEDS = {
+    "status.apiCode": "number or text", "result.data[].id": "number or text", "result.data[].lat": "number or text",
+    "result.data[].lng": "number or text", "result.data[].heading": "number or text",
+    "result.data[].shotDate": "text", "result.data[].fileurlProc": "text",
+    "result.data[].sequenceId": "number or text", "result.data[].sequenceIndex": "number or text",
+}  # fmt: skip
 
 
 class KartaviewSource(WebSource):

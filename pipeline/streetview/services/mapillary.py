@@ -21,8 +21,9 @@ from geometry.tiles import tile_to_lonlat
 from pipeline.formats.mvt import TilePoint, decode_points
 from pipeline.net.client import Refused
 from pipeline.streetview.files.table import LICENCES
-from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, words
+from pipeline.streetview.record import PhotoError, number, point, projection, turn, words
 from pipeline.streetview.services.web import GONE, Box, Rows, WebSource
+from pipeline.times import iso_time
 from schemas.errors import ConfigError, InputError
 
 #: Environment variable that holds the access token.
@@ -32,10 +33,15 @@ TILES = "https://tiles.mapillary.com"
 
 #: Layers of z14 tiles with the positions before and after correction.
 _ORIGINAL, _CORRECTED = "mly1_public", "mly1_computed_public"
-_FIELDS = (
+FIELDS = (
     "id", "geometry", "computed_geometry", "compass_angle", "computed_compass_angle", "captured_at", "camera_type",
     "is_pano", "sequence", "creator", "quality_score",
 )  # fmt: skip
+#: What is needed of the entities of an answer.
+NEEDS = {
+    "data[].id": "text", "data[].geometry.coordinates": "list", "data[].compass_angle": "number",
+    "data[].captured_at": "number or text", "data[].sequence": "text",
+}  # fmt: skip
 _MANY = 50  # entities of one request
 #: Widths in pixels of the versions of a photo.
 _WIDTHS = ((256, "thumb_256_url"), (1024, "thumb_1024_url"), (2048, "thumb_2048_url"))
@@ -116,7 +122,7 @@ class MapillarySource(WebSource):
             Refused: every one of them is, and not for being gone.
         """
         try:
-            answer = self._graph(self.base, {"ids": ",".join(names), "fields": ",".join(_FIELDS)})
+            answer = self._graph(self.base, {"ids": ",".join(names), "fields": ",".join(FIELDS)})
         except Refused as error:
             gone = _code(error) == _NO_SUCH_OBJECT
             if len(names) == 1 and gone:

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from pipeline.streetview.pictures.gpano import visible_part
-from pipeline.streetview.record import PhotoError, iso_time, number, point, projection, turn, whole, words
+from pipeline.streetview.record import PhotoError, number, point, projection, turn, whole, words
 from pipeline.streetview.services.web import Box, Rows, WebSource, ask_in_parts
+from pipeline.times import iso_time
 from schemas.errors import InputError
 from storage.urls import is_web, shown
 
@@ -27,6 +28,15 @@ _MOST_PAGES = 10_000
 _WIDTHS = (("thumb", 500), ("sd", 2048))
 #: Words in place of a licence that say that there is none to go by.
 _NO_LICENCE = ("proprietary", "various", "other")
+
+
+#: What is needed of the photos of an answer: without one of these they are dropped, or lose what is known of them.
+NEEDS = {
+    "features[].id": "text", "features[].geometry.coordinates": "list",
+    "features[].assets.sd.href": "text", "features[].properties.datetime": "text",
+    "features[].properties.view:azimuth": "number",
+    "features[].properties.license": "text", "features[].collection": "text",
+}  # fmt: skip
 
 
 class PanoramaxSource(WebSource):

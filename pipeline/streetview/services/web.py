@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from pipeline.net.client import Client
 from pipeline.streetview.position import Area, Position, place
-from pipeline.streetview.record import PHOTOS, PLACED, Drops, at_the_door, doubles, to_table
+from pipeline.streetview.record import PHOTOS, PLACED, Drops, doubles, to_table
 from pipeline.streetview.store import PhotoStore
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from storage.progress import Progress
 from storage.store import Store
 
@@ -108,7 +108,7 @@ class WebSource(ABC):
         path = self.folder / f"{self.zoom}-{tile[0]}" / f"{tile[1]}-{key}.parquet"
         if not self.renew and (known := _read(path)) is not None:
             return known
-        with at_the_door(f"what {self.name} answers"):
+        with at_the_door(f"what {self.name} answers cannot be read"):
             table = _first_of_each(to_table(self.ask(tile, box)))
         Store(path.parent).write_table(path.name, table)
         return table

@@ -1,0 +1,1 @@
+"""Where a raster lies on a round earth."""
