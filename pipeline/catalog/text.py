@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 #: Marks of Markdown and HTML that could make something of a text, and line ends.
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~<>&$])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~<>&$])")
 #: What has a meaning of its own to terminals, or turns the direction of what follows (Unicode Technical Report 36).
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
@@ -31,6 +31,6 @@ def markdown(text: str) -> str:
     """A text as plain words in Markdown.
 
     >>> markdown("[x](javascript:y) <b>")
-    '\\\\[x\\\\]\\\\(javascript:y\\\\) \\\\<b\\\\>'
+    '\\\\[x\\\\](javascript:y) \\\\<b\\\\>'
     """
     return _MARKDOWN.sub(r"\\\1", visible(text))

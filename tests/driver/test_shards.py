@@ -20,6 +20,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from pipeline.catalog.text import markdown
 from pipeline.catalog.verify import find_problems
 from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
@@ -273,7 +274,7 @@ def test_the_class_raster_explains_itself(built: tuple[Outcome, Path]) -> None:
     classes = read_catalog(store, "classes").to_pylist()
     assert classes == load_rules().paint.rows()
     card = (built[1] / "README.md").read_text()
-    assert all(f"| {c['value']} | {c['name']} | `{c['colour']}` |" in card for c in classes)
+    assert all(f"| {c['value']} | {markdown(c['name'])} | `{c['colour']}` |" in card for c in classes)
     colours = [bytes.fromhex(c["colour"][1:]) for c in classes]
     seen = set[int]()
     for _, members in read_samples(store, sample_rows(store)):
