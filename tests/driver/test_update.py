@@ -187,6 +187,21 @@ def test_of_several_extracts_the_one_that_changes_must_be_named(village: Village
     assert found.objects == {"created": 0, "modified": 1, "deleted": 0}
 
 
+def test_of_extracts_of_one_name_the_one_that_changes_is_named_by_its_path(tmp_path: Path) -> None:
+    paths = [tmp_path / place / "map.opl" for place in "ab"]
+    for n, path in enumerate(paths, 1):
+        path.parent.mkdir()
+        path.write_text(f"n{n} v1 x9.{n} y47.1 Tnatural=tree\n")
+    region, data = ",".join(map(str, paths)), str(tmp_path / "data")
+    make_shards(ShardsConfig(region=region, imagery="none", out=data, workers=1), quiet=True)
+    change = write_change(tmp_path / "c.osc", '<delete><node id="2" version="2"/></delete>')
+    with pytest.raises(ConfigError, match=f"--extract: {paths[0]}, {paths[1]}$"):
+        preview_update(data, [change], "map.opl", workers=1, quiet=True)
+    for path, deleted in zip(paths, (0, 1), strict=True):
+        found = preview_update(data, [change], str(path), workers=1, quiet=True)
+        assert found.objects == {"created": 0, "modified": 0, "deleted": deleted}
+
+
 def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
     base, target = tmp_path / "base.opl", tmp_path / "out.osm.pbf"
     base.write_text(
