@@ -261,7 +261,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", type=Path, help="change files (.osc, .osc.gz) in order of time, or one newer extract"
     )
-    parser.add_argument("--extract", default="", help="which extract changes, by name or path, where the dataset was made from several")
+    parser.add_argument(
+        "--extract", default="", help="which extract changes, by name or path, where the dataset was made from several"
+    )
     parser.add_argument("--cache", default="", help="cache of the run that made the dataset (default as there)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and leave the dataset as it is")
