@@ -107,6 +107,16 @@ def test_doubtful_coastlines_and_those_of_relations_decide_nothing() -> None:
     assert Coastline.of(batch([line], code=0), BORDER) is None
 
 
+def test_a_coastline_is_believed_up_to_half_as_far_as_where_it_stops() -> None:
+    stop, east = (BORDER[0] + BORDER[2]) / 2, BORDER[2]
+    coast = Coastline.of(batch([shapely.LineString([(east, 60), (stop, 60)])]), BORDER)
+    assert coast is not None
+    aside = (east - stop) / 2
+    half = aside * coast.shrink / np.sqrt(3)  # from the coastline; then the end of it is twice as far
+    places = [(stop + aside, 60 + half * share) for share in (0.5, 0.99, 1.01, 1.5)]
+    assert coast.at_sea(np.array(places)).tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("lines", "places", "wanted"),
     [
