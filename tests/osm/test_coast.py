@@ -12,10 +12,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry.tiles import tile_to_lonlat
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 from pipeline.alignment import place
 from pipeline.osm.coast import Coastline, LooseEnds
 from pipeline.osm.features import FeatureBatch
+from pipeline.osm.stage import coast_cells
 from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import TokenMaker, extract_tokens
 from schemas.features import CELL_ZOOM, COASTLINE, DOUBTFUL, Kind, ObjectType
@@ -212,3 +213,12 @@ def test_a_footprint_across_four_cells_has_one_sea(tmp_path: Path, column: int) 
         assert made.raster is not None
         assert (made.raster > 0).sum() == size * min(max(row, 0), size)
         assert not made.broken_coast
+
+
+def test_cells_with_a_coastline_are_known_whatever_else_lies_in_them(tmp_path: Path) -> None:
+    text = """n1 v1 x10.1 y60.1 Tnatural=tree\nn2 v1 x10.11 y60.1\nn3 v1 x12.1 y60.1\nn4 v1 x12.11 y60.1
+        w1 v1 Tnatural=coastline Nn1,n2\nw2 v1 Thighway=motorway,bridge=yes,layer=5 Nn1,n2
+        w3 v1 Thighway=motorway,bridge=yes,layer=5 Nn3,n4"""
+    cells, _ = build(tmp_path, [text])
+    x, y = lonlat_to_tile(np.array([[10.1, 60.1]]), CELL_ZOOM)[0].astype(int).tolist()
+    assert coast_cells(cells.path) == {(y << CELL_ZOOM) + x}
