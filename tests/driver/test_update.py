@@ -427,15 +427,16 @@ def test_a_deleted_node_needs_no_position_and_an_unknown_one_is_added(tmp_path: 
     assert listed(tmp_path / "out.osm.pbf") == [("n", 2, (9.1, 47)), ("n", 3, (8.5, 46.5))]
 
 
-def test_a_base_with_positions_on_its_ways_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["osm.pbf", "osm", "opl"])
+def test_a_base_with_positions_on_its_ways_is_refused(tmp_path: Path, form: str) -> None:
     """Untagged nodes are left out of such a file: their ways would be lost with the first change."""
     (tmp_path / "plain.opl").write_text("n1 v1 x9 y47\nn2 v1 x9.1 y47\nw1 v1 Thighway=path Nn1,n2\n")
-    base = tmp_path / "base.osm.pbf"
-    with osmium.SimpleWriter(osmium.io.File(str(base), "osm.pbf,locations_on_ways=true")) as writer:
+    base = tmp_path / f"base.{form}"
+    with osmium.SimpleWriter(osmium.io.File(str(base), f"{form},locations_on_ways=true")) as writer:
         for o in osmium.FileProcessor(str(tmp_path / "plain.opl")).with_locations():
             if o.is_way():
                 writer.add(o)
-    with pytest.raises(InputError, match=r"base\.osm\.pbf has positions on its ways"):
+    with pytest.raises(InputError, match=rf"base\.{form} has positions on its ways"):
         apply_changes(base, [], tmp_path / "out.osm.pbf")
 
 
