@@ -204,8 +204,8 @@ def _once(base: Path, source: Any) -> Iterator[tuple[Key, Any]]:
 
 def _located(path: Path) -> InputError:
     return InputError(
-        f"OSM extract {path} has positions on its ways (LocationsOnWays): a node that moves would not move them; give a "
-        "newer extract, or build the dataset from one with its nodes"
+        f"OSM extract {path} has positions on its ways (LocationsOnWays): a node that moves would not move them; give "
+        "a newer extract, or build the dataset from one with its nodes"
     )
 
 
