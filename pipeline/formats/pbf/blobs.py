@@ -108,11 +108,11 @@ def unpack(blob: bytes, path: Path) -> bytes:
     if found.HasField("lz4_data"):
         if not found.HasField("raw_size"):
             raise ValueError("it is lz4 without its size")
-        data = _unpack_lz4(found.lz4_data, size)
+        whole = _unpack_lz4(found.lz4_data, size)
         # Arrow does not tell how much it wrote: what is shorter would end in whatever the memory held before.
-        if data is None or (size and _unpack_lz4(found.lz4_data, size - 1) is not None):
+        if whole is None or (size and _unpack_lz4(found.lz4_data, size - 1) is not None):
             raise ValueError(f"its lz4 data are damaged, or do not unpack to the {size} bytes that it says")
-        return data
+        return whole
     for name, way_out in _REFUSED.items():
         if found.HasField(name):
             raise InputError(f"OSM extract {path} is compressed by {way_out.format(path)}")
