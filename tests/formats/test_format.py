@@ -469,6 +469,8 @@ def test_every_beginning_of_a_file_is_read_or_refused(tmp_path: Path) -> None:
         (-(1 << 63), (1 << 63) - 1, (1 << 63) - 1, -(1 << 63)),
         (5, 5, 5, 5),
         (10**9, 0, 0, 10**9),
+        (9_001_000_000, 190 * 10**9, 48 * 10**9, 46 * 10**9),  # across 180°
+        (8 * 10**9, 10 * 10**9, 91 * 10**9, 47_001_000_000),
     ],
 )
 def test_a_box_that_is_none_cuts_nothing(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
