@@ -72,13 +72,20 @@ def test_what_is_not_across_stays_as_it_is() -> None:
     assert all(a is b for a, b in zip(wrapped(shapes), shapes, strict=True))
 
 
-def test_a_hole_on_the_other_side_stays_in_its_polygon() -> None:
-    outer = [(179, 0), (-179, 0), (-179, 1), (179, 1)]
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_hole_on_the_other_side_stays_in_its_polygon(side: int) -> None:
+    """Whichever side the outer ring begins on."""
+    outer = [(179 * side, 0), (-179 * side, 0), (-179 * side, 1), (179 * side, 1)]
     holes = [[(-179.8, 0.2), (-179.2, 0.2), (-179.5, 0.8)], [(179.2, 0.2), (179.8, 0.2), (179.5, 0.8)]]
     (found,) = wrapped(np.array([shapely.Polygon(outer, holes)]))
     assert found.area == pytest.approx(2 - 2 * 0.18)
     assert not found.covers(shapely.Point(-179.5, 0.4))
     assert not found.covers(shapely.Point(179.5, 0.4))
+
+
+def test_a_point_at_180_is_where_its_tile_begins() -> None:
+    found = wrapped(shapely.points([[180, 1], [-180, 2], [179.9999999, 3]]))
+    assert shapely.get_coordinates(found).tolist() == [[-180, 1], [-180, 2], [179.9999999, 3]]
 
 
 def test_boxes_across_are_two_that_know_whose_they_are() -> None:

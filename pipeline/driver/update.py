@@ -46,7 +46,7 @@ def update(
     Args:
         directory: a local dataset directory.
         files: change files (.osc, .osc.gz), in order, or one newer extract.
-        extract: name of the extract to change, where the dataset has several.
+        extract: name or path of the extract to change, where the dataset has several.
         workers: processes; 0: one a core.
         cache: of the run that made the dataset; empty: the default.
         quiet: no progress.
@@ -194,12 +194,13 @@ def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> Non
 
 
 def _which(inputs: Inputs, extract: str) -> int:
-    names = [e["name"] for e in inputs.extracts]
-    if extract in names:
-        return names.index(extract)
-    if extract or len(names) > 1:
-        raise ConfigError(f"say which extract changes with --extract: {', '.join(names)}")
-    return 0
+    names, paths = [e["name"] for e in inputs.extracts], [str(p) for p in inputs.region.extracts]
+    given = {extract, str(Path(extract).resolve())} if extract else set(names)
+    found = [n for n, called in enumerate(zip(names, paths, strict=True)) if given.intersection(called)]
+    if len(found) == 1:
+        return found[0]
+    told = names if len(set(names)) == len(names) else paths
+    raise ConfigError(f"say which extract changes with --extract: {', '.join(told)}")
 
 
 def _newer_extract(inputs: Inputs, number: int, files: list[Path]) -> Path:
@@ -260,7 +261,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", type=Path, help="change files (.osc, .osc.gz) in order of time, or one newer extract"
     )
-    parser.add_argument("--extract", default="", help="which extract changes, where the dataset was made from several")
+    parser.add_argument(
+        "--extract", default="", help="which extract changes, by name or path, where the dataset was made from several"
+    )
     parser.add_argument("--cache", default="", help="cache of the run that made the dataset (default as there)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and leave the dataset as it is")

@@ -187,6 +187,21 @@ def test_of_several_extracts_the_one_that_changes_must_be_named(village: Village
     assert found.objects == {"created": 0, "modified": 1, "deleted": 0}
 
 
+def test_of_extracts_of_one_name_the_one_that_changes_is_named_by_its_path(tmp_path: Path) -> None:
+    paths = [tmp_path / place / "map.opl" for place in "ab"]
+    for n, path in enumerate(paths, 1):
+        path.parent.mkdir()
+        path.write_text(f"n{n} v1 x9.{n} y47.1 Tnatural=tree\n")
+    region, data = ",".join(map(str, paths)), str(tmp_path / "data")
+    make_shards(ShardsConfig(region=region, imagery="none", out=data, workers=1), quiet=True)
+    change = write_change(tmp_path / "c.osc", '<delete><node id="2" version="2"/></delete>')
+    with pytest.raises(ConfigError, match=f"--extract: {paths[0]}, {paths[1]}$"):
+        preview_update(data, [change], "map.opl", workers=1, quiet=True)
+    for path, deleted in zip(paths, (0, 1), strict=True):
+        found = preview_update(data, [change], str(path), workers=1, quiet=True)
+        assert found.objects == {"created": 0, "modified": 0, "deleted": deleted}
+
+
 def test_changes_apply_as_the_newest_version_says(tmp_path: Path) -> None:
     base, target = tmp_path / "base.opl", tmp_path / "out.osm.pbf"
     base.write_text(
@@ -412,15 +427,16 @@ def test_a_deleted_node_needs_no_position_and_an_unknown_one_is_added(tmp_path: 
     assert listed(tmp_path / "out.osm.pbf") == [("n", 2, (9.1, 47)), ("n", 3, (8.5, 46.5))]
 
 
-def test_a_base_with_positions_on_its_ways_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["osm.pbf", "osm", "opl"])
+def test_a_base_with_positions_on_its_ways_is_refused(tmp_path: Path, form: str) -> None:
     """Untagged nodes are left out of such a file: their ways would be lost with the first change."""
     (tmp_path / "plain.opl").write_text("n1 v1 x9 y47\nn2 v1 x9.1 y47\nw1 v1 Thighway=path Nn1,n2\n")
-    base = tmp_path / "base.osm.pbf"
-    with osmium.SimpleWriter(osmium.io.File(str(base), "osm.pbf,locations_on_ways=true")) as writer:
+    base = tmp_path / f"base.{form}"
+    with osmium.SimpleWriter(osmium.io.File(str(base), f"{form},locations_on_ways=true")) as writer:
         for o in osmium.FileProcessor(str(tmp_path / "plain.opl")).with_locations():
             if o.is_way():
                 writer.add(o)
-    with pytest.raises(InputError, match=r"base\.osm\.pbf has positions on its ways"):
+    with pytest.raises(InputError, match=rf"base\.{form} has positions on its ways"):
         apply_changes(base, [], tmp_path / "out.osm.pbf")
 
 

@@ -216,6 +216,24 @@ def test_raw_zlib_and_lz4_blobs_are_read_in_any_mixture(tmp_path: Path, order: A
     assert shapes(found) == shapes(read_opl(tmp_path, WORLD_OPL))
 
 
+@pytest.mark.parametrize("pack", [ZLIB, LZ4])
+@pytest.mark.parametrize("error", [-1, 1, 40])
+def test_a_blob_that_does_not_unpack_to_what_it_says_is_damaged(tmp_path: Path, pack: Any, error: int) -> None:
+    def lying(content: bytes) -> list[Part]:
+        _, data = pack(content)
+        return [*Plain().scalar(2, len(content) + error), data]
+
+    message = refusal(tmp_path, write(File(None, None, [WORLD]), Packed(lying, ZLIB)))
+    assert "damaged" in message
+    assert "unpack to the" in message
+
+
+def test_a_blob_whose_zlib_data_are_cut_is_damaged(tmp_path: Path) -> None:
+    """Also one that does not say to how much it unpacks; what is lost is the checksum alone."""
+    form = Packed(lambda content: list(Plain().blob(3, zlib.compress(content)[:-1])), ZLIB)
+    assert "damaged" in refusal(tmp_path, write(File(None, None, [WORLD]), form))
+
+
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(
     ("name", "field", "pack"),
@@ -451,6 +469,8 @@ def test_every_beginning_of_a_file_is_read_or_refused(tmp_path: Path) -> None:
         (-(1 << 63), (1 << 63) - 1, (1 << 63) - 1, -(1 << 63)),
         (5, 5, 5, 5),
         (10**9, 0, 0, 10**9),
+        (9_001_000_000, 190 * 10**9, 48 * 10**9, 46 * 10**9),  # across 180°
+        (8 * 10**9, 10 * 10**9, 91 * 10**9, 47_001_000_000),
     ],
 )
 def test_a_box_that_is_none_cuts_nothing(tmp_path: Path, box: tuple[int, int, int, int]) -> None:

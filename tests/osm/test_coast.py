@@ -12,10 +12,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geometry.tiles import tile_to_lonlat
+from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 from pipeline.alignment import place
 from pipeline.osm.coast import Coastline, LooseEnds
 from pipeline.osm.features import FeatureBatch
+from pipeline.osm.stage import coast_cells
 from pipeline.tokens.config import TokensConfig
 from pipeline.tokens.sheet import TokenMaker, extract_tokens
 from schemas.features import CELL_ZOOM, COASTLINE, DOUBTFUL, Kind, ObjectType
@@ -105,6 +106,16 @@ def test_doubtful_coastlines_and_those_of_relations_decide_nothing() -> None:
     assert doubtful.at_sea(north).tolist() == [False]
     assert Coastline.of(batch([BOX], Kind.POLYGON, ObjectType.RELATION), BORDER) is None
     assert Coastline.of(batch([line], code=0), BORDER) is None
+
+
+def test_a_coastline_is_believed_up_to_half_as_far_as_where_it_stops() -> None:
+    stop, east = (BORDER[0] + BORDER[2]) / 2, BORDER[2]
+    coast = Coastline.of(batch([shapely.LineString([(east, 60), (stop, 60)])]), BORDER)
+    assert coast is not None
+    aside = (east - stop) / 2
+    half = aside * coast.shrink / np.sqrt(3)  # from the coastline; then the end of it is twice as far
+    places = [(stop + aside, 60 + half * share) for share in (0.5, 0.99, 1.01, 1.5)]
+    assert coast.at_sea(np.array(places)).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -202,3 +213,12 @@ def test_a_footprint_across_four_cells_has_one_sea(tmp_path: Path, column: int) 
         assert made.raster is not None
         assert (made.raster > 0).sum() == size * min(max(row, 0), size)
         assert not made.broken_coast
+
+
+def test_cells_with_a_coastline_are_known_whatever_else_lies_in_them(tmp_path: Path) -> None:
+    text = """n1 v1 x10.1 y60.1 Tnatural=tree\nn2 v1 x10.11 y60.1\nn3 v1 x12.1 y60.1\nn4 v1 x12.11 y60.1
+        w1 v1 Tnatural=coastline Nn1,n2\nw2 v1 Thighway=motorway,bridge=yes,layer=5 Nn1,n2
+        w3 v1 Thighway=motorway,bridge=yes,layer=5 Nn3,n4"""
+    cells, _ = build(tmp_path, [text])
+    x, y = lonlat_to_tile(np.array([[10.1, 60.1]]), CELL_ZOOM)[0].astype(int).tolist()
+    assert coast_cells(cells.path) == {(y << CELL_ZOOM) + x}

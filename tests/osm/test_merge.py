@@ -342,7 +342,14 @@ def test_two_workers_leave_the_files_of_one(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-ROW = st.tuples(st.sampled_from(("node", "way", "relation")), st.integers(1, 30))
+#: Neighbours, some of them at the ends of what 64 bits hold and where floating point has no whole numbers any more.
+IDS = (
+    st.integers(1, 30)
+    | st.integers(2**53, 2**53 + 5)
+    | st.integers(2**63 - 5, 2**63 - 1)
+    | st.integers(-(2**63), 1 - 2**63)
+)
+ROW = st.tuples(st.sampled_from(("node", "way", "relation")), IDS)
 
 
 @given(st.sets(ROW, min_size=1, max_size=20), st.randoms(use_true_random=False), st.integers(1, 12))

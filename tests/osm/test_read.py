@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,16 @@ def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, name: str, data: b
         read_extract(tmp_path / name, RULES, tmp_path / "parts")
     with pytest.raises(InputError, match="does not exist"):
         read_extract(tmp_path / "other.osm.pbf", RULES, tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("x.json", b'{"elements": []}'), ("x.osm", b'<osm version="0.5"/>'), ("x.osm.pbf.gz", gzip.compress(b"a"))],
+)
+def test_a_sound_file_that_is_not_read_is_told_what_is(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}.* or give it as \.osm\.pbf, \.osm, \.opl"):
+        read_extract(tmp_path / name, RULES, tmp_path / "parts")
 
 
 def test_the_order_of_opl_lines_is_that_of_osm_files() -> None:

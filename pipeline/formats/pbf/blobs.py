@@ -108,11 +108,20 @@ def unpack(blob: bytes, path: Path) -> bytes:
     if found.HasField("lz4_data"):
         if not found.HasField("raw_size"):
             raise ValueError("it is lz4 without its size")
-        try:
-            return bytes(pa.Codec("lz4_raw").decompress(found.lz4_data, size, asbytes=True))
-        except OSError:
-            raise ValueError("its lz4 data are damaged") from None
+        whole = _unpack_lz4(found.lz4_data, size)
+        # Arrow does not tell how much it wrote: what is shorter would end in whatever the memory held before.
+        if whole is None or (size and _unpack_lz4(found.lz4_data, size - 1) is not None):
+            raise ValueError(f"its lz4 data are damaged, or do not unpack to the {size} bytes that it says")
+        return whole
     for name, way_out in _REFUSED.items():
         if found.HasField(name):
             raise InputError(f"OSM extract {path} is compressed by {way_out.format(path)}")
     raise ValueError("it holds no data that are known here")
+
+
+def _unpack_lz4(packed: bytes, size: int) -> bytes | None:
+    """What unpacks to at most so many bytes; None where it does not."""
+    try:
+        return bytes(pa.Codec("lz4_raw").decompress(packed, size, asbytes=True))
+    except OSError:
+        return None

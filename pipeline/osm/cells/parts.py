@@ -70,14 +70,15 @@ def _ranges(parts: Sequence[Part], size: int) -> list[tuple[int, int]]:
     """Id ranges that hold about ``size`` rows each and together all."""
     if not parts:
         return []
-    lows = np.array([p.first for p in parts], np.float64)
-    highs = np.array([p.last for p in parts], np.float64) + 1
+    begin, end = min(p.first for p in parts), max(p.last for p in parts) + 1  # exact: floats hold 53 bits of an id
+    lows = np.array([float(p.first - begin) for p in parts])
+    widths = np.array([float(p.last + 1 - p.first) for p in parts])
     rows = np.array([p.rows for p in parts], np.float64)
-    knots = np.unique(np.concatenate((lows, highs)))
-    below = np.array([float(np.sum(rows * np.clip((k - lows) / (highs - lows), 0, 1))) for k in knots])
+    knots = np.unique(np.concatenate((lows, lows + widths)))
+    below = np.array([float(np.sum(rows * np.clip((k - lows) / widths, 0, 1))) for k in knots])
     count = max(1, round(below[-1] / size))
-    cuts = np.unique(np.interp(np.arange(1, count) * below[-1] / count, below, knots).astype(np.int64))
-    edges = [int(knots[0]), *(int(c) for c in cuts if knots[0] < c < knots[-1]), int(knots[-1])]
+    cuts = {begin + int(c) for c in np.interp(np.arange(1, count) * below[-1] / count, below, knots).tolist()}
+    edges = [begin, *sorted(c for c in cuts if begin < c < end), end]
     return [(a, b - 1) for a, b in pairwise(edges)]
 
 

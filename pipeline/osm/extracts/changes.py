@@ -64,10 +64,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
             source = objects_of(base)
         header = source.header
         if "LocationsOnWays" in _features(header):
-            raise InputError(
-                f"OSM extract {base} has positions on its ways (LocationsOnWays): a node that moves would not move "
-                "them; give a newer extract, or build the dataset from one with its nodes"
-            )
+            raise _located(base)
         if stamp is not None:  # its replication time moves forward to the newest change
             text = stamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             header.set(_TIMESTAMP, max(text, header.get(_TIMESTAMP, "")))
@@ -189,6 +186,7 @@ def _merged(base: Path, source: Any, parts: Sequence[Path]) -> Iterator[Any]:
 def _once(base: Path, source: Any) -> Iterator[tuple[Key, Any]]:
     """The objects of an extract in order, each with its place."""
     last: Key = (-1, False, 0)
+    silent = not base.name.endswith(".pbf")  # of positions on ways: a PBF's header says it
     with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
         for thing in source:
             key = _key(thing)
@@ -198,8 +196,17 @@ def _once(base: Path, source: Any) -> Iterator[tuple[Key, Any]]:
                 raise InputError(
                     f"OSM extract {base} holds several versions of an object; apply changes to a plain one"
                 )
+            if silent and thing.is_way() and any(node.location.valid() for node in thing.nodes):
+                raise _located(base)
             last = key
             yield key, thing
+
+
+def _located(path: Path) -> InputError:
+    return InputError(
+        f"OSM extract {path} has positions on its ways (LocationsOnWays): a node that moves would not move them; give "
+        "a newer extract, or build the dataset from one with its nodes"
+    )
 
 
 def unsorted(path: Path) -> UnsortedError:

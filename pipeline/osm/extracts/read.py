@@ -60,6 +60,8 @@ _BLOBS, _WAY_BLOBS = (24, 4), (4, 1)
 #: Relations a task: one is far more work than another object, so that a blob of them is shared out; and shares a blob.
 _RELATIONS, _SHARES = 1000, 4
 _TYPES = {"n": "node", "w": "way", "r": "relation"}
+#: A file that libosmium does not read may be sound: JSON, a PBF that is gzipped, a version of XML before 0.6.
+_WAY_OUT = "download it again, or give it as .osm.pbf, .osm, .opl or .o5m (or .gz or .bz2 of the last three)"
 #: Blobs below which one process is done before others have started.
 _SMALL = 300
 
@@ -285,7 +287,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
     newer than what another extract has.
     """
     left_out: Counter[str] = Counter()
-    with at_the_door(f"OSM extract {path} cannot be read", "download it again"):
+    with at_the_door(f"OSM extract {path} cannot be read", _WAY_OUT):
         known = read_header(path) if path.name.endswith(".pbf") else None
         if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out

@@ -34,11 +34,9 @@ def versions_of(objects: Heads, blob: Blob, first: int) -> dict[str, Ints]:
     Args:
         first: objects of their type in the blob before them.
     """
-    stamps = np.clip(objects.timestamps, 0, (1 << _TIME_BITS) - 1)
-    age = np.maximum(objects.versions.astype(np.int64), 0) << _TIME_BITS | stamps
     return {
         "id": objects.ids,
-        "age": age,
+        "age": objects.versions.astype(np.int64) << _TIME_BITS | objects.timestamps,
         "place": (blob.offset << _ROW_BITS) + np.arange(first, first + len(objects.ids)),
     }
 
