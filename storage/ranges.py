@@ -18,13 +18,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
-
 from schemas.errors import ConfigError, DatasetError
 from storage.files import UNFINISHED, put
 from storage.locks import locked_places
 from storage.retry import ATTEMPTS, Patience, retry
-from storage.urls import cache_folder
+from storage.urls import cache_folder, file_system
 
 #: Ranges nearer than this are always fetched as one: it costs less than a request.
 SMALL_GAP = 1 << 13
@@ -96,7 +94,7 @@ class RemoteShards:
 
     def __init__(self, folder: str, names: Sequence[str], version: str, settings: CacheSettings) -> None:
         """``names`` of the shards in the URL ``folder``; ``version`` tells them from others of the same names."""
-        self._fs, self._folder = fsspec.core.url_to_fs(folder)
+        self._fs, self._folder = file_system(folder)
         self._names, self._version = names, version
         path = settings.path
         self._cache = None if path is None else RangeCache(path, int(settings.gigabytes * 1e9))

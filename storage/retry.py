@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from schemas.errors import DatasetError, GeoshardsError
+from schemas.errors import DatasetError, GeoshardsError, reason_of
 from storage.urls import is_local
 
 T = TypeVar("T")
@@ -18,7 +19,12 @@ T = TypeVar("T")
 #: Attempts, and seconds before the second one; each further pause is twice as long, up to the most.
 ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.05, 8.0
 #: What another attempt does not mend.
-_FINAL = (FileNotFoundError, NotADirectoryError, PermissionError, GeoshardsError, pa.ArrowInvalid)
+_FINAL = (
+    FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, NotImplementedError, GeoshardsError,
+    pa.ArrowInvalid,
+)  # fmt: skip
+#: Names of the same among errors of libraries that are not imported here.
+_CREDENTIALS = re.compile(r"\w*Credential\w*Error|ProfileNotFound|TokenRetrievalError|UnauthorizedSSOTokenError")
 
 
 @dataclass
@@ -56,6 +62,10 @@ def retry(attempt: Callable[[], T], passes: Callable[[Exception], float | None],
                 raise
 
 
+def _is_about_credentials(error: BaseException) -> bool:
+    return _CREDENTIALS.match(type(error).__name__) is not None
+
+
 def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
     """What ``fetch`` gives of ``url``, which is asked for up to ``ATTEMPTS`` times unless it is local.
 
@@ -69,11 +79,17 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
     if is_local(url):
         return fetch()
     final = tuple(kind for kind in _FINAL if not (listed and kind is FileNotFoundError))
+
+    def passes(error: Exception) -> float | None:
+        return None if isinstance(error, final) or _is_about_credentials(error) else 0.0
+
     try:
-        return retry(fetch, lambda error: None if isinstance(error, final) else 0.0, Patience())
+        return retry(fetch, passes, Patience())
     except Exception as error:  # every store has exceptions of its own
         if isinstance(error, final):
             raise
+        if _is_about_credentials(error):
+            raise DatasetError(f"{url}: {reason_of(error)}; set the store's credentials (AWS_…, say)") from None
         last = f"{type(error).__name__}: {error}"
         raise DatasetError(
             f"{url}: no answer after {ATTEMPTS} attempts ({last}); check the store, then start again"

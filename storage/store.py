@@ -17,10 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import DatasetError, InputError
+from schemas.errors import DatasetError, InputError, reason_of
 from storage.files import UNFINISHED, put
 from storage.retry import patiently
-from storage.urls import expand, is_local
+from storage.urls import expand, file_system, is_local
+
+#: Kinds of stores that know no folders, and make a bucket where one is asked for.
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "obs", "cos"})
 
 
 class Store:
@@ -36,9 +39,7 @@ class Store:
 
     def _fs(self, name: str) -> tuple[Any, str]:
         """The file system behind the URL, and its own path of a file."""
-        import fsspec  # a tenth of a second, which only URLs need
-
-        fs, base = fsspec.core.url_to_fs(self.root)
+        fs, base = file_system(self.root)
         return fs, f"{base}/{name}"
 
     def write(self, name: str, data: bytes, durable: bool = True) -> None:
@@ -48,9 +49,7 @@ class Store:
             InputError: it cannot be written.
         """
         if self.remote:
-            fs, path = self._fs(name)
-            fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            fs.pipe_file(path, data)
+            self._upload(name, data)
             return
         try:
             put(Path(self.path(name)), data, durable)
@@ -58,6 +57,21 @@ class Store:
             raise InputError(
                 f"{self.path(name)} cannot be written: {error.strerror}; free space, or choose another folder "
                 "(out=…, GEOSHARDS_CACHE)"
+            ) from None
+
+    def _upload(self, name: str, data: bytes) -> None:
+        fs, path = self._fs(name)
+        try:
+            if self.root.partition("://")[0] not in _BUCKETS:
+                fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            patiently(self.path(name), lambda: fs.pipe_file(path, data))
+        except FileNotFoundError:
+            raise InputError(
+                f"{self.root}: there is no such bucket; create it, or mend the address (nothing here creates one)"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.path(name)} cannot be written: {reason_of(error)}; check your rights to the store"
             ) from None
 
     def read(self, name: str, size: int | None = None) -> bytes:
@@ -161,8 +175,8 @@ class Store:
             Path(self.path(name)).unlink(missing_ok=True)
             return
         fs, path = self._fs(name)
-        if fs.exists(path):
-            fs.rm_file(path)
+        with suppress(FileNotFoundError):
+            patiently(self.path(name), lambda: fs.rm_file(path))
 
     def write_table(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DependencyError, InputError
 
 
 def is_local(url: str) -> bool:
@@ -63,3 +64,38 @@ def cache_folder(configured: str = "") -> Path:
     if not is_local(found):
         raise ConfigError(f"cache={shown(found)} is a URL; the cache is a folder of this machine, shared or not")
     return Path(found).expanduser()
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system behind a URL, and its own name for the place. No listing of it is believed twice: others may
+    write there.
+
+    Raises:
+        DependencyError: the package for it is missing.
+        InputError: there is no such kind of URL.
+    """
+    import fsspec  # a tenth of a second, which only URLs need
+
+    try:
+        fs, name = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(url))
+    except ImportError as error:
+        raise DependencyError(f"{shown(url)}: {error}; pip install 'geoshards[cloud]' brings it for S3") from None
+    except ValueError as error:
+        raise InputError(f"{shown(url)} is no address that is known: {error}") from None
+    return fs, str(name)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What GDAL's variables for S3 say that fsspec's file system does not read by itself."""
+    if url.partition("://")[0] not in ("s3", "s3a"):
+        return {}
+    options: dict[str, Any] = {}
+    host = os.environ.get("AWS_S3_ENDPOINT", "")
+    if host and not {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & os.environ.keys():
+        secure = os.environ.get("AWS_HTTPS", "YES").upper() not in ("NO", "FALSE", "OFF")
+        options["endpoint_url"] = host if "://" in host else f"http{'s' if secure else ''}://{host}"
+    if os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "ON", "1"):
+        options["anon"] = True
+    if os.environ.get("AWS_REQUEST_PAYER", "") == "requester":
+        options["requester_pays"] = True
+    return options

@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         print(f"error: {visible(str(error))}; check the path and the space left", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+    except MemoryError:
+        print("error: there is not enough memory; give fewer workers (workers=1), or a smaller region", file=sys.stderr)
         return 1
 
 
@@ -79,6 +79,8 @@ def entry() -> None:
         status = main()
     except SystemExit as error:  # argparse
         status = error.code if isinstance(error.code, int) else 2
+    except KeyboardInterrupt:  # at any moment, while modules are loaded too
+        print("error: interrupted; run the same command again to go on", file=sys.stderr)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

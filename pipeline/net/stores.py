@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from pipeline.net.client import Refused, Unavailable
 from schemas.errors import DatasetError, GeoshardsError, InputError
 from storage.files import atomic_file
 from storage.retry import patiently
-from storage.urls import shown
+from storage.urls import file_system, shown
 
 T = TypeVar("T")
 
@@ -56,33 +55,15 @@ def matching(pattern: str) -> list[str]:
     return ask(pattern, lambda fs, name: [str(fs.unstrip_protocol(found)) for found in sorted(fs.glob(name))])
 
 
-def _options(url: str) -> dict[str, Any]:
-    """What GDAL's variables for S3 say that fsspec's file system does not read by itself."""
-    if url.partition("://")[0] not in ("s3", "s3a"):
-        return {}
-    options: dict[str, Any] = {}
-    host = os.environ.get("AWS_S3_ENDPOINT", "")
-    if host and not {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & os.environ.keys():
-        secure = os.environ.get("AWS_HTTPS", "YES").upper() not in ("NO", "FALSE", "OFF")
-        options["endpoint_url"] = host if "://" in host else f"http{'s' if secure else ''}://{host}"
-    if os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "ON", "1"):
-        options["anon"] = True
-    if os.environ.get("AWS_REQUEST_PAYER", "") == "requester":
-        options["requester_pays"] = True
-    return options
-
-
 def ask(url: str, question: Callable[[Any, str], T]) -> T:
     """What ``question`` has of the file system behind a URL and its own name for it, again where it fails for a while.
 
     Raises as `fetch_file` does.
     """
-    import fsspec  # a tenth of a second, which only URLs need
-
     if "::" in url:
         raise InputError(f"{shown(url)} is an address within another one; give that of the file or folder itself")
     try:
-        fs, name = fsspec.core.url_to_fs(url, **_options(url))
+        fs, name = file_system(url)
         return patiently(shown(url), lambda: question(fs, name))
     except DatasetError as error:  # of `patiently`
         raise Unavailable(str(error)) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -198,3 +200,26 @@ def test_a_build_that_names_no_region_is_that_of_the_demo() -> None:
     bare, named = (read_config(parser.parse_args(words)) for words in ([], ["--region", "demo"]))
     assert bare == named
     assert (bare.zoom, bare.plan.per_shard, bare.split.seed) == (17, 32, 126)
+
+
+@pytest.mark.parametrize("modules", [50, 400, 800])
+def test_an_interrupt_at_any_moment_is_one_line_also_while_modules_are_loaded(modules: int, tmp_path: Path) -> None:
+    """It comes when the process has loaded so many more modules than it began with."""
+    code = f"""
+import os, signal, sys, threading, time
+from pipeline.cli.main import entry
+enough = len(sys.modules) + {modules}
+def watch():
+    while len(sys.modules) < enough:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=watch, daemon=True).start()
+entry()
+"""
+    words = [sys.executable, "-c", code, "shards", "region=demo", f"out={tmp_path}/d", f"cache={tmp_path}/c"]
+    done = subprocess.run(
+        words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: interrupted; run the same command again to go on"
+    assert "Traceback" not in done.stderr

@@ -14,14 +14,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import DatasetError
 from schemas.tensors import read_tensors
 from storage.files import atomic_file
-from storage.urls import cache_folder, is_local
+from storage.urls import cache_folder, file_system, is_local
 
 #: Name of the table inside a dataset directory. It is derived: no hash of the dataset covers it.
 FILE_NAME = "tags.safetensors"
@@ -130,7 +129,7 @@ def open_table(path: str) -> TagVectors | None:
     Raises:
         DatasetError: it is damaged.
     """
-    fs, place = fsspec.core.url_to_fs(path)
+    fs, place = file_system(path)
     if not fs.exists(place):
         return None
     if is_local(path):
@@ -157,7 +156,7 @@ def write_table(
         facts: further metadata: ``vocabulary`` and ``content_hash``.
         chunks: f16[k,D] row after row, T rows in all; one is held at a time.
     """
-    fs, place = fsspec.core.url_to_fs(path)
+    fs, place = file_system(path)
     if is_local(path):
         with atomic_file(Path(place)) as temporary:
             _write(temporary, tag_ids, encoder, facts, chunks)
