@@ -91,7 +91,7 @@ def test_no_tag_breaks_the_reader(tags: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("path", "pattern", "wanted"),
     [
-        ("rs/2020-09-17_Sentinel_2_L1C_B04.tiff", "%Y-%m-%d", "2020-09-17"),
+        ("scenes/2020-09-17_Sentinel_2_L1C_B04.tiff", "%Y-%m-%d", "2020-09-17"),
         ("T30TVK_20210601T110619_B04_10m.jp2", "%Y%m%dT%H%M%S", "2021-06-01T11:06:19"),
         ("madrid_202107.tif", "%Y%m", "2021-07"), ("madrid_2021_summer.tif", "%Y", "2021"),
         ("LC08_2021152.tif", "%Y%j", "2021-06-01"), ("x_01Jun21.tif", "%d%b%y", "2021-06-01"),
