@@ -55,7 +55,8 @@ def check_place(source: Any, where: str) -> None:
         raise InputError(f"imagery {where} has pixels of no area; assign its true edges with gdal_edit.py -a_ullr")
     if not np.abs(source.bounds).max() < _FARTHEST:
         raise InputError(
-            f"imagery {where} reaches farther than any map of the Earth; assign its true edges with gdal_edit.py -a_ullr"
+            f"imagery {where} reaches farther than any map of the Earth; assign its true edges with gdal_edit.py "
+            "-a_ullr"
         )
 
 
