@@ -23,6 +23,8 @@ _USERS, _PRUNING = ".users", ".pruning"
 _KEPT = frozenset({"inputs"})
 #: Extracts that datasets were made from, hard links for the most part: the last to go.
 _LAST = frozenset({"bases"})
+#: Of remote rasters, in sparse files.
+_SPARSE = frozenset({"ranges"})
 #: Files that mark a folder as one item.
 _MARKERS = (MARKER, "demo.json", "meta.json")
 
@@ -134,7 +136,8 @@ def _item(kind: str, path: Path) -> Item | None:
     with suppress(FileNotFoundError):
         for file in [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]:
             facts = file.stat()
-            size += facts.st_size if facts.st_nlink == 1 else 0
+            if facts.st_nlink == 1:
+                size += facts.st_blocks * 512 if kind in _SPARSE else facts.st_size
             used = max(used, facts.st_mtime, facts.st_atime)
         return Item(kind, path, size, used)
     return None

@@ -32,7 +32,7 @@ Subfolders are searched too. A chip that cannot be used is a row of `drops` with
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="folder of chips")
+    parser.add_argument("folder", help="folder of chips, or its URL in a store (s3://bucket/chips)")
     parser.add_argument("--osm", nargs="+", metavar="FILE", help=_OSM)
     add_settings(parser, _FLAGS, _HELP)
 

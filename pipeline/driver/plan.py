@@ -120,7 +120,7 @@ def make_plan(
     rules = load_rules(config.rules)
     inputs = len(region.extracts) + bool(region.imagery) + bool(region.streetview)
     stages.append(StageRow.since(start, "regions", inputs, "inputs"))
-    chips = chips_stage(config, runner, quiet, stages) if "chips" in config.footprints else None
+    chips = chips_stage(config, cache, runner, quiet, stages) if "chips" in config.footprints else None
     features: Features | None = None
     ground, outside, boxes = Ground.around([], 0), list[dict[str, Any]](), list[Box]()
     if region.extracts:

@@ -34,6 +34,7 @@ from pipeline.imagery.choice.usage import Use, drops_of, uses
 from pipeline.imagery.scene import Scene
 from pipeline.imagery.sources import find_imagery, licence_of, natural_zoom_of
 from pipeline.meridian import quadrilaterals, split_boxes
+from pipeline.net.stores import fetch_folder
 from pipeline.osm.stage import Features
 from pipeline.osm.vectors.features import NamedParts, PartJob, name_parts, read_part
 from pipeline.rules import Rules
@@ -46,6 +47,7 @@ from pipeline.streetview.sources import Source, open_source
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
 from storage.progress import Progress, StageRow
+from storage.urls import expand, is_local, shown
 
 #: Chips that one task describes, and how many one process does in the time that Ray takes to start.
 _GROUP, _SMALL = 512, 4000
@@ -76,21 +78,23 @@ class ChipsFound:
         return Listed.of("chips", columns_of(list(self.rows.values())), own_images)
 
 
-def chips_stage(config: ShardsConfig, runner: Runner, quiet: bool, stages: list[StageRow]) -> ChipsFound:
-    """Describe the chips of ``chips.folder``.
+def chips_stage(config: ShardsConfig, cache: Path, runner: Runner, quiet: bool, stages: list[StageRow]) -> ChipsFound:
+    """Describe the chips of ``chips.folder``, a copy of it where it is a URL.
 
     Raises:
         ConfigError: nobody says under which licence the images may be used.
         InputError: the folder holds no chip that can be used.
     """
     start = time.monotonic()
-    folder, vectors = Path(config.chips.folder).expanduser(), config.region == "none"
-    files, drops = find_chips(folder)
+    url, vectors = config.chips.folder, config.region == "none"
     if config.chips.image == "own" and not config.rs.licence:  # refused before the work begins
         raise ConfigError(
-            f"the chips of {config.chips.folder} declare no licence; say under which you may use them: --licence "
-            "CC-BY-4.0, say"
+            f"the chips of {shown(url)} declare no licence; say under which you may use them: --licence CC-BY-4.0, say"
         )
+    folder = (
+        Path(expand(url)) if is_local(url) else fetch_folder(url, cache / "chips", "chips.folder", config.net, quiet)
+    )
+    files, drops = find_chips(folder)
     if not vectors and (unused := sum(bool(f.vectors) for f in files)):
         detail = "the extracts name the objects of all chips"
         drops.append(drop_row("chips", folder.name, "vector_files_unused", detail=detail, count=unused))

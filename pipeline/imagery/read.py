@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
+from storage.pieces import PieceStore
 from storage.urls import is_local, shown
 
 K = TypeVar("K", bound=Hashable)
@@ -78,6 +80,7 @@ def read_images(
     config: ImageryConfig,
     net: NetConfig,
     source: str = "imagery",
+    cache: Path | None = None,
 ) -> tuple[dict[K, list[TileImage]], list[dict[str, Any]]]:
     """Up to ``rs.dates`` images of each footprint, each of another day, and DROPS rows of those without any.
 
@@ -90,6 +93,7 @@ def read_images(
         config: settings.
         net: of the HTTP client.
         source: name for footprints that no scene meets, in their rows.
+        cache: folder in which what is fetched of remote rasters stays, at most ``net.cache_gb`` of it; None: nothing.
 
     Raises:
         Unavailable: a server does not answer, now. What it would have said is unknown, so nothing is decided.
@@ -101,8 +105,9 @@ def read_images(
     placement = place(list(footprints.values()))
     found = candidates(scenes, quadrilaterals(placement.corners), placement.gsd.mean(axis=1), config)
     wishes = [_Wish(key, f, own) for (key, f), own in zip(footprints.items(), found, strict=True)]
+    store = PieceStore(cache / "ranges", int(net.cache_gb * 1e9)) if cache is not None and net.cache_gb else None
     with ThreadPoolExecutor(net.parallel) as pool:
-        reader = _Reader(config, Opener(Client(net), pool), rows)
+        reader = _Reader(config, Opener(Client(net), pool, store), rows)
         while round_ := _next_round(wishes, scenes, config):
             for number, own in sorted(round_.items()):
                 reader.read(scenes[number], own)

@@ -30,11 +30,12 @@ from pipeline.imagery.scene import Scene
 from pipeline.net.client import Client, Passing, looks_like_html
 from pipeline.net.stores import ask, file_facts, is_store, matching
 from schemas.errors import GeoshardsError, InputError
+from storage.pieces import PIECE, KeptPieces, PieceStore, runs
 from storage.urls import is_local, is_web, shown
 
-#: Bytes of a piece, of all pieces of a file that are kept, and of the longest range that is asked for at once.
-_PIECE = 1 << 16
-_KEPT = 64 << 20
+#: Bytes of what is asked for first, of all pieces of a file that are held, and of the longest range asked for at once.
+_HEAD = 1 << 16
+_HELD = 64 << 20
 _RANGE = 8 << 20
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PAGE = "a web page where a GeoTIFF was expected (a login page, perhaps)"
@@ -44,13 +45,15 @@ _LEFT = timedelta(minutes=5)
 
 
 class RangeFile(RawIOBase):
-    """A remote TIFF to read from; at most `_KEPT` bytes of it are held.
+    """A remote TIFF to read from, in pieces; at most `_HELD` bytes of it are held, and all are kept in a store.
 
     Reading never raises, since GDAL calls it: what went wrong lies in `error`.
     """
 
-    def __init__(self, url: str, client: Client, pool: ThreadPoolExecutor) -> None:
-        """Asks for the first piece, to see what is there.
+    def __init__(
+        self, url: str, client: Client, pool: ThreadPoolExecutor, store: PieceStore | None = None, name: str = ""
+    ) -> None:
+        """Asks for the first bytes, to see what is there and which version of it. ``name``: the URL unsigned.
 
         Raises:
             InputError: it cannot be had, is no TIFF, or the server sends no ranges.
@@ -61,11 +64,15 @@ class RangeFile(RawIOBase):
         self._pieces: OrderedDict[int, bytes] = OrderedDict()
         self._errors: list[GeoshardsError] = []
         self.size = 0
-        head = self._fetch(0, _PIECE)
+        head = self._fetch(0, _HEAD)
         if not head.startswith(_TIFF):
             what = _PAGE if looks_like_html(head) else "no TIFF file; only GeoTIFF and COG are read from URLs"
             raise InputError(f"imagery {shown(url)} is {what}")
-        self._pieces[0] = head
+        self._pieces.update((i // PIECE, head[i : i + PIECE]) for i in range(0, len(head), PIECE))
+        self._kept: KeptPieces | None = None
+        if store is not None and self.version:  # else nothing tells another version from this one
+            facts = "\n".join((name or url, str(self.size), self.version))
+            self._kept = store.of(sha256(facts.encode()).hexdigest()[:32])
 
     def another(self) -> RangeFile:
         """The same file with a position of its own: GDAL may open it more than once at a time."""
@@ -129,59 +136,63 @@ class RangeFile(RawIOBase):
 
     def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
         """Several ranges at a time: GDAL asks so for the TIFF tiles of a window. Zeros after an error."""
-        ranges = [(o, min(o + n, self.size)) for o, n in zip(offsets, sizes, strict=True)]
-        parts = [(a, min(a + _RANGE, b)) for start, b in ranges for a in range(start, b, _RANGE)]
         try:
-            self._check(sum(sizes))
-            got = dict(zip(parts, self._pool.map(lambda part: self._fetch(*part), parts), strict=True))
+            return self._ranges([(o, min(o + n, self.size)) for o, n in zip(offsets, sizes, strict=True)], sizes)
         except GeoshardsError as error:
             self._errors.append(error)
             return [bytes(n) if n <= MEMORY else b"" for n in sizes]
-        whole = [b"".join(got[a, min(a + _RANGE, b)] for a in range(start, b, _RANGE)) for start, b in ranges]
-        return [data.ljust(n, b"\0") for data, n in zip(whole, sizes, strict=True)]
 
-    def _check(self, count: int) -> None:
-        if count > MEMORY:
-            raise InputError(f"imagery {shown(self._url)} claims to hold a piece of {count:,} bytes; it is damaged")
-
-    @staticmethod
-    def _runs(pieces: list[int]) -> list[tuple[int, int]]:
-        """Runs (first, one after the last) of ascending piece numbers."""
-        runs: list[tuple[int, int]] = []
-        for piece in pieces:
-            if runs and runs[-1][1] == piece and (piece + 1 - runs[-1][0]) * _PIECE <= _RANGE:
-                runs[-1] = (runs[-1][0], piece + 1)
-            else:
-                runs.append((piece, piece + 1))
-        return runs
+    def _ranges(self, ranges: list[tuple[int, int]], sizes: list[int]) -> list[bytes]:
+        """Bytes of ranges (start, stop), each filled up with zeros to its size."""
+        if sum(sizes) > MEMORY:
+            what = f"claims to hold a piece of {sum(sizes):,} bytes; it is damaged"
+            raise InputError(f"imagery {shown(self._url)} {what}")
+        numbers = [range(start // PIECE, -(-max(stop, start) // PIECE)) for start, stop in ranges]
+        parts = self._parts(sorted(set().union(*numbers)))
+        result = []
+        for (start, stop), own, size in zip(ranges, numbers, sizes, strict=True):
+            first = own.start * PIECE
+            result.append(b"".join(parts[p] for p in own)[start - first : max(stop - first, 0)].ljust(size, b"\0"))
+        return result
 
     def read(self, count: int = -1) -> bytes:
         """The next ``count`` bytes; fewer at the end, or after an error."""
         stop = self.size if count < 0 else min(self.size, self._at + count)
         if self.error is not None or stop <= self._at:
             return b""
-        first, last = self._at // _PIECE, -(-stop // _PIECE)
         try:
-            self._check(stop - self._at)
-            parts = self._parts(first, last)
+            (data,) = self._ranges([(self._at, stop)], [stop - self._at])
         except GeoshardsError as error:
             self._errors.append(error)
             return b""
-        data = b"".join(parts[p] for p in range(first, last))[self._at - first * _PIECE : stop - first * _PIECE]
-        self._at += len(data)
+        self._at = stop
         return data
 
-    def _parts(self, first: int, last: int) -> dict[int, bytes]:
-        """Pieces first..last, kept or fetched, neighbours in one request."""
-        parts: dict[int, bytes] = {p: self._pieces[p] for p in range(first, last) if p in self._pieces}
-        for a, b in self._runs([p for p in range(first, last) if p not in parts]):
-            data = self._fetch(a * _PIECE, b * _PIECE)
-            found = {a + i // _PIECE: data[i : i + _PIECE] for i in range(0, len(data), _PIECE)}
-            parts |= found
-            self._pieces |= found
-        while len(self._pieces) * _PIECE > _KEPT:
+    def _parts(self, pieces: list[int]) -> dict[int, bytes]:
+        """Pieces of ascending numbers: held, kept or fetched."""
+        parts = {p: self._pieces[p] for p in pieces if p in self._pieces}
+        missing = [p for p in pieces if p not in parts]
+        if missing and self._kept is not None:
+            fresh = self._kept.find(missing)
+            if lacking := [p for p in missing if p not in fresh]:
+                with self._kept.alone(lacking):
+                    fresh |= self._kept.find(lacking)  # another process may have fetched them meanwhile
+                    for first, data in self._fetched([p for p in lacking if p not in fresh]):
+                        self._kept.keep(first, data)
+                        fresh |= _cut(first, data)
+        else:
+            fresh = {p: own for first, data in self._fetched(missing) for p, own in _cut(first, data).items()}
+        self._pieces |= fresh
+        while len(self._pieces) * PIECE > _HELD:
             self._pieces.popitem(last=False)
-        return parts
+        return parts | fresh
+
+    def _fetched(self, missing: list[int]) -> Iterator[tuple[int, bytes]]:
+        """The first number and the bytes of each run of pieces."""
+        wanted = runs(missing, _RANGE // PIECE)
+        fetch = map if len(wanted) < 2 else self._pool.map
+        found = fetch(lambda run: self._fetch(run[0] * PIECE, min(run[1] * PIECE, self.size)), wanted)
+        return zip((first for first, _ in wanted), found, strict=True)
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         """Move; returns the new position."""
@@ -201,19 +212,24 @@ class RangeFile(RawIOBase):
         return True
 
 
+def _cut(first: int, data: bytes) -> dict[int, bytes]:
+    return {first + i // PIECE: data[i : i + PIECE] for i in range(0, len(data), PIECE)}
+
+
 @dataclass
 class Opener:
     """Opens rasters; remembers signatures for as long as they hold."""
 
     client: Client
     pool: ThreadPoolExecutor
+    store: PieceStore | None = None  # what is fetched stays there
     _tokens: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
     def remote(self, href: str, token: str = "") -> RangeFile:
         """The file behind a URL, to be read from; raises as `RangeFile` does, and for what is no such URL."""
         if not is_web(href) and not is_store(href):
             raise InputError(f"imagery {shown(href)[:200]} is no http(s) URL, and of no store; download it")
-        return RangeFile(self._signed(href, token), self.client, self.pool)
+        return RangeFile(self._signed(href, token), self.client, self.pool, self.store, href)
 
     @contextmanager
     def open(self, href: str, token: str = "") -> Iterator[Any]:

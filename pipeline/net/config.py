@@ -33,6 +33,7 @@ class NetConfig:
     max_redirects: int = 5  # followed for one request
     max_gb: float = 120.0  # gigabytes; a larger download is refused
     parallel: int = 4  # downloads side by side
+    cache_gb: float = 20.0  # gigabytes of remote rasters' ranges that the cache holds for all builds; 0: none
 
     def __post_init__(self) -> None:
         require(
@@ -43,6 +44,7 @@ class NetConfig:
                 "net.backoff and net.max_wait must be 0 or more": self.backoff >= 0 and self.max_wait >= 0,
                 "net.max_redirects must be 0 to 20": 0 <= self.max_redirects <= 20,
                 "net.max_gb must be over 0": self.max_gb > 0,
+                "net.cache_gb must be 0 or more": self.cache_gb >= 0,
                 "net.parallel must be 1 to 64": 1 <= self.parallel <= 64,
             }
         )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.net.client import Refused, Unavailable
+from pipeline.net.config import NetConfig
 from schemas.errors import DatasetError, GeoshardsError, InputError
+from storage.entries import have_entry
 from storage.files import atomic_file
+from storage.progress import Progress
 from storage.retry import patiently
-from storage.urls import file_system, shown
+from storage.urls import expand, file_system, is_web, shown
 
 T = TypeVar("T")
 
@@ -45,9 +50,69 @@ def file_facts(url: str) -> tuple[int | None, str]:
 
     Raises as `fetch_file` does.
     """
-    facts = ask(url, lambda fs, name: fs.info(name))
-    version = next((facts[k] for k in ("ETag", "etag", "LastModified", "last_modified", "mtime") if facts.get(k)), "")
-    return facts.get("size"), str(version)
+    return _told(ask(url, lambda fs, name: fs.info(name)))
+
+
+def _told(facts: dict[str, Any]) -> tuple[int | None, str]:
+    keys = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
+    return facts.get("size"), str(next((facts[k] for k in keys if facts.get(k)), ""))
+
+
+def fetch_folder(url: str, cache: Path, what: str, net: NetConfig, quiet: bool) -> Path:
+    """A copy of a folder of a store, without hidden files: listed every time, copied again if names, sizes or versions
+    are others.
+
+    Args:
+        url: of the folder.
+        cache: folder of copies.
+        what: it is, for messages (``chips.folder``).
+        net: `NetConfig.max_gb` is the most that is copied, `NetConfig.parallel` files at a time.
+        quiet: no progress.
+
+    Raises:
+        InputError: it is of no store, holds no file, too much, or names that no folder can hold.
+        Refused, Unavailable: as of `fetch_file`.
+    """
+    if is_web(url):
+        raise InputError(f"{what}={shown(url)}: a web server lists no files; download the folder and give its path")
+    if not is_store(url):
+        raise InputError(f"{what}={shown(url)} is a URL of no store that fsspec knows; give s3://… or a folder")
+    url = expand(url)
+
+    def find(fs: Any, name: str) -> dict[str, tuple[int | None, str]]:
+        root = name.rstrip("/") + "/"
+        found = fs.find(root, detail=True).items()
+        return {str(path)[len(root) :]: _told(facts) for path, facts in found if str(path).startswith(root)}
+
+    listed = {n: facts for n, facts in sorted(ask(url, find).items()) if n and not n.endswith("/")}
+    files = {n: facts for n, facts in listed.items() if not any(part.startswith(".") for part in n.split("/"))}
+    if not files:
+        raise InputError(f"{what}={shown(url)} holds no file; check the address and your access to it")
+    for name in files:
+        parts = name.split("/")
+        if any(not part or len(os.fsencode(part)) > 255 or "\0" in part for part in parts) or any(
+            "/".join(parts[:i]) in files for i in range(1, len(parts))
+        ):
+            raise InputError(f"{what}={shown(url)}: a folder cannot hold {ascii(name)[1:-1][:200]}; rename the object")
+    if (size := sum(n or 0 for n, _ in files.values())) > net.max_gb * 1e9:
+        raise InputError(f"{what}={shown(url)} holds {size / 1e9:,.1f} GB, over net.max_gb={net.max_gb:g}")
+    digest = sha256(repr((url, files)).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    own = url.rpartition("/")[2]
+
+    def copy(folder: Path) -> dict[str, Any]:
+        def one(name: str) -> None:
+            path = folder / own / name
+            if not path.is_file():  # an interrupted copy goes on
+                path.parent.mkdir(parents=True, exist_ok=True)
+                fetch_file(f"{url}/{name}", path)
+
+        with ThreadPoolExecutor(net.parallel) as pool, Progress("copy", len(files), "files", quiet) as progress:
+            for _ in pool.map(one, files):
+                progress.advance(1)
+        return {"url": shown(url), "files": len(files)}
+
+    have_entry(cache / digest, copy)
+    return cache / digest / own
 
 
 def matching(pattern: str) -> list[str]:

@@ -28,6 +28,7 @@ from pipeline.footprints.chips.scan import find_chips
 from pipeline.footprints.config import PlanConfig
 from pipeline.footprints.estimate import RATES
 from pipeline.imagery.config import ImageryConfig
+from pipeline.net.stores import fetch_folder
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.samples.config import ShardsConfig
 from schemas.errors import ConfigError, DatasetError, InputError, LockError
@@ -38,6 +39,7 @@ from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.locks import one_writer
 from storage.manifest import MANIFEST
 from storage.store import Store
+from tests.buckets import s3_server
 from tests.footprints.chips import GROUND, geojson, geotiff, picture, point, ring, write_chips
 from tests.osm.opl import write_opl
 
@@ -472,3 +474,39 @@ def test_a_build_that_leaves_no_sample_is_no_success(place: Path, tmp_path: Path
         with pytest.raises(InputError, match=r"no sample: .*: 1 too_few_objects .*; lower plan\.min_obj"):
             make_shards(config, quiet=True)
     assert [d[2] for d in drops_of(tmp_path / "out")].count("too_few_objects") == 1
+
+
+def test_chips_in_a_bucket_are_copied_once_and_give_the_bytes_of_the_folder(tmp_path: Path) -> None:
+    folder, cache = write_chips(tmp_path / "plots"), tmp_path / "cache"
+    make_shards(config_of(folder, tmp_path / "near", cache=str(cache)), quiet=True)
+    with s3_server("geoshards-chips") as fs:
+        fs.put(f"{folder}/", "geoshards-chips/plots/", recursive=True)
+        fs.pipe_file("geoshards-chips/plots/.trash/../a.jpg", b"a name that would leave the folder")
+        config = config_of(Path("x"), tmp_path / "far", cache=str(cache))
+        config = dataclasses.replace(config, chips=ChipsConfig("s3://geoshards-chips/plots/"))
+        make_shards(config, quiet=True)
+        assert bytes_of(tmp_path / "far") == bytes_of(tmp_path / "near")
+        (copy,) = (cache / "chips").iterdir()
+        image = next(p for p in folder.rglob("*.jpg"))
+        held = copy / "plots" / image.relative_to(folder)
+        assert held.read_bytes() == image.read_bytes()
+        before = held.stat().st_mtime_ns
+        url = "s3://geoshards-chips/plots"
+        assert fetch_folder(url, cache / "chips", "chips.folder", config.net, True) == copy / "plots"
+        assert held.stat().st_mtime_ns == before
+        picture(image, *Image.open(image).size, seed=99)
+        fs.put(str(image), f"geoshards-chips/plots/{image.relative_to(folder)}")
+        other = fetch_folder(url, cache / "chips", "chips.folder", config.net, True)
+        assert (other / image.relative_to(folder)).read_bytes() == image.read_bytes() != held.read_bytes()
+        fs.pipe_file("geoshards-chips/odd/a", b"")
+        fs.pipe_file("geoshards-chips/odd/a/b.jpg", b"")
+        for place, reason in (
+            ("s3://geoshards-chips/none", "holds no file"), ("s3://geoshards-chips/odd", "cannot hold a/b.jpg"),
+            ("https://h.org/plots/", "a web server lists no files; download"), ("what://h/plots", "of no store"),
+        ):  # fmt: skip
+            with pytest.raises(InputError, match=f"^chips.folder={place.rstrip('/')}.*{reason}") as caught:
+                make_shards(dataclasses.replace(config, chips=ChipsConfig(place)), quiet=True)
+            assert "\n" not in str(caught.value)
+        least = dataclasses.replace(config.net, max_gb=1e-6)
+        with pytest.raises(InputError, match=r"over net\.max_gb"):
+            fetch_folder(url, cache / "chips", "chips.folder", least, True)

@@ -63,6 +63,7 @@ def write(path: Path, data: NDArray[Any] = DATA, driver: str = "GTiff", **profil
         ({"crs": ENGINEERING, "transform": THERE}, "is in the site, which is no map of the Earth; assign its true CRS"),
         ({"crs": "EPSG:4978", "transform": THERE}, "is in WGS 84, which is no map of the Earth"),
         ({"crs": UTM, "transform": Affine(1, 2, 0, 2, 4, 0)}, "has pixels of no area"),
+        ({"crs": UTM, "transform": Affine(1e-310, 0, 6e5, 0, -3e154, 5e6)}, "farther than any map .* -a_ullr"),
         ({"crs": UTM, "transform": THERE, "photometric": "MINISWHITE"}, "counts 0 as white .* -scale 0 255 255 0"),
     ],
 )  # fmt: skip

@@ -78,6 +78,29 @@ def test_a_window_costs_its_share_of_the_file(mirror: Mirror, folder: Path, open
     assert mirror.served("noise.tif") < 0.25 * (folder / "cogs/noise.tif").stat().st_size
 
 
+def test_shards_share_what_is_fetched_until_the_file_is_another(mirror: Mirror, folder: Path, tmp_path: Path) -> None:
+    path, footprints = folder / "cogs/shared.tif", tiles(LON, LAT, 17, 64, 4)
+    path.write_bytes((folder / "cogs/noise.tif").read_bytes())
+
+    def read(cache: Path | None, net: NetConfig = FAST) -> tuple[dict[object, bytes], int]:
+        before = mirror.served(path.name)
+        found, rows = read_images([scene(mirror, path.name)], footprints, ImageryConfig(), net, cache=cache)
+        assert not rows
+        return {k: own[0].pixels.tobytes() for k, own in found.items()}, mirror.served(path.name) - before
+
+    plain, whole = read(None)
+    assert whole > 150_000
+    assert read(tmp_path) == (plain, whole)
+    assert read(tmp_path) == (plain, 1 << 16)  # its head, which says that it is the same file
+    assert read(tmp_path, replace(FAST, cache_gb=0.0)) == (plain, whole)
+    data = np.random.default_rng(1).integers(1, 9000, (1, 900, 900), dtype=np.uint16)
+    write_cog(path, data, transform=around(LON, LAT, UTM, 900, 900, 3.1))
+    other, again = read(tmp_path)
+    assert other != plain
+    assert again > 150_000
+    assert other == read(None)[0]
+
+
 @given(st.lists(st.tuples(st.integers(0, 2_000_000), st.integers(-1, 200_000)), max_size=8))
 @settings(max_examples=15)
 def test_a_range_file_reads_as_a_file_does(served: tuple[str, bytes], moves: list[tuple[int, int]]) -> None:

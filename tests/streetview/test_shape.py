@@ -12,9 +12,13 @@ import pytest
 from pipeline.driver.services import check, main
 from pipeline.mirror import geofabrik, stac
 from pipeline.mirror.messages import Request, Response
+from pipeline.net.client import Client
 from pipeline.net.shape import lacking
+from pipeline.regions.index import NEEDS as INDEX_NEEDS
+from pipeline.regions.index import parse_index
 from pipeline.streetview.record import Drops
 from pipeline.streetview.services import kartaview, mapillary, panoramax
+from schemas.errors import InputError
 from tests.grounds import TileArea
 from tests.imagery.scenes import LAT, LON, write_granule, write_manifest
 from tests.mirror import faults
@@ -61,6 +65,7 @@ def services(tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     for name in SERVICES:
         town(root / name)
     publish(root, b"x", "europe/x-latest.osm.pbf")
+    (root / "geofabrik/regions.json").write_text(json.dumps({"x": {"iso": ["XX"], "bbox": [9, 47, 10, 48]}}))
     for name in ("earth-search", "planetary-computer"):
         row = write_granule(root / name, "a", "2024-06-01T10:00:00Z", preset=name, side=60)
         write_manifest(root / name, [row], signed=False)
@@ -85,6 +90,23 @@ def test_stac_services_are_as_known_until_a_key_goes(services: Mirror, name: str
     services.faults.append(without("features[].properties.s2:processing_baseline"))
     ((_, state, text),) = check([name], (LON, LAT), FAST)
     assert (state, text) == ("changed", "features[].properties.s2:processing_baseline is gone")
+
+
+def test_geofabriks_index_is_as_known_until_a_key_goes_that_the_code_reads(services: Mirror) -> None:
+    def regions() -> str:
+        index = Client(FAST).get_json(f"{services.url}/geofabrik/index-v1.json")
+        try:
+            return repr(parse_index(index, f"{services.url}/geofabrik", "the index").regions)
+        except InputError as error:
+            return str(error)
+
+    assert [s for _, s, _ in check(["geofabrik"], TOWN, FAST)] == ["as known"]
+    whole = regions()
+    for path in INDEX_NEEDS:
+        services.faults[:] = [without(path)]
+        ((_, state, text),) = check(["geofabrik"], TOWN, FAST)
+        assert (state, text) == ("changed", f"{path} is gone")
+        assert regions() != whole, path
 
 
 def test_a_service_that_does_not_answer_is_told_from_one_that_has_changed(

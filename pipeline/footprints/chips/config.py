@@ -13,7 +13,7 @@ from schemas.errors import ConfigError
 class ChipsConfig:
     """Image chips that lie in a folder."""
 
-    folder: str = execution("")  # that holds them, searched with its subfolders
+    folder: str = execution("")  # or URL of a store (s3://…) that holds them, searched with its subfolders
     crs: str = "auto"  # of the axes of chips whose files name none; auto: by SkyScript's name, else the chip is dropped
     max_overlap: float = 1.0  # of two chips of one source that share more of the smaller one, one goes; 0: as GeoLink
     image: Literal["own", "imagery"] = "own"  # the chip's own pixels, or those that ``imagery`` has of its place

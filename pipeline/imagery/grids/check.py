@@ -12,6 +12,8 @@ from rasterio.warp import transform as warp_transform
 from pipeline.meridian import laid_flat
 from schemas.errors import InputError
 
+#: Units of a CRS from its origin that no map reaches: around the world in millimetres.
+_FARTHEST = 4e10
 _WARP = "make a raster in a map projection of it with gdalwarp"
 
 
@@ -51,6 +53,11 @@ def check_place(source: Any, where: str) -> None:
         )
     if not np.isfinite(source.transform[:6]).all() or a * e == b * d:
         raise InputError(f"imagery {where} has pixels of no area; assign its true edges with gdal_edit.py -a_ullr")
+    if not np.abs(source.bounds).max() < _FARTHEST:
+        raise InputError(
+            f"imagery {where} reaches farther than any map of the Earth; assign its true edges with gdal_edit.py "
+            "-a_ullr"
+        )
 
 
 def check_colours(source: Any, where: str) -> None:
