@@ -87,14 +87,15 @@ def chips_stage(config: ShardsConfig, cache: Path, runner: Runner, quiet: bool, 
     """
     start = time.monotonic()
     url, vectors = config.chips.folder, config.region == "none"
+    folder = Path(expand(url)) if is_local(url) else None
+    files, drops = find_chips(folder) if folder is not None else ([], [])
     if config.chips.image == "own" and not config.rs.licence:  # refused before the work begins
         raise ConfigError(
             f"the chips of {shown(url)} declare no licence; say under which you may use them: --licence CC-BY-4.0, say"
         )
-    folder = (
-        Path(expand(url)) if is_local(url) else fetch_folder(url, cache / "chips", "chips.folder", config.net, quiet)
-    )
-    files, drops = find_chips(folder)
+    if folder is None:
+        folder = fetch_folder(url, cache / "chips", "chips.folder", config.net, quiet)
+        files, drops = find_chips(folder)
     if not vectors and (unused := sum(bool(f.vectors) for f in files)):
         detail = "the extracts name the objects of all chips"
         drops.append(drop_row("chips", folder.name, "vector_files_unused", detail=detail, count=unused))
