@@ -68,7 +68,7 @@ def test_years_months_and_lists_of_metadata_are_times_too(given_time: Any, wante
         ({"TIFFTAG_DATETIME": "yesterday"}, None), ({"TIFFTAG_DATETIME": ""}, None), ({}, None),
         ({"system-time_start": "1624475032118"}, "2021-06-23T19:03:52.118Z"),
         ({"system:time_start": "80000000000"}, "1972-07-14T22:13:20Z"),
-        *(({"system-time_start": v}, None) for v in ("soon", "nan", "inf", "-1e300", "")),
+        *(({"system-time_start": v}, None) for v in ("soon", "nan", "inf", "-1e300", "", "0", "0.0")),
         ({"system-time_start": "nan", "TIFFTAG_DATETIME": "2021:06:23 19:03:52"}, "2021-06-23T19:03:52"),
         ({"ACQUISITIONDATETIME": "2021-06-23 19:03:52"}, "2021-06-23T19:03:52Z"),  # GDAL: in UTC
         ({"ACQUISITIONDATETIME": "0000-00-00 00:00:00", "DATE_ACQUIRED": "2021-06-23"}, "2021-06-23"),

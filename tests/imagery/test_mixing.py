@@ -109,6 +109,24 @@ def test_of_a_band_in_several_files_the_finest_is_taken(tmp_path: Path) -> None:
     assert image[:2] == ((410,), (1120,))
 
 
+def test_a_file_that_lacks_the_mask_is_left_out_where_others_have_it(tmp_path: Path) -> None:
+    """As ESA's folders have atmosphere and true colours beside the bands."""
+    for name in ("B04_20m", "SCL_20m", "AOT_20m"):
+        flat(tmp_path / f"T32_20210601_{name}.tif", 4)
+    scenes, rows, _ = found(f"{tmp_path}/*.tif", bands=("B4",), mask="SCL", mask_values=(9,))
+    assert [(s.name, s.bands, s.mask is not None) for s in scenes] == [("T32_20210601", ["B04"], True)]
+    assert [(r["source"], r["reason"]) for r in rows] == [("T32_20210601_AOT_20m.tif", "missing_band")]
+
+
+def test_bands_that_were_written_some_seconds_apart_are_one_image(tmp_path: Path) -> None:
+    """TIFFTAG_DATETIME may be when the file was written."""
+    for second, band in enumerate(("B04", "B08")):
+        with rasterio.open(flat(tmp_path / f"x_{band}.tif", 4), "r+") as target:
+            target.update_tags(TIFFTAG_DATETIME=f"2021:06:01 10:00:0{second}")
+    (scene,), _, _ = found(f"{tmp_path}/*.tif")
+    assert (scene.bands, scene.acquired) == (["B04", "B08"], "2021-06-01T10:00:00")
+
+
 def test_landsat_s_numbers_are_landsat_s(tmp_path: Path) -> None:
     for band in (4, 5):
         flat(tmp_path / f"LC08_L2SP_{band}_SR_B{band}.TIF", band)

@@ -45,6 +45,8 @@ def write(folder: Path, kind: str) -> tuple[Path, Stated, NDArray[np.bool_]]:
     """A file that says of pixels that they are no data, what is said beside it, and which pixels they are."""
     path, stated = folder / f"{kind}.tif", Stated()
     opaque = np.where(SECOND, 0, 255).astype(np.uint8)
+    if "soft" in kind:  # as the rims of mosaics are
+        opaque[:, : SIDE // 2] = np.minimum(opaque[:, : SIDE // 2], 1)
     emptied = np.where(FIRST, 7, picture()).astype(np.uint8)
     value = {"nodata": 7} if "nodata" in kind else {}
     data = emptied if value or "declared" in kind else picture()
@@ -68,7 +70,8 @@ def write(folder: Path, kind: str) -> tuple[Path, Stated, NDArray[np.bool_]]:
 
 
 KINDS = ("none", "nodata", "alpha", "internal", "external", "declared", "nodata-alpha", "nodata-internal",
-         "nodata-external", "declared-alpha", "declared-internal")  # fmt: skip
+         "nodata-external", "declared-alpha", "declared-internal",
+         "soft-alpha")  # fmt: skip
 
 
 def gdal_missing(folder: Path, missing: NDArray[np.bool_], footprint: Footprint, kernel: str) -> NDArray[np.bool_]:
