@@ -230,7 +230,7 @@ def test_an_exclave_outside_the_box_of_its_file_is_named_and_an_outline_builds_i
     assert made.tiles == {tile_at(9.51, 47.11)}
     assert lost(made.drops) == {("outside_extract", 100)}
     far = write_utm(tmp_path / "far.tif", (7.41, 43.72, 7.413, 43.722), 2.0, "EPSG:32632")
-    with pytest.raises(InputError, match="no footprint is left to build: 1 no_imagery; no image covers"):
+    with pytest.raises(InputError, match="no footprint is left to build: 1 no_imagery; "):
         built(tmp_path / "far", "", Region("a", [path], str(far)))  # of footprints, not of objects
     made = built(tmp_path / "outlined", "", outlined)
     assert made.tiles == {tile_at(9.51, 47.11), tile_at(9.4, 47.5)}
