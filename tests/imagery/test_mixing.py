@@ -304,3 +304,26 @@ def test_of_several_files_that_are_read_together_the_damaged_one_is_named(tmp_pa
     cut.write_bytes(cut.read_bytes()[:9000])
     with pytest.raises(InputError, match=r"x_B3\.tif cannot be read"):
         read_images(scenes, tiles(LON, LAT, 16, 64), config, NET)
+
+
+def test_what_one_band_s_file_lacks_the_image_lacks(tmp_path: Path) -> None:
+    """Each file says by a value of its own what it has no data of."""
+    for band, value, rows in (("B04", 0, slice(0, 30)), ("B08", 65535, slice(30, 50))):
+        with rasterio.open(flat(tmp_path / f"x_{band}.tif", 5), "r+") as target:
+            data = target.read()
+            data[:, rows] = value
+            target.nodata = value
+            target.write(data)
+            whole = Footprint("whole", UTM, tuple(target.transform[:6]), target.width, target.height)
+    (scene,), _, config = found(f"{tmp_path}/*.tif", max_nodata=1.0)
+    ((image,),) = read_images([scene], {0: whole}, config, NET)[0].values()
+    assert image.nodata_share == pytest.approx(50 / whole.height) != 1
+
+
+def test_an_image_of_several_files_lies_where_all_of_them_do_and_is_as_cloudy_as_the_cloudiest(tmp_path: Path) -> None:
+    for band, cloud, east in (("B04", 30, 0), ("B08", 10, SIDE / 2)):
+        with rasterio.open(flat(tmp_path / f"x_{band}.tif", 5, shift=(east, 0)), "r+") as target:
+            target.update_tags(CLOUDY_PIXEL_PERCENTAGE=cloud)
+    (scene,), _, _ = found(f"{tmp_path}/*.tif")
+    assert scene.cloud == 30
+    assert scene.area.area == pytest.approx(open_scene(tmp_path / "x_B04.tif").area.area / 2, rel=0.01)
