@@ -6,18 +6,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
 from pipeline.alignment import place
 from pipeline.driver.forecast import exact_forecast
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips
 from pipeline.footprints.chips.scan import find_chips
+from pipeline.imagery.choice.order import join
 from pipeline.imagery.choice.usage import drops_of, lines_of, uses
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
@@ -327,3 +330,12 @@ def test_an_image_of_several_files_lies_where_all_of_them_do_and_is_as_cloudy_as
     (scene,), _, _ = found(f"{tmp_path}/*.tif")
     assert scene.cloud == 30
     assert scene.area.area == pytest.approx(open_scene(tmp_path / "x_B04.tif").area.area / 2, rel=0.01)
+
+
+def test_a_small_undated_image_within_a_large_one_is_no_sheet_beside_it(tmp_path: Path) -> None:
+    """What counts is the part of the smaller one that both show."""
+    scene = open_scene(flat(tmp_path / "a.tif", 1))
+    for other, mosaics in ((shapely.box(0, 0, 0.3, 0.3), {0, 1}), (shapely.box(0.9, 0, 1.9, 1), {0})):
+        areas = shapely.box(0, 0, 1, 1), other
+        joined = join([replace(scene, name=str(i), area=a) for i, a in enumerate(areas)], ImageryConfig())
+        assert {s.mosaic for s in joined} == mosaics

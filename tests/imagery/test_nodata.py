@@ -354,3 +354,11 @@ def test_a_pixel_of_which_one_band_is_no_number_is_no_data(tmp_path: Path, kerne
             patch = dict(read_footprints(source, [1, 2], {0: footprint}, kernel))[0]
         theirs = gdal_missing(tmp_path, FIRST, footprint, kernel)
         assert not ((missing_of(patch, footprint) != theirs) & ~border(theirs)).any()
+
+
+def test_a_transparent_picture_masks_unless_its_alpha_is_ignored(tmp_path: Path) -> None:
+    rgba = np.concatenate((picture(), np.where(SECOND, 0, 1).astype(np.uint8)[None]))
+    Image.fromarray(rgba.transpose(1, 2, 0)).save(tmp_path / "a.png")
+    for alpha, share in (("auto", SECOND.mean()), ("ignore", 0.0)):
+        config = ImageryConfig(alpha=alpha, format="npy")  # type: ignore[arg-type]
+        assert read_image(tmp_path / "a.png", config).nodata_share == pytest.approx(share)
