@@ -124,7 +124,8 @@ def tag_time(tags: Mapping[str, str], imagery: Mapping[str, str] | None = None) 
     own = {k.lower(): v for k, v in (*tags.items(), *(imagery or {}).items())}
     for name in _MILLISECONDS:
         try:
-            return _iso(_EPOCH_START + timedelta(milliseconds=float(own.get(name, ""))))
+            if milliseconds := float(own.get(name, "")):
+                return _iso(_EPOCH_START + timedelta(milliseconds=milliseconds))
         except (ValueError, OverflowError):
             continue
     for name, zone in _TAGS:

@@ -68,6 +68,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is no setting; write key=value, for example split.val=0.2")
+    if value.startswith("%"):  # a pattern of times: YAML has no other use for it, and says so at length
+        value = "'" + value.replace("'", "''") + "'"
     with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
         parsed = _bounded(yaml.safe_load(value))
     return key.strip().split("."), parsed

@@ -33,6 +33,7 @@ from schemas.errors import ConfigError
         # Zones and fractions are kept, however they are written.
         ("2020-06-01 12:30:00.5 +0200", "2020-06-01T10:30:00.5Z"),
         ("2020:06:01 12:30:00-03:30", "2020-06-01T16:00:00Z"), ("2020/06/01 12:30", "2020-06-01T12:30:00"),
+        ("2020-06-01 12:30:00−02:00", "2020-06-01T14:30:00Z"),
         ("2020-06-01 12:30:00 UTC", "2020-06-01T12:30:00Z"), ("20200601T123000Z", "2020-06-01T12:30:00Z"),
         ("2020_06_01_12_30_00_123", "2020-06-01T12:30:00.123"),
         (datetime(2020, 6, 1, 12, 30, 0, 250_000, timezone(timedelta(hours=2))), "2020-06-01T10:30:00.25Z"),
@@ -68,7 +69,7 @@ def test_years_months_and_lists_of_metadata_are_times_too(given_time: Any, wante
         ({"TIFFTAG_DATETIME": "yesterday"}, None), ({"TIFFTAG_DATETIME": ""}, None), ({}, None),
         ({"system-time_start": "1624475032118"}, "2021-06-23T19:03:52.118Z"),
         ({"system:time_start": "80000000000"}, "1972-07-14T22:13:20Z"),
-        *(({"system-time_start": v}, None) for v in ("soon", "nan", "inf", "-1e300", "")),
+        *(({"system-time_start": v}, None) for v in ("soon", "nan", "inf", "-1e300", "", "0", "0.0")),
         ({"system-time_start": "nan", "TIFFTAG_DATETIME": "2021:06:23 19:03:52"}, "2021-06-23T19:03:52"),
         ({"ACQUISITIONDATETIME": "2021-06-23 19:03:52"}, "2021-06-23T19:03:52Z"),  # GDAL: in UTC
         ({"ACQUISITIONDATETIME": "0000-00-00 00:00:00", "DATE_ACQUIRED": "2021-06-23"}, "2021-06-23"),
@@ -95,7 +96,7 @@ def test_no_tag_breaks_the_reader(tags: dict[str, str]) -> None:
         ("T30TVK_20210601T110619_B04_10m.jp2", "%Y%m%dT%H%M%S", "2021-06-01T11:06:19"),
         ("madrid_202107.tif", "%Y%m", "2021-07"), ("madrid_2021_summer.tif", "%Y", "2021"),
         ("LC08_2021152.tif", "%Y%j", "2021-06-01"), ("x_01Jun21.tif", "%d%b%y", "2021-06-01"),
-        ("x_99.tif", "_%y", "1999"),
+        ("x_99.tif", "_%y", "1999"), ("x_69.tif", "_%y", "1969"), ("x_68.tif", "_%y", "2068"),  # as POSIX has it
         ("2021-06-01/ortho.tif", "%Y-%m-%d", "2021-06-01"), ("2021-06-01/2022-06-01.tif", "%Y-%m-%d", "2022-06-01"),
         ("x_2021-06-01T12:00:00.5+02:00.tif", "%Y-%m-%dT%H:%M:%S.%f%z", "2021-06-01T10:00:00.5Z"),
         ("tile_12345678_20210601.tif", "%Y%m%d", "2021-06-01"),  # the first that is a date

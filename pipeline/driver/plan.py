@@ -195,6 +195,8 @@ def _choose(
         reasons = Counter[str]()
         for row in (*lost, *drops):
             reasons[row["reason"]] += row["count"]
+        if len(reasons) > 1:
+            del reasons["outside_extract"]  # those are objects
         found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
         way = way_out(reasons, config, scenes)
         raise InputError(

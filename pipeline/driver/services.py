@@ -91,7 +91,8 @@ def check(names: list[str], place: tuple[float, float], net: NetConfig) -> Itera
         except InputError as error:  # no JSON, say
             yield name, "changed", str(error)
         else:
-            yield name, "changed" if lacks else "as known", "; ".join(lacks)
+            hint = "; ask of a place that has some with --at" if any(own.endswith("is empty") for own in lacks) else ""
+            yield name, "changed" if lacks else "as known", "; ".join(lacks) + hint
 
 
 def main(words: list[str]) -> int:
@@ -105,6 +106,8 @@ def main(words: list[str]) -> int:
         parser.error(f"{unknown[0]} is none of {', '.join(QUESTIONS)}")
     try:
         lon, lat = map(float, args.at.split(","))
+        if not (abs(lon) <= 180 and abs(lat) <= 90):
+            raise ValueError
     except ValueError:
         parser.error(f"--at {args.at} is no LON,LAT")
     found: set[str] = set()

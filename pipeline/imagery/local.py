@@ -189,7 +189,7 @@ def _mask(names: dict[int, str], config: ImageryConfig, where: str) -> int | Non
         return None
     at = find(config.mask, list(names.values()), f"imagery {where}")
     if at is None:
-        raise InputError(f"imagery {where} has no band {config.mask}; it has {', '.join(names.values())}: set rs.mask")
+        raise MissingBand(f"imagery {where} has no band {config.mask}; it has {', '.join(names.values())}: set rs.mask")
     if not (config.mask_values or config.mask_bits):
         raise InputError(
             f"rs.mask={config.mask} needs rs.mask_values or rs.mask_bits: which of its values hide the ground"

@@ -218,20 +218,19 @@ def _kind(dtype: str) -> str:
 def _band(
     kind: str, parts: list[tuple[str, str]], rule: str = "", nodata: float | None = None, colour: str = "Undefined"
 ) -> str:
-    """One band of a VRT, of a band or mask of a raster, or of several by GDAL's pixel function ``rule``."""
+    """One band of a VRT, of a band of a raster; or, with GDAL's pixel function ``rule``, a mask of one or several."""
     several = len(parts) > 1
     text = f'<VRTRasterBand dataType="{kind}"' + (' subClass="VRTDerivedRasterBand">' if several else ">")
     text += f"<PixelFunctionType>{rule}</PixelFunctionType>" if several else ""
     text += "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
     text += f"<ColorInterp>{colour}</ColorInterp>"
-    # of a mask by itself GDAL's warper gets what lay in memory before, unless it comes by way of a buffer
-    masking = not several and parts[0][1].startswith("mask,")
-    source, scale = ("ComplexSource", "<ScaleOffset>0</ScaleOffset><ScaleRatio>1</ScaleRatio>") if masking else (
-        "SimpleSource", "")  # fmt: skip
+    # a mask is all or nothing, or the warper weighs pixels by their opacity; and of a mask by itself it gets what lay
+    # in memory before, unless it comes by way of a buffer
+    source, table = ("ComplexSource", "<LUT>0:0,1e-30:255</LUT>") if rule else ("SimpleSource", "")
     for where, band in parts:
         text += (
             f'<{source}><SourceFilename relativeToVRT="0">{escape(where)}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand>{scale}</{source}>"
+            f"<SourceBand>{band}</SourceBand>{table}</{source}>"
         )
     return text + "</VRTRasterBand>"
 

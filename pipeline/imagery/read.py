@@ -70,6 +70,7 @@ class _Wish(Generic[K]):
     footprint: Footprint
     scenes: list[int]  # not tried yet, the first choice first
     image: TileImage | None = None  # of the mosaic that is being read
+    empty: Scene | None = None  # the first that lies there, and has no pixel with data
     done: list[TileImage] = field(default_factory=list)
     refused: list[TileImage] = field(default_factory=list)
 
@@ -155,6 +156,8 @@ def _refusal(wish: _Wish[K], config: ImageryConfig, source: str) -> dict[str, An
     """Why a footprint has no image: by its best mosaic."""
     key = wish.footprint.key
     if not wish.refused:
+        if wish.empty is not None:
+            return drop_row("samples", wish.empty.name, "nodata", key=key, detail="no pixel has data")
         return drop_row("samples", source, "no_imagery", key=key)
     best = min(wish.refused, key=lambda c: (max(c.nodata_share - config.max_nodata, 0), c.masked_share))
     if best.nodata_share > config.max_nodata:
@@ -189,8 +192,11 @@ class _Reader:
             key = wishes[0].footprint.key
             self.rows.append(drop_row("samples", scene.name, "unreadable_imagery", key=key, detail=str(error)[:200]))
             return
-        for i, part in parts.items():
-            self._put(scene, wishes[i], part)
+        for i, wish in enumerate(wishes):
+            if i in parts:
+                self._put(scene, wish, parts[i])
+            elif scene.tiles is None:
+                wish.empty = wish.empty or scene
 
     def _put(self, scene: Scene, wish: _Wish[K], part: _Part) -> None:
         pixels, text = part.pixels, None

@@ -141,7 +141,7 @@ def _search(part: str, config: ImageryConfig) -> Search | None:
         if not is_web(config.stac_url) or not config.collection:
             raise ConfigError("imagery=stac needs rs.stac_url=https://… and rs.collection=…")
         return Search(config.stac_url.rstrip("/"), False, config.collection, config.datetime)
-    if part.lower().endswith(_JSON):
+    if (urlsplit(part).path if is_web(part) else part).lower().endswith(_JSON):  # a signed address has a query
         if not is_web(part) and not Path(expand(part)).is_file():
             raise InputError(f"imagery {shown(part)} does not exist; give a STAC item, item collection or catalog")
         where = part if is_web(part) else str(Path(expand(part)).resolve())

@@ -18,8 +18,15 @@ def lacking(document: Any, needs: Needs) -> list[str]:
 
     >>> lacking({"features": [{"id": 7}]}, {"features[].id": "text", "features[].bbox": "list"})
     ['features[].id is a number, not text', 'features[].bbox is gone']
+    >>> lacking({"features": []}, {"features[].id": "text", "features[].bbox": "list"})
+    ['features is empty']
     """
-    return [f"{path} {problem}" for path, kind in needs.items() if (problem := _problem(document, path, kind))]
+    found = []
+    for path, kind in needs.items():
+        if problem := _problem(document, path, kind):
+            listed = path.partition("[]")[0]
+            found.append(f"{listed} is empty" if _at(document, listed.split(".")) == [[]] else f"{path} {problem}")
+    return list(dict.fromkeys(found))
 
 
 def _problem(document: Any, path: str, kind: str) -> str:

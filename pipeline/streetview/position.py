@@ -126,7 +126,7 @@ def judge(
             elif swapped[i]:
                 drops.add("swapped_coordinates", name, f"{where}: longitude and latitude are in each other's place")
             elif not in_range[i]:
-                drops.add("coordinate_out_of_range", name, where)
+                drops.add("coordinate_out_of_range", name, where if np.isfinite(lonlat[i]).all() else said(i))
             else:
                 drops.add("outside_tiles", name, f"{where} lies in no planned tile")
     return np.flatnonzero(keep)

@@ -229,6 +229,9 @@ def test_an_exclave_outside_the_box_of_its_file_is_named_and_an_outline_builds_i
     made = built(tmp_path / "plain", "", plain)
     assert made.tiles == {tile_at(9.51, 47.11)}
     assert lost(made.drops) == {("outside_extract", 100)}
+    far = write_utm(tmp_path / "far.tif", (7.41, 43.72, 7.413, 43.722), 2.0, "EPSG:32632")
+    with pytest.raises(InputError, match="no footprint is left to build: 1 no_imagery; "):
+        built(tmp_path / "far", "", Region("a", [path], str(far)))  # of footprints, not of objects
     made = built(tmp_path / "outlined", "", outlined)
     assert made.tiles == {tile_at(9.51, 47.11), tile_at(9.4, 47.5)}
     assert not lost(made.drops)
@@ -395,7 +398,7 @@ def test_a_build_whose_tiles_were_all_dropped_says_why_and_what_helps(tmp_path: 
         target.write(np.zeros((3, *target.shape), np.uint8))
         target.nodata = 0
     for _ in range(2):  # and again, where nothing is left to do
-        with pytest.raises(InputError, match=r"no sample: all \d+ footprints .*: \d+ no_imagery; no image covers"):
+        with pytest.raises(InputError, match=r"no sample: all \d+ footprints .*: \d+ nodata \(no pixel has data\); "):
             built(tmp_path / "x", HOUSE, imagery=str(image))
     with rasterio.open(image, "r+") as target:
         target.write(

@@ -6,18 +6,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
 from pipeline.alignment import place
 from pipeline.driver.forecast import exact_forecast
 from pipeline.footprints.chips.plan import DescribeJob, describe_chips
 from pipeline.footprints.chips.scan import find_chips
+from pipeline.imagery.choice.order import join
 from pipeline.imagery.choice.usage import drops_of, lines_of, uses
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
@@ -107,6 +110,24 @@ def test_of_a_band_in_several_files_the_finest_is_taken(tmp_path: Path) -> None:
     assert re.fullmatch(r"B11 of [56]\S* m; T32_20210601_B11_20m.tif has it at [12]\S* m", rows[1]["detail"])
     ((image,),) = held(f"{tmp_path}/*/*.tif", zoom=16, **own).values()
     assert image[:2] == ((410,), (1120,))
+
+
+def test_a_file_that_lacks_the_mask_is_left_out_where_others_have_it(tmp_path: Path) -> None:
+    """As ESA's folders have atmosphere and true colours beside the bands."""
+    for name in ("B04_20m", "SCL_20m", "AOT_20m"):
+        flat(tmp_path / f"T32_20210601_{name}.tif", 4)
+    scenes, rows, _ = found(f"{tmp_path}/*.tif", bands=("B4",), mask="SCL", mask_values=(9,))
+    assert [(s.name, s.bands, s.mask is not None) for s in scenes] == [("T32_20210601", ["B04"], True)]
+    assert [(r["source"], r["reason"]) for r in rows] == [("T32_20210601_AOT_20m.tif", "missing_band")]
+
+
+def test_bands_that_were_written_some_seconds_apart_are_one_image(tmp_path: Path) -> None:
+    """TIFFTAG_DATETIME may be when the file was written."""
+    for second, band in enumerate(("B04", "B08")):
+        with rasterio.open(flat(tmp_path / f"x_{band}.tif", 4), "r+") as target:
+            target.update_tags(TIFFTAG_DATETIME=f"2021:06:01 10:00:0{second}")
+    (scene,), _, _ = found(f"{tmp_path}/*.tif")
+    assert (scene.bands, scene.acquired) == (["B04", "B08"], "2021-06-01T10:00:00")
 
 
 def test_landsat_s_numbers_are_landsat_s(tmp_path: Path) -> None:
@@ -286,3 +307,35 @@ def test_of_several_files_that_are_read_together_the_damaged_one_is_named(tmp_pa
     cut.write_bytes(cut.read_bytes()[:9000])
     with pytest.raises(InputError, match=r"x_B3\.tif cannot be read"):
         read_images(scenes, tiles(LON, LAT, 16, 64), config, NET)
+
+
+def test_what_one_band_s_file_lacks_the_image_lacks(tmp_path: Path) -> None:
+    """Each file says by a value of its own what it has no data of."""
+    for band, value, rows in (("B04", 0, slice(0, 30)), ("B08", 65535, slice(30, 50))):
+        with rasterio.open(flat(tmp_path / f"x_{band}.tif", 5), "r+") as target:
+            data = target.read()
+            data[:, rows] = value
+            target.nodata = value
+            target.write(data)
+            whole = Footprint("whole", UTM, tuple(target.transform[:6]), target.width, target.height)
+    (scene,), _, config = found(f"{tmp_path}/*.tif", max_nodata=1.0)
+    ((image,),) = read_images([scene], {0: whole}, config, NET)[0].values()
+    assert image.nodata_share == pytest.approx(50 / whole.height) != 1
+
+
+def test_an_image_of_several_files_lies_where_all_of_them_do_and_is_as_cloudy_as_the_cloudiest(tmp_path: Path) -> None:
+    for band, cloud, east in (("B04", 30, 0), ("B08", 10, SIDE / 2)):
+        with rasterio.open(flat(tmp_path / f"x_{band}.tif", 5, shift=(east, 0)), "r+") as target:
+            target.update_tags(CLOUDY_PIXEL_PERCENTAGE=cloud)
+    (scene,), _, _ = found(f"{tmp_path}/*.tif")
+    assert scene.cloud == 30
+    assert scene.area.area == pytest.approx(open_scene(tmp_path / "x_B04.tif").area.area / 2, rel=0.01)
+
+
+def test_a_small_undated_image_within_a_large_one_is_no_sheet_beside_it(tmp_path: Path) -> None:
+    """What counts is the part of the smaller one that both show."""
+    scene = open_scene(flat(tmp_path / "a.tif", 1))
+    for other, mosaics in ((shapely.box(0, 0, 0.3, 0.3), {0, 1}), (shapely.box(0.9, 0, 1.9, 1), {0})):
+        areas = shapely.box(0, 0, 1, 1), other
+        joined = join([replace(scene, name=str(i), area=a) for i, a in enumerate(areas)], ImageryConfig())
+        assert {s.mosaic for s in joined} == mosaics

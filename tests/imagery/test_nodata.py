@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
 from pipeline.footprints.chips.image import read_header, read_image
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
-from pipeline.imagery.nodata import Stated
+from pipeline.imagery.nodata import Stated, weigh
 from pipeline.imagery.raster import Patch, open_raster, read_footprints
 from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import Scene, TileImage
@@ -45,6 +46,8 @@ def write(folder: Path, kind: str) -> tuple[Path, Stated, NDArray[np.bool_]]:
     """A file that says of pixels that they are no data, what is said beside it, and which pixels they are."""
     path, stated = folder / f"{kind}.tif", Stated()
     opaque = np.where(SECOND, 0, 255).astype(np.uint8)
+    if "soft" in kind:  # as the rims of mosaics are
+        opaque[:, : SIDE // 2] = np.minimum(opaque[:, : SIDE // 2], 1)
     emptied = np.where(FIRST, 7, picture()).astype(np.uint8)
     value = {"nodata": 7} if "nodata" in kind else {}
     data = emptied if value or "declared" in kind else picture()
@@ -68,7 +71,8 @@ def write(folder: Path, kind: str) -> tuple[Path, Stated, NDArray[np.bool_]]:
 
 
 KINDS = ("none", "nodata", "alpha", "internal", "external", "declared", "nodata-alpha", "nodata-internal",
-         "nodata-external", "declared-alpha", "declared-internal")  # fmt: skip
+         "nodata-external", "declared-alpha", "declared-internal",
+         "soft-alpha")  # fmt: skip
 
 
 def gdal_missing(folder: Path, missing: NDArray[np.bool_], footprint: Footprint, kernel: str) -> NDArray[np.bool_]:
@@ -308,3 +312,53 @@ def test_a_half_empty_file_is_half_empty_every_time_it_is_read(tmp_path: Path, k
                 assert set(np.unique(found[key].pixels[0][valid])) == {7}
             clear = np.abs(column - 150) > 2
             np.testing.assert_array_equal(valid[clear], (column < 150)[clear])
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "npy"}])
+def test_a_picture_that_keeps_its_bytes_still_lacks_what_the_user_calls_nodata(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """As the same pixels do in a TIFF."""
+    data = np.where(FIRST, 0, picture()).astype(np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(data.transpose(1, 2, 0)).save(path)
+    whole, holed = (read_image(path, ImageryConfig(nodata=v, **settings)) for v in ("none", 0.0))
+    assert (whole.nodata_share, holed.nodata_share) == (0.0, pytest.approx(FIRST.mean()))
+    assert whole.data == holed.data
+    assert (holed.data == path.read_bytes()) == (not settings)
+
+
+def test_each_band_has_its_own_value_and_each_file_its_alpha_whoever_names_them(tmp_path: Path) -> None:
+    """``NODATA_VALUES`` is GDAL's item for it; a catalog counts where the file says nothing."""
+    path = write_raster(tmp_path / "a.tif", texture(5, (4, 64, 64)), transform=PLACE, photometric="RGB", alpha="YES")
+    with rasterio.open(path) as source:
+        for declared, values in (((1.0, 2.0, 3.0), (3, 1)), ((9.0,), (9, 9)), ((1.0, 2.0, None), ()), ((), ())):
+            assert weigh(source, [3, 1], Stated(declared=declared)).nodata == values
+        assert [weigh(source, [1], Stated(described=n)).alpha for n in (3, 4)] == [4, None]
+        assert [weigh(source, own, Stated()).alpha for own in ([1, 2, 3], [1, 4])] == [4, None]
+    with rasterio.open(path, "r+") as target:
+        target.update_tags(NODATA_VALUES="1 2 3 4")
+    with rasterio.open(path) as source:
+        for stated in (Stated(), Stated(declared=(9.0,))):
+            assert weigh(source, [3, 1], stated).nodata == (3, 1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_pixel_of_which_one_band_is_no_number_is_no_data(tmp_path: Path, kernel: str) -> None:
+    data = texture(3, (2, SIDE, SIDE)).astype(np.float32)
+    data[1, FIRST] = np.nan
+    path = write_raster(tmp_path / "a.tif", data, transform=PLACE)
+    for zoom in (15, 18):
+        (footprint,) = tiles(LON, LAT, zoom, 128).values()
+        with rasterio.open(path) as source:
+            patch = dict(read_footprints(source, [1, 2], {0: footprint}, kernel))[0]
+        theirs = gdal_missing(tmp_path, FIRST, footprint, kernel)
+        assert not ((missing_of(patch, footprint) != theirs) & ~border(theirs)).any()
+
+
+def test_a_transparent_picture_masks_unless_its_alpha_is_ignored(tmp_path: Path) -> None:
+    rgba = np.concatenate((picture(), np.where(SECOND, 0, 1).astype(np.uint8)[None]))
+    Image.fromarray(rgba.transpose(1, 2, 0)).save(tmp_path / "a.png")
+    for alpha, share in (("auto", SECOND.mean()), ("ignore", 0.0)):
+        config = ImageryConfig(alpha=alpha, format="npy")  # type: ignore[arg-type]
+        assert read_image(tmp_path / "a.png", config).nodata_share == pytest.approx(share)

@@ -341,8 +341,10 @@ def test_items_from_the_web_reach_no_files_of_this_machine(
     item["assets"]["red"]["href"] = href
     (tmp_path / "mirror" / "geofabrik").mkdir(parents=True)
     served = {"stac": lambda request: _json(item)}
-    with Mirror(tmp_path / "mirror", services=served) as server, pytest.raises(InputError, match="1 unreachable_asset"):
-        find_imagery(f"{server.url}/stac/item.json", HERE, ImageryConfig(bands=("red",)), NET)
+    with Mirror(tmp_path / "mirror", services=served) as server:
+        for name in ("item.json", "item.json?signature=x"):
+            with pytest.raises(InputError, match="1 unreachable_asset"):
+                find_imagery(f"{server.url}/stac/{name}", HERE, ImageryConfig(bands=("red",)), NET)
 
 
 def _json(value: Any) -> Response:

@@ -187,6 +187,7 @@ def test_an_api_without_a_search_is_asked_for_the_items_of_the_collection() -> N
 def test_items_without_a_place_or_assets_are_drops_and_the_others_are_scenes() -> None:
     rows = [
         item("fine"), item("nowhere", geometry=None, bbox=None), item("boxed", geometry=None),
+        item("centre", geometry={"type": "Point", "coordinates": [LON, LAT]}),
         item("bare", assets={}), item("none", assets=None), item("no-href", assets={"red": {"type": "x"}}),
         item("solid", geometry=None, bbox=[LON - 1, LAT - 1, 0, LON + 1, LAT + 1, 4000]),
         item("metres", geometry=shapely.geometry.mapping(shapely.box(5e5, 5e6, 6e5, 6e6))),
@@ -194,7 +195,8 @@ def test_items_without_a_place_or_assets_are_drops_and_the_others_are_scenes() -
     with serving(lambda a: landing(search="search") if a.path == "/api" else page(rows)) as api:
         config = ImageryConfig(stac_url=api.url)
         scenes, drops = find_imagery("earth-search", HERE, config, NET)
-    assert [s.name for s in scenes] == ["boxed", "fine", "solid"]
+    assert [s.name for s in scenes] == ["boxed", "centre", "fine", "solid"]
+    assert len({s.area.bounds for s in scenes if s.name != "solid"}) == 1
     assert {d["reason"]: d["count"] for d in drops} == {"no_place": 2, "missing_band": 3}
 
 

@@ -87,6 +87,8 @@ def test_the_last_override_wins() -> None:
         ("a=", ["a"], None),
         ("a=true", ["a"], True),
         ("a=s3://bucket/x", ["a"], "s3://bucket/x"),
+        ("a=%Y-%m-%d", ["a"], "%Y-%m-%d"),
+        ("a=%d'%Y: #%m", ["a"], "%d'%Y: #%m"),
     ],
 )
 def test_an_override_is_read_as_yaml(text: str, path: list[str], value: Any) -> None:

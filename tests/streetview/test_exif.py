@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.streetview.files.exif import degrees
 from pipeline.streetview.files.folder import FolderSource
 from pipeline.streetview.record import Drops
 from tests.streetview.exif import Entry, exif_photo
@@ -85,6 +86,7 @@ def test_a_sign_counts_where_there_is_no_reference(tmp_path: Path) -> None:
     exif_photo(tmp_path / "a.jpg", [(2, "srational", [(-47505, 1000)]), (4, "srational", [(926, 100)])])
     ((row,), _) = read(tmp_path)
     assert (row["lon"], row["lat"]) == pytest.approx((9.26, -47.505))
+    assert degrees((-9.0, 0.0, 0.0)) == -9  # minutes of nothing agree with either sign
 
 
 def test_degrees_whose_parts_disagree_about_the_sign_are_no_position(tmp_path: Path) -> None:
@@ -138,6 +140,8 @@ def test_positions_are_those_that_exiftool_reads(tmp_path: Path) -> None:
         ([(0x9003, "ascii", b"2024:06:01 12:00:00\0")],
          [(7, "rational", [(10, 1), (0, 1), (1225, 100)]), (29, "ascii", b"2024:06:01\0")], "2024-06-01T10:00:12.25Z"),
         ([], [(7, "rational", [(10, 1), (0, 1), (5, 1)]), (29, "ascii", b"2024-06-01\0")], "2024-06-01T10:00:05Z"),
+        ([], [(7, "rational", [(9, 1), (59, 1), (599999999, 10**7)]), (29, "ascii", b"2024-06-01\0")],
+         "2024-06-01T10:00:00Z"),
         ([], [(7, "rational", [(25, 1), (0, 1), (5, 1)]), (29, "ascii", b"2024:06:01\0")], None),
         ([(0x9003, "ascii", b"    :  :     :  :  \0")], [(7, "rational", [(1, 0), (0, 0), (5, 1)])], None),
     ],

@@ -75,6 +75,14 @@ def test_bad_rows_of_a_table_are_named_drops(tmp_path: Path, row: str, reason: s
     assert [d["reason"] for d in drops] == [reason]
 
 
+@pytest.mark.parametrize("name", ["captured_at", "time", "timestamp"])
+def test_a_column_of_times_is_one_by_any_plain_name(tmp_path: Path, name: str) -> None:
+    write_photo(tmp_path / "a.jpg", 1.0, 2.0)
+    (tmp_path / "t.csv").write_text(f"file,lon,lat,{name}\na.jpg,9.5,47.1,1717236000\n")
+    ((photo,), _) = read_photos(tmp_path / "t.csv")
+    assert photo.captured_at == "2024-06-01T10:00:00Z"
+
+
 def test_known_column_names_are_understood(tmp_path: Path) -> None:
     write_photo(tmp_path / "a.jpg", 1.0, 2.0)
     (tmp_path / "t.csv").write_text(

@@ -183,19 +183,23 @@ def read_image(path: Path, config: ImageryConfig) -> ChipImage:
         with _picture(io.BytesIO(data), "error") as image:
             image.load()
         ending = _ENDINGS[str(image.format)]
-        if _unchanged(data, image) and config.format in ("auto", ending):
+        own, value = _unchanged(data, image) and config.format in ("auto", ending), config.nodata
+        if own and (value is None or value == "none"):
             return ChipImage(f"rs.{ending}", data, None)
         rgba = np.asarray(image.convert("RGBA"))
         pixels, valid = rgba[..., :3].transpose(2, 0, 1), None
         if config.alpha != "ignore":
             valid = rgba[..., 3] > 0
-        if isinstance(config.nodata, float):
-            there = (pixels != config.nodata).any(axis=0)
+        if value is not None and value != "none":
+            there = (pixels != value).any(axis=0)
             valid = there if valid is None else valid & there
+        valid = None if valid is None or valid.all() else valid
+        if own:
+            return ChipImage(f"rs.{ending}", data, valid)
         if config.format == "auto":  # what was decoded is kept to the bit
             config = replace(config, format="png")
     member, encoded = encode(pixels, config)
-    return ChipImage(member, encoded, None if valid is None or valid.all() else valid)
+    return ChipImage(member, encoded, valid)
 
 
 def _unchanged(data: bytes, image: Image.Image) -> bool:

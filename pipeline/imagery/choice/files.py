@@ -9,6 +9,7 @@ from typing import Any
 
 import shapely
 
+from pipeline.imagery.choice.order import day_of
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import MissingBand, band_in, band_names, describe, own_band
 from pipeline.imagery.nodata import settle_alpha
@@ -43,7 +44,7 @@ def open_scenes(paths: Sequence[Path], config: ImageryConfig) -> tuple[list[Scen
     """
     scenes: list[Scene] = []
     rows: list[dict[str, Any]] = []
-    groups: dict[tuple[Path, str, str | None], list[_Part]] = {}
+    groups: dict[tuple[Path, str, str], list[_Part]] = {}
     missing: list[InputError] = []
     for path in paths:
         try:
@@ -57,7 +58,7 @@ def open_scenes(paths: Sequence[Path], config: ImageryConfig) -> tuple[list[Scen
             continue
         folder = path.parent.parent if path.parent.name in _BY_RESOLUTION else path.parent
         rest = (band_in(path.name, config) or ("", ""))[1]
-        groups.setdefault((folder, rest or folder.name, found.scene.acquired), []).append(found)
+        groups.setdefault((folder, rest or folder.name, day_of(found.scene, config)), []).append(found)
     for (_, name, _), parts in groups.items():
         try:
             scene, left = _whole(name, parts, config)

@@ -265,7 +265,8 @@ def _outline(item: Item) -> Any:
         if jumps(np.array([area]))[0]:  # what is left goes around a pole
             rings = [np.array(part.exterior.coords)[:-1] for part in shapely.get_parts(area)]
             area = shapely.union_all([laid_flat(ring) for ring in rings])
-        return area
+        if area.area or not item["bbox"]:
+            return area
     if not item["bbox"]:
         raise _Unusable("no_place", f"STAC item {item['id']} has neither a geometry nor a bbox")
     box = np.array(item["bbox"], np.float64)

@@ -110,4 +110,6 @@ def _gps_time(gps: Mapping[int, Any]) -> str | None:
     if len(parts) != 3 or None in parts:
         return None
     hour, minute, second = (v or 0.0 for v in parts)
-    return iso_time(f"{text(gps.get(ExifTags.GPS.GPSDateStamp))} {hour:02.0f}:{minute:02.0f}:{second:09.6f}Z")
+    rest, micro = divmod(round((hour * 3600 + minute * 60 + second) * 1e6), 1_000_000)  # 59.9999999 s are no 60
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}.{micro:06}"
+    return iso_time(f"{text(gps.get(ExifTags.GPS.GPSDateStamp))} {clock}Z")

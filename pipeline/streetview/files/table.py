@@ -63,7 +63,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "heading_corrected": ("computed_compass_angle", "mly_computed_compass_angle", "computed_heading"),
     "accuracy_m": ("accuracy_m", "gpsAccuracy", "kv_gpsAccuracy", "gps_accuracy"),
     "captured_at": (
-        "captured_at", "mly_captured_at", "captured", "datetime_local", "shotDate", "kv_shotDate", "datetime",
+        "captured_at", "mly_captured_at", "captured", "datetime_local", "shotDate", "kv_shotDate", "datetime", "time",
+        "timestamp",
     ),
     "projection": ("projection", "projection_type", "camera_type", "mly_camera_type", "kv_projection"),
     "panorama": ("is_pano", "mly_is_pano", "pano", "fieldOfView", "kv_fieldOfView", "field_of_view"),
@@ -115,7 +116,7 @@ class TableSource:
         }  # None: there is none
         if self.columns["geometry"] is None and isinstance(self.table, ParquetTable):
             self.columns["geometry"] = self.table.geometry if self.table.geometry in present else None
-        has = ", ".join(present)
+        has = ", ".join(present) or "none"
         for needed, instead in (("lon", "geometry"), ("lat", "geometry")):
             if self.columns[needed] is None and self.columns[instead] is None:
                 raise InputError(f"{path} has no column {' or '.join(COLUMNS[needed])}; it has {has}")
