@@ -18,7 +18,7 @@ from pipeline.imagery.choice.order import candidates, covered, join
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import find_rasters, open_scene
 from pipeline.imagery.raster import Patch
-from pipeline.imagery.read import hidden, lowered, read_images
+from pipeline.imagery.read import TileImage, _fill, _Part, hidden, lowered, read_images
 from pipeline.imagery.scene import Asset, Mask, Scene
 from pipeline.imagery.sources import find_imagery, source_rows
 from pipeline.net.config import NetConfig
@@ -158,6 +158,25 @@ def test_mask_bits_are_bits(seed: int) -> None:
     wanted = np.array([[bool(int(v) >> 3 & 1 or int(v) >> 4 & 1) for v in row] for row in values[0]])
     found = hidden(Patch(values, None), scene)
     np.testing.assert_array_equal(np.zeros_like(wanted) if found is None else found, wanted)
+
+
+def test_a_mask_says_nothing_where_it_has_no_data() -> None:
+    scene = Scene("x", shapely.box(0, 0, 1, 1), [], "uint8", None, mask=Mask(Asset("", (1,)), (9,)))
+    valid = np.array([[True, False]])
+    found = hidden(Patch(np.array([[[9, 9]]], np.uint8), valid), scene)
+    np.testing.assert_array_equal(found, valid)
+
+
+def test_what_is_hidden_of_one_scene_stays_so_where_another_fills_the_rest() -> None:
+    """And of the other only what it fills is hidden."""
+    holes, clouds = np.array([[False, True, True, False]]), np.array([[True, False, False, False]])
+    first = scene("a", (0, 0, 1, 1), None)
+    image = TileImage(np.ones((1, 1, 4), np.uint8), holes, clouds, first, ["a"], None, None, None)
+    own = np.array([[False, True, False, True]])
+    _fill(image, np.full((1, 1, 4), 2, np.uint8), _Part(image.pixels, None, own, None, None), first)
+    np.testing.assert_array_equal(image.pixels, [[[1, 2, 2, 1]]])
+    np.testing.assert_array_equal(image.masked, [[True, True, False, False]])
+    assert image.missing is None
 
 
 @given(st.integers(0, 3000), st.integers(0, 2000))
