@@ -431,12 +431,13 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(mirror: Mirror, tmp_path: Pa
     publish(mirror.folder, pbf_bytes(1000))
     (tmp_path / "c").mkdir()
     code = (
-        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
-        "print('held', flush=True); time.sleep(60)"
+        "import sys, time; sys.path[0] = sys.argv[2]\nfrom pathlib import Path\nfrom storage.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "c" / ".x.osm.pbf.lock")], stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code, str(tmp_path / "c" / ".x.osm.pbf.lock"), str(Path(__file__).parents[2])],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()

@@ -167,7 +167,7 @@ def test_processes_of_a_machine_share_the_cache(root: Path, server: Files, tmp_p
         "from trainers.stream.batch import View\nfrom trainers.stream.stream import GeoStream\n"
         "child = os.fork()\n"
         "s = GeoStream(sys.argv[2], View(32, osm=('objects',), tag_width=8), batch_size=8, shuffle='block', block=8,\n"
-        "              cache=sys.argv[3])\nprint(sum(b.samples for b in s), flush=True)\n"
+        "              cache=sys.argv[3])\nos.write(1, b'%d\\n' % sum(b.samples for b in s))\n"
         "if child: os.waitpid(child, 0)\n"
     )
     words = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[3]), server.url, str(tmp_path)]
