@@ -119,7 +119,7 @@ def _one_remote_writer(folder: str) -> Iterator[None]:
             patiently(url, lambda: fs.pipe_file(path, mine, mode="create"))
         except FileExistsError:
             return held() == mine  # an answer was lost on the way
-        except (NotImplementedError, ValueError, TypeError):  # a store without conditions: the next best
+        except NotImplementedError:  # a store without conditions: the next best
             if held():
                 return False
             fs.pipe_file(path, mine)

@@ -16,7 +16,7 @@ import pytest
 
 from schemas.errors import InputError
 from storage.entries import MARKER, entry_problems, find_entry, have_entry
-from storage.files import is_left
+from storage.files import beside, is_left
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {"rows": 2}
@@ -127,6 +127,15 @@ def test_a_killed_maker_holds_nobody_up_and_a_living_one_keeps_its_folder(tmp_pa
         assert waiting.result(30) == (ABOUT, False)
     assert (tmp_path / "x" / "half").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_folder_of_a_maker_that_lives_is_not_gone_on_with_though_its_lock_was_broken(tmp_path: Path) -> None:
+    theirs = beside(tmp_path / "x")
+    theirs.mkdir()
+    (theirs / "half").write_text("theirs")
+    assert have_entry(tmp_path / "x", make) == (ABOUT, False)
+    assert (theirs / "half").read_text() == "theirs"
+    assert not (tmp_path / "x" / "half").exists()
 
 
 def test_an_unfinished_folder_of_another_machine_is_left_for_a_day(tmp_path: Path) -> None:

@@ -68,19 +68,21 @@ def test_of_two_that_ask_at_once_one_is_let_in(bucket: Any) -> None:
 def test_what_another_process_has_written_is_seen_at_once(bucket: Any) -> None:
     """No listing is believed twice."""
     store = Store("s3://there/seen")
-    assert store.names("a") == []
+    store.write("a/y", b"2")
+    assert store.names("a") == ["y"]
+    assert store._fs("a")[0].ls("there/seen/a", detail=True)  # what a file system would remember
     assert not store.exists("a/x")
     code = (
         "import sys; sys.path[0] = sys.argv[1]\nfrom storage.store import Store\nStore(sys.argv[2]).write('a/x', b'1')"
     )
     subprocess.run([sys.executable, "-c", code, str(ROOT), "s3://there/seen"], check=True)
     assert store.exists("a/x")
-    assert store.names("a") == ["x"]
-    assert store.walk() == ["a/x"]
+    assert store.names("a") == ["x", "y"]
+    assert store.walk() == ["a/x", "a/y"]
     assert store.read_range("a/x", 0, 1) == b"1"
     store.remove("a/x")
     store.remove("a/x")
-    assert store.names("a") == []
+    assert store.names("a") == ["y"]
 
 
 def test_a_mistyped_bucket_is_refused_and_not_made(bucket: Any) -> None:
