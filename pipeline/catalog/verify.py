@@ -78,10 +78,9 @@ def find_problems(
         DatasetError: ``root`` is no dataset.
     """
     store = Store(root)
-    names = store.walk()
-    if "dataset.json" not in names and MANIFEST not in names:
-        load_dataset(store)  # says what it is not
-    found = _file_problems(store, names, share, quiet)
+    if not store.exists("dataset.json") and not store.exists(MANIFEST):
+        load_dataset(store)  # says what it is not, before a whole disk is listed
+    found = _file_problems(store, store.walk(), share, quiet)
     return sorted({*found, *(() if fast else _content_problems(store, share, workers, quiet))})
 
 
