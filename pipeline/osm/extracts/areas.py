@@ -103,7 +103,7 @@ def _relation_features(counts: Counts, block: Block, tags: BlockTags, rows: Ints
     whole = (lost == 0)[relation]
     count = members.count[place[whole]]
     line, nth = expand(count)
-    places = members.xy[members.start[place[whole]][line] + nth].astype(np.int64)
+    places = members.xy.take(members.start[place[whole]][line] + nth, axis=0).astype(np.int64)
     built, why = assemble(len(rows), relation[whole], places, np.concatenate(([0], np.cumsum(count))))
     good = np.array([g is not None for g in built], bool)
     one_lost = dict(zip(relation[~usable][::-1].tolist(), wanted[~usable][::-1].tolist(), strict=True))

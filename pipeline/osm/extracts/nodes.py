@@ -59,9 +59,10 @@ def read_nodes_and_relations(job: RangeJob) -> RangeResult:
                 xy = np.stack((nodes.lon, nodes.lat))
                 valid = on_earth(xy.T)
                 there = valid & nodes.objects.visible
-                extend(bounds, xy[:, there].T)
+                whole = bool(there.all())
+                extend(bounds, (xy if whole else xy[:, there]).T)
                 versions = versions_of(nodes.objects, blob, block.first) if job.versions else {"id": nodes.objects.ids}
-                positions.append(**versions, lonlat=(xy if there.all() else np.where(there, xy, NOWHERE)).T)
+                positions.append(**versions, lonlat=(xy if whole else np.where(there, xy, NOWHERE)).T)
                 tables += _points(counts, block, tags, xy.T, valid, versions.get("place"))
             for kind, part, objects in (
                 (ObjectType.WAY, ways, block.way_heads), (ObjectType.RELATION, relations, block.relations.objects)

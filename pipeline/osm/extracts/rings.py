@@ -108,12 +108,13 @@ def turn_of_rings(xy: Ints, lonlat: Floats, offsets: Ints) -> NDArray[np.int8]:
     if len(doubtful):
         at, starts = ranges(offsets, doubtful)
         row, _ = expand(np.diff(starts))
-        rings = shapely.linearrings(xy[at].astype(np.float64), indices=row)
+        rings = shapely.linearrings(xy.take(at, axis=0).astype(np.float64), indices=row)
         valid = shapely.is_valid(shapely.polygons(rings))
         large = np.flatnonzero(valid & is_large(rings))
         vertex, starts = ranges(starts, large)
         row, _ = expand(np.diff(starts))
-        valid[large] = shapely.is_valid(shapely.polygons(shapely.linearrings(lonlat[at[vertex]], indices=row)))
+        degrees = shapely.linearrings(lonlat.take(at[vertex], axis=0), indices=row)
+        valid[large] = shapely.is_valid(shapely.polygons(degrees))
         turn[doubtful[valid]] = np.where(shapely.is_ccw(rings[valid]), 1, -1)
     return turn
 

@@ -53,7 +53,7 @@ def read_ways(job: RangeJob) -> RangeResult:
             rows = np.flatnonzero(among(ways.objects.ids, wanted) & current & ways.objects.visible)
             at, offsets = ranges(ways.offsets, rows)
             members.append(id=ways.objects.ids[rows], count=np.diff(offsets), whole=missing[rows] == 0)
-            corners.append(lonlat=xy[at])
+            corners.append(lonlat=xy.take(at, axis=0))
     part = write_part(job, "2-ways", tables)
     return RangeResult(job.index, counts, part, bounds, read={ObjectType.WAY: read}, run=members.run)
 
@@ -130,7 +130,7 @@ def _way_features(
         at, rows = at[vertex], rows[~short]
     if not len(rows):
         return []
-    shapes, why = _shapes(xy[at], offsets, area[rows])
+    shapes, why = _shapes(xy.take(at, axis=0), offsets, area[rows])
     for row, reason in why.items():
         counts.drop("way", int(objects.ids[rows[row]]), "invalid_area", reason)
     rows = np.delete(rows, list(why))
@@ -140,7 +140,8 @@ def _way_features(
 
 def _without_repeats(at: Ints, offsets: Ints, xy: Ints) -> tuple[Ints, Ints]:
     """Vertices of each way without those that repeat the place before them."""
-    keep = changes(*xy[at].T)
+    # Of rows, ``take`` is seven times as fast as an index.
+    keep = changes(*xy.take(at, axis=0).T)
     starts = offsets[:-1]
     keep[starts[starts < len(at)]] = True
     total = np.concatenate(([0], np.cumsum(keep)))
@@ -162,16 +163,16 @@ def _shapes(places: Ints, offsets: Ints, area: NDArray[np.bool_]) -> tuple[Shape
     rings = np.flatnonzero(area)
     if len(rings):
         vertex, starts = ranges(offsets, rings)
-        turn[rings] = turn_of_rings(places[vertex], lonlat[vertex], starts)
+        turn[rings] = turn_of_rings(places.take(vertex, axis=0), lonlat.take(vertex, axis=0), starts)
     owner, _ = expand(np.diff(offsets))
     order = np.arange(len(places))
     order = np.where((turn < 0)[owner], (offsets[:-1] + offsets[1:] - 1)[owner] - order, order)
-    shapes = Shapes.lines_and_polygons(lonlat[order], offsets, area)
+    shapes = Shapes.lines_and_polygons(lonlat.take(order, axis=0), offsets, area)
     doubtful = np.flatnonzero(turn == 0)
     if not len(doubtful):
         return shapes, {}
     vertex, starts = ranges(offsets, doubtful)
-    built, why = assemble(len(doubtful), np.arange(len(doubtful)), places[vertex], starts)
+    built, why = assemble(len(doubtful), np.arange(len(doubtful)), places.take(vertex, axis=0), starts)
     there = np.delete(np.arange(len(doubtful)), list(why))
     shapes = shapes.replaced(doubtful[there], Shapes.of(built[there]))
     lost = {int(doubtful[i]): reason for i, reason in why.items()}
