@@ -184,18 +184,20 @@ class Store:
         table: pa.Table,
         metadata: dict[bytes, bytes] | None = None,
         repeating: Sequence[str] | None = None,
+        durable: bool = True,
     ) -> None:
         """Put an Arrow table as Parquet; equal tables give equal bytes.
 
         Args:
             repeating: paths of the columns whose values repeat, which alone get a dictionary; None: each is tried.
+            durable: see :func:`storage.files.atomic_file`.
         """
         buffer = io.BytesIO()
         pq.write_table(
             table.replace_schema_metadata(metadata), buffer, compression="zstd", row_group_size=65_536,
             use_dictionary=True if repeating is None else list(repeating),
         )  # fmt: skip
-        self.write(name, buffer.getvalue())
+        self.write(name, buffer.getvalue(), durable)
 
     def parquet(self, name: str) -> pq.ParquetFile:
         """A Parquet file that has been listed, opened; what is read of it is asked for by ranges."""

@@ -206,5 +206,6 @@ def write_part(job: RangeJob, name: str, tables: list[pa.Table]) -> Path | None:
         return None
     table = pa.concat_tables(tables).combine_chunks()
     target = f"features/{name}-{job.index:06d}.parquet"
-    Store(job.folder).write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES), _REPEATING)
+    # What an interrupted run leaves is made anew, and whoever publishes the folder flushes it.
+    Store(job.folder).write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES), _REPEATING, durable=False)
     return job.folder / target
