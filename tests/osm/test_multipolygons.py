@@ -180,6 +180,9 @@ OURS_ALONE = {
     "an outer stands on a side of another": ["o 00 60 63 03 00", "o 13 33 35 15 13"],
     "a slanted side that another ring touches": ["o 00 96 09 00", "o 32 61 80 32"],
     "a slanted side that another ring lies along": ["o 00 96 09 00", "o 32 64 80 32"],
+    "a spike that shares no node": ["o 10 17", "o 17 14 64 60 10"],
+    "a spike on a slanted side": ["o 00 44 80 00", "o 00 88", "o 88 44 00"],
+    "a ring with two spikes": ["o 10 17", "o 17 14 64 67", "o 67 60 10"],
 }
 
 
