@@ -13,6 +13,8 @@ tests read ever after.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import re
@@ -47,7 +49,7 @@ def guided() -> bool:
 if __name__ == "__main__" and guided() and any(word.startswith("--seconds") for word in sys.argv):
     import atheris
 
-    with atheris.instrument_imports(include=ROOMS):
+    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=ROOMS):  # it names each
         import tests.fuzz.targets  # noqa: F401
 
 from tests.fuzz.damage import GOOD, Files, Target  # noqa: E402

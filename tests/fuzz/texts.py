@@ -343,7 +343,8 @@ def read_regions(path: Path) -> str:
 
 
 TARGETS = {
-    "settings": Target(settings, read_some_settings, by_setting, cost=3), "rules": Target(rules, read_rules, by_rule, cost=3),
+    "settings": Target(settings, read_some_settings, by_setting, cost=3),
+    "rules": Target(rules, read_rules, by_rule, cost=3),
     "times": Target(lines(_TIMES), each_line(read_time), by_text),
     "keys": Target(lines(_KEYS), each_line(read_key), by_text),
     "addresses": Target(lines(_ADDRESSES), each_line(read_address), by_text),
