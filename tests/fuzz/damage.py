@@ -21,7 +21,8 @@ Files = dict[str, bytes]
 GOOD = frozenset({"read", "dropped", "refused"})
 #: What stands where a format wants something else.
 _ODD: list[Any] = [
-    None, True, 0, -1, 3, 1e308, -1e-320, 10**30, float("nan"), float("inf"), "", "x", "\ud800", "a\nb", "2024-13-45",
+    None, True, 0, -1, 3, 1e308, -1e-320, 10**30, float("nan"), float("inf"), "", "x", "\ud800", "a\nb", "a\0b",
+    "2024-13-45",
     "/etc/passwd", "file:///x", "http://127.0.0.1:9/x", [], {}, [[]], [None], {"x": None}, "9" * 5000,
 ]  # fmt: skip
 #: Numbers that formats trip over.

@@ -224,8 +224,10 @@ file:///data/demo/
 
 def read_address(line: str) -> bool:
     """As a path, a URL, a box; asked for as a page it is one clear line, for the web is not reached."""
-    shown(line), expand(line), is_local(line)
-    if "\0" not in line:
+    shown(line)
+    is_local(line)
+    if "\0" not in line:  # which settings refuse
+        expand(line)
         absolute(line)
     box = parse_bbox(line)
     if is_web(line):
