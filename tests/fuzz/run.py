@@ -175,7 +175,7 @@ class Fuzz:
                     if not judge(count, read) or time.monotonic() > until:
                         os._exit(0)
 
-            flags = ["-max_len=200000", f"-seed={seed % 2**31}", "-timeout=60", "-rss_limit_mb=0", "-verbosity=0"]
+            flags = ["-max_len=200000", f"-seed={seed % 2**31}", "-timeout=100000", "-rss_limit_mb=0", "-verbosity=0"]
             flags += [f"-max_total_time={max(1, round(until - time.monotonic()))}", f"-artifact_prefix={self.scratch}/"]
             _errors(os.getpid())
             atheris.Setup(["fuzz", str(corpus), *flags], one, custom_mutator=changed)
