@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pyarrow as pa
+
 SECONDS, MEGABYTES = 5, 1000
 Outcome = Callable[[int, Path], str]  # of an input's number and an empty folder
 Found = Callable[[int, str], None]
@@ -86,6 +88,7 @@ def watched(work: Callable[[Judge], None], found: Found, lost: Callable[[str, Pa
         status = 1
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (4000 << 20, 4000 << 20))
+            pa.set_cpu_count(1)  # inputs are small: to share one out costs more than to read it
             work(Judge(folder, writing))
             status = 0
         finally:
