@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.rules.paint import PaintRules, read_paint
-from pipeline.rules.values import Values
+from pipeline.rules.values import Values, texts
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, at_the_door
 from schemas.tags import TagRules
@@ -109,7 +109,7 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
 
 def _areas(d: dict[str, Any]) -> AreaRules:
     keys = {str(key): Values.of(rule) for key, rule in d["keys"].items()}
-    return AreaRules(str(d["version"]), keys, frozenset(d["relation_types"]))
+    return AreaRules(str(d["version"]), keys, frozenset(texts(d["relation_types"])))
 
 
 def _tags(d: dict[str, Any]) -> TagRules:
@@ -124,6 +124,6 @@ def _tags(d: dict[str, Any]) -> TagRules:
         except re.error as error:
             raise ConfigError(f"tags.yaml: {pattern!r} is no regular expression: {error}") from None
     return TagRules(
-        str(d["version"]), frozenset(d["drop"]), tuple(d["drop_prefixes"]), frozenset(d.get("keep") or ()),
-        corrections, *patterns,
+        str(d["version"]), frozenset(texts(d["drop"])), texts(d["drop_prefixes"]),
+        frozenset(texts(d.get("keep") or [])), corrections, *patterns,
     )  # fmt: skip

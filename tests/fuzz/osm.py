@@ -117,6 +117,14 @@ def _changed(data: bytes, rng: random.Random) -> bytes:
     return bytes(raw)
 
 
+def whole() -> bytes:
+    """A village as it should be."""
+    rng = random.Random(0)
+    file, form = village(rng), Plain()
+    contents = [("OSMHeader", header(file, form)), *(("OSMData", written(block, form)) for block in file.blocks)]
+    return b"".join(framed(form, kind, content) for kind, content in contents)
+
+
 def read_pbf(path: Path) -> str:
     """Features and named drops, which are all of its objects."""
 
@@ -177,7 +185,7 @@ def read_tile(path: Path) -> str:
 
 TARGETS = {
     "pbf": Target(
-        lambda: [{"x.osm.pbf": mutated(0)}], read_pbf, make=lambda number: {"x.osm.pbf": mutated(number)}, cost=0.2
+        lambda: [{"x.osm.pbf": whole()}], read_pbf, make=lambda number: {"x.osm.pbf": mutated(number)}, cost=0.2
     ),
     "osc": Target(changes, read_changes, by_xml), "mvt": Target(tiles, read_tile),
 }  # fmt: skip

@@ -135,6 +135,15 @@ class Fuzz:
 
         run(first, last, lambda n, folder: outcome(self.target, self.target.files(n), folder), found, until)
 
+    def whole(self) -> None:
+        """Inputs without damage, of which one at least is read: else nothing would be found behind the door."""
+        ends: list[str] = []
+        for files in self.target.inputs:
+            watched(lambda judge, own=files: _once(judge, self.target, own), lambda _, result: ends.append(result),
+                    lambda why, _: ends.append(why))  # type: ignore[misc]  # fmt: skip
+        if not GOOD.issuperset(ends) or "read" not in ends:
+            self._count(f"whole inputs end in {ends}", "", dict)
+
     def by_coverage(self, seed: int, until: float) -> None:
         """Inputs that reach new code are damaged further; all of them by bytes of one file of a whole input."""
         corpus = self.scratch / f"corpus-{seed}"
@@ -193,8 +202,9 @@ class Fuzz:
 
     def _count(self, result: str, again: str, files: Callable[[], Files]) -> None:
         self.tally.ends[result if result in GOOD else "wrong"] += 1
-        if result in GOOD or self.tally.findings.setdefault(kind_of(result), result) != result:
+        if result in GOOD or kind_of(result) in self.tally.findings:
             return
+        self.tally.findings[kind_of(result)] = result
         print(f"{self.name}: {result}  {again}", flush=True)
         self.wrong.append((result, files()))
 
@@ -258,6 +268,7 @@ def fuzz(names: Sequence[str], args: argparse.Namespace) -> int:
     begin = time.monotonic()
     for n, name in enumerate(names):
         own = Fuzz(name, args.keep)
+        own.whole()
         started = time.monotonic()
         share = (begin + args.seconds - started) / (len(names) - n) if args.seconds else float("inf")
         count = args.files or 1 << 40

@@ -27,7 +27,6 @@ def test_damage_at_every_door_is_a_result_a_drop_or_one_line_that_names_the_file
     assert rows.keys() == TARGETS.keys()
     for name, (files, _, read, dropped, refused, wrong) in rows.items():
         assert read + dropped + refused == files > 0 == wrong, name
-        assert read > 0 or dropped > 0, f"{name}: nothing gets through the door"
         assert dropped + refused > 0, f"{name}: the damage is none"
 
 
@@ -54,14 +53,15 @@ def _read_poison(path: Path) -> str:
     data = path.read_bytes()
     if b"!" in data:
         os.kill(os.getpid(), 9)
-    assert b"?" not in data, "a question"
+    if b"?" in data:
+        raise ValueError("a question")
     return "read"
 
 
 def test_a_finding_is_told_once_and_its_smallest_input_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = b"a" * 300 + b"?" + b"b" * 300
+    whole = b"a" * 40 + b"?" + b"b" * 40
 
     def make(number: int) -> Files:
         return {"x.txt": whole if number % 3 == 1 else whole.replace(b"?", b"!" if number == 5 else b".")}
@@ -74,6 +74,4 @@ def test_a_finding_is_told_once_and_its_smallest_input_is_kept(
     kept = {path.read_bytes() for path in tmp_path.rglob("x.txt")}
     assert kept == {b"?", b"!"}
     assert capsys.readouterr().out.count("a question") == 1
-    assert kind_of("AssertionError: 5 of 'x' at a.py:1; b.py:22") == kind_of(
-        "AssertionError: 17 of 'y' at c.py:2; b.py:22"
-    )
+    assert kind_of("ValueError: 5 of 'x' at a.py:1; b.py:22") == kind_of("ValueError: 17 of 'y' at c.py:2; b.py:22")
