@@ -14,14 +14,9 @@ _SHARD = re.compile(r"[A-Za-z0-9_-]+\.tar")
 #: Shards a catalog file: a few files prune as well as one, and none holds 10⁹ rows.
 SHARDS_PER_FILE = 256
 
-_COUNTS = [
-    ("n_rs", pa.int32()),
-    ("n_point", pa.int32()),
-    ("n_line", pa.int32()),
-    ("n_polygon", pa.int32()),
-    ("n_edges", pa.int32()),
-    ("n_streetview", pa.int32()),
-]
+#: What is counted of each sample and each shard.
+COUNTS = ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
+_COUNTS = [(name, pa.int32()) for name in COUNTS]
 
 MEMBERS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
 

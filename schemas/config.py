@@ -226,6 +226,8 @@ def _scalar(kind: Any, value: Any, full: str) -> Any:
         return str(value)
     if kind is str and isinstance(value, datetime.date):  # YAML reads 2024-01-01 as a date
         return value.isoformat()
+    if kind is str and isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"setting {full}={value!r} holds a NUL character, which no path or name has")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise ConfigError(_mismatch(full, kind, value))

@@ -7,7 +7,15 @@ from contextlib import contextmanager
 
 
 class GeoshardsError(Exception):
-    """Base of every error that geoshards raises on purpose; shown to users without a traceback."""
+    """Base of every error that geoshards raises on purpose; shown to users without a traceback, as one line.
+
+    >>> str(GeoshardsError("STAC item a\\nb has no band red"))
+    'STAC item a b has no band red'
+    """
+
+    def __init__(self, message: str = "") -> None:
+        # Names and texts of others stand in it.
+        super().__init__(" ".join(message.splitlines()))
 
 
 class ConfigError(GeoshardsError):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.errors import ConfigError
 
@@ -46,19 +50,62 @@ def assign_split(bbox: tuple[float, float, float, float], config: SplitConfig) -
     west, south, east, north = bbox
     east += 360.0 if west > east else 0.0
     size, pad = config.block_degrees, config.buffer_degrees
+    # A footprint ends where the next begins: an upper edge on a block's border does not meet that block.
+    first, last = math.floor((south - pad) / size), math.ceil((north + pad) / size) - 1
+
+    def spans() -> Iterator[tuple[int, int, int]]:
+        for row in range(first, max(first, last) + 1):
+            width = 360.0 / _columns(row, size)
+            pad_x = pad * width / size
+            left, right = math.floor((west - pad_x) / width), math.ceil((east + pad_x) / width) - 1
+            yield row, left, max(left, right)
+
+    return _split_of(spans(), config)
+
+
+def assign_splits(boxes: NDArray[np.float64], config: SplitConfig) -> list[str]:
+    """`assign_split` of each bbox f64[N,4]; footprints that meet the same blocks are judged once.
+
+    Raises:
+        ValueError: a bbox is not finite.
+    """
+    if not np.isfinite(boxes).all():
+        raise ValueError("a bbox is not finite")
+    west, south, east, north = boxes.T
+    east = east + np.where(west > east, 360.0, 0.0)
+    size, pad = config.block_degrees, config.buffer_degrees
+    first = np.floor((south - pad) / size)
+    last = np.maximum(first, np.ceil((north + pad) / size) - 1)
+    spans = []
+    for row in (first, last):
+        rows, which = np.unique(row, return_inverse=True)
+        width = 360.0 / np.array([_columns(int(r), size) for r in rows.tolist()])[which]
+        pad_x = pad * width / size
+        left = np.floor((west - pad_x) / width)
+        spans += [row, left, np.maximum(left, np.ceil((east + pad_x) / width) - 1)]
+    blocks, which = np.unique(np.stack(spans, 1).astype(np.int64), axis=0, return_inverse=True)
+    found = [_split_of({(a, b, c), (d, e, f)}, config) for a, b, c, d, e, f in blocks.tolist()]
+    splits = [found[k] for k in which.ravel().tolist()]
+    for n in np.flatnonzero(last - first > 1).tolist():  # the first and the last row do not say what lies between
+        splits[n] = assign_split(tuple(boxes[n].tolist()), config)
+    return splits
+
+
+def _columns(row: int, size: float) -> int:
+    """Blocks of a row around the world."""
+    return max(1, round(360.0 / size * math.cos(math.radians(min(89.0, abs((row + 0.5) * size))))))
+
+
+def _split_of(spans: Iterable[tuple[int, int, int]], config: SplitConfig) -> str:
+    """The split of all blocks of some rows (row, first and last column), or ``buffer``."""
     shares = dict(zip(SPLITS, (1 - config.val - config.test, config.val, config.test), strict=True))
     for split, share in shares.items():
         if share == 1:
             return split
     found: set[str] = set()
-    # A footprint ends where the next begins: an upper edge on a block's border does not meet that block.
-    first, last = math.floor((south - pad) / size), math.ceil((north + pad) / size) - 1
-    for row in range(first, max(first, last) + 1):
-        columns = max(1, round(360.0 / size * math.cos(math.radians(min(89.0, abs((row + 0.5) * size))))))
-        width = 360.0 / columns
-        pad_x = pad * width / size
-        left, right = math.floor((west - pad_x) / width), math.ceil((east + pad_x) / width) - 1
-        for column in range(left, max(left, right) + 1):
+    for row, left, right in spans:
+        columns = _columns(row, config.block_degrees)
+        for column in range(left, right + 1):
             found.add(block_split(row, column % columns, config))
             if len(found) > 1:
                 return BUFFER

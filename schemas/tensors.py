@@ -29,6 +29,8 @@ def read_tensors(data: Any, dtypes: Mapping[str, np.dtype[Any]]) -> tuple[dict[s
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(bytes(data[8:start]))
         metadata = header.pop("__metadata__", {})
+        if not all(isinstance(said, str) for said in metadata.values()):
+            raise ValueError("its metadata are no texts")
         end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if end != len(data):
             raise ValueError(f"it has {len(data)} bytes, not {end}")
@@ -42,8 +44,8 @@ def read_tensors(data: Any, dtypes: Mapping[str, np.dtype[Any]]) -> tuple[dict[s
                     kind != _CODES[dtype] or min(first, *shape) < 0
                     or last - first != size * dtype.itemsize
                 ):  # fmt: skip
-                    raise ValueError(f"{name} is {kind} {shape} in {last - first} bytes")
+                    raise ValueError(f"{name} is {kind!r} {shape!r} in {last - first} bytes")
                 arrays[name] = np.frombuffer(data, dtype, size, start + first).reshape(shape)
         return arrays, metadata
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(repr(error)) from None

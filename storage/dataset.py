@@ -45,13 +45,13 @@ def find_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.
     return pa.concat_tables(store.read_table(f"catalog/{table}/{n}", without) for n in names) if names else None
 
 
-def read_catalog(store: Store, table: str) -> pa.Table:
-    """A whole catalog table.
+def read_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.Table:
+    """A whole catalog table, its columns ``without`` left unread.
 
     Raises:
         DatasetError: the dataset has none.
     """
-    found = find_catalog(store, table)
+    found = find_catalog(store, table, without)
     if found is None:
         raise DatasetError(f"{store.root} has no catalog/{table}; is it a dataset that `geoshards shards` finished?")
     return found

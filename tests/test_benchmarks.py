@@ -34,6 +34,7 @@ SMALLEST = {
     "stream_read.py": ("--samples 16 --rounds 1", "offset_samples_per_second"),
     "stream_scale.py": ("--samples 4000 --per-shard 200 --rounds 1", "resume_s"),
     "tokens.py": ("--places streets.opl --runs 1 --tiles 1", "tokens.streets.opl.geoshards_tiles_per_s"),
+    "verify.py": ("--samples 16 --rows 2000 --runs 1", "table_rows_per_cpu_second"),
     "tokens_to_shards.py": ("streets.opl --runs 1 --sample 1", "geoshards_tiles_per_s"),
 }
 

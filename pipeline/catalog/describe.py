@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from hashlib import sha256
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.catalog.croissant import croissant
 from pipeline.catalog.text import markdown
-from schemas.catalog import SCHEMA_VERSION, shard_name
-from schemas.sample import content_hash, layout_hash
+from schemas.catalog import COUNTS, SAMPLES, SCHEMA_VERSION, shard_name
+from schemas.sample import layout_hash
 from storage.dataset import read_catalog
 from storage.manifest import write_manifest
 from storage.store import Store
 
+#: Rows that are hashed at a time.
+_ROWS = 1 << 16
 _CREDIT = {
     "osm": "© OpenStreetMap contributors, https://www.openstreetmap.org/copyright. Tokens and class rasters are "
     "derived from OSM data: credit it wherever the dataset or what is made from it is "
@@ -24,22 +28,29 @@ _CREDIT = {
 
 def dataset_document(store: Store, name: str, identity: dict[str, Any]) -> dict[str, Any]:
     """The content of dataset.json, from the folded catalog; ``identity`` is what decided the dataset's bytes."""
-    samples, shards = read_catalog(store, "samples"), read_catalog(store, "shards").sort_by("index")
-    rows = zip(samples["key"].to_pylist(), samples["sha256"].to_pylist(), strict=True)
+    samples = read_catalog(store, "samples", set(SAMPLES.names) - {"key", "sha256", "split", *COUNTS})
+    shards = read_catalog(store, "shards").sort_by("index")
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "content_hash": content_hash(rows),
+        "content_hash": _content_hash(samples),
         "layout_hash": layout_hash(zip(shards["shard"].to_pylist(), shards["sha256"].to_pylist(), strict=True)),
         "samples": samples.num_rows,
         "shards": shards.num_rows,
         "bytes": int(sum(shards["bytes"].to_pylist())),
-        "counts": {
-            c: int(sum(samples[c].to_pylist()))
-            for c in ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
-        },
-        "splits": dict(sorted(Counter(samples["split"].to_pylist()).items())),
+        "counts": {c: pc.sum(samples[c]).as_py() or 0 for c in COUNTS},
+        "splits": dict(sorted((row["values"], row["counts"]) for row in samples["split"].value_counts().to_pylist())),
     } | identity
+
+
+def _content_hash(samples: pa.Table) -> str:
+    """`schemas.sample.content_hash` of a table, without its rows as objects."""
+    ordered = samples.select(["key", "sha256"]).sort_by([("key", "ascending"), ("sha256", "ascending")])
+    digest = sha256()
+    for batch in ordered.to_batches(_ROWS):
+        lines = pc.binary_join_element_wise(*batch.columns, " ").to_pylist()
+        digest.update("".join(f"{line}\n" for line in lines).encode())
+    return digest.hexdigest()
 
 
 def fingerprint_of(identity: dict[str, Any]) -> str:

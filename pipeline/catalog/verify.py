@@ -7,34 +7,27 @@ those of the settings.
 
 from __future__ import annotations
 
-import io
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import simplejpeg
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipeline.alignment import lonlat_to_normalised, place
+from pipeline.catalog.content import Problem, ShardCheck, short
 from pipeline.catalog.describe import dataset_document, fingerprint_of
-from pipeline.catalog.statistics import by_shard
 from pipeline.run.ray_map import Runner
-from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file
+from schemas.catalog import COUNTS, TABLES, catalog_file
 from schemas.config import build
-from schemas.errors import CorruptSampleError, DatasetError, GeoshardsError
-from schemas.footprint import Footprints
-from schemas.index import IndexPart, index_file
-from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, SampleMeta, is_image, sample_hash, valid_member
-from schemas.splits import SplitConfig, assign_split
-from schemas.tokens import OsmTokens
-from storage.dataset import load_dataset, read_members
+from schemas.errors import DatasetError, GeoshardsError
+from schemas.index import IndexPart, index_file, key_hashes
+from schemas.splits import SplitConfig, assign_splits
+from storage.dataset import load_dataset
 from storage.manifest import MANIFEST, digests, read_manifest
 from storage.progress import Progress
 from storage.store import Store
@@ -42,23 +35,12 @@ from storage.store import Store
 _IDENTITY = ("config", "sources", "footprints", "versions")
 #: Identity of a dataset that `dataset_document` does not work out.
 _GIVEN = (*_IDENTITY, "fingerprint")
-_COUNTED = ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
-_FLOATS = ("patch_cover", "region_area", "region_length")
+#: Tables that have a file for each group of shards; of the others there is one file.
+_GROUPED = ("samples", "shards", "streetview", "drops")
 #: Samples that one process checks in about the time that Ray takes to start.
 _SMALL = 10_000
-#: How far the place of a photo may be from where its coordinates lie: they are rounded to 1e-9 of a degree, it to 1e-9.
-_METRES, _ROUNDED = 2e-4, 2e-9
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """Something wrong."""
-
-    file: str  # in the dataset
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.what}"
+#: Rows that one sentence is said of, of each kind in each file.
+_NAMED = 20
 
 
 def find_problems(
@@ -105,68 +87,79 @@ def _file_problems(store: Store, names: Sequence[str], share: float, quiet: bool
     return found
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The catalog, as far as it can be read."""
+@dataclass
+class _Catalog:
+    """The tables of a dataset, a group of shards at a time: what no hash of a file knows."""
 
-    tables: dict[str, pa.Table]
-    rows: dict[str, int]  # of each file
-    problems: list[Problem]
+    store: Store
+    found: list[Problem] = field(default_factory=list)
+    hashes: list[NDArray[np.uint64]] = field(default_factory=list)  # of the keys, group by group
+    shards: list[int] = field(default_factory=list)  # their numbers
 
-    @classmethod
-    def read(cls, store: Store) -> _Tables:
-        tables, rows, problems = {}, dict[str, int](), list[Problem]()
-        for name, schema in TABLES.items():
-            parts = []
-            for file in (f"catalog/{name}/{n}" for n in store.names(f"catalog/{name}") if n.endswith(".parquet")):
-                try:
-                    part = store.read_table(file)
-                except DatasetError:
-                    problems.append(Problem(file, "cannot be read as Parquet"))
-                    continue
-                if part.schema.equals(schema):
-                    parts.append(part)
-                    rows[file] = part.num_rows
-                else:
-                    problems.append(Problem(file, f"its columns are not those of {name}"))
-            tables[name] = pa.concat_tables([schema.empty_table(), *parts])
-        return cls(tables, rows, problems)
+    def groups(self) -> list[int]:
+        """Those of which there is a file."""
+        names = {n for table in _GROUPED for n in self.store.names(f"catalog/{table}") if n.endswith(".parquet")}
+        numbers = [n.removeprefix("part-").removesuffix(".parquet") for n in names]
+        return sorted({int(n) for n in numbers if n.isdecimal()})
 
-    @cached_property
-    def samples(self) -> list[dict[str, Any]]:
-        return list(self.tables["samples"].to_pylist())
-
-    @cached_property
-    def shards(self) -> dict[str, dict[str, Any]]:
-        return {row["shard"]: row for row in self.tables["shards"].sort_by("index").to_pylist()}
+    def table(self, name: str, group: int, there: set[str]) -> pa.Table:
+        """One file, empty where it is missing or damaged, which is noted."""
+        file, schema = catalog_file(name, group), TABLES[name]
+        if file not in there:
+            return schema.empty_table()
+        try:
+            table = self.store.read_table(file)
+        except DatasetError:
+            self.found.append(Problem(file, "cannot be read as Parquet"))
+            return schema.empty_table()
+        if not table.schema.equals(schema):
+            self.found.append(Problem(file, f"its columns are not those of {name}"))
+            return schema.empty_table()
+        return table.combine_chunks()
 
 
 def _content_problems(store: Store, share: float, workers: int, quiet: bool) -> Iterator[Problem]:
     """What no hash of a file knows."""
-    catalog = _Tables.read(store)
-    yield from catalog.problems
+    catalog = _Catalog(store)
+    there = {f"catalog/{t}/{n}" for t in TABLES for n in store.names(f"catalog/{t}")}
+    alone = {name: catalog.table(name, 0, there) for name in TABLES.keys() - set(_GROUPED)}
     try:
         document = load_dataset(store)
     except DatasetError as error:
         yield Problem("dataset.json", str(error).partition("dataset.json ")[2] or str(error))
         document = {}
-    if not catalog.problems and document:
+    split, margin = _setting(document, "split"), _setting(document, "sv", "margin")
+    tags = np.sort(alone["vocabulary"]["tag_id"].to_numpy())
+    if (tags[1:] == tags[:-1]).any():
+        yield Problem("catalog/vocabulary", "a tag stands there twice")
+    check = ShardCheck(store, tags, float(margin) if isinstance(margin, (int, float)) else 0.0, share == 1)
+    groups = catalog.groups()
+    total = _rows(store, there)
+    with Runner(workers) as runner, Progress("samples", total, "samples", quiet) as progress:
+        for group in groups:
+            samples, shards, photos, drops = (catalog.table(name, group, there) for name in _GROUPED)
+            file = catalog_file("samples", group)
+            yield from _guarded("catalog", _group_problems(group, samples, shards, photos, drops.num_rows))
+            yield from _guarded(file, _split_problems(file, samples, split))
+            hashes = _hashes(samples)
+            yield from _guarded(index_file(group), _index_problems(store, group, samples, file in there))
+            catalog.hashes.append(hashes)
+            catalog.shards += shards["index"].to_pylist()
+            drawn = samples if share == 1 else samples.filter(pa.array(hashes < share * 2**64))
+            jobs = _jobs(drawn, photos)
+            for index, found, _ in runner.map(check, jobs, small=total < _SMALL):
+                yield from found
+                progress.advance(jobs[index][1].num_rows)
+    if sorted(n for n in catalog.shards if n is not None) != list(range(len(catalog.shards))):
+        yield Problem("catalog/shards", "its numbers are not 0, 1, 2 …")
+    yield from _guarded("catalog/samples", _twice(catalog, groups, there))
+    held = {index_file(group) for group in groups if catalog_file("samples", group) in there}
+    for name in store.names("catalog/index"):
+        if f"catalog/index/{name}" not in held:
+            yield Problem(f"catalog/index/{name}", "without its samples")
+    yield from dict.fromkeys(catalog.found)
+    if not catalog.found and document:
         yield from _guarded("dataset.json", _document_problems(store, document))
-    yield from _guarded("catalog", _catalog_problems(catalog))
-    yield from _guarded("catalog/index", _index_problems(store))
-    yield from _guarded("catalog/samples", _split_problems(catalog.samples, document.get("config", {}).get("split")))
-    rows = [r for r in catalog.samples if share == 1 or _drawn(r["key"], share)]
-    photos: dict[str, list[dict[str, Any]]] = {}
-    for photo in catalog.tables["streetview"].to_pylist():
-        photos.setdefault(photo["key"], []).append(photo)
-    vocabulary = np.sort(catalog.tables["vocabulary"]["tag_id"].to_numpy())
-    margin = float(document.get("config", {}).get("sv", {}).get("margin", 0.0) or 0.0)
-    check = ShardCheck(store, vocabulary, margin, share == 1)
-    jobs = [(name, own, [photos.get(r["key"], []) for r in own]) for name, own in sorted(by_shard(rows).items())]
-    with Runner(workers) as runner, Progress("samples", len(rows), "samples", quiet) as progress:
-        for index, found, _ in runner.map(check, jobs, small=len(rows) < _SMALL):
-            yield from found
-            progress.advance(len(jobs[index][1]))
 
 
 def _guarded(file: str, found: Iterator[Problem]) -> Iterator[Problem]:
@@ -174,11 +167,50 @@ def _guarded(file: str, found: Iterator[Problem]) -> Iterator[Problem]:
     try:
         yield from found
     except Exception as error:  # noqa: BLE001  # whatever a damaged table or document makes of itself
-        yield Problem(file, f"cannot be checked: {_short(error)}")
+        yield Problem(file, f"cannot be checked: {short(error)}")
 
 
-def _drawn(key: str, share: float) -> bool:
-    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") < share * 2**64
+def _setting(document: Any, *path: str) -> Any:
+    """A setting of dataset.json; None where it has none of that name."""
+    value = document.get("config")
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _rows(store: Store, there: set[str]) -> int:
+    """Samples that the catalog has, as far as its files say."""
+    total = 0
+    for file in sorted(n for n in there if n.startswith("catalog/samples/") and n.endswith(".parquet")):
+        with suppress(pa.ArrowException, OSError, GeoshardsError):
+            total += store.parquet(file).metadata.num_rows
+    return total
+
+
+def _named(file: str, what: Iterable[str], count: int) -> Iterator[Problem]:
+    """The first problems of a kind, and how many more there are."""
+    yield from (Problem(file, text) for text in islice(what, _NAMED))
+    if count > _NAMED:
+        yield Problem(file, f"{count - _NAMED:,} more like it")
+
+
+def _hashes(samples: pa.Table) -> NDArray[np.uint64]:
+    return key_hashes(key or "" for key in samples["key"].to_pylist())
+
+
+def _jobs(samples: pa.Table, photos: pa.Table) -> list[tuple[str, pa.Table, pa.Table]]:
+    """Name of each shard, its rows of samples and of photos, each compact: workers get no more than their own."""
+    names, of_photos = samples["shard"], photos["shard"]
+    order = pc.sort_indices(names)
+    shards, counts = np.unique(names.to_numpy(zero_copy_only=False).astype(str), return_counts=True)
+    ends = np.cumsum(counts)
+    photo_order = pc.sort_indices(of_photos).to_numpy()
+    photo_names = of_photos.to_numpy(zero_copy_only=False).astype(str)[photo_order]
+    lows, highs = (np.searchsorted(photo_names, shards, side) for side in ("left", "right"))
+    return [
+        (str(name), samples.take(order[end - count : end]), photos.take(pa.array(photo_order[low:high])))
+        for name, count, end, low, high in zip(shards, counts.tolist(), ends.tolist(), lows, highs, strict=True)
+    ]
 
 
 def _document_problems(store: Store, document: Mapping[str, Any]) -> Iterator[Problem]:
@@ -194,217 +226,79 @@ def _document_problems(store: Store, document: Mapping[str, Any]) -> Iterator[Pr
             yield Problem("dataset.json", f"{name} is not that of the catalog")
 
 
-def _catalog_problems(catalog: _Tables) -> Iterator[Problem]:
-    """Tables that disagree."""
-    samples, shards = catalog.samples, catalog.shards
-    keys = Counter(row["key"] for row in samples)
-    yield from (Problem("catalog/samples", f"{key} stands there {n} times") for key, n in keys.items() if n > 1)
-    held = by_shard(samples)
-    yield from (Problem(f"shards/{n}", "in catalog/samples, but not in catalog/shards") for n in held.keys() - shards)
-    photos = catalog.tables["streetview"]
-    for name, shard in shards.items():
-        own = held.get(name, [])
-        for column, count in {"samples": len(own), **{c: sum(r[c] for r in own) for c in _COUNTED}}.items():
-            if shard[column] != count:
-                yield Problem(
-                    f"shards/{name}", f"{column} is {count} in catalog/samples, {shard[column]} in catalog/shards"
-                )
-    indices = [row["index"] for row in shards.values()]
-    if indices != list(range(len(indices))):
-        yield Problem("catalog/shards", "its numbers are not 0, 1, 2 …")
-    taken = Counter(photos["key"].to_pylist())
-    for row in samples:
-        if taken.pop(row["key"], 0) != row["n_streetview"]:
-            yield Problem("catalog/streetview", f"{row['key']} has not {row['n_streetview']} photos there")
-    yield from (Problem("catalog/streetview", f"{key} is no sample") for key in taken)
-    parts = Counter[str]()
-    for row in shards.values():
-        parts[catalog_file("drops", row["index"] // SHARDS_PER_FILE)] += row["n_drops"] or 0
-    for file, count in parts.items():
-        if catalog.rows.get(file, 0) != count:
-            yield Problem(file, f"{catalog.rows.get(file, 0)} rows, {count} in catalog/shards")
-    ids = catalog.tables["vocabulary"]["tag_id"].to_numpy()
-    if len(np.unique(ids)) < len(ids):
-        yield Problem("catalog/vocabulary", "a tag stands there twice")
-
-
-def _index_problems(store: Store) -> Iterator[Problem]:
-    """Index files that are not those of the samples beside them."""
-    names = [n for n in store.names("catalog/samples") if n.endswith(".parquet")]
-    groups = sorted(int(n.removeprefix("part-").removesuffix(".parquet")) for n in names)
-    held = set(store.names("catalog/index"))
-    for group in groups:
-        file = index_file(group)
-        try:
-            right = IndexPart.of(store.read_table(catalog_file("samples", group))).to_bytes()
-        except (GeoshardsError, KeyError, pa.ArrowException):
-            continue  # the table itself is a problem
-        if file.rsplit("/", 1)[-1] not in held:
-            yield Problem(file, "missing")
-        elif store.read(file) != right:
-            yield Problem(file, f"not that of {catalog_file('samples', group)}")
-    for name in sorted(held - {index_file(group).rsplit("/", 1)[-1] for group in groups}):
-        yield Problem(f"catalog/index/{name}", "without its samples")
-
-
-def _split_problems(samples: Sequence[Mapping[str, Any]], config: Any) -> Iterator[Problem]:
-    """Samples whose split, the buffer among them, is not that of the settings."""
-    if config is None:
-        return
-    rule = build(SplitConfig, config)
-    wrong = [r["key"] for r in samples if r["split"] != assign_split(tuple(r["bbox"].values()), rule)]
-    if wrong:
-        yield Problem(
-            "catalog/samples", f"the split of {len(wrong):,} samples is not that of the settings: {wrong[0]}, say"
-        )
-
-
-@dataclass(frozen=True)
-class ShardCheck:
-    """Checks samples of one shard. Picklable: the workers' function."""
-
-    store: Store
-    vocabulary: NDArray[np.int64]  # tag ids, rising
-    margin: float  # metres, within which photos may lie beside a footprint
-    whole: bool  # every sample of each shard is checked
-
-    def __call__(self, job: tuple[str, list[dict[str, Any]], list[list[dict[str, Any]]]]) -> list[Problem]:
-        """Args: name of a shard, rows of its samples, and of the photos of each."""
-        name, rows, photos = job
-        file = f"shards/{name}"
-        try:
-            members = read_members(self.store, name, rows, self.whole)
-        except DatasetError as error:
-            return [Problem(file, _short(error))]
-        found: list[Problem] = []
-        metas: list[tuple[dict[str, Any], SampleMeta]] = []
-        for row, own, taken in zip(rows, members, photos, strict=True):
-            if isinstance(own, DatasetError):
-                found.append(Problem(file, _short(own)))
-                continue
-            try:
-                metas.append((row, _check_sample(row, own, taken)))
-            except Exception as error:  # noqa: BLE001  # whatever a decoder raises
-                found.append(Problem(file, f"{row['key']}: {_short(error)}"))
-        held = [(row, own) for row, own in zip(rows, members, strict=True) if not isinstance(own, DatasetError)]
-        found += [Problem(file, f"{key}: {what}") for key, what in self._token_problems(held)]
-        return found + [Problem(file, f"{key}: {what}") for key, what in _place_problems(metas, self.margin)]
-
-    def _token_problems(self, held: Sequence[tuple[dict[str, Any], dict[str, bytes]]]) -> Iterator[tuple[str, str]]:
-        """Laws of the tokens, of all samples at once, and tags that the vocabulary lacks."""
-        rows = [row for row, own in held if OSM_TOKENS in own]
-        tokens = OsmTokens.from_buffers([own[OSM_TOKENS] for _, own in held if OSM_TOKENS in own])
-        for row, one in zip(rows, tokens, strict=True):
-            if isinstance(one, CorruptSampleError):
-                yield row["key"], _short(one)
-                continue
-            for name in ("tag_ids", "region_tag_id"):
-                ids = getattr(one, name)
-                if len(ids) and not np.isin(ids, self.vocabulary, kind="sort").all():
-                    yield row["key"], f"{name} holds a tag that catalog/vocabulary lacks"
-            counts = dict(zip(("n_point", "n_line", "n_polygon"), one.counts(), strict=True))
-            for name, count in (counts | {"n_edges": len(one.relation)}).items():
-                if row[name] != count:
-                    yield row["key"], f"{name} is {count}, {row[name]} in catalog/samples"
-            if not all(np.isfinite(getattr(one, n)).all() for n in _FLOATS):
-                yield row["key"], "a number of its tokens is not finite"
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-
-
-def _check_sample(
-    row: Mapping[str, Any], members: Mapping[str, bytes], photos: Sequence[Mapping[str, Any]]
-) -> SampleMeta:
-    """Its JSON document, checked against its row and its members.
-
-    Raises:
-        Exception: something is wrong with it.
-    """
-    if sample_hash(members) != row["sha256"]:
-        raise DatasetError("it is not what was written")
-    meta = SampleMeta.from_bytes(members[JSON])
-    _expect("key", meta.footprint.key, row["key"])
-    for name in ("lon", "lat"):
-        _expect(name, getattr(meta, name), row[name])
-    _expect("gsd", meta.gsd, (row["gsd_x"], row["gsd_y"]))
-    _expect("bbox", meta.bbox, tuple(row["bbox"].values()))
-    _expect("n_rs", len(meta.rs), row["n_rs"])
-    _expect("rs_time", meta.rs[0].acquired if meta.rs else None, row["rs_time"])
-    named = {info.member for info in meta.rs} | {info.member for info in meta.streetview}
-    held = {name for name in members if is_image(name) or name.startswith("sv.")}
-    if named != held:
-        raise DatasetError(f"its document names other images than it has: {', '.join(sorted(named ^ held))}")
-    for info in meta.streetview:
-        rows = [p for p in photos if p["member"] == info.member]
-        if len(rows) != 1 or any(getattr(info, c) != rows[0][c] for c in rows[0] if c not in ("key", "shard")):
-            raise DatasetError(f"{info.member} is another photo in catalog/streetview")
-    size = meta.footprint.width, meta.footprint.height
-    for image in meta.rs:
-        shape = _shape(image.member, members[image.member])
-        if image.member.endswith(".npy"):
-            _expect(f"{image.member}: bands", shape[2], len(image.bands))
-        _expect(f"{image.member}: size", shape[:2], size)
-        plane = valid_member(image.member)
-        if (plane in members) != (image.nodata_share > 0):
-            raise DatasetError(f"{plane} and nodata_share {image.nodata_share:g} do not agree")
-        if plane in members:
-            missing = 1.0 - float(np.asarray(Image.open(io.BytesIO(members[plane])), bool).mean())
-            if not math.isclose(missing, image.nodata_share, abs_tol=1e-6):
-                raise DatasetError(f"{plane} leaves {missing:.6f} without data, its document {image.nodata_share:.6f}")
-    for name in (OSM_RASTER, *(i.member for i in meta.streetview)):
-        if name in members:
-            shape = _shape(name, members[name])
-            if name == OSM_RASTER:
-                _expect(f"{name}: size", shape[:2], size)
-    return meta
-
-
-def _expect(what: str, found: Any, row: Any) -> None:
-    if found != row:
-        raise DatasetError(f"{what} is {found} in the sample, {row} in the catalog")
-
-
-def _shape(name: str, data: bytes) -> tuple[int, int, int]:
-    """Width, height and channels of an image, decoded."""
-    if name.endswith(".npy"):
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-        bands, height, width = array.shape
-        return width, height, bands
-    if name.endswith(".jpg"):
-        height, width, _ = simplejpeg.decode_jpeg(data, colorspace="GRAY", fastdct=True).shape  # colours take longer
-        return width, height, 3
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        return *image.size, len(image.getbands())
-
-
-def _place_problems(metas: Sequence[tuple[Mapping[str, Any], SampleMeta]], margin: float) -> Iterator[tuple[str, str]]:
-    """Photos that do not lie where their coordinates say, or outside; footprints that lie elsewhere than they say."""
-    if not metas:
-        return
-    footprints = Footprints.of([meta.footprint for _, meta in metas])
-    placement = place(footprints)
-    moved = np.abs(placement.centre - [(m.lon, m.lat) for _, m in metas]).max(axis=1) > 2e-9
+def _group_problems(group: int, samples: pa.Table, shards: pa.Table, photos: pa.Table, drops: int) -> Iterator[Problem]:
+    """Tables of one group of shards that disagree."""
+    sums = samples.group_by("shard").aggregate([("key", "count"), *((c, "sum") for c in COUNTS)])
+    held = {row.pop("shard"): row for row in sums.to_pylist()}
     yield from (
-        (row["key"], "its centre is not that of its footprint")
-        for (row, _), bad in zip(metas, moved, strict=True)
-        if bad
+        Problem(f"shards/{n}", "in catalog/samples, but not in catalog/shards")
+        for n in held.keys() - set(shards["shard"].to_pylist())
     )
-    photos = [(i, row["key"], info) for i, (row, meta) in enumerate(metas) for info in meta.streetview]
-    if not photos:
+    for shard in shards.to_pylist():
+        own = held.get(shard["shard"], {})
+        for column, total in {"samples": "key_count", **{c: f"{c}_sum" for c in COUNTS}}.items():
+            if shard[column] != (count := own.get(total) or 0):
+                yield Problem(
+                    f"shards/{shard['shard']}",
+                    f"{column} is {count} in catalog/samples, {shard[column]} in catalog/shards",
+                )
+    taken = photos.group_by("key").aggregate([([], "count_all")])
+    place = pc.index_in(samples["key"], value_set=taken["key"])
+    count = pc.fill_null(taken["count_all"].take(place), 0)
+    wrong = samples.filter(pc.fill_null(pc.not_equal(count, samples["n_streetview"]), True)).select(
+        ["key", "n_streetview"]
+    )
+    file = "catalog/streetview"
+    said = (f"{row['key']} has not {row['n_streetview']} photos there" for row in _rows_of(wrong))
+    yield from _named(file, said, wrong.num_rows)
+    none = taken.filter(pc.invert(pc.is_in(taken["key"], value_set=samples["key"])))
+    yield from _named(file, (f"{row['key']} is no sample" for row in _rows_of(none)), none.num_rows)
+    told = pc.sum(shards["n_drops"]).as_py() or 0
+    if told != drops:
+        yield Problem(catalog_file("drops", group), f"{drops} rows, {told} in catalog/shards")
+
+
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    return list(table.slice(0, _NAMED).to_pylist())
+
+
+def _index_problems(store: Store, group: int, samples: pa.Table, there: bool) -> Iterator[Problem]:
+    """An index file that is not that of the samples beside it."""
+    file = index_file(group)
+    try:
+        right = IndexPart.of(samples).to_bytes() if there else None
+    except (GeoshardsError, KeyError, TypeError, pa.ArrowException):
+        return  # the table itself is a problem
+    if right is None:
         return
-    rows = np.array([i for i, _, _ in photos])
-    at = lonlat_to_normalised(footprints, rows, np.array([(p.lon, p.lat) for _, _, p in photos]))
-    said = np.array([(p.x, p.y) for _, _, p in photos])
-    side = (placement.gsd * footprints.size)[rows]
-    shift, room = _METRES / side + _ROUNDED, margin / side
-    around = placement.bbox[rows, 0] > placement.bbox[rows, 2]  # across 180°: once around the world, say
-    wrong = (np.abs(at - said) > shift).any(axis=1) & ~around
-    outside = ((said < -room - shift) | (said >= 1.0 + room + shift)).any(axis=1)
-    for (_, key, info), bad, out in zip(photos, wrong, outside, strict=True):
-        if bad:
-            yield key, f"{info.member} does not lie at {info.x:g}, {info.y:g}"
-        elif out:
-            yield key, f"{info.member} lies outside, at {info.x:g}, {info.y:g}"
+    if not store.exists(file):
+        yield Problem(file, "missing")
+    elif store.read(file) != right:
+        yield Problem(file, f"not that of {catalog_file('samples', group)}")
+
+
+def _split_problems(file: str, samples: pa.Table, config: Any) -> Iterator[Problem]:
+    """Samples whose split, the buffer among them, is not that of the settings."""
+    if config is None or not samples.num_rows:
+        return
+    boxes = samples["bbox"].combine_chunks()
+    sides = np.stack([boxes.field(s).to_numpy(zero_copy_only=False) for s in ("xmin", "ymin", "xmax", "ymax")], 1)
+    right = pa.array(assign_splits(sides, build(SplitConfig, config)), pa.string())
+    wrong = samples["key"].filter(pc.fill_null(pc.not_equal(samples["split"], right), True))
+    if len(wrong):
+        yield Problem(file, f"the split of {len(wrong):,} samples is not that of the settings: {wrong[0]}, say")
+
+
+def _twice(catalog: _Catalog, groups: Sequence[int], there: set[str]) -> Iterator[Problem]:
+    """Keys that stand in the tables more than once: told by their hashes, then looked up."""
+    hashes = np.sort(np.concatenate([np.zeros(0, np.uint64), *catalog.hashes]))
+    again = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(again):
+        return
+    counts = Counter[str]()
+    for group, own in zip(groups, catalog.hashes, strict=True):
+        rows = np.flatnonzero(np.isin(own, again))
+        if len(rows):
+            counts.update(catalog.table("samples", group, there)["key"].take(pa.array(rows)).to_pylist())
+    wrong = {key: n for key, n in counts.items() if n > 1}
+    yield from _named("catalog/samples", (f"{key} stands there {n} times" for key, n in wrong.items()), len(wrong))

@@ -261,8 +261,8 @@ def _plain_errors(url: str) -> Iterator[None]:
         raise InputError(
             f"{shown(url)}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to your network's own"
         ) from None
-    except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, urllib3.exceptions.LocationParseError):
-        raise InputError(f"{shown(url)} is no http(s) URL that can be read") from None
+    except (ValueError, urllib3.exceptions.LocationParseError):  # InvalidURL and more; of a redirect's target too
+        raise InputError(f"{shown(url)} is no http(s) URL that can be read, or redirects to none") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, ConnectionError, TimeoutError) as e:
         raise Passing(_reason(e)) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.rules.paint import PaintRules, read_paint
-from pipeline.rules.values import Values
+from pipeline.rules.values import Values, texts
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, at_the_door
 from schemas.tags import TagRules
@@ -93,24 +93,23 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
         ConfigError: a file does not have the form of the built-in one.
     """
     texts: dict[str, str] = {}
-    for name in ("polygon_features", "tags", "classes"):
+    found: dict[str, Any] = {}
+    for name, read in (("polygon_features", _areas), ("tags", _tags), ("classes", read_paint)):
         path = Path(getattr(config, name) or _HERE / f"{name}.yaml")
         with at_the_door(f"rules file {path} cannot be read"):
             texts[name] = path.read_text(encoding="utf-8")
-    documents = {name: parse_yaml(text, f"rules file {name}.yaml") for name, text in texts.items()}
-    with at_the_door("a rules file lacks or misspells an entry", "compare it with pipeline/rules", ConfigError):
-        areas, tags, paint = (
-            _areas(documents["polygon_features"]),
-            _tags(documents["tags"]),
-            read_paint(documents["classes"]),
-        )
+        document = parse_yaml(texts[name], f"rules file {path}")
+        with at_the_door(
+            f"rules file {path} lacks or misspells an entry", f"compare it with {_HERE}/{name}.yaml", ConfigError
+        ):
+            found[name] = read(document)
     fingerprint = sha256("\0".join(texts[name] for name in sorted(texts)).encode()).hexdigest()
-    return Rules(areas, tags, paint, fingerprint)
+    return Rules(found["polygon_features"], found["tags"], found["classes"], fingerprint)
 
 
 def _areas(d: dict[str, Any]) -> AreaRules:
     keys = {str(key): Values.of(rule) for key, rule in d["keys"].items()}
-    return AreaRules(str(d["version"]), keys, frozenset(d["relation_types"]))
+    return AreaRules(str(d["version"]), keys, frozenset(texts(d["relation_types"])))
 
 
 def _tags(d: dict[str, Any]) -> TagRules:
@@ -125,6 +124,6 @@ def _tags(d: dict[str, Any]) -> TagRules:
         except re.error as error:
             raise ConfigError(f"tags.yaml: {pattern!r} is no regular expression: {error}") from None
     return TagRules(
-        str(d["version"]), frozenset(d["drop"]), tuple(d["drop_prefixes"]), frozenset(d.get("keep") or ()),
-        corrections, *patterns,
+        str(d["version"]), frozenset(texts(d["drop"])), texts(d["drop_prefixes"]),
+        frozenset(texts(d.get("keep") or [])), corrections, *patterns,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.rules.values import Values
+from pipeline.rules.values import Values, texts
 from schemas.errors import ConfigError
 from schemas.features import COASTLINE, ORDER, VALUE
 
@@ -227,9 +227,9 @@ def read_paint(d: dict[str, Any]) -> PaintRules:
     """
     classes = tuple(
         PaintClass(
-            c["name"],
+            texts([c["name"]])[0],
             (int(c["colour"][1:3], 16), int(c["colour"][3:5], 16), int(c["colour"][5:7], 16)),
-            tuple(c["tags"]),
+            texts(c["tags"]),
             float(c["width"]) if "width" in c else None,
             bool(c.get("ground", False)),
             bool(c.get("water", False)),
@@ -254,12 +254,12 @@ def read_paint(d: dict[str, Any]) -> PaintRules:
     sea = None
     if s := d.get("sea"):
         (value,), (over,) = named([s["class"]]), named([s["over"]])
-        sea = SeaRules(frozenset(s["coastline"]), value, over, named(s["beside"]))
+        sea = SeaRules(frozenset(texts(s["coastline"])), value, over, named(s["beside"]))
         if not classes[over - 1].ground:
             raise ConfigError(f"classes.yaml paints the sea over {s['over']!r}, which is no class of the ground")
     return PaintRules(
-        str(d["version"]), classes, hidden, frozenset(d.get("gone") or ()), frozenset(d.get("planned") or ()),
-        str(d.get("layer") or ""), bridges, sea,
+        str(d["version"]), classes, hidden, frozenset(texts(d.get("gone") or [])),
+        frozenset(texts(d.get("planned") or [])), str(d.get("layer") or ""), bridges, sea,
     )  # fmt: skip
 
 

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def texts(listed: Any) -> tuple[str, ...]:
+    """A list of texts from YAML.
+
+    Raises:
+        TypeError: it is none; YAML takes some words for something else, as ``no``.
+    """
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+        raise TypeError(f"{str(listed)[:60]} is no list of texts; put words that YAML knows, as 'no', in quotes")
+    return tuple(listed)
+
+
 @dataclass(frozen=True)
 class Values:
     """Some values of a key: ``all``, ``only`` those listed, all ``except`` those listed; ``no`` is never one."""

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from pipeline.alignment import Placement
 from pipeline.formats.tar import TarWriter
 from pipeline.meridian import quadrilaterals
-from schemas.catalog import TABLES, pending_file, shard_name
+from schemas.catalog import COUNTS, TABLES, pending_file, shard_name
 from schemas.footprint import Footprint
 from schemas.sample import RsInfo, SampleMeta, StreetviewInfo, member_order, rounded, sample_hash
 from schemas.splits import SplitConfig, assign_split
 from schemas.tokens import OsmTokens
 from storage.store import Store
-
-_COUNTS = ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
 
 
 @dataclass(frozen=True)
@@ -146,6 +144,6 @@ class ShardWriter:
         return {
             "shard": self.shard, "index": self.index, "planned": planned, "samples": len(self._samples),
             "bytes": len(data), "sha256": sha256(data).hexdigest(), "bbox": bbox,
-            **{name: sum(row[name] for row in self._samples) for name in _COUNTS}, "n_drops": len(self.drops),
+            **{name: sum(row[name] for row in self._samples) for name in COUNTS}, "n_drops": len(self.drops),
             "inputs": self.inputs,
         }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline.catalog.verify import find_problems
@@ -163,6 +164,30 @@ def test_tables_whose_hashes_are_right_are_held_against_the_samples(
     rewrite(copy, table, change)
     assert find_problems(str(copy), fast=True) == []
     assert said in "\n".join(map(str, find_problems(str(copy))))
+
+
+def test_groups_of_shards_are_held_against_each_other(copy: Path) -> None:
+    """Tables that are read a group at a time: the same dataset as two groups is right; a key of both is named."""
+    store = Store(copy)
+    tables = {name: store.read_table(catalog_file(name, 0)) for name in ("shards", "samples", "streetview", "drops")}
+    first = tables["shards"]["shard"][:1]
+    cut = tables["shards"]["n_drops"][0].as_py()
+    parts = {name: [t.filter(pc.is_in(t["shard"], value_set=first)), t.filter(pc.invert(pc.is_in(t["shard"], first)))]
+             for name, t in tables.items() if name != "drops"}  # fmt: skip
+    parts["drops"] = [tables["drops"][:cut], tables["drops"][cut:]]
+
+    def written() -> list[str]:
+        for group in (0, 1):
+            for name, own in parts.items():
+                store.write_table(catalog_file(name, group), own[group])
+            store.write(index_file(group), IndexPart.of(parts["samples"][group]).to_bytes())
+        write_manifest(store)
+        return [str(problem) for problem in find_problems(str(copy))]
+
+    assert written() == []
+    twice = parts["samples"][0][:1]
+    parts["samples"][1] = pa.concat_tables([parts["samples"][1], twice])
+    assert f"catalog/samples: {twice['key'][0]} stands there 2 times" in written()
 
 
 @pytest.mark.parametrize("name", ["config", "sources", "versions", "samples", "counts", "splits", "name", "bytes"])

@@ -23,11 +23,9 @@ import shapely
 from pipeline.osm.extracts.read import Extract, read_extract
 from schemas.errors import InputError
 from tests.formats.grammar import Block, File, Group, Object, Part, Plain, framed, header, write, written
-from tests.formats.mutate import GOOD, outcome
 from tests.osm.opl import GRID, RULES
 from tests.osm.opl import read as read_opl
 from tests.osm.test_read import accounted, counted, dropped, features
-from tests.watched import run
 
 PLACES = {1 + i + 3 * j: (90_000_000 + i * 10_000, 470_000_000 + j * 10_000) for j in range(3) for i in range(3)}
 RING, PATH = [1, 3, 9, 7, 1], [1, 5, 9]
@@ -475,11 +473,3 @@ def test_every_beginning_of_a_file_is_read_or_refused(tmp_path: Path) -> None:
 )
 def test_a_box_that_is_none_cuts_nothing(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
     assert extract(tmp_path, File(box, None, [WORLD])).extents == [(9.0, 47.0, 9.002, 47.002)]
-
-
-def test_mutated_files_end_in_features_named_drops_or_one_clear_error() -> None:
-    found: dict[int, str] = {}
-    run(0, 250, outcome, found.__setitem__)
-    assert {n: result for n, result in found.items() if result not in GOOD} == {}
-    assert sorted(found) == list(range(250))
-    assert set(found.values()) == GOOD

@@ -21,7 +21,7 @@ from pipeline.formats.wire import scan
 from pipeline.osm.extracts.read import read_extract
 from schemas.features import ObjectType
 from tests.formats.grammar import File, Group, Odd, Plain, some_file, write
-from tests.formats.mutate import village
+from tests.fuzz.osm import village
 from tests.osm.opl import RULES
 from tests.osm.tables import table_of
 

@@ -240,3 +240,8 @@ def test_yaml_that_has_no_end_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_yaml(text, "s.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_with_a_nul_is_refused_by_name_before_a_path_is_made_of_it() -> None:
+    with pytest.raises(ConfigError, match=r"name='a\\x00b' holds a NUL"):
+        build(Outer, {"name": "a\0b"})

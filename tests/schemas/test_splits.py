@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from geometry.tiles import tile_to_lonlat
 from schemas import splits
-from schemas.splits import BUFFER, SPLITS, SplitConfig, assign_split, block_split
+from schemas.splits import BUFFER, SPLITS, SplitConfig, assign_split, assign_splits, block_split
 
 CONFIGS = st.builds(
     lambda size, val, test, buffer, seed: SplitConfig(size, val, test, buffer * size, seed),
@@ -126,3 +126,23 @@ def test_ground_has_one_split_on_both_sides_of_the_antimeridian() -> None:
 def test_every_latitude_has_a_split() -> None:
     for south in (-90.0, -89.95, 89.95, 89.999):
         assert assign_split((0.0, south, 0.01, min(90.0, south + 0.01)), SplitConfig()) in (*SPLITS, BUFFER)
+
+
+BOXES = st.tuples(
+    st.floats(-180, 180), st.floats(-90, 90), st.sampled_from((0.0, 1e-3, 0.04, 0.1, 0.9, 7.0)), st.floats(0, 3)
+)
+
+
+@given(st.lists(st.one_of(BOXES, tiles(2, 16)), min_size=1, max_size=30), CONFIGS)
+def test_many_footprints_are_judged_as_each_alone(found: list[tuple[float, ...]], config: SplitConfig) -> None:
+    """On borders of blocks, across 180°, around poles, over many rows."""
+    boxes = [
+        tile_bbox(*f) if len(f) == 3 else (f[0], f[1], (f[0] + f[2] * f[3] + 180) % 360 - 180, min(90.0, f[1] + f[2]))
+        for f in found
+    ]  # type: ignore[misc]
+    assert assign_splits(np.array(boxes), config) == [assign_split(box, config) for box in boxes]
+
+
+def test_a_box_that_is_not_finite_has_no_split() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        assign_splits(np.array([[0.0, 0.0, np.nan, 1.0]]), SplitConfig())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -60,6 +60,9 @@ BACKGROUND = (110, 100, 90)
 CORNERS, SUBSAMPLES = 12, 4
 
 
+Made = tuple[SampleMeta, dict[str, bytes], OsmTokens]
+
+
 @dataclass(frozen=True)
 class SyntheticSettings:
     """What the dataset holds."""
@@ -92,14 +95,19 @@ class _Object:
 def write_dataset(root: str | Path, settings: SyntheticSettings | None = None) -> Path:
     """Write the dataset to the directory ``root`` and return it."""
     s = settings or SyntheticSettings()
-    root = Path(root)
+    starts = range(0, s.samples, s.samples_per_shard)
+    every = ([make_sample(i, s) for i in range(at, min(s.samples, at + s.samples_per_shard))] for at in starts)
+    return write_samples(Path(root), every, s)
+
+
+def write_samples(root: Path, groups: Iterable[Sequence[Made]], s: SyntheticSettings) -> Path:
+    """Write a dataset of samples that are there, group by group into shards."""
     (root / "shards").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
     photos: list[dict[str, Any]] = []
-    for first in range(0, s.samples, s.samples_per_shard):
+    for made in groups:
         name = shard_name(len(shards)) + ".tar"
-        made = [_sample(i, s) for i in range(first, min(s.samples, first + s.samples_per_shard))]
         part, digest = _write_shard(root / "shards" / name, name, made)
         rows += part
         photos += [_photo_row(name, meta, p) for meta, _, _ in made for p in meta.streetview]
@@ -286,7 +294,8 @@ def _measured(painted: NDArray[np.uint8], s: SyntheticSettings) -> NDArray[Any]:
     return np.rint(np.stack(planes, 2)).astype(s.dtype)
 
 
-def _sample(index: int, s: SyntheticSettings) -> tuple[SampleMeta, dict[str, bytes], OsmTokens]:
+def make_sample(index: int, s: SyntheticSettings) -> Made:
+    """One sample: its document, its members and its tokens."""
     rng = _rng(s, index + 1_000_000)
     objects = _objects(index, s)
     # Tiles spread over Europe, so that neighbours in a batch are not neighbours on the ground.
@@ -324,9 +333,7 @@ def _meta(
     )  # fmt: skip
 
 
-def _write_shard(
-    path: Path, name: str, made: Sequence[tuple[SampleMeta, dict[str, bytes], OsmTokens]]
-) -> tuple[list[dict[str, Any]], str]:
+def _write_shard(path: Path, name: str, made: Sequence[Made]) -> tuple[list[dict[str, Any]], str]:
     rows = []
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:

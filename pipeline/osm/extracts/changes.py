@@ -62,7 +62,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         parts, stamp = _split(changes, Path(folder))
         with at_the_door(f"OSM extract {base} cannot be read", "download it again"):
             source = objects_of(base)
-        header = source.header
+            header = source.header  # which is read here
         if "LocationsOnWays" in _features(header):
             raise _located(base)
         if stamp is not None:  # its replication time moves forward to the newest change

@@ -1,28 +1,26 @@
-#!/usr/bin/env python3
-"""Mutated PBF files end in features, named drops or one clear error, each within 5 s and 1 GB.
-
-Usage: python tests/formats/mutate.py --files 1000000 [--first 0] [--workers 2]
-
-A file is made from its number alone, so that `--first N --files 1` does one again.
-"""
+"""OSM PBF, change files, and vector tiles."""
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+import osmium
 
+from pipeline.formats.mvt import TilePoint, decode_points, encode_points
+from pipeline.osm.extracts.changes import apply_changes
 from pipeline.osm.extracts.read import read_extract
-from schemas.errors import GeoshardsError
 from tests.formats.grammar import Block, File, Group, Object, Odd, Part, Plain, framed, header, some_file, written
-from tests.osm.opl import RULES
+from tests.fuzz.damage import Files, Rng, Target, by_bytes, by_text, ended, of_files
+from tests.osm.opl import GRID, RULES, opl
 from tests.osm.tables import table_of
-from tests.watched import command
 
+#: Inputs that are damage to one file: to write one costs as much as to read it.
+_EACH = 4
 #: What is more likely to be taken wrong than any byte: ends of ranges as varints, signs, tags of each wire type.
 _TRICKY = (
     b"\xff" * 9 + b"\x01", b"\xff" * 9 + b"\x7f", b"\x80" * 10, b"\x80" * 9 + b"\x01", b"\xff\xff\xff\xff\x07",
@@ -69,14 +67,22 @@ class Wild(Odd):
         return self.rng.choice([*near, end, end - 1, end + 1, -end, self.rng.getrandbits(64)])
 
 
-def mutated(number: int) -> bytes:
-    """One file."""
+@lru_cache(maxsize=2)
+def _file(number: int) -> tuple[Plain, list[bytes]]:
+    """How a file is written, and its header and blocks."""
     rng = random.Random(number)
     file = village(rng) if rng.random() < 0.8 else some_file(rng)
     form = rng.choice([Plain(), Odd(rng, 0.05), Wild(rng, 0.003), Wild(rng, 0.03)])
-    contents = [header(file, form), *(written(block, form) for block in file.blocks)]
+    return form, [header(file, form), *(written(block, form) for block in file.blocks)]
+
+
+def mutated(number: int) -> bytes:
+    """One PBF file."""
+    form, contents = _file(number // _EACH)
+    rng = random.Random(number)
+    contents = list(contents)
     at = rng.randrange(len(contents)) if rng.random() < 0.1 else len(contents) - 1
-    if not isinstance(form, Wild) or rng.random() < 0.2:
+    if not isinstance(form, Wild) or number % _EACH or rng.random() < 0.2:
         # Lengths and checksums of blobs hold, so that what is within is read.
         contents[at] = _changed(contents[at], rng)
     frame = form if rng.random() < 0.2 else Plain()
@@ -111,26 +117,75 @@ def _changed(data: bytes, rng: random.Random) -> bytes:
     return bytes(raw)
 
 
-def outcome(number: int, folder: Path) -> str:
-    """How one file ends: ``features``, ``refused``, or what is wrong."""
-    path = folder / "x.osm.pbf"
-    path.write_bytes(mutated(number))
-    try:
-        extract = read_extract(path, RULES, folder / "parts")
-        found = table_of(extract)
-        named = sum(extract.drops["count"].to_pylist())
-        if found.num_rows + named != extract.objects:
-            return f"{extract.objects} objects, {found.num_rows} features and {named} drops"
-        return "features" if found.num_rows else "nothing but drops"
-    except GeoshardsError as error:
-        return "refused" if str(path) in str(error) and "\n" not in str(error) else f"unclear: {error}"
-    except BaseException as error:  # noqa: BLE001  # any is a finding
-        return f"{type(error).__name__}: {error}"
+def whole() -> bytes:
+    """A village as it should be."""
+    rng = random.Random(0)
+    file, form = village(rng), Plain()
+    contents = [("OSMHeader", header(file, form)), *(("OSMData", written(block, form)) for block in file.blocks)]
+    return b"".join(framed(form, kind, content) for kind, content in contents)
 
 
-#: Outcomes that are right.
-GOOD = frozenset({"features", "nothing but drops", "refused"})
+def read_pbf(path: Path) -> str:
+    """Features and named drops, which are all of its objects."""
+
+    def found() -> str:
+        extract = read_extract(path, RULES, path.parent / "parts")
+        features, named = table_of(extract).num_rows, sum(extract.drops["count"].to_pylist())
+        assert features + named == extract.objects, f"{extract.objects} objects, {features} features, {named} drops"
+        return "read" if features else "dropped"
+
+    return ended(found, lambda text: str(path) in text)
 
 
-if __name__ == "__main__":
-    sys.exit(command(str(__doc__), outcome, GOOD, 1_000_000, sys.argv[1:]))
+def changes() -> list[Files]:
+    """A change file, and the extract that it changes."""
+    change = """<?xml version="1.0" encoding="UTF-8"?><osmChange version="0.6" generator="x">
+<modify><node id="5" version="2" timestamp="2024-06-02T00:00:00Z" lat="47.0015" lon="9.0012"><tag k="natural" v="tree"/>
+</node></modify><create><node id="20" version="1" timestamp="2024-06-02T00:00:01Z" lat="47.001" lon="9.002"/>
+<way id="7" version="1" timestamp="2024-06-02T00:00:02Z"><nd ref="1"/><nd ref="5"/><nd ref="20"/>
+<tag k="highway" v="path"/></way><relation id="3" version="1"><member type="way" ref="7" role="outer"/>
+<tag k="type" v="multipolygon"/></relation></create>
+<delete><node id="9" version="2" timestamp="2024-06-02T00:00:03Z" lat="47.002" lon="9.002"/></delete></osmChange>"""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a.opl").write_text(opl(GRID + "\nw1 v1 Tbuilding=yes Nn1,n2,n5,n4,n1"), encoding="utf-8")
+        with osmium.SimpleWriter(str(folder / "base.osm.pbf")) as writer:
+            for thing in osmium.FileProcessor(str(folder / "a.opl")):
+                writer.add(thing)
+        base = (folder / "base.osm.pbf").read_bytes()
+    return [{"x.osc": change.encode(), "base.osm.pbf": base}]
+
+
+def by_xml(data: bytes, name: str, rng: Rng) -> bytes:
+    """Damage of the text, most often; of the extract, of any byte."""
+    return by_text(data, name, rng) if name.endswith(".osc") else by_bytes(data, name, rng)
+
+
+def read_changes(path: Path) -> str:
+    """Applied, and what comes out read."""
+    base, target = path.parent / "base.osm.pbf", path.parent / "new.osm.pbf"
+
+    def found() -> str:
+        apply_changes(base, [path], target)
+        return "read" if read_extract(target, RULES, path.parent / "parts").objects else "dropped"
+
+    return ended(found, of_files(path))
+
+
+def tiles() -> list[Files]:
+    """A vector tile of photos, as Mapillary serves them."""
+    values: dict[str, Any] = {"id": 2**60 + 1, "is_pano": True, "sequence_id": "ä", "compass_angle": -3, "x": 0.5}
+    return [{"a.mvt": encode_points([TilePoint(0.25, 0.5, values), TilePoint(0.75, 0.125, values)], "image")}]
+
+
+def read_tile(path: Path) -> str:
+    """Its points."""
+    return ended(lambda: "read" if decode_points(path.read_bytes(), "image", "a.mvt") else "dropped", of_files(path))
+
+
+TARGETS = {
+    "pbf": Target(
+        lambda: [{"x.osm.pbf": whole()}], read_pbf, make=lambda number: {"x.osm.pbf": mutated(number)}, cost=0.2
+    ),
+    "osc": Target(changes, read_changes, by_xml), "mvt": Target(tiles, read_tile),
+}  # fmt: skip

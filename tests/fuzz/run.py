@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""Damaged inputs at every door end in a result, in named drops or in one line that names the file or the setting, each
+within 5 s and 1 GB, and none ends the process.
+
+Usage: python -m tests.fuzz.run [TARGET …] --seconds 60 | --files 5000 [--first N] [--workers 2] [--keep FOLDER]
+
+All targets share the seconds. An input is made from its target and number alone: `--first N --files 1` does one again.
+With seconds and no first number it is drawn anew each time; where atheris is installed one worker of two then goes by
+coverage. Of each kind of finding the smallest input that shows it is kept under FOLDER (tests/fuzz/corpus), which the
+tests read ever after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import mkdtemp, mkstemp
+
+import numpy as np
+
+ROOMS = ["schemas", "geometry", "storage", "pipeline", "trainers"]
+CORPUS = Path(__file__).parent / "corpus"
+#: Runs of the shrinking of one finding, and seconds.
+_TRIES, _PATIENCE = 300, 20.0
+
+
+def guided() -> bool:
+    """Whether inputs can go by coverage here."""
+    return find_spec("atheris") is not None
+
+
+if __name__ == "__main__" and guided() and any(word.startswith("--seconds") for word in sys.argv):
+    import atheris
+
+    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=ROOMS):  # it names each
+        import tests.fuzz.targets  # noqa: F401
+
+from tests.fuzz.damage import GOOD, Files, Target  # noqa: E402
+from tests.fuzz.targets import TARGETS  # noqa: E402
+from tests.fuzz.watch import Judge, run, watched  # noqa: E402
+
+
+def write(files: Files, folder: Path) -> Path:
+    """Files by name; returns the first."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder / next(iter(files))
+
+
+def outcome(target: Target, files: Files, folder: Path) -> str:
+    """How one input ends: one of `GOOD`, or what is wrong."""
+    path = write(files, folder)
+    told = _errors(os.getpid())
+    before = told.stat().st_size
+    try:
+        result = target.read(path)
+    except BaseException as error:  # noqa: BLE001  # any is a finding
+        where = "; ".join(
+            f"{f.filename.rpartition('/')[2]}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-4:]
+        )
+        return f"{type(error).__name__}: {error} at {where}"
+    if told.stat().st_size == before:
+        return result
+    with told.open("rb") as file:
+        file.seek(before)
+        text = file.read().decode(errors="replace")
+    return f"stderr: {text}" if "Traceback" in text or "Exception" in text else result
+
+
+@cache
+def _errors(_: int) -> Path:
+    """What this process writes on standard error goes there: a traceback may come from where no exception leads."""
+    descriptor, name = mkstemp()
+    os.dup2(descriptor, 2)
+    return Path(name)
+
+
+def kind_of(result: str) -> str:
+    """What findings have in common: the text without numbers and quotes, and the place."""
+    what, _, where = result.partition(" at ")
+    return re.sub(r"\d+|'.*?'|\".*?\"", "", what)[:60] + where.rpartition("; ")[2]
+
+
+@dataclass
+class Tally:
+    """What has been seen of one target."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    findings: dict[str, str] = field(default_factory=dict)  # the first of each kind
+    seconds: float = 0.0
+
+    def row(self, name: str) -> str:
+        """A line of the table."""
+        files, e = sum(self.ends.values()), self.ends
+        rate = files / max(self.seconds, 1e-9)
+        return f"{name:<11}{files:>9,}{rate:>9,.0f}{e['read']:>9,}{e['dropped']:>9,}{e['refused']:>9,}{e['wrong']:>9,}"
+
+
+HEAD = f"{'target':<11}{'files':>9}{'files/s':>9}{'read':>9}{'dropped':>9}{'refused':>9}{'findings':>9}"
+
+
+class Fuzz:
+    """Reads damaged inputs of one target, and keeps the smallest of each kind of finding."""
+
+    def __init__(self, name: str, keep: Path) -> None:
+        self.name, self.target, self.keep = name, TARGETS[name], keep
+        self.tally = Tally()
+        self.scratch = Path(mkdtemp())
+        self.wrong: list[tuple[str, Files]] = []  # the first of each kind, as it came
+        _ = self.target.inputs  # made once, before any fork
+
+    def by_number(self, first: int, last: int, until: float) -> None:
+        """Inputs by number."""
+
+        def found(number: int, result: str) -> None:
+            self._count(result, f"--first {number} --files 1", lambda: self.target.files(number))
+
+        run(first, last, lambda n, folder: outcome(self.target, self.target.files(n), folder), found, until)
+
+    def whole(self) -> None:
+        """Inputs without damage, of which one at least is read: else nothing would be found behind the door."""
+        ends: list[str] = []
+        for files in self.target.inputs:
+            watched(lambda judge, own=files: _once(judge, self.target, own), lambda _, result: ends.append(result),
+                    lambda why, _: ends.append(why))  # type: ignore[misc]  # fmt: skip
+        if not GOOD.issuperset(ends) or "read" not in ends:
+            self._count(f"whole inputs end in {ends}", "", dict)
+
+    def by_coverage(self, seed: int, until: float) -> None:
+        """Inputs that reach new code are damaged further; all of them by bytes of one file of a whole input."""
+        corpus = self.scratch / f"corpus-{seed}"
+        corpus.mkdir()
+        for n, files in enumerate(self.target.inputs):
+            for m, data in enumerate(files.values()):
+                (corpus / f"whole-{n}-{m}").write_bytes(bytes([n, m]) + data)
+
+        def unpacked(data: bytes) -> Files:
+            whole = self.target.inputs[data[0] % len(self.target.inputs)]
+            name = list(whole)[data[1] % len(whole)]
+            return whole | {name: data[2:]}
+
+        def changed(data: bytes, most: int, own: int) -> bytes:
+            if len(data) < 2 or own % 4 == 0:
+                return bytes(atheris.Mutate(data, most))
+            whole = self.target.inputs[data[0] % len(self.target.inputs)]
+            try:
+                made = self.target.change(data[2:], list(whole)[data[1] % len(whole)], np.random.default_rng(own))
+            except Exception:  # noqa: BLE001  # damage to what is damaged already
+                return bytes(atheris.Mutate(data, most))
+            return (data[:2] + made)[:most]
+
+        def work(judge: Judge) -> None:
+            count = 0
+
+            def one(data: bytes) -> None:
+                nonlocal count
+                count += 1
+                if len(data) >= 2:
+
+                    def read(number: int, folder: Path) -> str:
+                        result = outcome(self.target, unpacked(data), folder)
+                        if result not in GOOD:
+                            (self.scratch / f"wrong-{number}").write_bytes(data)
+                        return result
+
+                    if not judge(count, read) or time.monotonic() > until:
+                        os._exit(0)
+
+            flags = ["-max_len=200000", f"-seed={seed % 2**31}", "-timeout=100000", "-rss_limit_mb=0", "-verbosity=0"]
+            flags += [f"-max_total_time={max(1, round(until - time.monotonic()))}", f"-artifact_prefix={self.scratch}/"]
+            _errors(os.getpid())
+            atheris.Setup(["fuzz", str(corpus), *flags], one, custom_mutator=changed)
+            atheris.Fuzz()
+
+        def found(number: int, result: str) -> None:
+            self._count(result, "", lambda: unpacked((self.scratch / f"wrong-{number}").read_bytes()))
+
+        def lost(why: str, folder: Path) -> None:
+            names = self.target.inputs[0]
+            self._count(why, "", lambda: {n: (folder / n).read_bytes() for n in names if (folder / n).exists()})
+
+        while time.monotonic() < until:
+            watched(work, found, lost)
+
+    def _count(self, result: str, again: str, files: Callable[[], Files]) -> None:
+        self.tally.ends[result if result in GOOD else "wrong"] += 1
+        if result in GOOD or kind_of(result) in self.tally.findings:
+            return
+        self.tally.findings[kind_of(result)] = result
+        print(f"{self.name}: {result}  {again}", flush=True)
+        self.wrong.append((result, files()))
+
+    def kept(self) -> None:
+        """Put the smallest input that shows each kind into the corpus."""
+        for number, (result, files) in enumerate(self.wrong):
+            if not files:
+                continue
+            folder = self.keep / self.name / re.sub(r"[^A-Za-z0-9]+", "_", kind_of(result)).strip("_").lower()[:80]
+            shutil.rmtree(folder, ignore_errors=True)
+            write(self._shrunk(files, result), folder)
+            print(f"{self.name}: finding {number} is kept in {folder}", flush=True)
+
+    def _shrunk(self, files: Files, result: str) -> Files:
+        """The smallest of the files found in a while that comes to the same kind of end: without files that are not
+        needed, and without stretches of bytes, halves first.
+        """
+        kind, end, tries = kind_of(result), time.monotonic() + _PATIENCE, 0
+
+        def same(candidate: Files) -> bool:
+            nonlocal tries
+            tries += 1
+            ends: list[str] = []
+            watched(lambda judge: _once(judge, self.target, candidate), lambda _, r: ends.append(r),
+                    lambda why, _: ends.append(why))  # fmt: skip
+            return bool(ends) and kind_of(ends[0]) == kind
+
+        def go_on() -> bool:
+            return tries < _TRIES and time.monotonic() < end
+
+        best = dict(files)
+        for name in list(best)[1:]:
+            without = {n: d for n, d in best.items() if n != name}
+            if go_on() and same(without):
+                best = without
+        for name in best:
+            step = len(best[name]) // 2
+            while step and go_on():
+                at = 0
+                while at < len(best[name]) and go_on():
+                    shorter = best | {name: best[name][:at] + best[name][at + step :]}
+                    if same(shorter):
+                        best = shorter
+                    else:
+                        at += step
+                step //= 2
+        return best
+
+
+def _once(judge: Judge, target: Target, files: Files) -> None:
+    judge(0, lambda _, folder: outcome(target, files, folder))
+
+
+def fuzz(names: Sequence[str], args: argparse.Namespace) -> int:
+    """Run targets one after the other on all workers; prints a table. 1 if anything is wrong."""
+    drawn = args.first is None and args.seconds is not None
+    first = secrets.randbelow(1 << 40) if drawn else args.first or 0
+    coverage = drawn and args.workers > 1 and "atheris" in sys.modules
+    print(f"first input: {first}{', one worker by coverage' if coverage else ''}", flush=True)
+    tallies = {}
+    begin = time.monotonic()
+    for n, name in enumerate(names):
+        own = Fuzz(name, args.keep)
+        own.whole()
+        started = time.monotonic()
+        share = (begin + args.seconds - started) / (len(names) - n) if args.seconds else float("inf")
+        count = args.files or 1 << 40
+        count = max(1, int(count / own.target.cost)) if args.fewer else count
+        step = -(-count // args.workers)
+        jobs = [(own.by_number, (at, min(at + step, first + count), started + share))
+                for at in range(first, first + count, step)]  # fmt: skip
+        if coverage and own.target.make is None:
+            jobs[0] = own.by_coverage, (first, started + share)
+        with ThreadPoolExecutor(args.workers) as pool:
+            for done in [pool.submit(work, *words) for work, words in jobs]:
+                done.result()
+        own.tally.seconds = time.monotonic() - started
+        own.kept()
+        shutil.rmtree(own.scratch)
+        tallies[name] = own.tally
+    print(HEAD, *(tally.row(name) for name, tally in tallies.items()), sep="\n")
+    return int(any(tally.findings for tally in tallies.values()))
+
+
+def main(words: list[str]) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--files", type=int)
+    parser.add_argument("--first", type=int)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--keep", type=Path, default=CORPUS)
+    parser.add_argument("--fewer", action="store_true", help="of the targets that take long")
+    args = parser.parse_args(words)
+    if args.seconds is None and args.files is None:
+        args.files = 1000
+    warnings.simplefilter("ignore")
+    logging.disable()
+    # a link that is damaged may lead out; nothing is asked there
+    os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    os.environ |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
+    return fuzz(args.targets or list(TARGETS), args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
