@@ -16,7 +16,7 @@ from schemas.errors import DatasetError, DependencyError, InputError, LockError
 from storage.locks import one_writer
 from storage.owner import Owner
 from storage.store import Store
-from tests.buckets import s3_server
+from tests.buckets import every, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 GONE = replace(Owner.here("dead"), pid=2**22 + 1)
@@ -116,7 +116,7 @@ def test_missing_credentials_and_packages_are_one_line(bucket: Any, monkeypatch:
 def test_a_store_that_fails_now_and_then_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fifth answer is an error of the server; s3fs itself asks again some times."""
     monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.001)
-    with s3_server("flaky", fails=5):
+    with s3_server("flaky", every(5)):
         store = Store("s3://flaky/d")
         for n in range(4):
             store.write(f"a/{n}", json.dumps(n).encode())

@@ -1,0 +1,63 @@
+"""What goes wrong in a cluster: workers, the driver, Ray's own servers killed while a build of two workers runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.world import CLEAR, Process, Round, drop
+
+#: How the command line of each victim begins.
+VICTIMS = ("driver", "worker", "raylet", "gcs_server")
+_LOST = ("Ray", "workers=1")
+
+
+def cluster(case: Round) -> None:
+    """A build of two workers one of whose processes is killed at some moment; then the same again."""
+    rng, out = case.rng, case.folder / "out"
+    victim = VICTIMS[case.number % len(VICTIMS)]
+    sessions = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # paths of its sockets are short
+    environment = {"RAY_TMPDIR": str(sessions), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    try:
+        words = case.world.words(18, out, case.cache, workers=2)
+        process = case.start(words, environment)
+        _kill(case, process, victim, rng.random())
+        case.judge(process, case.compared(out, "18"), clear=(*CLEAR, *_LOST), noise=True)
+        deadline = time.monotonic() + 30  # Ray's servers see that their driver is gone, and end
+        while (left := case.others()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if left:
+            case.end_others(f"outlives its build, whose {victim} was killed")
+        case.judge(case.build(18, out), case.compared(out, "18"), again=True)
+    finally:
+        drop(sessions)
+
+
+def _kill(case: Round, process: Process, victim: str, moment: float) -> None:
+    """Kill it, some time after it is there."""
+    name = {"worker": "ray::"}.get(victim, victim)
+    while process.poll() is None:
+        found = [pid for pid in case.others() if name in _words(pid)]
+        if found or victim == "driver":
+            time.sleep(moment * (6.0 if victim == "driver" else 2.0) * case.world.seconds)
+            for pid in [process.pid] if victim == "driver" else found:
+                try:
+                    if pid == process.pid:
+                        process.kill()
+                    else:
+                        os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            return
+        time.sleep(0.02)
+
+
+def _words(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return words[0].decode(errors="replace").rsplit("/", 1)[-1]
+    except OSError:
+        return ""
