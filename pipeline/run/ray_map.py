@@ -8,16 +8,20 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from secrets import token_hex
 from typing import Any, TypeVar
 
+from schemas.errors import ClusterError, GeoshardsError, reason_of
 from storage.progress import Progress, peak_memory_mb
 
 T = TypeVar("T")
 R = TypeVar("R")
+#: Servers of Ray without which nothing goes on, and seconds between two looks at those that were started here.
+_SERVERS, _LOOK = ("raylet", "gcs_server"), 0.5
 Measured = tuple[Any, float]  # a result, and the peak memory in MB of the process that made it
 
 
@@ -40,6 +44,29 @@ def _measured(function: Callable[[Any], Any], item: Any) -> Measured:
     return function(item), peak_memory_mb()
 
 
+@contextmanager
+def _asking_ray() -> Iterator[None]:
+    """What a task raised as it is; what Ray itself raises in one line.
+
+    Raises:
+        ClusterError: Ray, or the process that did the work, is gone.
+    """
+    try:
+        yield
+    except GeoshardsError:
+        raise
+    except Exception as error:  # noqa: BLE001  # its own kinds, and what sockets raise whose other end is gone
+        if isinstance(cause := getattr(error, "cause", None), BaseException):
+            raise cause from None
+        raise _lost(f"{type(error).__name__}: {reason_of(error)}") from None
+
+
+def _lost(what: str) -> ClusterError:
+    where = os.environ.get("RAY_ADDRESS")
+    way = "check the cluster" if where else "give workers=1, or free memory and room in /dev/shm and /tmp"
+    return ClusterError(f"Ray{f' at {where}' if where else ''} gave up ({what}); run the same again to go on; {way}")
+
+
 class _Cluster(threading.Thread):
     """Joins or starts a Ray cluster beside the main thread, and stays until :meth:`stop`.
 
@@ -52,6 +79,7 @@ class _Cluster(threading.Thread):
         self.workers = workers
         self.local = not os.environ.get("RAY_ADDRESS")
         self.up: Future[None] = Future()
+        self.lost: Future[Any] = Future()  # fails when a server of a cluster that was started here has ended
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -66,23 +94,54 @@ class _Cluster(threading.Thread):
             os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
             # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
             os.environ.setdefault("RAY_worker_niceness", "0")
+            # Who asks a server that is gone waits so many seconds, a minute by default, and then ends without a reason.
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "15")
+            threading.Thread(target=self._watch, name="ray servers", daemon=True).start()
         try:
-            ray.init(**options)
-            if self.local:
-                loaded = sorted(name for name in sys.modules if name.startswith("pipeline."))
-                task = ray.remote(num_cpus=1)(_prepare)
-                ray.get([task.remote(loaded) for _ in range(self.workers - 1)])
+            with _asking_ray():
+                ray.init(**options)
+                if self.local:
+                    loaded = sorted(name for name in sys.modules if name.startswith("pipeline."))
+                    task = ray.remote(num_cpus=1)(_prepare)
+                    ray.get([task.remote(loaded) for _ in range(self.workers - 1)])
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
+            self._fail(error)
+        else:
+            with suppress(InvalidStateError):
+                self.up.set_result(None)
+            self._over.wait()
+        if not self._gone():  # Ray would wait for one that is gone, and then end this process without a word
+            ray.shutdown()
+
+    def _watch(self) -> None:
+        """Notice a server that ends before Ray does."""
+        while not self._over.wait(_LOOK):
+            if gone := self._gone():
+                error = _lost(f"its {gone[0]} has ended")
+                self.lost.set_exception(error)
+                self._fail(error)
+                return
+
+    def _fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
             self.up.set_exception(error)
-            return
-        self.up.set_result(None)
-        self._over.wait()
-        ray.shutdown()
+
+    def _gone(self) -> list[str]:
+        """Servers of the cluster started here that have ended."""
+        from ray._private import worker
+
+        node = worker._global_node if self.local else None
+        return [] if node is None else [kind for kind, _ in node.dead_processes() if kind in _SERVERS]
 
     def stop(self) -> None:
         """Leave the cluster, or stop it if it was started here."""
+        from ray._private import worker
+
         self._over.set()
-        self.join()
+        if not self._gone():
+            self.join()
+        elif worker._global_node is not None:
+            worker._global_node.kill_all_processes(check_alive=False)
 
 
 def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], Any]:
@@ -92,17 +151,21 @@ def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], 
 
     # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
     task = ray.remote(num_cpus=1, max_retries=2)(_measured)
-    shared = ray.put(function)
-    return lambda item: task.remote(shared, item)
+    with _asking_ray():
+        shared = ray.put(function)
+
+    def start(item: T) -> Any:
+        with _asking_ray():
+            return task.remote(shared, item)
+
+    return start
 
 
-def _result(done: Future[Measured]) -> Measured:
-    import ray
-
-    try:
+def _result(done: Future[Measured], own: bool) -> Measured:
+    if own:
         return done.result()
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+    with _asking_ray():
+        return done.result()
 
 
 class Runner:
@@ -175,6 +238,7 @@ class Runner:
         waiting: dict[Future[Measured], tuple[int, Any]] = {}  # index, and the reference of a task on Ray
         own: Future[Measured] | None = None
         task: Any = None
+        lost: Future[Any] = self._cluster.lost if self._cluster is not None else Future()
         try:
             while True:
                 if joins and own is None and (entry := next(remaining, None)) is not None:
@@ -187,15 +251,17 @@ class Runner:
                     waiting[reference.future()] = entry[0], reference
                 if not waiting:
                     return
-                for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    index, _ = waiting.pop(done)
+                for done in wait([*waiting, lost], return_when=FIRST_COMPLETED).done:
+                    if done is lost:
+                        lost.result()
+                    index, reference = waiting.pop(done)
                     own = None if done is own else own
-                    yield index, *_result(done)
+                    yield index, *_result(done, reference is None)
         finally:
             import ray
 
             pool.shutdown(wait=False, cancel_futures=True)
-            for _, reference in waiting.values():
+            for _, reference in waiting.values() if not lost.done() else ():
                 if reference is not None:
                     ray.cancel(reference)
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import select
+import signal
 import sys
 import tempfile
 import time
@@ -139,12 +140,29 @@ def play_all(turns: Iterator[tuple[str, int]], jobs: int, base: Path, world: Wor
     """Rounds, so many at a time; what came of each kind."""
     found: dict[str, Counter[str]] = {}
     running: dict[int, tuple[str, int]] = {}  # by where the result is read: kind and process
+    try:
+        _play_all(turns, jobs, base, world, running, found)
+    finally:
+        for _, pid in running.values():  # their commands end with them
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return found
+
+
+def _play_all(
+    turns: Iterator[tuple[str, int]],
+    jobs: int,
+    base: Path,
+    world: World,
+    running: dict[int, tuple[str, int]],
+    found: dict[str, Counter[str]],
+) -> None:
     while True:
         while len(running) < jobs and (turn := next(turns, None)) is not None:
             pid, reading = apart(partial(play, *turn, base, world))
             running[reading] = turn[0], pid
         if not running:
-            return found
+            return
         for reading in select.select(list(running), [], [])[0]:
             kind, pid = running.pop(reading)
             result = result_of(pid, reading)
@@ -187,8 +205,9 @@ def main() -> int:
     if unknown := set(names) - set(KINDS):
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     seconds = 120.0 if args.seconds is None and args.rounds is None else args.seconds
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
     with ExitStack() as stack:
-        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geoshards-chaos-", dir=_in_memory())))
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", dir=_in_memory())))
         environment(base / "home")
         (faults := base / "faults").mkdir()
         for command in entry_points(group="geoshards.commands"):

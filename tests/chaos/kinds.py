@@ -163,8 +163,6 @@ def points(case: Round) -> None:
     number = numbers[int(turn * len(numbers))]
     for n in (number, case.rng.randint(1, len(events)))[: case.rng.randint(1, 2)]:
         case.judge(case.start(words, before=lambda n=n: stop_before(case.folder, n)), clear=(*CLEAR, *UNFINISHED))  # type: ignore[misc]
-    if name == "repair" and not (out / "dataset.json").exists():
-        words = case.world.words(17, out, case.cache)  # as the line says that a second repair ends with
     if name == "prune":
         words = case.world.words(17, out, case.cache)
     case.judge(case.start(words), case.compared(out, VICTIMS[name][2]), again=True)
