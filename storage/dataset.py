@@ -73,7 +73,12 @@ def read_catalog(store: Store, table: str) -> pa.Table:
 
 
 def sample_rows(store: Store) -> list[dict[str, Any]]:
-    """Rows of ``samples`` in shard order."""
+    """Rows of ``samples`` of a whole dataset, in shard order.
+
+    Raises:
+        DatasetError: it is not whole.
+    """
+    load_dataset(store)
     return list(read_catalog(store, "samples").to_pylist())
 
 

@@ -94,18 +94,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
 
 
-def every(count: int, kind: str = "500") -> Fault:
-    """One request of so many fails."""
-    lock, asked = threading.Lock(), [0]
-
-    def fault(_method: str, _path: str) -> str:
-        with lock:
-            asked[0] += 1
-            return kind if asked[0] % count == 0 else ""
-
-    return fault
-
-
 @contextmanager
 def running(fault: Fault | None = None) -> Iterator[str]:
     """The address of a server without buckets; without ``fault`` it never fails."""

@@ -86,15 +86,14 @@ def result_of(pid: int, reading: int) -> Any:
     return json.loads(data)
 
 
-def make_world(base: Path, address: str, faults: Path, wanted: set[str]) -> World:
-    """The town, and what each command makes of it that nothing disturbs."""
+def make_world(base: Path, address: str, faults: Path, victims: list[str]) -> World:
+    """The town, and what a build and those other commands make of it that nothing disturbs."""
     (base / "village").mkdir()
     made = result_of(*apart(lambda: [str(path) for path in vars(write_village(base / "village")).values()]))
     village = Village(*map(Path, made))
     changes = base / "village" / "changes.osc"
     result_of(*apart(lambda: str(village_change(village, changes))))
     world = World(village, {}, {}, changes, {}, 1.0, address, faults)
-    disturbed = bool(wanted & {"points", "readers"})
 
     def alone() -> Any:
         right, samples, points, seconds = {}, {}, {}, []
@@ -103,7 +102,7 @@ def make_world(base: Path, address: str, faults: Path, wanted: set[str]) -> Worl
             right[which] = files_of(out)
             samples[which] = json.loads((out / "dataset.json").read_text())["samples"]
 
-        for n, name in enumerate(["18", *(kinds.VICTIMS if disturbed else ["build"])]):
+        for n, name in enumerate(["18", "build", *victims]):
             (folder := base / f"alone-{n}").mkdir()
             case = Round("alone", n, folder, replace(world, right=right))
             out = folder / "out"
@@ -218,7 +217,11 @@ def main() -> int:
             import s3fs  # noqa: F401  # once for all forks
 
             address = stack.enter_context(stores.server(faults))
-        world = make_world(base, address, faults, set(names))
+        numbers = [] if args.rounds is None else range(args.first, args.first + args.rounds)
+        some = {kinds.victim_of(number) for number in numbers} if "points" in names else set[str]()
+        all_of_them = "readers" in names or ("points" in names and args.rounds is None)
+        victims = [name for name in kinds.VICTIMS if name != "build" and (all_of_them or name in some)]
+        world = make_world(base, address, faults, victims)
         found = play_all(turns(names, args.first, args.rounds, seconds), args.jobs, base, world)
     print(table({name: found[name] for name in names if name in found}))
     return int(any(own["findings"] for own in found.values()))

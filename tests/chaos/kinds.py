@@ -141,6 +141,11 @@ VICTIMS: dict[str, tuple[bool, Command, str]] = {
 }
 
 
+def victim_of(number: int) -> str:
+    """Which command a round kills."""
+    return list(VICTIMS)[number % len(VICTIMS)]
+
+
 def prepare_victim(case: Round, name: str) -> tuple[list[str], Path]:
     """What is there before the command; its words and the dataset's directory."""
     there, command, _ = VICTIMS[name]
@@ -155,7 +160,7 @@ def prepare_victim(case: Round, name: str) -> tuple[list[str], Path]:
 def points(case: Round) -> None:
     """One command killed just before a change of the disk, one or two times in a row: every one has its turn, and those
     that clean up or publish more often."""
-    name = list(VICTIMS)[case.number % len(VICTIMS)]
+    name = victim_of(case.number)
     events = case.world.points[name]
     words, out = prepare_victim(case, name)
     turn = case.number // len(VICTIMS) * 0.6180339887498949 % 1.0  # an even walk over all
