@@ -20,8 +20,9 @@ from storage.progress import Progress, peak_memory_mb
 
 T = TypeVar("T")
 R = TypeVar("R")
-#: Servers of Ray without which nothing goes on, and seconds between two looks at those that were started here.
-_SERVERS, _LOOK = ("raylet", "gcs_server"), 0.5
+#: Servers of Ray without which nothing goes on; seconds between two looks at those that were started here, until this
+#: process ends when one has ended, and until Ray ends it, which is a minute by default.
+_SERVERS, _LOOK, _LAST, _RAYS_LAST = ("raylet", "gcs_server"), 0.5, 8.0, "15"
 Measured = tuple[Any, float]  # a result, and the peak memory in MB of the process that made it
 
 
@@ -94,8 +95,7 @@ class _Cluster(threading.Thread):
             os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
             # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
             os.environ.setdefault("RAY_worker_niceness", "0")
-            # Who asks a server that is gone waits so many seconds, a minute by default, and then ends without a reason.
-            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "15")
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", _RAYS_LAST)
             threading.Thread(target=self._watch, name="ray servers", daemon=True).start()
         try:
             with _asking_ray():
@@ -120,6 +120,9 @@ class _Cluster(threading.Thread):
                 error = _lost(f"its {gone[0]} has ended")
                 self.lost.set_exception(error)
                 self._fail(error)
+                if not self._over.wait(_LAST):  # whoever asks Ray is stuck in it, and would be ended without a reason
+                    print(f"error: {error}", file=sys.stderr, flush=True)
+                    os._exit(1)
                 return
 
     def _fail(self, error: BaseException) -> None:

@@ -38,11 +38,13 @@ def cluster(case: Round) -> None:
 
 
 def _kill(case: Round, process: Process, victim: str, moment: float) -> None:
-    """Kill it, some time after it is there."""
+    """Kill it, some time after the cluster is up: while Ray starts, its own code ends a process whose server is gone,
+    with words of its own, and lets nobody else in that process run."""
     while process.poll() is None:
         others = [pid for pid in case.others() if _words(pid).startswith(VICTIMS[victim])]
         found = [process.pid] if victim == "driver" else others
-        if found:
+        up = any(_words(pid).startswith(VICTIMS["worker"]) for pid in case.others())
+        if found and (up or victim == "driver"):
             time.sleep(moment * (6.0 if victim == "driver" else 2.0) * case.world.seconds)
             for pid in found:
                 with suppress(ProcessLookupError):
