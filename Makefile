@@ -71,8 +71,8 @@ preview: $(VENV)/.pipeline ## draw a contact sheet of DATA into DATA/preview.png
 query: $(VENV)/.pipeline ## run SQL="SELECT …" over the catalog of DATA
 	@$(BIN)/geoshards query $(DATA) "$(SQL)"
 
-chaos: $(VENV)/.dev ## builds at once over one cache, killed at random: ROUNDS=10
-	$(BIN)/python tests/chaos/builds.py --rounds $(or $(ROUNDS),10)
+chaos: $(VENV)/.dev ## all that can go wrong while builds run: SECONDS=120, KIND=points, FIRST=0, JOBS=2
+	$(BIN)/python -m tests.chaos $(call flag,SECONDS,seconds) $(call flag,ROUNDS,rounds) $(call flag,KIND,kind) $(call flag,FIRST,first) $(call flag,JOBS,jobs)
 
 fuzz: $(VENV)/.dev ## damaged inputs at every door: SECONDS=60 in all, TARGET=pbf for one; findings go to tests/fuzz/corpus
 	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS),60) --workers $(or $(WORKERS),2)

@@ -34,6 +34,10 @@ class LockError(GeoshardsError):
     """Another process writes to the same directory."""
 
 
+class ClusterError(GeoshardsError):
+    """Ray, or a process of it that work was given to, is gone."""
+
+
 class CorruptSampleError(DatasetError):
     """A member of a sample cannot be decoded; the stream turns it into a masked slot."""
 

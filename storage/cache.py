@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from storage.entries import MARKER
 from storage.files import beside, is_left
-from storage.locks import locked
+from storage.locks import BREAK, LOCK, broken, locked
 from storage.owner import Owner
 
 _USERS, _PRUNING = ".users", ".pruning"
@@ -52,10 +52,10 @@ def using(cache: Path) -> Iterator[None]:
 
 
 def sweep(cache: Path) -> int:
-    """Remove unfinished files and folders whose process has ended; how many."""
+    """Remove unfinished files and folders whose process has ended, and its locks; how many."""
     count = 0
     for folder, folders, files in os.walk(cache):
-        for name in (*files, *folders):
+        for name in (*sorted(files), *folders):  # what guards the end of a lock comes before it
             path = Path(folder, name)
             if is_left(path):
                 count += 1
@@ -64,6 +64,8 @@ def sweep(cache: Path) -> int:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+            elif name.startswith(".") and name.endswith((LOCK, BREAK)):
+                count += broken(path)
     return count
 
 

@@ -13,6 +13,8 @@ from schemas.errors import DatasetError
 from schemas.sample import is_member
 from storage.store import Store
 
+#: Says which run began a dataset, until dataset.json does; and that an update exchanges the versions.
+BEGUN, EXCHANGE = "catalog/.pending/run.json", ".next/.complete.json"
 #: Bytes of a tar member's header.
 _HEADER = 512
 
@@ -25,7 +27,11 @@ def load_dataset(store: Store) -> dict[str, Any]:
     """
     where = store.path("dataset.json")
     try:
-        document = json.loads(store.read("dataset.json"))
+        data = store.read("dataset.json")
+    except DatasetError as error:
+        raise DatasetError(unfinished(store) or str(error)) from None
+    try:
+        document = json.loads(data)
         version = int(document["schema_version"])
         missing = [name for name in ("content_hash", "layout_hash") if not isinstance(document.get(name), str)]
     except (ValueError, KeyError, TypeError) as error:
@@ -37,6 +43,15 @@ def load_dataset(store: Store) -> dict[str, Any]:
             f"{where} has schema version {version}, this reader knows {SCHEMA_VERSION}; update geoshards"
         )
     return dict(document)
+
+
+def unfinished(store: Store) -> str | None:
+    """That a run is at a dataset, or was stopped, in one line; None: there is no sign of it."""
+    if store.exists(EXCHANGE):
+        return f"{store.root} is being updated, or the update was stopped; run that `geoshards update` again first"
+    if store.exists(BEGUN):
+        return f"{store.root} is not whole: the run that makes it goes on, or was stopped; wait for it, or run it again"
+    return None
 
 
 def find_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.Table | None:
@@ -58,7 +73,12 @@ def read_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.
 
 
 def sample_rows(store: Store) -> list[dict[str, Any]]:
-    """Rows of ``samples`` in shard order."""
+    """Rows of ``samples`` of a whole dataset, in shard order.
+
+    Raises:
+        DatasetError: it is not whole.
+    """
+    load_dataset(store)
     return list(read_catalog(store, "samples").to_pylist())
 
 

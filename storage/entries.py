@@ -18,7 +18,7 @@ from typing import Any
 
 from schemas.errors import InputError
 from storage.files import UNFINISHED, abandoned, beside, file_sha256, is_left, publish_folder, put
-from storage.locks import locked
+from storage.locks import LOCK, locked
 
 MARKER = "entry.json"
 #: What a disk says that takes nothing.
@@ -65,7 +65,7 @@ def have_entry(
         time.sleep(0.1)
 
     try:
-        with locked(folder.with_name(f".{folder.name}.lock"), wait):
+        with locked(folder.with_name(f".{folder.name}{LOCK}"), wait):
             found = find_entry(folder)
             return (found, True) if found is not None else (_make(folder, make), False)
     except OSError as error:

@@ -24,6 +24,8 @@ from storage.urls import expand, file_system, is_local, shown
 
 #: Seconds between two signs of life, and how long an owner elsewhere may give none.
 BEAT, SILENCE = 10.0, 60.0
+#: How the names of locks end that guard what is made, and of those that are held while one is broken.
+LOCK, BREAK = ".lock", ".break"
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def locked(path: Path, wait: Callable[[], None] | None = None) -> Iterator[None]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while (token := _claim(path)) is None:
-        if not _broken(path, SILENCE):
+        if not broken(path, SILENCE):
             (wait or (lambda: time.sleep(0.05)))()
     with _held(path, token):
         yield
@@ -78,7 +80,7 @@ def one_writer(folder: str) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while (token := _claim(path)) is None:
-            if not _broken(path, None):
+            if not broken(path, None):
                 raise LockError(_refusal(path))
     except OSError as error:
         raise InputError(f"{path.parent} cannot be written: {error.strerror}; choose another out") from None
@@ -193,12 +195,17 @@ def _token(path: Path) -> str | None:
     return None if owner is None else owner.token
 
 
-def _broken(path: Path, silence: float | None) -> bool:
+def broken(path: Path, silence: float | None = SILENCE) -> bool:
     """Whether the lock's owner was gone, and the lock is now free. One breaks it at a time, so that nobody breaks the
-    lock of who came after."""
+    lock of who came after.
+
+    Args:
+        path: the lock.
+        silence: seconds after which an owner elsewhere counts as gone; None: never.
+    """
     if not _is_stale(path, silence):
         return False
-    guard = path.with_name(f".{path.name}.break")
+    guard = path.with_name(f".{path.name}{BREAK}")
     if _claim(guard) is None:
         if _is_stale(guard, SILENCE):  # killed between two system calls
             guard.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import re
 import time
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from schemas.errors import DatasetError, GeoshardsError, reason_of
+from schemas.errors import DatasetError, GeoshardsError, InputError
 from storage.urls import is_local
 
 T = TypeVar("T")
@@ -20,11 +21,17 @@ T = TypeVar("T")
 ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.05, 8.0
 #: What another attempt does not mend.
 _FINAL = (
-    FileNotFoundError, NotADirectoryError, PermissionError, FileExistsError, NotImplementedError, GeoshardsError,
-    pa.ArrowInvalid,
+    FileNotFoundError, NotADirectoryError, FileExistsError, NotImplementedError, GeoshardsError, pa.ArrowInvalid,
 )  # fmt: skip
-#: Names of the same among errors of libraries that are not imported here.
+#: Errors of libraries that are not imported here, by name, and words of S3, Google and Azure that say that credentials
+#: are missing, wrong or too old. An answer without a body has the first line of HTTP alone: S3's for a token that has
+#: expired is no other than this.
 _CREDENTIALS = re.compile(r"\w*Credential\w*Error|ProfileNotFound|TokenRetrievalError|UnauthorizedSSOTokenError")
+_REFUSED = re.compile(
+    r"expired|ExpiredToken|InvalidToken|TokenRefreshRequired|InvalidAccessKeyId|access key|SignatureDoesNotMatch|"
+    r"signature|TooSkewed|Bad Request|Invalid Credentials|AuthenticationFailed|Unauthenticated|40[01]\b",
+    re.I,
+)
 
 
 @dataclass
@@ -63,7 +70,11 @@ def retry(attempt: Callable[[], T], passes: Callable[[Exception], float | None],
 
 
 def _is_about_credentials(error: BaseException) -> bool:
-    return _CREDENTIALS.match(type(error).__name__) is not None
+    known = _CREDENTIALS.match(type(error).__name__) is not None
+    if known or not isinstance(error, OSError):
+        return known
+    denied = isinstance(error, PermissionError) or error.errno == errno.EINVAL
+    return denied and _REFUSED.search(f"{error} {error.__cause__ or ''}") is not None
 
 
 def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
@@ -73,24 +84,30 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
         listed: of a file that has been listed a store that fails may say that it is not found.
 
     Raises:
-        DatasetError: the store does not answer.
-        OSError: the file is not there, or may not be read; of a local file any error.
+        DatasetError: the store does not answer, or its credentials are missing or have expired.
+        InputError: it may not be read or written.
+        OSError: the file is not there; of a local file any error.
     """
     if is_local(url):
         return fetch()
     final = tuple(kind for kind in _FINAL if not (listed and kind is FileNotFoundError))
 
     def passes(error: Exception) -> float | None:
-        return None if isinstance(error, final) or _is_about_credentials(error) else 0.0
+        return None if isinstance(error, (*final, PermissionError)) or _is_about_credentials(error) else 0.0
 
     try:
         return retry(fetch, passes, Patience())
     except Exception as error:  # every store has exceptions of its own
         if isinstance(error, final):
             raise
+        said = " ".join(str(error).split())[:200]
         if _is_about_credentials(error):
-            raise DatasetError(f"{url}: {reason_of(error)}; set the store's credentials (AWS_…, say)") from None
-        last = f"{type(error).__name__}: {error}"
+            raise DatasetError(
+                f"{url}: {said}; set or renew the store's credentials (AWS_…, say), then run the same again"
+            ) from None
+        if isinstance(error, PermissionError):
+            raise InputError(f"{url}: {said}; check your rights to the store") from None
         raise DatasetError(
-            f"{url}: no answer after {ATTEMPTS} attempts ({last}); check the store, then start again"
+            f"{url}: no answer after {ATTEMPTS} attempts ({type(error).__name__}: {said}); check the store, then start "
+            "again"
         ) from None

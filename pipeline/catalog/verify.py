@@ -27,7 +27,7 @@ from schemas.config import build
 from schemas.errors import DatasetError, GeoshardsError
 from schemas.index import IndexPart, index_file, key_hashes
 from schemas.splits import SplitConfig, assign_splits
-from storage.dataset import load_dataset
+from storage.dataset import load_dataset, unfinished
 from storage.manifest import MANIFEST, digests, read_manifest
 from storage.progress import Progress
 from storage.store import Store
@@ -62,8 +62,28 @@ def find_problems(
     store = Store(root)
     if not store.exists("dataset.json") and not store.exists(MANIFEST):
         load_dataset(store)  # says what it is not, before a whole disk is listed
+    before = _version(store)
     found = _file_problems(store, store.walk(), share, quiet)
-    return sorted({*found, *(() if fast else _content_problems(store, share, workers, quiet))})
+    problems = sorted({*found, *(() if fast else _content_problems(store, share, workers, quiet))})
+    if problems and (what := _changing(store, before)):  # what was read is of no one moment
+        raise DatasetError(what)
+    return problems
+
+
+def _version(store: Store) -> bytes:
+    return store.read("dataset.json") if store.exists("dataset.json") else b""
+
+
+def _changing(store: Store, before: bytes) -> str | None:
+    """That somebody writes, or has written, while a dataset was read."""
+    if (what := unfinished(store)) is not None:
+        return what
+    if store.exists(".lock"):
+        return (
+            f"{store.root} is being written, or that was stopped ({store.path('.lock')}); verify it again after that, "
+            "or after the same run again"
+        )
+    return f"{store.root} has changed while it was read; verify it again" if _version(store) != before else None
 
 
 def _file_problems(store: Store, names: Sequence[str], share: float, quiet: bool) -> list[Problem]:

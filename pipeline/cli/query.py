@@ -16,6 +16,7 @@ from pipeline.catalog.text import visible
 from schemas.catalog import TABLES
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
+from storage.dataset import load_dataset
 from storage.store import Store
 
 
@@ -35,6 +36,7 @@ def connect(root: str, sql: str | None = None, unsafe: bool = False) -> duckdb.D
         InputError: ``sql`` cannot be parsed.
     """
     store = Store(root)
+    load_dataset(store)  # a part of one would be counted as if it were whole
     connection = duckdb.connect(config={"python_enable_replacements": False, "allow_community_extensions": False})
     wanted = TABLES.keys() if sql is None or not store.remote else _tables_of(connection, sql)
     found = 0

@@ -8,9 +8,10 @@ import re
 import sys
 
 from pipeline.catalog.verify import find_problems
-from pipeline.driver.repair import repair
+from pipeline.driver.repair import is_begun, repair
 from schemas.command import Command
 from schemas.errors import ConfigError
+from storage.store import Store
 
 
 def parse_share(text: str) -> float:
@@ -37,13 +38,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     quiet, share = args.quiet or args.json, parse_share(args.sample)
-    problems = find_problems(args.dataset, args.fast, share, args.workers, quiet)
-    repaired = bool(problems) and args.repair
+    stopped = args.repair and is_begun(Store(args.dataset))
+    problems = [] if stopped else find_problems(args.dataset, args.fast, share, args.workers, quiet)
+    repaired = args.repair and bool(problems or stopped)
     if repaired:
         repair(args.dataset, {p.file for p in problems}, args.workers, args.cache, quiet)
         left = find_problems(args.dataset, args.fast, share, args.workers, quiet)
         if not left and not quiet:
-            print(f"{args.dataset}: {len(problems)} problems repaired")
+            print(f"{args.dataset}: {'made whole' if stopped else f'{len(problems)} problems repaired'}")
         problems = left
     if args.json:
         rows = [{"file": p.file, "problem": p.what} for p in problems]

@@ -7,22 +7,30 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from pipeline.driver.inputs import read_inputs
-from pipeline.driver.run import BEGUN
 from pipeline.driver.shards import make_shards
 from schemas.catalog import SHARDS_PER_FILE, catalog_file
 from schemas.errors import DatasetError
 from schemas.index import index_file
-from storage.dataset import load_dataset
+from storage.dataset import BEGUN, load_dataset
 from storage.locks import one_writer
 from storage.manifest import MANIFEST
 from storage.store import Store
 
 #: Tables of a group of shards; the first marks it as folded.
 _OF_A_GROUP = ("shards", "samples", "streetview", "drops")
+#: What `Run` asks of a dataset that was begun, and what a repair must give again.
+_IDENTITY = ("config", "sources", "footprints", "versions", "fingerprint")
+_RESULT = ("name", "content_hash", "layout_hash")
+
+
+def is_begun(store: Store) -> bool:
+    """Whether a build or a repair of a dataset was stopped."""
+    return not store.exists("dataset.json") and store.exists(BEGUN)
 
 
 def repair(directory: str, files: Collection[str], workers: int = 0, cache: str = "", quiet: bool = False) -> None:
-    """Build files of a dataset again, from the inputs that the cache knows; what is not of the dataset stays.
+    """Build files of a dataset again, from the inputs that the cache knows; what is not of the dataset stays. A repair
+    or a build that was stopped goes on.
 
     Args:
         directory: dataset.
@@ -36,18 +44,18 @@ def repair(directory: str, files: Collection[str], workers: int = 0, cache: str 
         GeoshardsError: an input is gone, or code or libraries are others than those that made it.
     """
     store = Store(directory)
-    document = load_dataset(store)
+    document = json.loads(store.read(BEGUN)) if is_begun(store) else load_dataset(store)
     inputs = read_inputs(document["fingerprint"], cache)
-    identity = {name: document[name] for name in ("config", "sources", "footprints", "versions", "fingerprint")}
+    known = (*_IDENTITY, *_RESULT)
     with one_writer(store.root):
-        store.write(BEGUN, json.dumps(identity).encode())
+        store.write(BEGUN, json.dumps({n: document[n] for n in known if n in document}).encode())
         store.remove("dataset.json")  # until it is written again the dataset is not whole
         for name in _damaged(store, files):
             store.remove(name)
     paths = [inputs.base(n) for n in range(len(inputs.extracts))]
-    config = replace(inputs.config, name=document["name"], out=directory, workers=workers)
+    config = replace(inputs.config, name=document.get("name", inputs.config.name), out=directory, workers=workers)
     made = make_shards(config, quiet, replace(inputs.region, extracts=paths)).document
-    if any(made[name] != document[name] for name in ("content_hash", "layout_hash")):
+    if any(made[name] != document.get(name, made[name]) for name in _RESULT):
         raise DatasetError(f"{directory} was built again, and is not what it was: an input has changed")
 
 

@@ -20,14 +20,12 @@ from pipeline.samples.work import build_shard
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
 from schemas.errors import ConfigError, DatasetError
 from schemas.features import DROPS
-from storage.dataset import load_dataset
+from storage.dataset import BEGUN, EXCHANGE, load_dataset
 from storage.locks import one_writer
 from storage.progress import Progress, StageRow
 from storage.store import Store
 from storage.urls import is_local
 
-#: Says which run began a dataset, until dataset.json does.
-BEGUN = "catalog/.pending/run.json"
 #: Samples that one process builds in about the time that Ray takes to start.
 _SMALL = 500
 
@@ -121,7 +119,7 @@ class Run:
     def _claim(self) -> None:
         """Make sure that the directory is empty, or was begun or finished by the same run."""
         found = None
-        if self.store.exists("dataset.json"):
+        if self.store.exists("dataset.json") or self.store.exists(EXCHANGE):  # no version until it is done
             found = load_dataset(self.store)
         elif self.store.names("shards"):  # a run that wrote nothing claims nothing
             found = json.loads(self.store.read(BEGUN)) if self.store.exists(BEGUN) else {}

@@ -26,7 +26,7 @@ from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
 from schemas.errors import ConfigError, DatasetError, InputError
-from storage.dataset import load_dataset, read_catalog
+from storage.dataset import EXCHANGE, load_dataset, read_catalog, unfinished
 from storage.files import file_sha256, put
 from storage.locks import one_writer
 from storage.progress import report
@@ -34,7 +34,10 @@ from storage.store import Store
 from storage.urls import cache_folder, is_local
 
 _NEXT, _OLD = ".next", ".old"
-_COMPLETE = ".complete.json"  # in .next: it is whole, and these of its entries take the place of the old ones
+_DOCUMENT = "dataset.json"
+_COMPLETE = EXCHANGE.rpartition("/")[
+    2
+]  # in .next: it is whole, and these of its entries take the place of the old ones
 _TARGET = ".target.json"  # in .next: what it is being built from
 
 
@@ -87,8 +90,8 @@ def preview_update(
         GeoshardsError: as `update`; an update before was stopped while it exchanged the versions.
     """
     store = _local(directory)
-    if Path(store.root, _NEXT, _COMPLETE).exists():
-        raise DatasetError(f"an update of {store.root} was stopped at its end; run that `geoshards update` again first")
+    if store.exists(EXCHANGE):
+        raise DatasetError(str(unfinished(store)))
     goal = _goal(store, files, extract, workers, cache)
     with _as_given(goal.given):
         found = rehearse_shards(goal.config, quiet, goal.region, goal.previous)
@@ -241,19 +244,22 @@ def _exchange(root: Path) -> None:
 
 
 def finish_exchange(root: Path) -> None:
-    """Exchange what an update has finished; one that was killed in the middle is done to its end."""
+    """Exchange what an update has finished; one that was killed in the middle is done to its end. Without dataset.json,
+    which goes first and comes last, nobody takes what is there meanwhile for a dataset."""
     folder, old = root / _NEXT, root / _OLD
     if not (folder / _COMPLETE).exists():
         return
     old.mkdir(exist_ok=True)
-    for name in json.loads((folder / _COMPLETE).read_text()):
-        if (folder / name).exists():
-            if (root / name).exists():
-                shutil.rmtree(old / name, ignore_errors=True)
-                (root / name).rename(old / name)
-            (folder / name).rename(root / name)
+    names = [name for name in json.loads((folder / _COMPLETE).read_text()) if (folder / name).exists()]
+    names.sort(key=lambda name: name == _DOCUMENT)
+    for name in reversed(names):
+        if (root / name).exists():
+            shutil.rmtree(old / name, ignore_errors=True)
+            (root / name).rename(old / name)
+    for name in names:
+        (folder / name).rename(root / name)
+    shutil.rmtree(old)  # what says that the exchange began goes after it
     shutil.rmtree(folder)
-    shutil.rmtree(old)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from secrets import token_hex
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from schemas.errors import ClusterError, GeoshardsError, reason_of
 from storage.progress import Progress, peak_memory_mb
 
 T = TypeVar("T")
@@ -24,6 +26,9 @@ R = TypeVar("R")
 #: Bytes of an array that glibc, once it was freed, takes as the size up to which it keeps memory, and twice as much of
 #: it; it accepts 32 MB at most. Other C libraries ignore it.
 _KEPT = 31 << 20
+#: Servers of Ray without which nothing goes on; seconds between two looks at those that were started here, until this
+#: process ends when one has ended, and until Ray ends it, which is a minute by default.
+_SERVERS, _LOOK, _LAST, _RAYS_LAST = ("raylet", "gcs_server"), 0.5, 8.0, "15"
 Measured = tuple[Any, float]  # a result, and the peak memory in MB of the process that made it
 
 
@@ -53,6 +58,29 @@ def _measured(function: Callable[[Any], Any], item: Any) -> Measured:
     return function(item), peak_memory_mb()
 
 
+@contextmanager
+def _asking_ray() -> Iterator[None]:
+    """What a task raised as it is; what Ray itself raises in one line.
+
+    Raises:
+        ClusterError: Ray, or the process that did the work, is gone.
+    """
+    try:
+        yield
+    except GeoshardsError:
+        raise
+    except Exception as error:  # noqa: BLE001  # its own kinds, and what sockets raise whose other end is gone
+        if isinstance(cause := getattr(error, "cause", None), BaseException):
+            raise cause from None
+        raise _lost(f"{type(error).__name__}: {reason_of(error)}") from None
+
+
+def _lost(what: str) -> ClusterError:
+    where = os.environ.get("RAY_ADDRESS")
+    way = "check the cluster" if where else "give workers=1, or free memory and room in /dev/shm and /tmp"
+    return ClusterError(f"Ray{f' at {where}' if where else ''} gave up ({what}); run the same again to go on; {way}")
+
+
 class _Cluster(threading.Thread):
     """Joins or starts a Ray cluster beside the main thread, and stays until :meth:`stop`.
 
@@ -65,6 +93,7 @@ class _Cluster(threading.Thread):
         self.workers = workers
         self.local = not os.environ.get("RAY_ADDRESS")
         self.up: Future[None] = Future()
+        self.lost: Future[Any] = Future()  # fails when a server of a cluster that was started here has ended
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -79,23 +108,56 @@ class _Cluster(threading.Thread):
             os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
             # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
             os.environ.setdefault("RAY_worker_niceness", "0")
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", _RAYS_LAST)
+            threading.Thread(target=self._watch, name="ray servers", daemon=True).start()
         try:
-            ray.init(**options)
-            if self.local:
-                loaded = sorted(name for name in sys.modules if name.startswith("pipeline."))
-                task = ray.remote(num_cpus=1)(_prepare)
-                ray.get([task.remote(loaded) for _ in range(self.workers - 1)])
+            with _asking_ray():
+                ray.init(**options)
+                if self.local:
+                    loaded = sorted(name for name in sys.modules if name.startswith("pipeline."))
+                    task = ray.remote(num_cpus=1)(_prepare)
+                    ray.get([task.remote(loaded) for _ in range(self.workers - 1)])
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
+            self._fail(error)
+        else:
+            with suppress(InvalidStateError):
+                self.up.set_result(None)
+            self._over.wait()
+        if not self._gone():  # Ray would wait for one that is gone, and then end this process without a word
+            ray.shutdown()
+
+    def _watch(self) -> None:
+        """Notice a server that ends before Ray does."""
+        while not self._over.wait(_LOOK):
+            if gone := self._gone():
+                error = _lost(f"its {gone[0]} has ended")
+                self.lost.set_exception(error)
+                self._fail(error)
+                if not self._over.wait(_LAST):  # whoever asks Ray is stuck in it, and would be ended without a reason
+                    print(f"error: {error}", file=sys.stderr, flush=True)
+                    os._exit(1)
+                return
+
+    def _fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
             self.up.set_exception(error)
-            return
-        self.up.set_result(None)
-        self._over.wait()
-        ray.shutdown()
+
+    def _gone(self) -> list[str]:
+        """Servers of the cluster started here that have ended."""
+        from ray._private import worker
+
+        node = worker._global_node if self.local else None
+        return [] if node is None else [kind for kind, _ in node.dead_processes() if kind in _SERVERS]
 
     def stop(self) -> None:
         """Leave the cluster, or stop it if it was started here."""
+        from ray._private import worker
+
         self._over.set()
-        self.join()
+        if not self._gone():
+            self.join()
+        elif worker._global_node is not None:
+            worker._global_node.kill_all_processes(check_alive=False)
 
 
 def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], Any]:
@@ -105,17 +167,21 @@ def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], 
 
     # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
     task = ray.remote(num_cpus=1, max_retries=2)(_measured)
-    shared = ray.put(function)
-    return lambda item: task.remote(shared, item)
+    with _asking_ray():
+        shared = ray.put(function)
+
+    def start(item: T) -> Any:
+        with _asking_ray():
+            return task.remote(shared, item)
+
+    return start
 
 
-def _result(done: Future[Measured]) -> Measured:
-    import ray
-
-    try:
+def _result(done: Future[Measured], own: bool) -> Measured:
+    if own:
         return done.result()
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+    with _asking_ray():
+        return done.result()
 
 
 class Runner:
@@ -188,6 +254,7 @@ class Runner:
         waiting: dict[Future[Measured], tuple[int, Any]] = {}  # index, and the reference of a task on Ray
         own: Future[Measured] | None = None
         task: Any = None
+        lost: Future[Any] = self._cluster.lost if self._cluster is not None else Future()
         try:
             while True:
                 if joins and own is None and (entry := next(remaining, None)) is not None:
@@ -200,15 +267,17 @@ class Runner:
                     waiting[reference.future()] = entry[0], reference
                 if not waiting:
                     return
-                for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    index, _ = waiting.pop(done)
+                for done in wait([*waiting, lost], return_when=FIRST_COMPLETED).done:
+                    if done is lost:
+                        lost.result()
+                    index, reference = waiting.pop(done)
                     own = None if done is own else own
-                    yield index, *_result(done)
+                    yield index, *_result(done, reference is None)
         finally:
             import ray
 
             pool.shutdown(wait=False, cancel_futures=True)
-            for _, reference in waiting.values():
+            for _, reference in waiting.values() if not lost.done() else ():
                 if reference is not None:
                     ray.cancel(reference)
 

@@ -50,9 +50,9 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         (["shards", "--zoom", "many"], 2, "zoom"),
         (["shards", "--region", "atlantis", "sources.geofabrik=http://127.0.0.1:9", "net.retries=0"], 1, "atlantis"),
         (["shards", "--region", "README.md", "--out", "unused"], 1, "README.md"),
-        (["query", "no-such-folder", "SELECT 1"], 1, "has no catalog"),
+        (["query", "no-such-folder", "SELECT 1"], 1, "does not exist"),
         (["verify", "no-such-folder"], 1, "does not exist"),
-        (["preview", "no-such-folder"], 1, "no catalog/samples"),
+        (["preview", "no-such-folder"], 1, "does not exist"),
         (["shards", "rs.resampling=bilinaer"], 2, "did you mean bilinear?"),
     ],
 )

@@ -98,6 +98,34 @@ def test_an_error_of_an_item_is_raised_as_it_is(runner: Runner, up: bool) -> Non
             list(one.map(refuse, range(9)))
 
 
+def test_a_server_of_ray_that_dies_is_one_line_before_ray_ends_the_process() -> None:
+    """Ray waits for it and then ends the process that asks, without raising anything."""
+    code = """
+import os, sys, time
+sys.path[0] = sys.argv[1]
+from pipeline.run import ray_map
+from pipeline.run.ray_map import Runner
+from schemas.errors import ClusterError
+ray_map._LAST = 2.0
+try:
+    with Runner(2) as runner:
+        runner.start().result()
+        from ray._private import worker
+        worker._global_node.all_processes["gcs_server"][0].process.kill()
+        for _ in runner.map(time.sleep, [0.2] * 200):
+            pass
+except ClusterError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+    words = [sys.executable, "-c", code, str(Path(__file__).parents[2])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    said = "Ray gave up (its gcs_server has ended); run the same again to go on; give workers=1, or free memory and "
+    assert [said in line for line in (done.stdout + done.stderr).splitlines() if "gave up" in line] == [True], (
+        done.stderr
+    )
+
+
 def test_two_workers_read_what_one_reads(runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("_BLOBS", (1, 1)), ("_WAY_BLOBS", (1, 1)), ("_RELATIONS", 1)):
         monkeypatch.setattr(reader, name, size)

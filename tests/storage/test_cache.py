@@ -115,3 +115,18 @@ def test_a_cache_that_cannot_be_written_can_be_used(tmp_path: Path, monkeypatch:
     with using(tmp_path):
         ran = True
     assert ran
+
+
+def test_locks_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    """Of entries that no later run may ask for."""
+    (tmp_path / "photos").mkdir()
+    dead = [tmp_path / ".cells-a.lock", tmp_path / "photos/.x.lock", tmp_path / "..cells-a.lock.break"]
+    for path in dead:
+        path.write_text(GONE.text())
+    (tmp_path / ".cells-b.lock").write_text(Owner.here().text())
+    elsewhere = tmp_path / ".cells-c.lock"
+    elsewhere.write_text(replace(GONE, boot="another boot").text())
+    assert sweep(tmp_path) == len(dead)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".cells-b.lock", ".cells-c.lock"]
+    age(elsewhere, 1e9)
+    assert sweep(tmp_path) == 1

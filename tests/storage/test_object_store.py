@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from schemas.errors import DatasetError, DependencyError, InputError, LockError
+from pipeline.catalog.verify import find_problems
+from pipeline.cli.query import connect
+from schemas.errors import DatasetError, DependencyError, GeoshardsError, InputError, LockError
+from storage.dataset import BEGUN, load_dataset, sample_rows
 from storage.locks import one_writer
 from storage.owner import Owner
 from storage.store import Store
-from tests.buckets import s3_server
+from tests.buckets import PASSING, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
 GONE = replace(Owner.here("dead"), pid=2**22 + 1)
@@ -113,13 +118,82 @@ def test_missing_credentials_and_packages_are_one_line(bucket: Any, monkeypatch:
         Store("nothing://b/d").write("x", b"")
 
 
-def test_a_store_that_fails_now_and_then_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fifth answer is an error of the server; s3fs itself asks again some times."""
+def ways(store: Store) -> dict[str, Callable[[], object]]:
+    """Every way to ask a store."""
+    return {
+        "write": lambda: store.write("a/x", b"1"),
+        "read": lambda: store.read("a/x"),
+        "range": lambda: store.read_range("a/x", 0, 1),
+        "table": lambda: store.read_table("a/t.parquet"),
+        "exists": lambda: store.exists("a/x"),
+        "names": lambda: store.names("a"),
+        "walk": store.walk,
+        "remove": lambda: store.remove("a/x"),
+        "lock": lambda: one_writer(store.root).__enter__(),
+        "dataset": lambda: load_dataset(store),
+    }
+
+
+def test_a_store_that_fails_is_slow_or_tears_its_answers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fourth request ends in the next of those ways; s3fs itself asks again some times."""
     monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.001)
-    with s3_server("flaky", fails=5):
+    monkeypatch.setattr("tests.buckets.SLOW", 0.05)
+    turns, seen = cycle(chain.from_iterable([["", "", "", kind] for kind in PASSING])), set[str]()
+
+    def fault(_method: str, _path: str) -> str:
+        seen.add(kind := next(turns))
+        return kind
+
+    with s3_server("flaky", fault):
         store = Store("s3://flaky/d")
-        for n in range(4):
-            store.write(f"a/{n}", json.dumps(n).encode())
-        assert [json.loads(store.read(f"a/{n}")) for n in range(4)] == list(range(4))
+        content = [json.dumps(n).encode() * 500 for n in range(6)]
+        for n, data in enumerate(content):
+            store.write(f"a/{n}", data)
+        assert [store.read(f"a/{n}") for n in range(6)] == content
+        assert [store.read_range(f"a/{n}", 1, 9) for n in range(6)] == [data[1:9] for data in content]
+        assert store.names("a") == [str(n) for n in range(6)]
         with one_writer("s3://flaky/d"), pytest.raises(LockError):
             one_writer("s3://flaky/d").__enter__()
+        assert seen == {"", *PASSING}
+
+
+def test_credentials_that_expire_are_one_line_that_names_the_address_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 30.0)  # who asked again would wait for long
+    expired: list[str] = []
+    with s3_server("old", lambda *_: "expired" if expired else ""):
+        store = Store("s3://old/d")
+        store.write("a/x", b"1")
+        store.write_table("a/t.parquet", pa.table({"n": [1]}))
+        expired.append("now")
+        for name, ask in ways(store).items():
+            with pytest.raises(GeoshardsError, match=r"s3://old/d.*credentials.*again") as found:
+                ask()
+            assert "\n" not in str(found.value), name
+        expired.clear()
+        assert store.read("a/x") == b"1"
+        assert not store.exists(".lock")
+
+
+def test_who_may_not_write_is_told_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server("theirs", lambda method, _: "denied" if method == "PUT" else ""):
+        for ask in (ways(Store("s3://theirs/d"))[name] for name in ("write", "lock")):
+            with pytest.raises(InputError, match=r"s3://theirs/d/.*check your rights"):
+                ask()
+
+
+def test_a_reader_sees_no_dataset_until_it_is_whole(bucket: Any) -> None:
+    """Its tables come before dataset.json; what a part of them says is no answer."""
+    store = Store("s3://there/half")
+    with pytest.raises(DatasetError, match=r"s3://there/half/dataset\.json does not exist"):
+        load_dataset(store)
+    store.write(BEGUN, b"{}")
+    store.write_table("catalog/samples/part-00000.parquet", pa.table({"key": ["a"]}))
+    said = "s3://there/half is not whole: the run that makes it goes on, or was stopped; wait for it, or run it again"
+    for read, place in (
+        (load_dataset, store),
+        (sample_rows, store),
+        (connect, store.root),
+        (find_problems, store.root),
+    ):
+        with pytest.raises(DatasetError, match=said):
+            read(place)

@@ -57,12 +57,42 @@ def failing(error: Exception, times: int) -> tuple[list[int], object]:
     return asked, fetch
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(), PermissionError(), InputError("no")])
+@pytest.mark.parametrize("error", [FileNotFoundError(), NotADirectoryError(), InputError("no")])
 def test_what_another_attempt_does_not_mend_is_asked_for_once(error: Exception) -> None:
     asked, fetch = failing(error, 1)
     with pytest.raises(type(error)):
         patiently("s3://b/x", fetch)  # type: ignore[arg-type]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (
+            PermissionError("The provided token has expired."),
+            DatasetError,
+            "expired.; set or renew the store's credentials",
+        ),
+        (OSError(22, "Bad Request"), DatasetError, "credentials"),  # a HEAD with such a token has no other words
+        (PermissionError("The AWS Access Key Id you provided does not exist"), DatasetError, "credentials"),
+        (PermissionError("Access Denied"), InputError, "s3://b/x: Access Denied; check your rights to the store"),
+    ],
+)
+def test_who_may_not_ask_is_told_so_at_once_with_the_address(
+    error: Exception, kind: type[Exception], said: str
+) -> None:
+    asked, fetch = failing(error, 1)
+    with pytest.raises(kind, match=said) as found:
+        patiently("s3://b/x", fetch)  # type: ignore[arg-type]
+    assert str(found.value).startswith("s3://b/x: ")
+    assert len(asked) == 1
+
+
+def test_what_passes_is_asked_for_again_although_it_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.0)
+    asked, fetch = failing(OSError(22, "The Content-MD5 you specified did not match what we received"), 2)
+    assert patiently("s3://b/x", fetch) == "there"  # type: ignore[arg-type]
+    assert len(asked) == 3
 
 
 def test_a_listed_file_that_a_store_does_not_find_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

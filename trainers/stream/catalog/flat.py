@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import DatasetError
 from storage.files import atomic_folder
-from storage.locks import locked
+from storage.locks import LOCK, locked
 
 Arrays = dict[str, NDArray[Any]]
 _META = "meta.json"
@@ -77,7 +77,7 @@ def make_folder(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> Non
     """
     if (folder / _META).exists():
         return
-    with locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}{LOCK}")):
         if (folder / _META).exists():
             return
         with atomic_folder(folder) as fresh:
