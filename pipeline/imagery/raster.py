@@ -40,6 +40,8 @@ MEMORY = 1 << 28
 _MOST_BANDS = 4096
 #: Raster pixels a pixel up to which the nearest one is taken of a window in memory.
 _SPARSE = 2.0
+#: Raster pixels by which GDAL's warper may miss a place.
+_TOLERANCE = 0.01
 #: Pixels by which the grids of footprint and raster may differ and still be one.
 _SAME_GRID = 1e-3
 #: Settings of GDAL: 256 MB of decoded blocks (in bytes: rasterio has its own way with it), one thread (a task has one
@@ -72,6 +74,11 @@ class _Raster:
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.source.dtypes[self.bands[0] - 1])
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is for `resample.bilinear_words`."""
+        return self.dtype == np.uint8 and self.resampling == "bilinear" and len(self.bands) in (3, 4)
 
 
 def _unraised(found: Any, before: Any = sys.unraisablehook) -> None:
@@ -360,11 +367,14 @@ def _resample(
         if max(window.width, window.height) > resample.MAX_WINDOW:
             continue
         loaded = [_load(raster, window) for raster in rasters]
-        valid = [find_valid(r.source, r.evidence, own[0], window) for r, own in zip(rasters, loaded, strict=True)]
+        valid = [find_valid(r.source, r.evidence, own, window) for r, own in zip(rasters, loaded, strict=True)]
         origin = (window.col_off, window.row_off)
+        packed = [r.packed for r in rasters]
         if rasters[0].resampling == "bilinear":  # once for all footprints of the window
             real = resample.weight_type(rasters[0].dtype)
-            loaded = [(p if pairs is not None else p.astype(real, copy=False), pairs) for p, pairs in loaded]
+            loaded = [p if own else p.astype(real, copy=False) for p, own in zip(loaded, packed, strict=True)]
+        largest = max(windows[k].width * windows[k].height for k in group)
+        room = resample.Room(largest, footprints[group[0]].width) if any(packed) else None
         for key in group:
             f, own = footprints[key], windows[key]
             rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
@@ -372,46 +382,41 @@ def _resample(
             whole = [i for i, v in enumerate(valid) if v is None or v[rows, columns].all()]
             if not whole:
                 continue
-            x, y = resample.positions(nodes[key], origin, f.width, f.height)
-            if not _inside(x, y, window, rasters[0]):
+            lines = resample.Lines.of(nodes[key], origin, f.width, f.height)
+            if not _inside(lines, window, rasters[0]):
                 continue
-            taps = None
+            at: Any = None
             for number in whole:
-                raster, (pixels, pairs) = rasters[number], loaded[number]
-                if pairs is not None:
-                    four = resample.bilinear_pairs(pairs, window.width, x, y)
+                raster, pixels = rasters[number], loaded[number]
+                if room is not None and packed[number]:
+                    corner = (own.col_off, own.row_off)
+                    four = resample.bilinear_words(
+                        pixels[:, rows, columns], nodes[key], corner, (f.width, f.height), room
+                    )
                     yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
                     continue
                 out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
                 if raster.resampling == "bilinear":
-                    taps = taps or resample.Taps.at(x, y, window.width, raster.dtype)
-                    resample.bilinear(pixels, taps, out)
+                    at = at or resample.Taps.at(*lines.positions(), window.width, raster.dtype)
+                    resample.bilinear(pixels, at, out)
                 else:
-                    resample.nearest(pixels, x, y, out)
+                    resample.nearest(pixels, *lines.positions(), out)
                 yield number, key, Patch(out, None)
 
 
-def _load(raster: _Raster, window: Window) -> tuple[NDArray[Any], NDArray[np.uint64] | None]:
-    """A window [bands,h,w]; three or four channels of 8 bits also packed for `bilinear_pairs`."""
-    count = len(raster.bands)
-    if raster.dtype != np.uint8 or raster.resampling != "bilinear" or count not in (3, 4):
-        return raster.source.read(raster.bands, window=window), None
-    interleaved = raster.tiles.read(window) if raster.tiles is not None else None
-    if interleaved is None:
-        interleaved = np.zeros((window.height, window.width, 4), np.uint8)
-        for band, plane in enumerate(raster.source.read(raster.bands, window=window)):
-            interleaved[..., band] = plane  # faster than GDAL does it
-    pixels = interleaved.transpose(2, 0, 1)[:count]
-    return pixels, resample.pack_pairs(interleaved)
+def _load(raster: _Raster, window: Window) -> NDArray[Any]:
+    """A window [bands,h,w]."""
+    found = raster.tiles.read(window) if raster.tiles is not None and raster.packed else None
+    if found is not None:
+        return found.transpose(2, 0, 1)[: len(raster.bands)]
+    return np.asarray(raster.source.read(raster.bands, window=window))
 
 
-def _inside(x: resample.Fixed, y: resample.Fixed, window: Window, raster: _Raster) -> bool:
+def _inside(lines: resample.Lines, window: Window, raster: _Raster) -> bool:
     """Whether all positions have the neighbours that they need in the window."""
     rim = 1 << 15 if raster.resampling == "bilinear" else 0
-    return bool(
-        x.min() >= rim and y.min() >= rim
-        and x.max() < (window.width << 16) - rim - 256 and y.max() < (window.height << 16) - rim - 256
-    )  # fmt: skip
+    low, high = lines.reach()
+    return bool((low >= rim).all() and (high < (np.array([window.width, window.height]) << 16) - rim - 256).all())
 
 
 def _union(windows: list[Window]) -> Window:
@@ -444,7 +449,7 @@ def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: 
             WarpedVRT(
                 own, src_crs=raster.source.crs, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width,
                 height=frame.height, resampling=Resampling[raster.resampling],
-                add_alpha=ColorInterp.alpha not in own.colorinterp, tolerance=resample.MAX_ERROR, warp_mem_limit=64,
+                add_alpha=ColorInterp.alpha not in own.colorinterp, tolerance=_TOLERANCE, warp_mem_limit=64,
                 XSCALE=scale, YSCALE=scale,
             )
         )  # fmt: skip

@@ -20,19 +20,19 @@ Fixed = NDArray[np.int32]  # source pixels in units of 2^-16
 Affine = tuple[float, float, float, float, float, float]
 
 #: Source pixels by which an interpolated position may differ from the exact one.
-MAX_ERROR = 0.01
-#: Pixels between nodes; the first that is fine enough is taken, for each tile by itself.
-_CELLS = (32, 8)
+MAX_ERROR = 0.001
+#: Pixels between nodes, at most; the first that is fine enough is taken, for each tile by itself.
+_CELLS = (128, 32, 8)
 #: Source pixels a side of a window, so that positions fit 32 bits.
 MAX_WINDOW = 1 << 14
 _ONE = 1 << 16
 
 
 class Nodes(NamedTuple):
-    """Exact source positions of every ``cell``-th pixel centre of a footprint."""
+    """Exact source positions of some pixel centres of a footprint, the first of each line and column among them."""
 
     xy: Floats  # [rows,columns,2] in source pixels, 0 the outer edge of the first
-    cell: int
+    cell: tuple[int, int]  # pixels from one to the next, along x and y
 
 
 def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> list[Nodes | None]:
@@ -42,29 +42,40 @@ def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> lis
     """
     found: list[Nodes | None] = [None] * len(footprints)
     left = list(range(len(footprints)))
-    for cell in _CELLS:
+    for most in _CELLS:
         if not left:
             break
-        nodes = _project([footprints[i] for i in left], crs, transform, cell, 0.0)
-        middle = _project([footprints[i] for i in left], crs, transform, cell, cell / 2)[:, :-1, :-1]
+        xy, cell = _project([footprints[i] for i in left], crs, transform, most)
+        nodes = xy[:, ::2, ::2]
         with np.errstate(invalid="ignore"):
-            guess = (nodes[:, :-1, :-1] + nodes[:, 1:, :-1] + nodes[:, :-1, 1:] + nodes[:, 1:, 1:]) / 4
-            good = np.abs(guess - middle).max(axis=(1, 2, 3)) < MAX_ERROR  # NaN and infinity are not
-        for i, xy, fine in zip(left, nodes, good, strict=True):
+            # halfway along the edges too: in the middle the bends of a conformal map along x and y cancel out
+            across = xy[:, ::2].copy()
+            across[:, :, 1::2] = (nodes[:, :, :-1] + nodes[:, :, 1:]) / 2
+            guess = np.empty_like(xy)
+            guess[:, ::2] = across
+            guess[:, 1::2] = (across[:, :-1] + across[:, 1:]) / 2
+            good = np.abs(guess - xy).max(axis=(1, 2, 3)) < MAX_ERROR  # NaN and infinity are not
+        for i, own, fine in zip(left, nodes, good, strict=True):
             if fine:
-                found[i] = Nodes(xy, cell)
+                found[i] = Nodes(own, cell)
         left = [i for i, fine in zip(left, good, strict=True) if not fine]
     return found
 
 
-def _project(footprints: list[Footprint], crs: str, transform: Affine, cell: int, shift: float) -> Floats:
-    """Source pixel positions f64[T,rows,columns,2] of pixel centres 0, cell, 2 cell … moved by ``shift`` pixels."""
+def _project(
+    footprints: list[Footprint], crs: str, transform: Affine, most: int
+) -> tuple[Floats, tuple[int, int]]:
+    """Source positions f64[T,rows,columns,2] of nodes at most ``most`` pixels apart and halfway between; and how far
+    apart the nodes are."""
     first = footprints[0]
-    x, y = (
-        np.arange(-(-(n - 1) // cell) + 1 if n > 1 else 2) * cell + 0.5 + shift for n in (first.width, first.height)
-    )
-    pixels = np.stack(np.meshgrid(x, y), axis=-1)
-    return _to_source(np.stack([f.pixel_to_crs(pixels) for f in footprints]), first.crs, crs, transform)
+    axes, cell = [], []
+    for n in (first.width, first.height):
+        pieces = max(1, -(-(n - 1) // most))
+        cell.append(max(1, -(-(n - 1) // pieces)))  # the last node is less than ``pieces`` pixels beyond the last pixel
+        axes.append(np.arange(2 * pieces + 1) * (cell[-1] / 2) + 0.5)
+    pixels = np.stack(np.meshgrid(*axes), axis=-1)
+    places = np.stack([f.pixel_to_crs(pixels) for f in footprints])
+    return _to_source(places, first.crs, crs, transform), (cell[0], cell[1])
 
 
 def _to_source(places: Floats, crs: str, source_crs: str, transform: Affine) -> Floats:
@@ -86,20 +97,44 @@ def step(crs: str, frame: Affine, size: tuple[int, int], source_crs: str, transf
         return float(np.hypot(*(xy[1:] - xy[0]).T).max())
 
 
-def positions(nodes: Nodes, origin: tuple[int, int], width: int, height: int) -> tuple[Fixed, Fixed]:
-    """Source positions x, y i32[height,width] of all pixel centres, counted from the window's ``origin``."""
-    j, t = np.divmod(np.arange(height), nodes.cell)
-    share = (t / nodes.cell)[:, None]
-    result = []
-    for axis in (0, 1):
-        exact = nodes.xy[..., axis] - origin[axis]
-        j1 = np.minimum(j + 1, len(exact) - 1)
-        rows = np.rint((exact[j] * (1.0 - share) + exact[j1] * share) * _ONE).astype(np.int32)
-        slope = (rows[:, 1:] - rows[:, :-1]) // nodes.cell
-        grid = slope[:, :, None] * np.arange(nodes.cell, dtype=np.int32)
-        grid += rows[:, :-1, None]
-        result.append(grid.reshape(height, -1)[:, :width])
-    return result[0], result[1]
+class Lines(NamedTuple):
+    """Source positions of a footprint's pixel centres: along each piece of each line in equal steps."""
+
+    first: Fixed  # [2,height,pieces]: x, y of the first pixel of each piece
+    steps: NDArray[np.float32]  # [2,height,pieces] in the same unit: a piece's end is exact to one of it
+    cell: int  # pixels of a piece
+    width: int  # of the footprint; the last piece may reach beyond
+
+    @classmethod
+    def of(cls, nodes: Nodes, origin: tuple[float, float], width: int, height: int) -> Lines:
+        """Of ``width`` × ``height`` pixels, counted from ``origin`` in source pixels."""
+        across, down = nodes.cell
+        j, t = np.divmod(np.arange(height), down)
+        share = (t / down)[:, None]
+        exact = np.moveaxis((nodes.xy - origin) * _ONE, -1, 0)
+        upper, lower = exact.take(j, axis=1), exact.take(np.minimum(j + 1, exact.shape[1] - 1), axis=1)
+        ends = np.rint(upper * (1.0 - share) + lower * share)
+        steps = ((ends[..., 1:] - ends[..., :-1]) / across).astype(np.float32)
+        return cls(ends[..., :-1].astype(np.int32), steps, across, width)
+
+    def reach(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The least and the greatest x, y of all pixels, f64[2] each."""
+        pixels = np.minimum(self.cell, self.width - self.cell * np.arange(self.first.shape[2]))
+        ends = np.stack((self.first, self.first + self.steps * np.maximum(pixels - 1, 0))).swapaxes(0, 1).reshape(2, -1)
+        return ends.min(axis=1), ends.max(axis=1)
+
+    def positions(self) -> Fixed:
+        """x, y i32[2,height,width] of all pixel centres."""
+        shape = (*self.first.shape, self.cell)
+        grid = self.fill(slice(None), np.empty(shape, np.float32), np.empty(shape, np.int32))
+        return grid.reshape(*shape[:2], -1)[..., : self.width]
+
+    def fill(self, rows: slice, real: NDArray[np.float32], grid: Fixed) -> Fixed:
+        """x, y of some lines, in ``grid`` [2,rows,pieces,cell]; ``real`` is room."""
+        np.multiply(self.steps[:, rows, :, None], np.arange(self.cell, dtype=np.float32), out=real)
+        np.copyto(grid, real, casting="unsafe")
+        grid += self.first[:, rows, :, None]
+        return grid
 
 
 def weight_type(dtype: Any) -> Any:
@@ -158,68 +193,89 @@ def nearest(source: NDArray[Any], x: Fixed, y: Fixed, out: NDArray[Any]) -> None
         target[...] = band.reshape(-1).take(at, mode="clip")
 
 
-#: Every second byte of a word, and half of its 256, for eight and for four channels at a time.
-_EVEN8, _HALF8 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0080008000800080)
-_EVEN4, _HALF4 = np.uint32(0x00FF00FF), np.uint32(0x00800080)
-_ODD4 = np.uint32(0xFF00FF00)
+#: Half of the 256 that weights add up to, in each of four channels; and pixels whose numbers the processor's cache holds.
+_HALVES = np.uint64(0x0080008000800080)
+_STRIP = 1 << 14
 
 
-def pack_pairs(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Pixels u8[h,w,4] as words u64[h·w]: each pixel with its right neighbour. The last word is not to be used."""
-    height, width, _ = pixels.shape
-    pairs = np.empty(height * width, np.uint64)
-    flat = np.ascontiguousarray(pixels)
-    pairs[:-1] = np.ndarray((height * width - 1,), np.uint64, buffer=flat, strides=(4,))
-    pairs[-1] = 0
-    return pairs
+class Room:
+    """Memory of `bilinear_words`, one for many footprints: fresh memory costs as much as what is done in it."""
+
+    def __init__(self, words: int, width: int) -> None:
+        """For ``words`` source pixels and footprints of ``width``."""
+        strip = max(_STRIP, 2 * width)
+        self.words = np.empty(words, np.uint64)
+        self.long = np.empty((2, strip), np.uint64)
+        self.real = np.empty(2 * strip, np.float32)
+        self.grid = np.empty(2 * strip, np.int32)
+        self.place = np.empty((2, strip), np.int32)
+        self.at = np.empty(strip, np.intp)
+        self.short = np.empty((4, strip), np.uint16)
 
 
-def bilinear_pairs(pairs: NDArray[np.uint64], width: int, x: Fixed, y: Fixed) -> NDArray[np.uint8]:
-    """As `bilinear`, for four 8-bit channels at once: u8[H,W,4] from `pack_pairs`; at most 1.5 from the exact value.
+def bilinear_words(
+    pixels: NDArray[np.uint8], nodes: Nodes, origin: tuple[int, int], size: tuple[int, int], room: Room
+) -> NDArray[np.uint8]:
+    """As `bilinear`, up to four 8-bit channels [B,h,w] at once, u8[H,W,4]; at most 1.5 from the exact value.
 
-    Eight bits of the position's fraction count, so the channels of a word can be weighed without being taken apart.
+    A pixel is a word of 16 bits a channel, and weights are multiples of 1/256, so that one product weighs them all.
+
+    Args:
+        pixels: that every position has its four neighbours in.
+        nodes: of the footprint.
+        origin: of ``pixels``.
+        size: of the footprint, width and height.
+        room: for ``h · w`` words.
     """
-    shape, shift = x.shape, np.int32(128 - _ONE // 2)  # from edges to centres, and to the nearest 256th
-    x, y = (x + shift).reshape(-1), (y + shift).reshape(-1)
-    at = (y >> 16).astype(np.intp)
-    at *= width
-    at += x >> 16
-    lower = ((y >> 8) & 255).astype(np.uint64)
-    upper = np.uint64(256) - lower
-    right = ((x >> 8) & 255).astype(np.uint32)
-    left = np.uint32(256) - right
-    above = pairs.take(at, mode="clip")
-    at += width
-    below = pairs.take(at, mode="clip")
-    even, term = above & _EVEN8, below & _EVEN8
-    even *= upper
-    term *= lower
-    even += term
-    even += _HALF8
-    even >>= np.uint64(8)
-    even &= _EVEN8
-    above >>= np.uint64(8)
-    above &= _EVEN8
-    above *= upper
-    below >>= np.uint64(8)
-    below &= _EVEN8
-    below *= lower
-    above += below
-    above += _HALF8
-    above >>= np.uint64(8)
-    above &= _EVEN8
-    first, second = (_across(word, left, right) for word in (even, above))
-    first >>= np.uint32(8)
-    first &= _EVEN4
-    second &= _ODD4
-    first |= second
-    return first.view(np.uint8).reshape(*shape, 4)
+    height, width = pixels.shape[1:]
+    words = room.words[: height * width]
+    channels = words.view(np.uint16).reshape(height, width, 4)
+    for number, band in enumerate(pixels):
+        channels[..., number] = band
+    half = 0.5 - 0.5 / 256  # from edges to centres, and to the nearest 256th
+    lines = Lines.of(nodes, (origin[0] + half, origin[1] + half), *size)
+    out = np.empty((size[1], size[0], 4), np.uint8)
+    pieces = lines.first.shape[2]
+    strip = max(1, _STRIP // (pieces * lines.cell))
+    for top in range(0, size[1], strip):
+        rows = slice(top, min(top + strip, size[1]))
+        shape = (2, rows.stop - top, pieces, lines.cell)
+        count = int(np.prod(shape))
+        x, y = lines.fill(rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(2, -1)
+        mean = _weigh(words, width, x, y, room).view(np.uint16).reshape(shape[1], -1, 4)
+        out[rows] = mean[:, : size[0]]
+    return out
 
 
-def _across(words: NDArray[np.uint64], left: NDArray[np.uint32], right: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Each word's lower half weighed with its upper one: two channels in 16 bits each, rounded by their upper byte."""
-    halves = words.view(np.uint32).reshape(-1, 2)
-    mixed = halves[:, 0] * left
-    mixed += halves[:, 1] * right
-    mixed += _HALF4
-    return mixed
+def _weigh(words: NDArray[np.uint64], width: int, x: Fixed, y: Fixed, room: Room) -> NDArray[np.uint64]:
+    """Means of words at x, y and of their right, lower and lower right neighbours, rounded."""
+    n = len(x)
+    at = room.at[:n]
+    place, more = room.place[:, :n]
+    np.right_shift(y, 16, out=place)
+    place *= np.int32(width)
+    np.right_shift(x, 16, out=more)
+    np.add(place, more, out=at)
+    u, v, last, first = room.short[:, :n]
+    np.copyto(u, np.right_shift(x, 8, out=more), casting="unsafe")
+    np.copyto(v, np.right_shift(y, 8, out=more), casting="unsafe")
+    u &= np.uint16(255)
+    v &= np.uint16(255)
+    np.multiply(u, v, out=last)
+    last += np.uint16(128)
+    last >>= np.uint16(8)
+    u -= last
+    v -= last
+    np.subtract(np.uint16(256), last, out=first)
+    first -= u
+    first -= v
+    mean, term = room.long[:, :n]
+    words.take(at, mode="clip", out=mean)
+    mean *= first
+    for away, weight in ((1, u), (width, v), (width + 1, last)):
+        words[away:].take(at, mode="clip", out=term)
+        term *= weight
+        mean += term
+    mean += _HALVES
+    mean >>= np.uint64(8)
+    return mean
