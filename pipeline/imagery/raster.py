@@ -277,7 +277,7 @@ def _read_block(
     rasters: list[_Raster], frame: _Frame, footprints: dict[K, Footprint]
 ) -> Iterator[tuple[int, K, Patch]]:
     raster = rasters[0]
-    nodes: dict[K, resample.Nodes] = {}
+    lines: dict[K, resample.Lines] = {}
     windows: dict[K, Window] = {}
     warped: dict[K, Footprint] = {}
     own = raster.source.crs == _crs(frame.crs)
@@ -291,7 +291,7 @@ def _read_block(
     crs = frame.crs if own else str(raster.source.crs.to_wkt())
     step = resample.step(frame.crs, frame.transform, (frame.width, frame.height), crs, raster.transform)
     if (raster.resampling == "bilinear" and step <= SLACK) or (raster.resampling == "nearest" and step <= _SPARSE):
-        placed = resample.place_nodes(list(warped.values()), crs, raster.transform)
+        placed = resample.place_lines(list(warped.values()), crs, raster.transform)
         for key, found in zip(list(warped), placed, strict=True):
             if found is None:
                 continue
@@ -299,9 +299,9 @@ def _read_block(
             if window is None:
                 del warped[key]
             else:
-                nodes[key], windows[key] = found, window
+                lines[key], windows[key] = found, window
         done: list[set[K]] = [set() for _ in rasters]
-        for number, key, patch in _resample(rasters, footprints, nodes, windows):
+        for number, key, patch in _resample(rasters, footprints, lines, windows):
             done[number].add(key)
             yield number, key, patch
     else:
@@ -328,10 +328,10 @@ def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
     return window if (window.width, window.height) == (footprint.width, footprint.height) else None
 
 
-def _window(source: Any, nodes: resample.Nodes) -> Window | None:
-    """The part of the raster that nodes lie in, with two pixels around them; None outside of it."""
-    x0, y0 = np.floor(nodes.xy.min(axis=(0, 1))) - 2
-    x1, y1 = np.ceil(nodes.xy.max(axis=(0, 1))) + 2
+def _window(source: Any, lines: resample.Lines) -> Window | None:
+    """The part of the raster that lines lie in, with two pixels around them; None outside of it."""
+    x0, y0 = np.floor(lines.low) - 2
+    x1, y1 = np.ceil(lines.high) + 2
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, source.width), min(y1, source.height)
     return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0)) if x0 < x1 and y0 < y1 else None
 
@@ -359,7 +359,7 @@ def _copy(raster: _Raster, window: Window) -> Patch | None:
 
 
 def _resample(
-    rasters: list[_Raster], footprints: dict[K, Footprint], nodes: dict[K, resample.Nodes], windows: dict[K, Window]
+    rasters: list[_Raster], footprints: dict[K, Footprint], lines: dict[K, resample.Lines], windows: dict[K, Window]
 ) -> Iterator[tuple[int, K, Patch]]:
     """Those footprints whose every pixel has all its neighbours in the raster, and all with data."""
     for group in _windows(windows):
@@ -382,25 +382,27 @@ def _resample(
             whole = [i for i, v in enumerate(valid) if v is None or v[rows, columns].all()]
             if not whole:
                 continue
-            lines = resample.Lines.of(nodes[key], origin, f.width, f.height)
-            if not _inside(lines, window, rasters[0]):
+            if not _inside(lines[key], rasters[0]):
                 continue
             at: Any = None
+            taps: Any = None
             for number in whole:
                 raster, pixels = rasters[number], loaded[number]
                 if room is not None and packed[number]:
                     corner = (own.col_off, own.row_off)
                     four = resample.bilinear_words(
-                        pixels[:, rows, columns], nodes[key], corner, (f.width, f.height), room
+                        pixels[:, rows, columns], lines[key], corner, room
                     )
                     yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
                     continue
                 out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
+                if at is None:
+                    at = lines[key].positions(origin)
                 if raster.resampling == "bilinear":
-                    at = at or resample.Taps.at(*lines.positions(), window.width, raster.dtype)
-                    resample.bilinear(pixels, at, out)
+                    taps = taps or resample.Taps.at(*at, window.width, raster.dtype)
+                    resample.bilinear(pixels, taps, out)
                 else:
-                    resample.nearest(pixels, *lines.positions(), out)
+                    resample.nearest(pixels, *at, out)
                 yield number, key, Patch(out, None)
 
 
@@ -412,11 +414,11 @@ def _load(raster: _Raster, window: Window) -> NDArray[Any]:
     return np.asarray(raster.source.read(raster.bands, window=window))
 
 
-def _inside(lines: resample.Lines, window: Window, raster: _Raster) -> bool:
-    """Whether all positions have the neighbours that they need in the window."""
-    rim = 1 << 15 if raster.resampling == "bilinear" else 0
-    low, high = lines.reach()
-    return bool((low >= rim).all() and (high < (np.array([window.width, window.height]) << 16) - rim - 256).all())
+def _inside(lines: resample.Lines, raster: _Raster) -> bool:
+    """Whether all positions have the neighbours that they need in the raster."""
+    rim = 0.5 if raster.resampling == "bilinear" else 0.0
+    end = np.array([raster.source.width, raster.source.height]) - (rim + 1 / 256)
+    return bool((lines.low >= rim).all() and (lines.high < end).all())
 
 
 def _union(windows: list[Window]) -> Window:

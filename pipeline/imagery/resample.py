@@ -28,19 +28,43 @@ MAX_WINDOW = 1 << 14
 _ONE = 1 << 16
 
 
-class Nodes(NamedTuple):
-    """Exact source positions of some pixel centres of a footprint, the first of each line and column among them."""
+class Lines(NamedTuple):
+    """Source positions of a footprint's pixel centres in units of 2^-16: along each piece of each line in equal steps."""
 
-    xy: Floats  # [rows,columns,2] in source pixels, 0 the outer edge of the first
-    cell: tuple[int, int]  # pixels from one to the next, along x and y
+    first: NDArray[np.int64]  # [2,pieces,height]: x, y of the first pixel of each piece, 0 the raster's outer edge
+    steps: NDArray[np.float32]  # [2,pieces,height]: a piece's end is exact to one unit
+    cell: int  # pixels of a piece
+    width: int  # of the footprint; the last piece may reach beyond
+    low: Floats  # [2]: the least x, y of all, in source pixels
+    high: Floats  # [2]: the greatest
+
+    def positions(self, origin: tuple[int, int]) -> Fixed:
+        """x, y i32[2,height,width] of all pixel centres, counted from ``origin``."""
+        _, pieces, height = self.first.shape
+        shape = (2, height, pieces, self.cell)
+        first = self.since(origin, 0)
+        grid = self.fill(first, slice(None), np.empty(shape, np.float32), np.empty(shape, np.int32))
+        return grid.reshape(2, height, -1)[..., : self.width]
+
+    def since(self, origin: tuple[int, int], shift: int) -> Fixed:
+        """``first`` counted from ``origin`` in pixels and ``shift`` in units of 2^-16, i32[2,pieces,height]."""
+        return (self.first - (np.array(origin)[:, None, None] * _ONE + shift)).astype(np.int32)
+
+    def fill(self, first: Fixed, rows: slice, real: NDArray[np.float32], grid: Fixed) -> Fixed:
+        """x, y of some lines, in ``grid`` [2,rows,pieces,cell]; ``real`` is room."""
+        first, steps = (a[:, :, rows].swapaxes(1, 2)[..., None] for a in (first, self.steps))
+        np.multiply(steps, np.arange(self.cell, dtype=np.float32), out=real)
+        np.copyto(grid, real, casting="unsafe")
+        grid += first
+        return grid
 
 
-def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> list[Nodes | None]:
-    """Nodes of footprints of one CRS and size in a raster of ``crs`` and ``transform``.
+def place_lines(footprints: list[Footprint], crs: str, transform: Affine) -> list[Lines | None]:
+    """Lines of footprints of one CRS and size in a raster of ``crs`` and ``transform``.
 
     None where the projection bends too much within the finest grid, or has no value.
     """
-    found: list[Nodes | None] = [None] * len(footprints)
+    found: list[Lines | None] = [None] * len(footprints)
     left = list(range(len(footprints)))
     for most in _CELLS:
         if not left:
@@ -55,9 +79,9 @@ def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> lis
             guess[:, ::2] = across
             guess[:, 1::2] = (across[:, :-1] + across[:, 1:]) / 2
             good = np.abs(guess - xy).max(axis=(1, 2, 3)) < MAX_ERROR  # NaN and infinity are not
-        for i, own, fine in zip(left, nodes, good, strict=True):
-            if fine:
-                found[i] = Nodes(own, cell)
+        if good.any():
+            for at, lines in zip(np.flatnonzero(good), _between(nodes[good], cell, footprints[0]), strict=True):
+                found[left[at]] = lines
         left = [i for i, fine in zip(left, good, strict=True) if not fine]
     return found
 
@@ -65,17 +89,33 @@ def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> lis
 def _project(
     footprints: list[Footprint], crs: str, transform: Affine, most: int
 ) -> tuple[Floats, tuple[int, int]]:
-    """Source positions f64[T,rows,columns,2] of nodes at most ``most`` pixels apart and halfway between; and how far
-    apart the nodes are."""
+    """Exact source positions f64[T,rows,columns,2] of nodes at most ``most`` pixels apart, the first at the centre of
+    the first pixel and the last just beyond the last, and halfway between; and how far apart the nodes are."""
     first = footprints[0]
     axes, cell = [], []
     for n in (first.width, first.height):
-        pieces = max(1, -(-(n - 1) // most))
-        cell.append(max(1, -(-(n - 1) // pieces)))  # the last node is less than ``pieces`` pixels beyond the last pixel
+        pieces = -(-n // most)
+        cell.append(-(-n // pieces))
         axes.append(np.arange(2 * pieces + 1) * (cell[-1] / 2) + 0.5)
     pixels = np.stack(np.meshgrid(*axes), axis=-1)
     places = np.stack([f.pixel_to_crs(pixels) for f in footprints])
     return _to_source(places, first.crs, crs, transform), (cell[0], cell[1])
+
+
+def _between(nodes: Floats, cell: tuple[int, int], size: Footprint) -> list[Lines]:
+    """Lines through nodes f64[T,rows,columns,2]."""
+    across, down = cell
+    share = np.arange(down) / down
+    exact = nodes.transpose(0, 3, 2, 1)[..., None]  # [T,2,columns,rows,1]
+    ends = exact[..., :-1, :] * (1.0 - share) + exact[..., 1:, :] * share
+    ends = ends.reshape(*ends.shape[:3], -1)[..., : size.height]
+    slopes = (ends[:, :, 1:] - ends[:, :, :-1]) / across
+    first = ends[:, :, :-1]
+    pixels = np.minimum(across, size.width - across * np.arange(first.shape[2]))
+    last = first + slopes * (pixels[:, None] - 1)
+    low, high = np.minimum(first, last).min(axis=(2, 3)), np.maximum(first, last).max(axis=(2, 3))
+    units, steps = np.rint(first * _ONE).astype(np.int64), (slopes * _ONE).astype(np.float32)
+    return [Lines(u, s, across, size.width, a, b) for u, s, a, b in zip(units, steps, low, high, strict=True)]
 
 
 def _to_source(places: Floats, crs: str, source_crs: str, transform: Affine) -> Floats:
@@ -95,46 +135,6 @@ def step(crs: str, frame: Affine, size: tuple[int, int], source_crs: str, transf
     xy = _to_source(middle.pixel_to_crs(pixels), crs, source_crs, transform)
     with np.errstate(invalid="ignore"):
         return float(np.hypot(*(xy[1:] - xy[0]).T).max())
-
-
-class Lines(NamedTuple):
-    """Source positions of a footprint's pixel centres: along each piece of each line in equal steps."""
-
-    first: Fixed  # [2,height,pieces]: x, y of the first pixel of each piece
-    steps: NDArray[np.float32]  # [2,height,pieces] in the same unit: a piece's end is exact to one of it
-    cell: int  # pixels of a piece
-    width: int  # of the footprint; the last piece may reach beyond
-
-    @classmethod
-    def of(cls, nodes: Nodes, origin: tuple[float, float], width: int, height: int) -> Lines:
-        """Of ``width`` × ``height`` pixels, counted from ``origin`` in source pixels."""
-        across, down = nodes.cell
-        j, t = np.divmod(np.arange(height), down)
-        share = (t / down)[:, None]
-        exact = np.moveaxis((nodes.xy - origin) * _ONE, -1, 0)
-        upper, lower = exact.take(j, axis=1), exact.take(np.minimum(j + 1, exact.shape[1] - 1), axis=1)
-        ends = np.rint(upper * (1.0 - share) + lower * share)
-        steps = ((ends[..., 1:] - ends[..., :-1]) / across).astype(np.float32)
-        return cls(ends[..., :-1].astype(np.int32), steps, across, width)
-
-    def reach(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The least and the greatest x, y of all pixels, f64[2] each."""
-        pixels = np.minimum(self.cell, self.width - self.cell * np.arange(self.first.shape[2]))
-        ends = np.stack((self.first, self.first + self.steps * np.maximum(pixels - 1, 0))).swapaxes(0, 1).reshape(2, -1)
-        return ends.min(axis=1), ends.max(axis=1)
-
-    def positions(self) -> Fixed:
-        """x, y i32[2,height,width] of all pixel centres."""
-        shape = (*self.first.shape, self.cell)
-        grid = self.fill(slice(None), np.empty(shape, np.float32), np.empty(shape, np.int32))
-        return grid.reshape(*shape[:2], -1)[..., : self.width]
-
-    def fill(self, rows: slice, real: NDArray[np.float32], grid: Fixed) -> Fixed:
-        """x, y of some lines, in ``grid`` [2,rows,pieces,cell]; ``real`` is room."""
-        np.multiply(self.steps[:, rows, :, None], np.arange(self.cell, dtype=np.float32), out=real)
-        np.copyto(grid, real, casting="unsafe")
-        grid += self.first[:, rows, :, None]
-        return grid
 
 
 def weight_type(dtype: Any) -> Any:
@@ -166,7 +166,7 @@ def bilinear(source: NDArray[Any], taps: Taps, out: NDArray[Any]) -> None:
     """Sample source [B,h,w], h over 1, at ``taps`` into out [B,H,W]; fastest of the type of the weights."""
     for band, target in zip(source, out, strict=True):
         flat = band.reshape(-1)
-        upper, lower = _between(flat, taps), _between(flat[taps.below :], taps)
+        upper, lower = _mix(flat, taps), _mix(flat[taps.below :], taps)
         lower -= upper
         lower *= taps.v
         upper += lower
@@ -175,7 +175,7 @@ def bilinear(source: NDArray[Any], taps: Taps, out: NDArray[Any]) -> None:
         target[...] = upper
 
 
-def _between(line: NDArray[Any], taps: Taps) -> NDArray[Any]:
+def _mix(line: NDArray[Any], taps: Taps) -> NDArray[Any]:
     """Between the left and the right neighbours of one line."""
     left = line.take(taps.upper, mode="clip").astype(taps.u.dtype, copy=False)
     slope = line[1:].take(taps.upper, mode="clip").astype(taps.u.dtype, copy=False)
@@ -204,7 +204,8 @@ class Room:
     def __init__(self, words: int, width: int) -> None:
         """For ``words`` source pixels and footprints of ``width``."""
         strip = max(_STRIP, 2 * width)
-        self.words = np.empty(words, np.uint64)
+        self.pixels = np.empty((words, 4), np.uint8)
+        self.words = np.empty((words, 4), np.uint16)
         self.long = np.empty((2, strip), np.uint64)
         self.real = np.empty(2 * strip, np.float32)
         self.grid = np.empty(2 * strip, np.int32)
@@ -214,7 +215,7 @@ class Room:
 
 
 def bilinear_words(
-    pixels: NDArray[np.uint8], nodes: Nodes, origin: tuple[int, int], size: tuple[int, int], room: Room
+    pixels: NDArray[np.uint8], lines: Lines, origin: tuple[int, int], room: Room
 ) -> NDArray[np.uint8]:
     """As `bilinear`, up to four 8-bit channels [B,h,w] at once, u8[H,W,4]; at most 1.5 from the exact value.
 
@@ -222,28 +223,26 @@ def bilinear_words(
 
     Args:
         pixels: that every position has its four neighbours in.
-        nodes: of the footprint.
+        lines: of the footprint.
         origin: of ``pixels``.
-        size: of the footprint, width and height.
         room: for ``h · w`` words.
     """
     height, width = pixels.shape[1:]
-    words = room.words[: height * width]
-    channels = words.view(np.uint16).reshape(height, width, 4)
+    together, channels = (r[: height * width].reshape(height, width, 4) for r in (room.pixels, room.words))
     for number, band in enumerate(pixels):
-        channels[..., number] = band
-    half = 0.5 - 0.5 / 256  # from edges to centres, and to the nearest 256th
-    lines = Lines.of(nodes, (origin[0] + half, origin[1] + half), *size)
-    out = np.empty((size[1], size[0], 4), np.uint8)
-    pieces = lines.first.shape[2]
+        together[..., number] = band
+    np.copyto(channels, together)
+    words = channels.reshape(-1).view(np.uint64)
+    first = lines.since(origin, _ONE // 2 - 128)  # from edges to centres, and to the nearest 256th
+    _, pieces, lower = first.shape
+    out = np.empty((lower, lines.width, 4), np.uint8)
     strip = max(1, _STRIP // (pieces * lines.cell))
-    for top in range(0, size[1], strip):
-        rows = slice(top, min(top + strip, size[1]))
+    for top in range(0, lower, strip):
+        rows = slice(top, min(top + strip, lower))
         shape = (2, rows.stop - top, pieces, lines.cell)
-        count = int(np.prod(shape))
-        x, y = lines.fill(rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(2, -1)
-        mean = _weigh(words, width, x, y, room).view(np.uint16).reshape(shape[1], -1, 4)
-        out[rows] = mean[:, : size[0]]
+        count = 2 * shape[1] * pieces * lines.cell
+        x, y = lines.fill(first, rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(2, -1)
+        out[rows] = _weigh(words, width, x, y, room).view(np.uint16).reshape(shape[1], -1, 4)[:, : lines.width]
     return out
 
 
