@@ -6,6 +6,7 @@ where its pixels are about as large as the raster's and nothing is missing; GDAL
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -330,10 +331,9 @@ def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
 
 def _window(source: Any, lines: resample.Lines) -> Window | None:
     """The part of the raster that lines lie in, with two pixels around them; None outside of it."""
-    x0, y0 = np.floor(lines.low) - 2
-    x1, y1 = np.ceil(lines.high) + 2
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, source.width), min(y1, source.height)
-    return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0)) if x0 < x1 and y0 < y1 else None
+    x0, y0 = (max(math.floor(v) - 2, 0) for v in lines.low)
+    x1, y1 = (min(math.ceil(v) + 2, n) for v, n in zip(lines.high, source.shape[::-1], strict=True))
+    return Window(x0, y0, x1 - x0, y1 - y0) if x0 < x1 and y0 < y1 else None
 
 
 def _copy(raster: _Raster, window: Window) -> Patch | None:
@@ -384,25 +384,22 @@ def _resample(
                 continue
             if not _inside(lines[key], rasters[0]):
                 continue
-            at: Any = None
-            taps: Any = None
+            places = taps = None
             for number in whole:
                 raster, pixels = rasters[number], loaded[number]
                 if room is not None and packed[number]:
                     corner = (own.col_off, own.row_off)
-                    four = resample.bilinear_words(
-                        pixels[:, rows, columns], lines[key], corner, room
-                    )
+                    four = resample.bilinear_words(pixels[:, rows, columns], lines[key], corner, room)
                     yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
                     continue
                 out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
-                if at is None:
-                    at = lines[key].positions(origin)
+                if places is None:
+                    places = lines[key].positions(origin)
                 if raster.resampling == "bilinear":
-                    taps = taps or resample.Taps.at(*at, window.width, raster.dtype)
+                    taps = taps or resample.Taps.at(places[0], places[1], window.width, raster.dtype)
                     resample.bilinear(pixels, taps, out)
                 else:
-                    resample.nearest(pixels, *at, out)
+                    resample.nearest(pixels, places[0], places[1], out)
                 yield number, key, Patch(out, None)
 
 
@@ -417,8 +414,8 @@ def _load(raster: _Raster, window: Window) -> NDArray[Any]:
 def _inside(lines: resample.Lines, raster: _Raster) -> bool:
     """Whether all positions have the neighbours that they need in the raster."""
     rim = 0.5 if raster.resampling == "bilinear" else 0.0
-    end = np.array([raster.source.width, raster.source.height]) - (rim + 1 / 256)
-    return bool((lines.low >= rim).all() and (lines.high < end).all())
+    ends = (n - rim - 1 / 256 for n in raster.source.shape[::-1])
+    return min(lines.low) >= rim and all(v < end for v, end in zip(lines.high, ends, strict=True))
 
 
 def _union(windows: list[Window]) -> Window:

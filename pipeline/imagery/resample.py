@@ -29,14 +29,14 @@ _ONE = 1 << 16
 
 
 class Lines(NamedTuple):
-    """Source positions of a footprint's pixel centres in units of 2^-16: along each piece of each line in equal steps."""
+    """Source positions of a footprint's pixel centres, in units of 2^-16: in equal steps along each piece of a line."""
 
     first: NDArray[np.int64]  # [2,pieces,height]: x, y of the first pixel of each piece, 0 the raster's outer edge
     steps: NDArray[np.float32]  # [2,pieces,height]: a piece's end is exact to one unit
     cell: int  # pixels of a piece
     width: int  # of the footprint; the last piece may reach beyond
-    low: Floats  # [2]: the least x, y of all, in source pixels
-    high: Floats  # [2]: the greatest
+    low: tuple[float, float]  # the least x, y of all, in source pixels
+    high: tuple[float, float]  # the greatest
 
     def positions(self, origin: tuple[int, int]) -> Fixed:
         """x, y i32[2,height,width] of all pixel centres, counted from ``origin``."""
@@ -52,10 +52,10 @@ class Lines(NamedTuple):
 
     def fill(self, first: Fixed, rows: slice, real: NDArray[np.float32], grid: Fixed) -> Fixed:
         """x, y of some lines, in ``grid`` [2,rows,pieces,cell]; ``real`` is room."""
-        first, steps = (a[:, :, rows].swapaxes(1, 2)[..., None] for a in (first, self.steps))
+        steps = self.steps[:, :, rows].swapaxes(1, 2)[..., None]
         np.multiply(steps, np.arange(self.cell, dtype=np.float32), out=real)
         np.copyto(grid, real, casting="unsafe")
-        grid += first
+        grid += first[:, :, rows].swapaxes(1, 2)[..., None]
         return grid
 
 
@@ -86,9 +86,7 @@ def place_lines(footprints: list[Footprint], crs: str, transform: Affine) -> lis
     return found
 
 
-def _project(
-    footprints: list[Footprint], crs: str, transform: Affine, most: int
-) -> tuple[Floats, tuple[int, int]]:
+def _project(footprints: list[Footprint], crs: str, transform: Affine, most: int) -> tuple[Floats, tuple[int, int]]:
     """Exact source positions f64[T,rows,columns,2] of nodes at most ``most`` pixels apart, the first at the centre of
     the first pixel and the last just beyond the last, and halfway between; and how far apart the nodes are."""
     first = footprints[0]
@@ -115,7 +113,8 @@ def _between(nodes: Floats, cell: tuple[int, int], size: Footprint) -> list[Line
     last = first + slopes * (pixels[:, None] - 1)
     low, high = np.minimum(first, last).min(axis=(2, 3)), np.maximum(first, last).max(axis=(2, 3))
     units, steps = np.rint(first * _ONE).astype(np.int64), (slopes * _ONE).astype(np.float32)
-    return [Lines(u, s, across, size.width, a, b) for u, s, a, b in zip(units, steps, low, high, strict=True)]
+    reach = zip(map(tuple, low.tolist()), map(tuple, high.tolist()), strict=True)
+    return [Lines(u, s, across, size.width, *own) for u, s, own in zip(units, steps, reach, strict=True)]
 
 
 def _to_source(places: Floats, crs: str, source_crs: str, transform: Affine) -> Floats:
@@ -193,8 +192,9 @@ def nearest(source: NDArray[Any], x: Fixed, y: Fixed, out: NDArray[Any]) -> None
         target[...] = band.reshape(-1).take(at, mode="clip")
 
 
-#: Half of the 256 that weights add up to, in each of four channels; and pixels whose numbers the processor's cache holds.
+#: Half of the 256 that weights add up to, in each of four channels.
 _HALVES = np.uint64(0x0080008000800080)
+#: Pixels that are sampled at once, so that what is reckoned of them stays in the processor's cache.
 _STRIP = 1 << 14
 
 
@@ -214,9 +214,7 @@ class Room:
         self.short = np.empty((4, strip), np.uint16)
 
 
-def bilinear_words(
-    pixels: NDArray[np.uint8], lines: Lines, origin: tuple[int, int], room: Room
-) -> NDArray[np.uint8]:
+def bilinear_words(pixels: NDArray[np.uint8], lines: Lines, origin: tuple[int, int], room: Room) -> NDArray[np.uint8]:
     """As `bilinear`, up to four 8-bit channels [B,h,w] at once, u8[H,W,4]; at most 1.5 from the exact value.
 
     A pixel is a word of 16 bits a channel, and weights are multiples of 1/256, so that one product weighs them all.
@@ -241,7 +239,9 @@ def bilinear_words(
         rows = slice(top, min(top + strip, lower))
         shape = (2, rows.stop - top, pieces, lines.cell)
         count = 2 * shape[1] * pieces * lines.cell
-        x, y = lines.fill(first, rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(2, -1)
+        x, y = lines.fill(first, rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(
+            2, -1
+        )
         out[rows] = _weigh(words, width, x, y, room).view(np.uint16).reshape(shape[1], -1, 4)[:, : lines.width]
     return out
 

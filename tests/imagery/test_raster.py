@@ -197,7 +197,7 @@ def test_the_fast_way_and_gdal_s_give_the_same_image(tmp_path: Path, monkeypatch
 def test_packed_channels_are_weighed_as_single_ones(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (count, 34, 45), dtype=np.uint8)
-    turn = Affine.translation(1006, 2006) * Affine.rotation(rng.uniform(-9, 9)) * Affine.scale(rng.uniform(0.9, 1.1))
+    turn = Affine.translation(1006, 2006) @ Affine.rotation(rng.uniform(-9, 9)) @ Affine.scale(rng.uniform(0.9, 1.1))
     footprint = Footprint("a", "EPSG:3857", tuple(turn[:6]), 23, 17)
     (lines,) = resample.place_lines([footprint], "EPSG:3857", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
     assert lines is not None
