@@ -6,6 +6,7 @@ where its pixels are about as large as the raster's and nothing is missing; GDAL
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -40,6 +41,8 @@ MEMORY = 1 << 28
 _MOST_BANDS = 4096
 #: Raster pixels a pixel up to which the nearest one is taken of a window in memory.
 _SPARSE = 2.0
+#: Raster pixels by which GDAL's warper may miss a place.
+_TOLERANCE = 0.01
 #: Pixels by which the grids of footprint and raster may differ and still be one.
 _SAME_GRID = 1e-3
 #: Settings of GDAL: 256 MB of decoded blocks (in bytes: rasterio has its own way with it), one thread (a task has one
@@ -72,6 +75,11 @@ class _Raster:
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.source.dtypes[self.bands[0] - 1])
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is for `resample.bilinear_words`."""
+        return self.dtype == np.uint8 and self.resampling == "bilinear" and len(self.bands) in (3, 4)
 
 
 def _unraised(found: Any, before: Any = sys.unraisablehook) -> None:
@@ -270,7 +278,7 @@ def _read_block(
     rasters: list[_Raster], frame: _Frame, footprints: dict[K, Footprint]
 ) -> Iterator[tuple[int, K, Patch]]:
     raster = rasters[0]
-    nodes: dict[K, resample.Nodes] = {}
+    lines: dict[K, resample.Lines] = {}
     windows: dict[K, Window] = {}
     warped: dict[K, Footprint] = {}
     own = raster.source.crs == _crs(frame.crs)
@@ -284,7 +292,7 @@ def _read_block(
     crs = frame.crs if own else str(raster.source.crs.to_wkt())
     step = resample.step(frame.crs, frame.transform, (frame.width, frame.height), crs, raster.transform)
     if (raster.resampling == "bilinear" and step <= SLACK) or (raster.resampling == "nearest" and step <= _SPARSE):
-        placed = resample.place_nodes(list(warped.values()), crs, raster.transform)
+        placed = resample.place_lines(list(warped.values()), crs, raster.transform)
         for key, found in zip(list(warped), placed, strict=True):
             if found is None:
                 continue
@@ -292,9 +300,9 @@ def _read_block(
             if window is None:
                 del warped[key]
             else:
-                nodes[key], windows[key] = found, window
+                lines[key], windows[key] = found, window
         done: list[set[K]] = [set() for _ in rasters]
-        for number, key, patch in _resample(rasters, footprints, nodes, windows):
+        for number, key, patch in _resample(rasters, footprints, lines, windows):
             done[number].add(key)
             yield number, key, patch
     else:
@@ -321,12 +329,11 @@ def _aligned(raster: _Raster, footprint: Footprint) -> Window | None:
     return window if (window.width, window.height) == (footprint.width, footprint.height) else None
 
 
-def _window(source: Any, nodes: resample.Nodes) -> Window | None:
-    """The part of the raster that nodes lie in, with two pixels around them; None outside of it."""
-    x0, y0 = np.floor(nodes.xy.min(axis=(0, 1))) - 2
-    x1, y1 = np.ceil(nodes.xy.max(axis=(0, 1))) + 2
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, source.width), min(y1, source.height)
-    return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0)) if x0 < x1 and y0 < y1 else None
+def _window(source: Any, lines: resample.Lines) -> Window | None:
+    """The part of the raster that lines lie in, with two pixels around them; None outside of it."""
+    x0, y0 = (max(math.floor(v) - 2, 0) for v in lines.low)
+    x1, y1 = (min(math.ceil(v) + 2, n) for v, n in zip(lines.high, source.shape[::-1], strict=True))
+    return Window(x0, y0, x1 - x0, y1 - y0) if x0 < x1 and y0 < y1 else None
 
 
 def _copy(raster: _Raster, window: Window) -> Patch | None:
@@ -352,7 +359,7 @@ def _copy(raster: _Raster, window: Window) -> Patch | None:
 
 
 def _resample(
-    rasters: list[_Raster], footprints: dict[K, Footprint], nodes: dict[K, resample.Nodes], windows: dict[K, Window]
+    rasters: list[_Raster], footprints: dict[K, Footprint], lines: dict[K, resample.Lines], windows: dict[K, Window]
 ) -> Iterator[tuple[int, K, Patch]]:
     """Those footprints whose every pixel has all its neighbours in the raster, and all with data."""
     for group in _windows(windows):
@@ -360,11 +367,14 @@ def _resample(
         if max(window.width, window.height) > resample.MAX_WINDOW:
             continue
         loaded = [_load(raster, window) for raster in rasters]
-        valid = [find_valid(r.source, r.evidence, own[0], window) for r, own in zip(rasters, loaded, strict=True)]
+        valid = [find_valid(r.source, r.evidence, own, window) for r, own in zip(rasters, loaded, strict=True)]
         origin = (window.col_off, window.row_off)
+        packed = [r.packed for r in rasters]
         if rasters[0].resampling == "bilinear":  # once for all footprints of the window
             real = resample.weight_type(rasters[0].dtype)
-            loaded = [(p if pairs is not None else p.astype(real, copy=False), pairs) for p, pairs in loaded]
+            loaded = [p if own else p.astype(real, copy=False) for p, own in zip(loaded, packed, strict=True)]
+        largest = max(windows[k].width * windows[k].height for k in group)
+        room = resample.Room(largest, footprints[group[0]].width) if any(packed) else None
         for key in group:
             f, own = footprints[key], windows[key]
             rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
@@ -372,46 +382,40 @@ def _resample(
             whole = [i for i, v in enumerate(valid) if v is None or v[rows, columns].all()]
             if not whole:
                 continue
-            x, y = resample.positions(nodes[key], origin, f.width, f.height)
-            if not _inside(x, y, window, rasters[0]):
+            if not _inside(lines[key], rasters[0]):
                 continue
-            taps = None
+            places = taps = None
             for number in whole:
-                raster, (pixels, pairs) = rasters[number], loaded[number]
-                if pairs is not None:
-                    four = resample.bilinear_pairs(pairs, window.width, x, y)
+                raster, pixels = rasters[number], loaded[number]
+                if room is not None and packed[number]:
+                    corner = (own.col_off, own.row_off)
+                    four = resample.bilinear_words(pixels[:, rows, columns], lines[key], corner, room)
                     yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
                     continue
                 out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
+                if places is None:
+                    places = lines[key].positions(origin)
                 if raster.resampling == "bilinear":
-                    taps = taps or resample.Taps.at(x, y, window.width, raster.dtype)
+                    taps = taps or resample.Taps.at(places[0], places[1], window.width, raster.dtype)
                     resample.bilinear(pixels, taps, out)
                 else:
-                    resample.nearest(pixels, x, y, out)
+                    resample.nearest(pixels, places[0], places[1], out)
                 yield number, key, Patch(out, None)
 
 
-def _load(raster: _Raster, window: Window) -> tuple[NDArray[Any], NDArray[np.uint64] | None]:
-    """A window [bands,h,w]; three or four channels of 8 bits also packed for `bilinear_pairs`."""
-    count = len(raster.bands)
-    if raster.dtype != np.uint8 or raster.resampling != "bilinear" or count not in (3, 4):
-        return raster.source.read(raster.bands, window=window), None
-    interleaved = raster.tiles.read(window) if raster.tiles is not None else None
-    if interleaved is None:
-        interleaved = np.zeros((window.height, window.width, 4), np.uint8)
-        for band, plane in enumerate(raster.source.read(raster.bands, window=window)):
-            interleaved[..., band] = plane  # faster than GDAL does it
-    pixels = interleaved.transpose(2, 0, 1)[:count]
-    return pixels, resample.pack_pairs(interleaved)
+def _load(raster: _Raster, window: Window) -> NDArray[Any]:
+    """A window [bands,h,w]."""
+    found = raster.tiles.read(window) if raster.tiles is not None and raster.packed else None
+    if found is not None:
+        return found.transpose(2, 0, 1)[: len(raster.bands)]
+    return np.asarray(raster.source.read(raster.bands, window=window))
 
 
-def _inside(x: resample.Fixed, y: resample.Fixed, window: Window, raster: _Raster) -> bool:
-    """Whether all positions have the neighbours that they need in the window."""
-    rim = 1 << 15 if raster.resampling == "bilinear" else 0
-    return bool(
-        x.min() >= rim and y.min() >= rim
-        and x.max() < (window.width << 16) - rim - 256 and y.max() < (window.height << 16) - rim - 256
-    )  # fmt: skip
+def _inside(lines: resample.Lines, raster: _Raster) -> bool:
+    """Whether all positions have the neighbours that they need in the raster."""
+    rim = 0.5 if raster.resampling == "bilinear" else 0.0
+    ends = (n - rim - 1 / 256 for n in raster.source.shape[::-1])
+    return min(lines.low) >= rim and all(v < end for v, end in zip(lines.high, ends, strict=True))
 
 
 def _union(windows: list[Window]) -> Window:
@@ -444,7 +448,7 @@ def _warp(raster: _Raster, frame: _Frame, footprints: dict[K, Footprint], step: 
             WarpedVRT(
                 own, src_crs=raster.source.crs, crs=frame.crs, transform=Affine(a, b, c, d, e, f), width=frame.width,
                 height=frame.height, resampling=Resampling[raster.resampling],
-                add_alpha=ColorInterp.alpha not in own.colorinterp, tolerance=resample.MAX_ERROR, warp_mem_limit=64,
+                add_alpha=ColorInterp.alpha not in own.colorinterp, tolerance=_TOLERANCE, warp_mem_limit=64,
                 XSCALE=scale, YSCALE=scale,
             )
         )  # fmt: skip

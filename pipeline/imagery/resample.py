@@ -20,51 +20,101 @@ Fixed = NDArray[np.int32]  # source pixels in units of 2^-16
 Affine = tuple[float, float, float, float, float, float]
 
 #: Source pixels by which an interpolated position may differ from the exact one.
-MAX_ERROR = 0.01
-#: Pixels between nodes; the first that is fine enough is taken, for each tile by itself.
-_CELLS = (32, 8)
+MAX_ERROR = 0.001
+#: Pixels between nodes, at most; the first that is fine enough is taken, for each tile by itself.
+_CELLS = (128, 32, 8)
 #: Source pixels a side of a window, so that positions fit 32 bits.
 MAX_WINDOW = 1 << 14
 _ONE = 1 << 16
 
 
-class Nodes(NamedTuple):
-    """Exact source positions of every ``cell``-th pixel centre of a footprint."""
+class Lines(NamedTuple):
+    """Source positions of a footprint's pixel centres, in units of 2^-16: in equal steps along each piece of a line."""
 
-    xy: Floats  # [rows,columns,2] in source pixels, 0 the outer edge of the first
-    cell: int
+    first: NDArray[np.int64]  # [2,pieces,height]: x, y of the first pixel of each piece, 0 the raster's outer edge
+    steps: NDArray[np.float32]  # [2,pieces,height]: a piece's end is exact to one unit
+    cell: int  # pixels of a piece
+    width: int  # of the footprint; the last piece may reach beyond
+    low: tuple[float, float]  # the least x, y of all, in source pixels
+    high: tuple[float, float]  # the greatest
+
+    def positions(self, origin: tuple[int, int]) -> Fixed:
+        """x, y i32[2,height,width] of all pixel centres, counted from ``origin``."""
+        _, pieces, height = self.first.shape
+        shape = (2, height, pieces, self.cell)
+        first = self.since(origin, 0)
+        grid = self.fill(first, slice(None), np.empty(shape, np.float32), np.empty(shape, np.int32))
+        return grid.reshape(2, height, -1)[..., : self.width]
+
+    def since(self, origin: tuple[int, int], shift: int) -> Fixed:
+        """``first`` counted from ``origin`` in pixels and ``shift`` in units of 2^-16, i32[2,pieces,height]."""
+        return (self.first - (np.array(origin)[:, None, None] * _ONE + shift)).astype(np.int32)
+
+    def fill(self, first: Fixed, rows: slice, real: NDArray[np.float32], grid: Fixed) -> Fixed:
+        """x, y of some lines, in ``grid`` [2,rows,pieces,cell]; ``real`` is room."""
+        steps = self.steps[:, :, rows].swapaxes(1, 2)[..., None]
+        np.multiply(steps, np.arange(self.cell, dtype=np.float32), out=real)
+        np.copyto(grid, real, casting="unsafe")
+        grid += first[:, :, rows].swapaxes(1, 2)[..., None]
+        return grid
 
 
-def place_nodes(footprints: list[Footprint], crs: str, transform: Affine) -> list[Nodes | None]:
-    """Nodes of footprints of one CRS and size in a raster of ``crs`` and ``transform``.
+def place_lines(footprints: list[Footprint], crs: str, transform: Affine) -> list[Lines | None]:
+    """Lines of footprints of one CRS and size in a raster of ``crs`` and ``transform``.
 
     None where the projection bends too much within the finest grid, or has no value.
     """
-    found: list[Nodes | None] = [None] * len(footprints)
+    found: list[Lines | None] = [None] * len(footprints)
     left = list(range(len(footprints)))
-    for cell in _CELLS:
+    for most in _CELLS:
         if not left:
             break
-        nodes = _project([footprints[i] for i in left], crs, transform, cell, 0.0)
-        middle = _project([footprints[i] for i in left], crs, transform, cell, cell / 2)[:, :-1, :-1]
+        xy, cell = _project([footprints[i] for i in left], crs, transform, most)
+        nodes = xy[:, ::2, ::2]
         with np.errstate(invalid="ignore"):
-            guess = (nodes[:, :-1, :-1] + nodes[:, 1:, :-1] + nodes[:, :-1, 1:] + nodes[:, 1:, 1:]) / 4
-            good = np.abs(guess - middle).max(axis=(1, 2, 3)) < MAX_ERROR  # NaN and infinity are not
-        for i, xy, fine in zip(left, nodes, good, strict=True):
-            if fine:
-                found[i] = Nodes(xy, cell)
+            # halfway along the edges too: in the middle the bends of a conformal map along x and y cancel out
+            across = xy[:, ::2].copy()
+            across[:, :, 1::2] = (nodes[:, :, :-1] + nodes[:, :, 1:]) / 2
+            guess = np.empty_like(xy)
+            guess[:, ::2] = across
+            guess[:, 1::2] = (across[:, :-1] + across[:, 1:]) / 2
+            good = np.abs(guess - xy).max(axis=(1, 2, 3)) < MAX_ERROR  # NaN and infinity are not
+        if good.any():
+            for at, lines in zip(np.flatnonzero(good), _between(nodes[good], cell, footprints[0]), strict=True):
+                found[left[at]] = lines
         left = [i for i, fine in zip(left, good, strict=True) if not fine]
     return found
 
 
-def _project(footprints: list[Footprint], crs: str, transform: Affine, cell: int, shift: float) -> Floats:
-    """Source pixel positions f64[T,rows,columns,2] of pixel centres 0, cell, 2 cell … moved by ``shift`` pixels."""
+def _project(footprints: list[Footprint], crs: str, transform: Affine, most: int) -> tuple[Floats, tuple[int, int]]:
+    """Exact source positions f64[T,rows,columns,2] of nodes at most ``most`` pixels apart, the first at the centre of
+    the first pixel and the last just beyond the last, and halfway between; and how far apart the nodes are."""
     first = footprints[0]
-    x, y = (
-        np.arange(-(-(n - 1) // cell) + 1 if n > 1 else 2) * cell + 0.5 + shift for n in (first.width, first.height)
-    )
-    pixels = np.stack(np.meshgrid(x, y), axis=-1)
-    return _to_source(np.stack([f.pixel_to_crs(pixels) for f in footprints]), first.crs, crs, transform)
+    axes, cell = [], []
+    for n in (first.width, first.height):
+        pieces = -(-n // most)
+        cell.append(-(-n // pieces))
+        axes.append(np.arange(2 * pieces + 1) * (cell[-1] / 2) + 0.5)
+    pixels = np.stack(np.meshgrid(*axes), axis=-1)
+    places = np.stack([f.pixel_to_crs(pixels) for f in footprints])
+    return _to_source(places, first.crs, crs, transform), (cell[0], cell[1])
+
+
+def _between(nodes: Floats, cell: tuple[int, int], size: Footprint) -> list[Lines]:
+    """Lines through nodes f64[T,rows,columns,2]."""
+    across, down = cell
+    share = np.arange(down) / down
+    exact = nodes.transpose(0, 3, 2, 1)[..., None]  # [T,2,columns,rows,1]
+    ends = exact[..., :-1, :] * (1.0 - share) + exact[..., 1:, :] * share
+    ends = ends.reshape(*ends.shape[:3], -1)[..., : size.height]
+    slopes = (ends[:, :, 1:] - ends[:, :, :-1]) / across
+    first = ends[:, :, :-1]
+    pixels = np.minimum(across, size.width - across * np.arange(first.shape[2]))
+    last = first + slopes * (pixels[:, None] - 1)
+    low, high = np.minimum(first, last).min(axis=(2, 3)), np.maximum(first, last).max(axis=(2, 3))
+    units, steps = np.rint(first * _ONE).astype(np.int64), (slopes * _ONE).astype(np.float32)
+    reach = zip(map(tuple, low.tolist()), map(tuple, high.tolist()), strict=True)
+    return [Lines(u, s, across, size.width, *own) for u, s, own in zip(units, steps, reach, strict=True)]
 
 
 def _to_source(places: Floats, crs: str, source_crs: str, transform: Affine) -> Floats:
@@ -84,22 +134,6 @@ def step(crs: str, frame: Affine, size: tuple[int, int], source_crs: str, transf
     xy = _to_source(middle.pixel_to_crs(pixels), crs, source_crs, transform)
     with np.errstate(invalid="ignore"):
         return float(np.hypot(*(xy[1:] - xy[0]).T).max())
-
-
-def positions(nodes: Nodes, origin: tuple[int, int], width: int, height: int) -> tuple[Fixed, Fixed]:
-    """Source positions x, y i32[height,width] of all pixel centres, counted from the window's ``origin``."""
-    j, t = np.divmod(np.arange(height), nodes.cell)
-    share = (t / nodes.cell)[:, None]
-    result = []
-    for axis in (0, 1):
-        exact = nodes.xy[..., axis] - origin[axis]
-        j1 = np.minimum(j + 1, len(exact) - 1)
-        rows = np.rint((exact[j] * (1.0 - share) + exact[j1] * share) * _ONE).astype(np.int32)
-        slope = (rows[:, 1:] - rows[:, :-1]) // nodes.cell
-        grid = slope[:, :, None] * np.arange(nodes.cell, dtype=np.int32)
-        grid += rows[:, :-1, None]
-        result.append(grid.reshape(height, -1)[:, :width])
-    return result[0], result[1]
 
 
 def weight_type(dtype: Any) -> Any:
@@ -131,7 +165,7 @@ def bilinear(source: NDArray[Any], taps: Taps, out: NDArray[Any]) -> None:
     """Sample source [B,h,w], h over 1, at ``taps`` into out [B,H,W]; fastest of the type of the weights."""
     for band, target in zip(source, out, strict=True):
         flat = band.reshape(-1)
-        upper, lower = _between(flat, taps), _between(flat[taps.below :], taps)
+        upper, lower = _mix(flat, taps), _mix(flat[taps.below :], taps)
         lower -= upper
         lower *= taps.v
         upper += lower
@@ -140,7 +174,7 @@ def bilinear(source: NDArray[Any], taps: Taps, out: NDArray[Any]) -> None:
         target[...] = upper
 
 
-def _between(line: NDArray[Any], taps: Taps) -> NDArray[Any]:
+def _mix(line: NDArray[Any], taps: Taps) -> NDArray[Any]:
     """Between the left and the right neighbours of one line."""
     left = line.take(taps.upper, mode="clip").astype(taps.u.dtype, copy=False)
     slope = line[1:].take(taps.upper, mode="clip").astype(taps.u.dtype, copy=False)
@@ -158,68 +192,89 @@ def nearest(source: NDArray[Any], x: Fixed, y: Fixed, out: NDArray[Any]) -> None
         target[...] = band.reshape(-1).take(at, mode="clip")
 
 
-#: Every second byte of a word, and half of its 256, for eight and for four channels at a time.
-_EVEN8, _HALF8 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0080008000800080)
-_EVEN4, _HALF4 = np.uint32(0x00FF00FF), np.uint32(0x00800080)
-_ODD4 = np.uint32(0xFF00FF00)
+#: Half of the 256 that weights add up to, in each of four channels.
+_HALVES = np.uint64(0x0080008000800080)
+#: Pixels that are sampled at once, so that what is reckoned of them stays in the processor's cache.
+_STRIP = 1 << 14
 
 
-def pack_pairs(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Pixels u8[h,w,4] as words u64[h·w]: each pixel with its right neighbour. The last word is not to be used."""
-    height, width, _ = pixels.shape
-    pairs = np.empty(height * width, np.uint64)
-    flat = np.ascontiguousarray(pixels)
-    pairs[:-1] = np.ndarray((height * width - 1,), np.uint64, buffer=flat, strides=(4,))
-    pairs[-1] = 0
-    return pairs
+class Room:
+    """Memory of `bilinear_words`, one for many footprints: fresh memory costs as much as what is done in it."""
+
+    def __init__(self, words: int, width: int) -> None:
+        """For ``words`` source pixels and footprints of ``width``."""
+        strip = max(_STRIP, 2 * width)
+        self.pixels = np.empty((words, 4), np.uint8)
+        self.words = np.empty((words, 4), np.uint16)
+        self.long = np.empty((2, strip), np.uint64)
+        self.real = np.empty(2 * strip, np.float32)
+        self.grid = np.empty(2 * strip, np.int32)
+        self.place = np.empty((2, strip), np.int32)
+        self.at = np.empty(strip, np.intp)
+        self.short = np.empty((4, strip), np.uint16)
 
 
-def bilinear_pairs(pairs: NDArray[np.uint64], width: int, x: Fixed, y: Fixed) -> NDArray[np.uint8]:
-    """As `bilinear`, for four 8-bit channels at once: u8[H,W,4] from `pack_pairs`; at most 1.5 from the exact value.
+def bilinear_words(pixels: NDArray[np.uint8], lines: Lines, origin: tuple[int, int], room: Room) -> NDArray[np.uint8]:
+    """As `bilinear`, up to four 8-bit channels [B,h,w] at once, u8[H,W,4]; at most 1.5 from the exact value.
 
-    Eight bits of the position's fraction count, so the channels of a word can be weighed without being taken apart.
+    A pixel is a word of 16 bits a channel, and weights are multiples of 1/256, so that one product weighs them all.
+
+    Args:
+        pixels: that every position has its four neighbours in.
+        lines: of the footprint.
+        origin: of ``pixels``.
+        room: for ``h · w`` words.
     """
-    shape, shift = x.shape, np.int32(128 - _ONE // 2)  # from edges to centres, and to the nearest 256th
-    x, y = (x + shift).reshape(-1), (y + shift).reshape(-1)
-    at = (y >> 16).astype(np.intp)
-    at *= width
-    at += x >> 16
-    lower = ((y >> 8) & 255).astype(np.uint64)
-    upper = np.uint64(256) - lower
-    right = ((x >> 8) & 255).astype(np.uint32)
-    left = np.uint32(256) - right
-    above = pairs.take(at, mode="clip")
-    at += width
-    below = pairs.take(at, mode="clip")
-    even, term = above & _EVEN8, below & _EVEN8
-    even *= upper
-    term *= lower
-    even += term
-    even += _HALF8
-    even >>= np.uint64(8)
-    even &= _EVEN8
-    above >>= np.uint64(8)
-    above &= _EVEN8
-    above *= upper
-    below >>= np.uint64(8)
-    below &= _EVEN8
-    below *= lower
-    above += below
-    above += _HALF8
-    above >>= np.uint64(8)
-    above &= _EVEN8
-    first, second = (_across(word, left, right) for word in (even, above))
-    first >>= np.uint32(8)
-    first &= _EVEN4
-    second &= _ODD4
-    first |= second
-    return first.view(np.uint8).reshape(*shape, 4)
+    height, width = pixels.shape[1:]
+    together, channels = (r[: height * width].reshape(height, width, 4) for r in (room.pixels, room.words))
+    for number, band in enumerate(pixels):
+        together[..., number] = band
+    np.copyto(channels, together)
+    words = channels.reshape(-1).view(np.uint64)
+    first = lines.since(origin, _ONE // 2 - 128)  # from edges to centres, and to the nearest 256th
+    _, pieces, lower = first.shape
+    out = np.empty((lower, lines.width, 4), np.uint8)
+    strip = max(1, _STRIP // (pieces * lines.cell))
+    for top in range(0, lower, strip):
+        rows = slice(top, min(top + strip, lower))
+        shape = (2, rows.stop - top, pieces, lines.cell)
+        count = 2 * shape[1] * pieces * lines.cell
+        x, y = lines.fill(first, rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(
+            2, -1
+        )
+        out[rows] = _weigh(words, width, x, y, room).view(np.uint16).reshape(shape[1], -1, 4)[:, : lines.width]
+    return out
 
 
-def _across(words: NDArray[np.uint64], left: NDArray[np.uint32], right: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Each word's lower half weighed with its upper one: two channels in 16 bits each, rounded by their upper byte."""
-    halves = words.view(np.uint32).reshape(-1, 2)
-    mixed = halves[:, 0] * left
-    mixed += halves[:, 1] * right
-    mixed += _HALF4
-    return mixed
+def _weigh(words: NDArray[np.uint64], width: int, x: Fixed, y: Fixed, room: Room) -> NDArray[np.uint64]:
+    """Means of words at x, y and of their right, lower and lower right neighbours, rounded."""
+    n = len(x)
+    at = room.at[:n]
+    place, more = room.place[:, :n]
+    np.right_shift(y, 16, out=place)
+    place *= np.int32(width)
+    np.right_shift(x, 16, out=more)
+    np.add(place, more, out=at)
+    u, v, last, first = room.short[:, :n]
+    np.copyto(u, np.right_shift(x, 8, out=more), casting="unsafe")
+    np.copyto(v, np.right_shift(y, 8, out=more), casting="unsafe")
+    u &= np.uint16(255)
+    v &= np.uint16(255)
+    np.multiply(u, v, out=last)
+    last += np.uint16(128)
+    last >>= np.uint16(8)
+    u -= last
+    v -= last
+    np.subtract(np.uint16(256), last, out=first)
+    first -= u
+    first -= v
+    mean, term = room.long[:, :n]
+    words.take(at, mode="clip", out=mean)
+    mean *= first
+    for away, weight in ((1, u), (width, v), (width + 1, last)):
+        words[away:].take(at, mode="clip", out=term)
+        term *= weight
+        mean += term
+    mean += _HALVES
+    mean >>= np.uint64(8)
+    return mean

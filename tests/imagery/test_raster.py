@@ -184,7 +184,7 @@ def test_the_fast_way_and_gdal_s_give_the_same_image(tmp_path: Path, monkeypatch
             patch.setattr(raster, "_warp", never)
             fast = read(path, footprints)
         with monkeypatch.context() as patch:
-            patch.setattr(resample, "place_nodes", lambda f, *_: [None] * len(f))
+            patch.setattr(resample, "place_lines", lambda f, *_: [None] * len(f))
             slow = read(path, footprints)
         for key in footprints:
             difference = np.abs(fast[key].pixels.astype(int) - slow[key].pixels)
@@ -196,14 +196,39 @@ def test_the_fast_way_and_gdal_s_give_the_same_image(tmp_path: Path, monkeypatch
 @settings(max_examples=20)
 def test_packed_channels_are_weighed_as_single_ones(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (30, 41, 4), dtype=np.uint8)
-    x, y = (rng.integers(1 << 15, (n - 1 << 16) - (1 << 15), (17, 23), dtype=np.int32) for n in (41, 30))
+    pixels = rng.integers(0, 256, (count, 34, 45), dtype=np.uint8)
+    turn = Affine.translation(1006, 2006) @ Affine.rotation(rng.uniform(-9, 9)) @ Affine.scale(rng.uniform(0.9, 1.1))
+    footprint = Footprint("a", "EPSG:3857", tuple(turn[:6]), 23, 17)
+    (lines,) = resample.place_lines([footprint], "EPSG:3857", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    assert lines is not None
+    origin = (1000, 2000)
     exact = np.empty((count, 17, 23), np.float32)
-    taps = resample.Taps.at(x, y, pixels.shape[1], np.float32)
-    resample.bilinear(pixels.transpose(2, 0, 1)[:count].astype(np.float32).copy(), taps, exact)
-    packed = resample.bilinear_pairs(resample.pack_pairs(pixels), 41, x, y).transpose(2, 0, 1)[:count]
+    taps = resample.Taps.at(*lines.positions(origin), pixels.shape[2], np.float32)
+    resample.bilinear(pixels.astype(np.float32), taps, exact)
+    packed = resample.bilinear_words(pixels, lines, origin, resample.Room(34 * 45, 23)).transpose(2, 0, 1)[:count]
     assert np.abs(packed - exact).max() <= 1.5 + 255 / 256  # rounding twice, and the nearest 256th of a pixel
     assert abs((packed - exact).mean()) < 0.15
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:3035", "EPSG:3995"])
+@pytest.mark.parametrize("zoom", [4, 8, 10, 12, 14, 17])
+def test_a_position_is_exact_to_a_thousandth_of_a_pixel_or_unknown(zoom: int, crs: str) -> None:
+    """In conformal maps too, whose bends along both axes cancel out in the middle between four places."""
+    (whole,) = tiles(LON, 62.0, zoom, 256).values()
+    x, y = expected(whole, crs, Affine.identity())[:, 0, :2]
+    transform = Affine.scale(float(np.hypot(x[1] - x[0], y[1] - y[0])))
+    for width, height in ((256, 256), (100, 129), (1, 70)):
+        footprint = Footprint("a", whole.crs, whole.transform, width, height)
+        (lines,) = resample.place_lines([footprint], crs, tuple(transform[:6]))
+        assert lines is not None or zoom < 8
+        if lines is None:
+            continue
+        exact = expected(footprint, crs, transform)
+        origin = np.floor(exact.min(axis=(1, 2))).astype(int)
+        found = lines.positions((origin[0], origin[1])) / 65536 + origin[:, None, None]
+        assert np.abs(found - exact).max() < 0.0011
+        assert np.abs(lines.low - exact.min(axis=(1, 2))).max() < 0.0011
+        assert np.abs(lines.high - exact.max(axis=(1, 2))).max() < 0.0011
 
 
 def test_coarser_tiles_are_averages_not_samples(tmp_path: Path) -> None:
