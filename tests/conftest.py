@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [n for n in os.environ if n.startswith(_FOREIGN) and n not in _KEPT]:
         patch.delenv(name)
     _move(patch, folder)
+    lean = Path(__file__).parent / "lean"
+    runpy.run_path(str(lean / "sitecustomize.py"))  # here as in every process that is started from here
+    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(lean), os.environ.get("PYTHONPATH")))))
     patch.setenv("OMP_NUM_THREADS", "1")  # tests run side by side: threads of each would wait for those of the others
     config.stash[_PLACES] = folder
     config.add_cleanup(patch.undo)

@@ -73,7 +73,10 @@ def test_a_worked_example_works_and_touches_few_files(name: str, demo: Path, tmp
     *blocks, commands = section(name)
     touched = {lay(block, tmp_path) for block in blocks}
     assert len({f for f in touched if not f.startswith("tests/")}) <= MOST[name]
-    env = os.environ | {"PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path)}
+    env = os.environ | {
+        "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}",
+    }
     for command in commands.splitlines():
         done = subprocess.run(
             shlex.split(command), cwd=tmp_path, env=env, text=True, capture_output=True, timeout=240, check=False

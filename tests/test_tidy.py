@@ -74,3 +74,11 @@ def test_home_and_cache_are_empty_and_of_one_test_alone(number: int) -> None:
     SEEN.update((str(home), str(cache)))
     cache.mkdir()
     (cache / "entry").touch()
+
+
+def test_no_process_of_a_test_takes_the_time_to_import_pandas_and_boto3_and_who_wants_them_gets_them() -> None:
+    code = (
+        "import sys, pipeline.imagery.raster; from schemas.index import IndexPart; "
+        "print({'pandas', 'boto3'} & set(sys.modules)); import pandas, boto3"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=TIDY.parents[1], text=True).strip() == "set()"

@@ -21,6 +21,7 @@ import webdataset
 from PIL import Image
 
 from pipeline.catalog.verify import find_problems
+from pipeline.cli.main import main
 from pipeline.driver.forecast import exact_forecast
 from pipeline.driver.shards import Outcome, make_shards
 from pipeline.footprints.chips.config import ChipsConfig
@@ -412,12 +413,6 @@ def test_files_are_found_by_stem_wherever_they_lie(tmp_path: Path) -> None:
     assert [(d["source"], d["reason"]) for d in drops] == [("v/A.gpkg", "no_chip"), ("x_point.gpkg", "no_chip")]
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.cli.main", "chips", *words], text=True, capture_output=True, check=False
-    )
-
-
 def test_a_plan_counts_the_chips_own_pixels_and_names_their_licence(tmp_path: Path) -> None:
     for k in range(3):
         geotiff(
@@ -430,24 +425,28 @@ def test_a_plan_counts_the_chips_own_pixels_and_names_their_licence(tmp_path: Pa
     assert found.licences["chips"] == "CC0-1.0"
 
 
-def test_the_command_line(place: Path, tmp_path: Path) -> None:
-    done = run(
-        str(place), "--out", str(tmp_path / "out"), "--workers", "1", "--licence", "CC0-1.0", "osm.min_tag_count=1"
-    )
+def test_the_command_line(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--out", str(tmp_path / "out"), "--licence", "CC0-1.0", "osm.min_tag_count=1"]
+    command = [sys.executable, "-m", "pipeline.cli.main", "chips", str(place), *words, "--workers", "1"]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "1 samples" in done.stdout
     assert done.stderr.splitlines()[0].split()[0] == "stage"
-    again = run(str(place), "osm.min_tag_count=1", "--out", str(tmp_path / "out"), "--licence", "CC0-1.0", "--json")
-    assert json.loads(again.stdout)["samples"] == 1
-    assert (json.loads(again.stdout)["built"], again.stderr) == (0, "")
-    quiet = run(str(place), "--out", str(tmp_path / "out"), "--licence", "CC0-1.0", "--quiet", "osm.min_tag_count=1")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-    helped = run("--help").stdout
+    # From here on in this process.
+    assert main(["chips", str(place), *words, "--json"]) == 0
+    again = capfd.readouterr()
+    assert json.loads(again.out)["samples"] == 1
+    assert (json.loads(again.out)["built"], again.err) == (0, "")
+    assert main(["chips", str(place), *words, "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(SystemExit):
+        main(["chips", "--help"])
+    helped = capfd.readouterr().out
     for word in ("_meta.json", "chips.max_overlap", "--osm", "SkyScript"):
         assert word in helped
-    wrong = run(str(place), "chips.maxoverlap=0")
-    assert (wrong.returncode, "did you mean chips.max_overlap" in wrong.stderr) == (2, True)
-    assert run(str(tmp_path / "nowhere")).returncode == 1
+    assert main(["chips", str(place), "chips.maxoverlap=0"]) == 2
+    assert "did you mean chips.max_overlap" in capfd.readouterr().err
+    assert main(["chips", str(tmp_path / "nowhere")]) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import mercantile
@@ -54,6 +53,12 @@ def services(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def read_once(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache for builds that share the features of the three countries."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def mirror(services: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
     with Mirror(services) as server:
@@ -62,9 +67,9 @@ def mirror(services: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
 
 
 def test_a_named_region_gets_sentinel_2_and_photos_at_its_own_zoom(
-    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    mirror: Mirror, read_once: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GEOSHARDS_CACHE", read_once)
     words = ["shards", "--region", "europe", "--out", str(tmp_path / "out"), "--workers", "1"]
     settings = ["plan.sampling.max_tiles=10", "tokens.raster=false", "net.retries=1"]
     assert main([*words, *settings]) == 0
@@ -177,10 +182,10 @@ def test_every_service_of_the_web_has_its_place(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_photos_only_leaves_the_tiles_with_photos(
-    mirror: Mirror, real_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, read_once: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
-    words = ["shards", "--region", str(real_file(COUNTRIES["liechtenstein"])), "--streetview", "panoramax", "--quiet"]
+    monkeypatch.setenv("GEOSHARDS_CACHE", read_once)
+    words = ["shards", "--region", "europe", "--imagery", "none", "--streetview", "panoramax", "--quiet"]
     settings = ["plan.sampling.photos_only=true", "plan.sampling.land_only=true", "tokens.raster=false"]
     assert main([*words, "--zoom", "14", "--out", str(tmp_path / "out"), "--workers", "1", *settings]) == 0
     store = Store(tmp_path / "out")

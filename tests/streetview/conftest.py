@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,19 @@ SECRET = "MLY|4242|s3cr3t-0123456789abcdef"
 Open = Callable[..., Source]
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The town's files, to copy: drawing its photos takes longer than most tests."""
+    folder = tmp_path_factory.mktemp("town")
+    town(folder)
+    return folder
+
+
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[Mirror]:
+def mirror(drawn: Path, tmp_path: Path) -> Iterator[Mirror]:
     """All three services, each with the same town."""
     for name in SERVICES:
-        town(tmp_path / "mirror" / name)
+        shutil.copytree(drawn, tmp_path / "mirror" / name)
     with Mirror(tmp_path / "mirror", services=SERVICES) as server:
         yield server
 

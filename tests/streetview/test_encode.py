@@ -228,7 +228,7 @@ print(len(made), ",".join(sorted({r["reason"] for r in drops.rows()})),
 
 def measured(*paths: Path) -> tuple[int, str, int]:
     """Images made, reasons of drops and megabytes that it took, in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}
     words = [sys.executable, "-c", MEASURE, *map(str, paths)]
     out = subprocess.run(words, env=env, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split(" ")
     return int(out[0]), out[1], int(out[-1])

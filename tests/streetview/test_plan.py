@@ -194,7 +194,7 @@ print(sum(map(len, found.photos.values())))
 def test_a_killed_run_goes_on_where_it_was(area: TileArea, mirror: Mirror, cache: Path) -> None:
     """kill -9 after 5 photos, after 12, and then let it end: each photo is fetched once."""
     words = [sys.executable, "-c", RUN, f"{mirror.url}/panoramax", str(cache), str(area.tiles.tolist())]
-    env, opened = {**os.environ, "PYTHONPATH": str(ROOT)}, threading.Event()
+    env, opened = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}"}, threading.Event()
     for photos in (5, 12):
         gate = Gate(photos - len(kept(cache)), opened)
         mirror.faults[:] = [faults.only("api/pictures/*", gate)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -23,13 +24,15 @@ from pipeline.demo.pictures.ground import (
     blur,
     building_shapes,
     car_ring,
+    half_of,
     luma,
     make_ground,
     noise_texture,
-    pixel_of,
     rasterise,
-    sampled_rows,
+    row_factor,
     stamp_slices,
+    stamps_in,
+    tiled,
     tree_rgb,
     tree_shadows,
     trees_in,
@@ -40,7 +43,7 @@ from pipeline.demo.town.world import World
 
 PIXEL_M = 0.75
 AERIAL_MARGIN_M = 60.0  # the image goes on this far beyond the region's box
-WINDOW_PX = 1024  # windows are rendered one at a time; a multiple of the file's tiles
+WINDOW_PX = 512  # windows are rendered one at a time; a multiple of the file's tiles
 _TILE_PX = 512
 _OVERSAMPLE = 2  # outlines are drawn finer by this factor, then averaged
 _APRON_PX = 16  # rendered around each window, so that trees and blur cross its edges
@@ -93,37 +96,51 @@ def render_window(world: World, window: tuple[int, int, int, int]) -> NDArray[np
     image, shadow = _scene(world, blocks, bounds, (c - a, r - a))
     trees = trees_in(blocks, bounds)
     tree_shadows(shadow, trees, bounds, PIXEL_M)
-    dark = _SHADOW_DEPTH * shadow[..., None]
-    image *= 1.0 - dark + dark * 0.25 * (_SKY_TINT - 1.0)
+    for plane, tint in zip(image, _SKY_TINT, strict=True):
+        plane *= 1.0 - shadow * (_SHADOW_DEPTH * (1.0 - 0.25 * (tint - 1.0)))
     _tree_crowns(image, trees, bounds, world.plan.seed)
-    return _develop(image, world.plan.seed, window)
+    return _develop(image, world.plan.seed, window).transpose(1, 2, 0)
 
 
 def _scene(
     world: World, blocks: list[Block], bounds: Bounds, corner: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Ground, roofs and cars in light, and the share of each pixel in a building's shadow."""
+    """Ground, roofs and cars in light (3, h, w), and the share of each pixel in a building's shadow."""
     fine = PIXEL_M / _OVERSAMPLE
     ground = make_ground(blocks, bounds, fine)
-    seed = world.plan.seed
-    base = np.take(np.clip(ground.rgb, 0, 255).astype(np.uint8), ground.ids, axis=0)
-    shadow = ground.shadow
+    base = np.take(_packed(ground.rgb.T), ground.ids)
     _paint_cars(base, blocks, bounds, fine)
     roofs = _paint_roofs(base, blocks, bounds, fine)
-    shadow = shadow & ~(roofs > 0)
-    image = _average(base)
-    coarse_shadow = _average(shadow)
-    _texture(image, ground, roofs, bounds, corner, seed)
-    return image, coarse_shadow
+    shadow = ground.shadow * (roofs == 0)
+    image = _averaged(base)
+    pairs = shadow[::2] + shadow[1::2]
+    _texture(image, ground, roofs, bounds, corner, world.plan.seed)
+    return image, np.asarray((pairs[:, ::2] + pairs[:, 1::2]) / np.float32(4))
 
 
-def _average(fine: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean of each 2 x 2 pixels."""
-    total = sum((fine[n // 2 :: 2, n % 2 :: 2] for n in range(4)), np.uint16(0))
-    return np.asarray(total, np.float32) / 4.0
+def _packed(rgb: NDArray[Any]) -> NDArray[np.uint32]:
+    """Colours (3, n) as one number each: a pixel is looked up and painted at once."""
+    red, green, blue = np.clip(rgb, 0, 255).astype(np.uint32)
+    return np.asarray(red | green << 8 | blue << 16)
 
 
-def _paint_cars(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fine: float) -> None:
+def _averaged(packed: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Mean of each 2 x 2 pixels: (3, h, w)."""
+    height, width = packed.shape[0] // 2, packed.shape[1] // 2
+    planes = np.empty((3, height, width), np.float32)
+    for line in range(0, height, 64):  # what fits into a cache
+        part = packed[2 * line : 2 * line + 128]
+        red_blue, green = part & 0xFF00FF, part >> 8 & 0xFF  # red and blue leave each other room for a sum
+        for many, into in ((red_blue, (0, 2)), (green, (1,))):
+            pairs = many[::2] + many[1::2]
+            total = pairs[:, ::2] + pairs[:, 1::2]
+            for band in into:
+                planes[band, line : line + 64] = total >> 8 * band & 0xFFFF if len(into) > 1 else total
+    planes /= 4
+    return planes
+
+
+def _paint_cars(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, fine: float) -> None:
     shapes = []
     for block in blocks:
         if overlaps(block.bounds, bounds):
@@ -133,7 +150,7 @@ def _paint_cars(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fi
                 shapes.append(({"type": "Polygon", "coordinates": [closed]}, int(car[3]) + 1))
     cars = rasterise(shapes, bounds, fine, "uint8")
     at = np.flatnonzero(cars)
-    base.reshape(-1, 3)[at] = np.array(CAR_RGB, dtype=np.uint8)[cars.ravel()[at] - 1]
+    base.ravel()[at] = _packed(np.array(CAR_RGB).T)[cars.ravel()[at] - 1]
 
 
 def roof_planes(k: Building) -> tuple[FloatArray, FloatArray]:
@@ -161,7 +178,7 @@ def roof_planes(k: Building) -> tuple[FloatArray, FloatArray]:
     return np.array([c[0], c[1], d[0], d[1], length / 2, width / 2]), np.array(light)
 
 
-def _paint_roofs(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, fine: float) -> NDArray[np.uint16]:
+def _paint_roofs(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, fine: float) -> NDArray[np.uint16]:
     """Paint roofs over the ground; returns the raster of building numbers (0: none)."""
     found = [(k, m) for block in blocks for k, m, box in building_shapes(block) if overlaps(box, bounds)]
     # High ones last, for footprints that overlap.
@@ -172,35 +189,29 @@ def _paint_roofs(base: NDArray[np.uint8], blocks: list[Block], bounds: Bounds, f
         return numbers
     line, column = np.divmod(at, numbers.shape[1])
     planes = [roof_planes(k) for k, _ in found]
-    # From the window's corner, so that single precision is enough.
-    corner = (bounds[0], bounds[3], 0.0, 0.0, 0.0, 0.0)
-    geometry = (np.array([p[0] for p in planes]) - corner).astype(np.float32)
-    light = np.array([p[1] for p in planes], dtype=np.float32)
-    rgb = np.array([k.roof_rgb for k, _ in found], dtype=np.float32)
-    kind = np.array([{"flat": 0, "gabled": 1, "pyramidal": 2}[k.roof] for k, _ in found])
+    x, y, east, north, half_length, half_width = np.array([p[0] for p in planes]).T
+    kind = np.array([k.roof for k, _ in found])
     n = numbers.ravel()[at].astype(np.intp) - 1
-    g = geometry[n]
-    dx = ((column + 0.5) * fine).astype(np.float32) - g[:, 0]
-    dy = ((line + 0.5) * -fine).astype(np.float32) - g[:, 1]
-    along = dx * g[:, 2] + dy * g[:, 3]
-    across = dy * g[:, 2] - dx * g[:, 3]
-    side = np.where(across > 0, 0, 1)
-    end = (kind[n] == 2) & (np.abs(along) / g[:, 4] > np.abs(across) / g[:, 5])
-    side = np.where(end, np.where(along > 0, 2, 3), side)
-    value = light[n, side]
+
+    def of(values: NDArray[Any]) -> NDArray[np.float32]:
+        return np.take(values.astype(np.float32), n)
+
+    # Metres from the window's corner, so that single precision is enough.
+    dx, dy = ((column + 0.5) * fine).astype(np.float32), ((line + 0.5) * -fine).astype(np.float32)
+    dx -= of(x - bounds[0])
+    dy -= of(y - bounds[3])
+    d, e = of(east), of(north)
+    along, across = dx * d + dy * e, dy * d - dx * e
+    far = np.abs(across)
+    # Left or right of the ridge, or at an end: only pyramids have slopes there.
+    ends = of(np.where(kind == "pyramidal", half_width / half_length, 0.0))
+    side = np.where(np.abs(along) * ends > far, np.where(along > 0, 2, 3), np.where(across > 0, 0, 1))
+    value = np.take(np.array([p[1] for p in planes], dtype=np.float32), n * 4 + side)
     # Courses of tiles, the ridge, and the parapet's light on flat roofs.
-    value = value + np.where(kind[n] > 0, 0.035 * np.sin(across * 6.0), 0.0)
-    value = np.where((kind[n] == 1) & (np.abs(across) < 0.3), 1.12, value)
-    base.reshape(-1, 3)[at] = np.clip(rgb[n] * value[:, None], 0, 255)
+    value += of(np.where(kind == "flat", 0.0, 0.035)) * np.sin(across * np.float32(6.0))
+    value[far < of(np.where(kind == "gabled", 0.3, 0.0))] = 1.12
+    base.ravel()[at] = _packed(np.stack([of(c) * value for c in np.array([k.roof_rgb for k, _ in found]).T]))
     return numbers
-
-
-def _tiled(texture: NDArray[np.float32], corner: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A window of an endlessly repeated texture; corner is (column, row)."""
-    size = texture.shape[0]
-    lines = (np.arange(shape[0]) + corner[1]) % size
-    columns = (np.arange(shape[1]) + corner[0]) % size
-    return texture[lines[:, None], columns[None, :]]
 
 
 def _texture(
@@ -212,26 +223,30 @@ def _texture(
     seed: int,
 ) -> None:
     """Noise at several scales by material, rows in the fields, stains on roofs."""
-    shape = image.shape[:2]
-    ids = ground.ids[::2, ::2]
-    style = ground.style[ids]
-    rough = _tiled(noise_texture(seed, 1000, 0.55), corner, shape)
-    broad = _tiled(noise_texture(seed + 1, 1440, 1.5), corner, shape)
+    lines, columns = np.arange(image.shape[1]) + corner[1], np.arange(image.shape[2]) + corner[0]
+    ids = ground.ids[::2, ::2].astype(np.intp)
+    rough = tiled(noise_texture(seed, 1024, 0.55), lines, columns)
+    broad = tiled(noise_texture(seed + 1, 1440, 1.5), lines, columns)
     roof = roofs[::2, ::2] > 0
-    strength = np.where(roof, np.float32(0.045), STYLE_TEXTURE[style])
-    factor = 1.0 + strength * (0.55 * rough + 0.8 * broad)
-    x = bounds[0] + (np.arange(shape[1], dtype=np.float32) + 0.5) * PIXEL_M
-    y = bounds[3] - (np.arange(shape[0], dtype=np.float32) + 0.5) * PIXEL_M
-    grid_x, grid_y = np.broadcast_arrays(x[None, :], y[:, None])
-    striped = sampled_rows(ground, ids, grid_x, grid_y)
-    factor *= np.where(roof, 1.0, striped)
-    factor += np.where(STYLE_IS_WATER[style] & ~roof, 0.05 * broad, 0.0).astype(np.float32)
-    image *= factor[..., None]
+    water = np.take(STYLE_IS_WATER[ground.style], ids) & ~roof
+    strength = np.take(STYLE_TEXTURE[ground.style], ids)
+    strength[roof] = 0.045
+    x = bounds[0] + (np.arange(len(columns), dtype=np.float32)[None, :] + 0.5) * PIXEL_M
+    y = bounds[3] - (np.arange(len(lines), dtype=np.float32)[:, None] + 0.5) * PIXEL_M
+    factor = row_factor(ground, ids, x.astype(np.float32), y.astype(np.float32))
+    factor[roof] = 1.0
+    rough *= 0.55
+    rough += 0.8 * broad
+    rough *= strength
+    rough += 1.0
+    factor *= rough
+    factor += 0.05 * broad * water
+    image *= factor
     # Green varies in hue over tens of metres: dry and lush.
-    green = ~roof & (image[..., 1] > image[..., 0] * 1.02) & ~STYLE_IS_WATER[style]
-    dry = np.where(green, 6.0 * broad, 0.0).astype(np.float32)
-    image[..., 0] += dry
-    image[..., 2] += 0.3 * dry
+    green = ~roof & ~water & (image[1] > image[0] * 1.02)
+    broad *= green
+    image[0] += 6.0 * broad
+    image[2] += 1.8 * broad
 
 
 # -- trees --------------------------------------------------------------------------------
@@ -239,36 +254,36 @@ def _texture(
 
 @lru_cache(maxsize=8192)
 def _crown(radius_q: int, fx: int, fy: int, variant: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(coverage, brightness) of a tree crown lit from the sun's side, with clumps of leaves."""
-    radius = radius_q / 4.0
-    half = math.ceil(radius + 1)
+    """(share of the ground that shows, brightness) of a tree crown lit from the sun's side, with clumps of leaves."""
+    radius, half = radius_q / 4.0, half_of(radius_q)
     grid = np.arange(-half, half + 1, dtype=np.float32)
     x, y = grid[None, :] - fx / 4.0, grid[:, None] - fy / 4.0
     rng = np.random.default_rng([seed, 302, variant])
     angle = np.arctan2(y, x)
     wobble = sum(rng.uniform(0.02, 0.09) * np.sin(k * angle + rng.uniform(0, 6.3)) for k in (2, 3, 5))
     d = np.hypot(x, y) / (1.0 + wobble)
-    cover = np.clip(radius + 0.5 - d, 0, 1).astype(np.float32)
+    cover = np.clip(radius + 0.5 - d, 0, 1)
     # A dome: brightness follows its slope against the sun; image rows run south.
     rise = np.clip(d / max(radius, 0.5), 0, 1)
     lit = (x * TO_SUN[0] - y * TO_SUN[1]) / max(radius, 0.5)
     clump = noise_texture(seed + 2, 256, 0.7)
     oy, ox = rng.integers(0, 200, 2)
     light = 0.92 + 0.42 * lit - 0.16 * rise**2 + 0.13 * clump[oy : oy + len(grid), ox : ox + len(grid)]
-    return cover, np.clip(light, 0.35, 1.6).astype(np.float32)
+    return (1 - cover).astype(np.float32), (cover * np.clip(light, 0.35, 1.6)).astype(np.float32)
 
 
 def _tree_crowns(image: NDArray[np.float32], trees: FloatArray, bounds: Bounds, seed: int) -> None:
-    colours = tree_rgb(trees[:, 4]).astype(np.float32)
-    for n, (x, y, radius, _, hue) in enumerate(trees.tolist()):
-        (column, fx), (line, fy) = pixel_of((x - bounds[0]) / PIXEL_M - 0.5), pixel_of((bounds[3] - y) / PIXEL_M - 0.5)
-        cover, light = _crown(round(radius / PIXEL_M * 4), fx, fy, int(hue * 997) % 6, seed)
-        part = stamp_slices(column, line, cover.shape[0] // 2, image.shape)
-        if part is None:
-            continue
-        view = image[part[0], part[1]]
-        target = light[part[2], part[3], None] * colours[n]
-        view += cover[part[2], part[3], None] * (target - view)
+    shape = image.shape[1:]
+    shown, stamps = stamps_in(trees[:, 0], trees[:, 1], trees[:, 2], bounds, PIXEL_M, shape)
+    hues = trees[shown, 4]
+    colours = tree_rgb(hues).astype(np.float32)[:, :, None, None]
+    variants = ((hues * 997).astype(np.intp) % 6).tolist()
+    for colour, variant, (radius, fx, fy, column, line) in zip(colours, variants, stamps, strict=True):
+        bare, light = _crown(radius, fx, fy, variant, seed)
+        lines, columns, *part = stamp_slices(column, line, half_of(radius), shape)
+        view = image[:, lines, columns]
+        view *= bare[part[0], part[1]]
+        view += light[part[0], part[1]] * colour
 
 
 # -- camera -------------------------------------------------------------------------------
@@ -276,20 +291,25 @@ def _tree_crowns(image: NDArray[np.float32], trees: FloatArray, bounds: Bounds, 
 
 def _develop(image: NDArray[np.float32], seed: int, window: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """Blur, atmosphere, exposure and sensor noise; cuts the apron off."""
-    a = _APRON_PX
-    blur(image, 4.0)
-    image = image[a:-a, a:-a]
     c, r, w, h = window
     rng = np.random.default_rng([seed, 303, c, r])
-    noise = rng.standard_normal((h, w), dtype=np.float32) * np.float32(2.2)
+    noise = rng.standard_normal((h, w), dtype=np.float32)
+    noise *= 2.2
+    image = np.ascontiguousarray(image[:, _APRON_PX - 1 : 1 - _APRON_PX, _APRON_PX - 1 : 1 - _APRON_PX])
+    for plane in image:
+        blur(plane, 4.0)
+    image = image[:, 1:-1, 1:-1]
     # Haze lifts the shadows, a warm gain is late summer.
-    grey = luma(image) * np.float32(0.3)
+    grey = luma(image)
+    grey *= 0.3
+    out = np.empty(image.shape, np.uint8)
+    grain = (0.55 * np.roll(noise, 1, axis=1), 0.0, -0.64 * np.roll(noise, 1, axis=0))
     for band, (gain, lift) in enumerate(((0.97, 9.5), (0.95, 11.5), (0.89, 14.5))):
-        plane = image[..., band]
-        plane *= np.float32(0.7)
+        plane = image[band]
+        plane *= 0.7
         plane += grey
-        plane *= np.float32(gain)
-        plane += noise + np.float32(lift)
-    image[..., 0] += 0.55 * np.roll(noise, 1, axis=1)
-    image[..., 2] -= 0.64 * np.roll(noise, 1, axis=0)
-    return np.clip(image, 0, 255, out=image).astype(np.uint8)
+        plane *= gain
+        plane += noise
+        plane += grain[band] + np.float32(lift)
+        out[band] = np.clip(plane, 0, 255, out=plane)
+    return out

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.geo import FloatArray
 from pipeline.demo.pictures.ground import noise_texture
 from pipeline.demo.town.block import LEVEL_M
 
+Plane = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
-class Wall:
-    """An upright face from a to b (camera X, Z), seen from its outside.
+class Face:
+    """What a wall looks like: peak is the extra height in its middle (a gable), light its brightness."""
 
-    peak is the extra height in the middle (a gable); light its brightness.
-    """
-
-    a: FloatArray
-    b: FloatArray
     height: float
     peak: float
     light: float
@@ -30,58 +27,61 @@ class Wall:
     number: int
 
 
-def facade(wall: Wall, u: FloatArray, h: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Colours (rows, columns, 3) of a wall; u is metres along it, h metres up."""
-    rgb = np.array(wall.rgb, dtype=np.float32)
-    texture = noise_texture(seed, 1000, 0.55)
-    grain = texture[(h * 9).astype(np.intp) % 1000, ((u * 9).astype(np.intp) + 37 * wall.number) % 1000]
-    out = np.repeat((1.0 + 0.03 * grain)[..., None], 3, axis=2).astype(np.float32) * rgb
-    length = float(np.hypot(*(wall.b - wall.a)))
-    if wall.style == "cabin":
-        out[(h > 0.9) & (h < 1.36) & (np.abs(u - length / 2) < length * 0.46)[None, :]] = (52, 60, 68)
-        return out * np.float32(wall.light)
-    if wall.style == "car":
-        wheel = (np.abs(np.abs(u - length / 2) - length * 0.31) < 0.33)[None, :] & (length > 3.0)
-        out[(h < 0.22) | ((h < 0.6) & wheel)] = (34, 34, 36)
-        return out * np.float32(wall.light)
-    _windows(wall, out, u, h, length)
-    # Dirt near the ground, shade under the eaves.
-    soft = 1.0 - 0.10 * np.clip(1.0 - h, 0, 1) - 0.14 * np.clip((h - wall.height + 0.5) * 2, 0, 1)
-    out *= (soft * wall.light)[..., None].astype(np.float32)
+def facade(face: Face, length: float, u: Plane, h: Plane, seed: int) -> NDArray[np.float32]:
+    """Colours (3, rows, columns) of a wall seen from its outside; u is metres along it (columns), h metres up."""
+    texture = noise_texture(seed, 1024, 0.55)
+    grain = texture[(h * 9).astype(np.int32) & 1023, ((u * 9).astype(np.int32) + 37 * face.number) & 1023]
+    grain *= 0.03
+    grain += 1.0
+    out = np.multiply.outer(np.array(face.rgb, np.float32), grain)
+    if face.style == "cabin":
+        _fill(out, (h > 0.9) & (h < 1.36) & (np.abs(u - length / 2) < length * 0.46), (52, 60, 68))
+        grain.fill(face.light)
+    elif face.style == "car":
+        wheel = (np.abs(np.abs(u - length / 2) - length * 0.31) < 0.33) & (length > 3.0)
+        _fill(out, (h < 0.22) | ((h < 0.6) & wheel), (34, 34, 36))
+        grain.fill(face.light)
+    else:
+        _openings(face, out, u, h, length)
+        # Dirt near the ground, shade under the eaves.
+        grain = 1.0 - 0.10 * np.clip(1.0 - h, 0, 1) - 0.14 * np.clip((h - (face.height - 0.5)) * 2, 0, 1)
+        grain *= face.light
+    out *= grain
     return out
 
 
-def _windows(wall: Wall, out: NDArray[np.float32], u: FloatArray, h: NDArray[np.float32], length: float) -> None:
+def _fill(out: NDArray[np.float32], where: NDArray[np.bool_], rgb: tuple[Any, Any, Any]) -> None:
+    for plane, value in zip(out, rgb, strict=True):
+        np.copyto(plane, value, where=where)
+
+
+def _openings(face: Face, out: NDArray[np.float32], u: Plane, h: Plane, length: float) -> None:
     """Paint windows, doors, shop fronts and gates onto a facade."""
-    pitch = {"flats": 2.6, "church": 5.0, "hall": 6.0}.get(wall.style, 2.9)
+    pitch = {"flats": 2.6, "church": 5.0, "hall": 6.0}.get(face.style, 2.9)
     bays = max(1, round(length / pitch))
-    bay = u / length * bays
-    fu = bay - np.floor(bay)
-    number = np.minimum(bay.astype(np.intp), bays - 1)
-    floor = np.floor(h / LEVEL_M)
-    fh = h / LEVEL_M - floor
-    if wall.style == "hall":
-        strip = (h > wall.height - 2.0) & (h < wall.height - 0.9) & (fu > 0.06)[None, :]
-        out[strip] = (92, 108, 122)
-        gate = (h < 3.6) & ((number % 4 == 1) & (np.abs(fu - 0.5) < 0.36))[None, :]
-        out[gate] = (150, 92, 60) if wall.number % 3 else (72, 96, 128)
+    bay = u * np.float32(bays / length)
+    number = np.minimum(bay.astype(np.int32), bays - 1)
+    off = np.abs(bay - np.floor(bay) - 0.5)  # from the middle of the bay
+    if face.style == "hall":
+        _fill(out, (h > face.height - 2.0) & (h < face.height - 0.9) & (off < 0.44), (92, 108, 122))
+        gate = (150, 92, 60) if face.number % 3 else (72, 96, 128)
+        _fill(out, (h < 3.6) & ((number % 4 == 1) & (off < 0.36)), gate)
         return
-    if wall.style == "church":
-        tall = (h > 2.5) & (h < wall.height - 2.0) & (np.abs(fu - 0.5) < 0.14)[None, :]
-        out[tall] = (62, 66, 78)
+    if face.style == "church":
+        _fill(out, (h > 2.5) & (h < face.height - 2.0) & (off < 0.14), (62, 66, 78))
         return
-    wide = 0.34 if wall.style == "flats" else 0.23
-    body = (floor < wall.levels) & (h < wall.height - 0.3)
-    glass = body & (fh > 0.3) & (fh < 0.78) & (np.abs(fu - 0.5) < wide)[None, :]
-    frame = body & (fh > 0.26) & (fh < 0.82) & (np.abs(fu - 0.5) < wide + 0.04)[None, :]
-    out[frame] = out[frame] * 0.5 + 118.0
-    shade = ((number * 7 + wall.number * 13)[None, :] + floor * 11) % 5
-    out[glass] = (np.array([58, 70, 84], np.float32) + 12.0 * shade[..., None])[glass]
-    ground_floor = h < LEVEL_M
-    if wall.style == "shop" and wall.number % 8 in (0, 2):
-        front = ground_floor & (h > 0.35) & (h < 2.35) & (np.abs(fu - 0.5) < 0.45)[None, :]
-        out[front] = (84, 92, 98)
+    storey = h * np.float32(1 / LEVEL_M)
+    floor = np.floor(storey)
+    storey -= floor + np.float32(0.54)
+    above = np.abs(storey, out=storey)  # from the middle of the windows
+    wide = 0.34 if face.style == "flats" else 0.23
+    body = (floor < face.levels) & (h < face.height - 0.3)
+    np.copyto(out, out * 0.5 + 118.0, where=body & (above < 0.28) & (off < wide + 0.04))
+    shade = 12.0 * (((number * 7 + face.number * 13) % 5 + floor) % 5)
+    _fill(out, body & (above < 0.24) & (off < wide), (58 + shade, 70 + shade, 84 + shade))
+    if face.style == "shop" and face.number % 8 in (0, 2):
+        _fill(out, (h > 0.35) & (h < 2.35) & (off < 0.45), (84, 92, 98))
         signs = ((176, 40, 44), (34, 92, 150), (40, 120, 70), (214, 160, 40), (96, 52, 110))
-        out[(h > 2.45) & (h < 3.0)] = signs[wall.number // 8 % 5]
-    door = (h < 2.15) & ((number == bays // 2) & (np.abs(fu - 0.5) < 0.17))[None, :]
-    out[door] = ((104, 70, 48), (70, 84, 74), (120, 110, 100))[wall.number % 3]
+        _fill(out, (h > 2.45) & (h < 3.0), signs[face.number // 8 % 5])
+    door = ((104, 70, 48), (70, 84, 74), (120, 110, 100))[face.number % 3]
+    _fill(out, (h < 2.15) & ((number == bays // 2) & (off < 0.17)), door)

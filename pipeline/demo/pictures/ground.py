@@ -198,21 +198,17 @@ def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, *, min_s
     return Ground(bounds, resolution, ids, style, STYLE_RGB[style] * tone[:, None], angle, shadow)
 
 
-def rows(style: NDArray[Any], angle: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
-    """Brightness factor of crop rows at places (metres) with the given styles and directions."""
-    period = np.maximum(STYLE_ROW_M[style], 1.0)
-    across = (-np.sin(angle) * x + np.cos(angle) * y) / period
-    return (1.0 + STYLE_ROW_DEPTH[style] * np.sin(2 * np.pi * across)).astype(np.float32)
-
-
-def sampled_rows(ground: Ground, ids: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
-    """Row factor for pixels of surface ids at places x, y (same shape); 1 where there are none."""
-    style = ground.style[ids]
-    out = np.ones(ids.shape, dtype=np.float32)
-    striped = STYLE_ROW_DEPTH[style] > 0
-    if striped.any():
-        out[striped] = rows(style[striped], ground.angle[ids[striped]], x[striped], y[striped])
-    return out
+def row_factor(ground: Ground, ids: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
+    """Brightness factor of crop rows for pixels of surface ids at places x, y (metres); 1 where there are none."""
+    turns = 2 * np.pi / np.maximum(STYLE_ROW_M[ground.style], 1.0)
+    depth = np.take(STYLE_ROW_DEPTH[ground.style], ids)
+    if not depth.any():
+        return depth + 1
+    phase = np.take(-np.sin(ground.angle) * turns, ids) * x
+    phase += np.take(np.cos(ground.angle) * turns, ids) * y
+    depth *= np.sin(phase, out=phase)
+    depth += 1
+    return depth
 
 
 @lru_cache(maxsize=8)
@@ -229,18 +225,27 @@ def noise_texture(seed: int, size: int, slope: float) -> NDArray[np.float32]:
     return (out / out.std()).astype(np.float32)
 
 
+def tiled(texture: NDArray[np.float32], lines: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
+    """Lines and columns of an endlessly repeated texture."""
+    return np.take(np.take(texture, lines, axis=0, mode="wrap"), columns, axis=1, mode="wrap")
+
+
 def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Brightness (h, w) of an RGB image; written out, since BLAS threads would fight for the cores."""
-    grey = image[..., 0] * np.float32(0.3)
-    grey += image[..., 1] * np.float32(0.59)
-    grey += image[..., 2] * np.float32(0.11)
+    """Brightness (h, w) of an image (3, h, w); written out, since BLAS threads would fight for the cores."""
+    grey = image[0] * np.float32(0.3)
+    grey += image[1] * np.float32(0.59)
+    grey += image[2] * np.float32(0.11)
     return grey
 
 
-def blur(image: NDArray[np.float32], middle: float) -> None:
+def blur(plane: NDArray[np.float32], middle: float) -> None:
     """The optics' point spread in place: a kernel of 1, middle, 1 both ways."""
-    for view in (image, image.swapaxes(0, 1)):
-        view[1:-1] = (view[:-2] + middle * view[1:-1] + view[2:]) / (middle + 2)
+    for view in (plane, plane.T):
+        total = view[:-2] + view[2:]
+        inner = view[1:-1]
+        inner *= middle
+        inner += total
+        inner *= 1 / (middle + 2)
 
 
 # -- trees -----------------------------------------------------------------------------
@@ -258,12 +263,11 @@ def trees_in(blocks: list[Block], bounds: Bounds) -> FloatArray:
 
 @lru_cache(maxsize=4096)
 def _disc(radius_q: int, fx: int, fy: int) -> NDArray[np.float32]:
-    """Coverage 0-1 of a disc of radius_q / 4 pixels, moved by quarters of a pixel."""
-    radius = radius_q / 4.0
-    half = math.ceil(radius + 1)
+    """Shadow 0-0.9 of a disc of radius_q / 4 pixels, moved by quarters of a pixel."""
+    radius, half = radius_q / 4.0, half_of(radius_q)
     grid = np.arange(-half, half + 1, dtype=np.float32)
     d = np.hypot(grid[None, :] - fx / 4.0, grid[:, None] - fy / 4.0)
-    return np.clip(radius + 0.5 - d, 0, 1).astype(np.float32)
+    return (np.clip(radius + 0.5 - d, 0, 1) * 0.9).astype(np.float32)
 
 
 def tree_rgb(hue: FloatArray) -> FloatArray:
@@ -273,32 +277,39 @@ def tree_rgb(hue: FloatArray) -> FloatArray:
     return np.where(t < 0.5, light + (mid - light) * t * 2, mid + (dark - mid) * (t - 0.5) * 2)
 
 
-def pixel_of(value: float) -> tuple[int, int]:
-    """Nearest pixel index and the rest in quarters."""
-    q = round(value * 4)
-    n = (q + 2) // 4
-    return n, q - 4 * n
+def stamps_in(
+    x: FloatArray, y: FloatArray, radius: FloatArray, bounds: Bounds, resolution: float, shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], list[tuple[int, ...]]]:
+    """Round things that touch a raster: their numbers, and of each its radius, its middle's rest east and south in
+    quarters of a pixel, then its column and line.
+    """
+    at = np.column_stack([(x - bounds[0]) / resolution - 0.5, (bounds[3] - y) / resolution - 0.5, radius / resolution])
+    quarters = np.rint(at * 4).astype(np.intp)
+    pixel = (quarters[:, :2] + 2) // 4
+    half = half_of(quarters[:, 2:])
+    touching = np.flatnonzero(((pixel + half >= 0) & (pixel - half < shape[1::-1])).all(axis=1))
+    table = np.column_stack([quarters[:, 2], quarters[:, :2] - 4 * pixel, pixel])[touching]
+    return touching, [tuple(row) for row in table.tolist()]
 
 
-def stamp_slices(column: int, line: int, half: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice, slice] | None:
+def half_of(radius_q: Any) -> Any:
+    """Pixels from the middle of a stamp to its edge."""
+    return 1 - -radius_q // 4
+
+
+def stamp_slices(column: int, line: int, half: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice, slice]:
     """Where a stamp lies in the image and which part of it does."""
     c0, l0 = max(0, column - half), max(0, line - half)
     c1, l1 = min(shape[1], column + half + 1), min(shape[0], line + half + 1)
-    if c0 >= c1 or l0 >= l1:
-        return None
-    at = column - half, line - half
-    return slice(l0, l1), slice(c0, c1), slice(l0 - at[1], l1 - at[1]), slice(c0 - at[0], c1 - at[0])
+    left, top = column - half, line - half
+    return slice(l0, l1), slice(c0, c1), slice(l0 - top, l1 - top), slice(c0 - left, c1 - left)
 
 
 def tree_shadows(shadow: NDArray[np.float32], trees: FloatArray, bounds: Bounds, resolution: float) -> None:
     """Stamp the shadows of tree crowns into a shadow raster (row 0 north)."""
-    for x, y, radius, height, _ in trees.tolist():
-        reach = height - radius
-        px = (x + SHADOW_PER_M[0] * reach - bounds[0]) / resolution - 0.5
-        py = (bounds[3] - y - SHADOW_PER_M[1] * reach) / resolution - 0.5
-        (column, fx), (line, fy) = pixel_of(px), pixel_of(py)
-        stamp = _disc(round(radius / resolution * 4), fx, fy)
-        part = stamp_slices(column, line, stamp.shape[0] // 2, shadow.shape)
-        if part is not None:
-            view = shadow[part[0], part[1]]
-            np.maximum(view, stamp[part[2], part[3]] * 0.9, out=view)
+    reach = trees[:, 3] - trees[:, 2]
+    x, y = trees[:, 0] + SHADOW_PER_M[0] * reach, trees[:, 1] + SHADOW_PER_M[1] * reach
+    for radius, fx, fy, column, line in stamps_in(x, y, trees[:, 2], bounds, resolution, shadow.shape)[1]:
+        lines, columns, *part = stamp_slices(column, line, half_of(radius), shadow.shape)
+        view = shadow[lines, columns]
+        np.maximum(view, _disc(radius, fx, fy)[part[0], part[1]], out=view)

@@ -47,9 +47,9 @@ class WholeFeatures:
 def whole_features(table: pa.Table) -> WholeFeatures:
     """The columns of a FEATURES table that cutting needs."""
     return WholeFeatures(
-        pc.index_in(table["osm_type"], TYPES).to_numpy().astype(np.uint8),
+        pc.index_in(table["osm_type"], pa.array(TYPES)).to_numpy().astype(np.uint8),
         table["osm_id"].to_numpy(),
-        pc.index_in(table["kind"], KINDS).to_numpy().astype(np.uint8),
+        pc.index_in(table["kind"], pa.array(KINDS)).to_numpy().astype(np.uint8),
         pc.divide(table["timestamp"].cast(pa.int64()), 1000).fill_null(0).to_numpy(),
         shapely.from_wkb(table["geometry"].to_numpy()),
     )

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from schemas.features import FEATURES, ObjectType
 
-TYPES = pa.array([t.name.lower() for t in ObjectType])
-KINDS = pa.array(["point", "line", "polygon"])
+TYPES = [t.name.lower() for t in ObjectType]
+KINDS = ["point", "line", "polygon"]
 
 #: Features a slab, about: one takes about 100 MB while it is worked on.
 SLAB = 100_000
@@ -59,7 +59,7 @@ def describe_parts(paths: Sequence[Path]) -> list[Part]:
 def plan_slabs(parts: Sequence[Part], size: int = SLAB) -> list[Slab]:
     """Slabs of about ``size`` features, in order of type and id. Ids are taken as evenly spread within a part."""
     slabs: list[Slab] = []
-    for osm_type in TYPES.to_pylist():
+    for osm_type in TYPES:
         own = sorted((p for p in parts if p.osm_type == osm_type), key=lambda p: (p.first, p.last))
         for first, last in _ranges(own, size):
             slabs.append(Slab(osm_type, first, last, [p for p in own if p.first <= last and p.last >= first]))
