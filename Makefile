@@ -12,7 +12,7 @@ flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify chaos check-services train-geolink train-gair ray-up ray-down mirror clean
+.PHONY: help shards plan demo test lint format bench preview query verify chaos mutants check-services train-geolink train-gair ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ query: $(VENV)/.pipeline ## run SQL="SELECT …" over the catalog of DATA
 
 chaos: $(VENV)/.dev ## builds at once over one cache, killed at random: ROUNDS=10
 	$(BIN)/python tests/chaos/builds.py --rounds $(or $(ROUNDS),10)
+
+mutants: $(VENV)/.dev ## which small faults of ROOM (pipeline/osm, say, or all) the tests see: N=20 SEED=0
+	@nice $(BIN)/python -m tests.mutants.run $(or $(ROOM),all) --number $(or $(N),20) --seed $(or $(SEED),0)
 
 verify: $(VENV)/.pipeline ## check every hash, table, member and law of DATA
 	$(BIN)/geoshards verify $(DATA)
