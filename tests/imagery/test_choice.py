@@ -278,6 +278,9 @@ def test_scenes_must_have_the_same_bands_and_each_a_licence(tmp_path: Path) -> N
     (row,) = source_rows(first, ImageryConfig(), None)
     assert (row["name"], row["licence"]) == ("one.tif", "CC0-1.0")
     assert source_rows(second, ImageryConfig(licence="CC-BY-4.0"), None)[0]["licence"] == "CC-BY-4.0"
+    for setting, licence in (("CC-BY-4.0", "CC-BY-4.0"), (None, "CC0-1.0")):  # settings, file, region: the first counts
+        (row,) = source_rows(first, ImageryConfig(licence=setting), "ODbL-1.0")
+        assert row["licence"] == licence
     assert source_rows(second, ImageryConfig(), "ODbL-1.0")[0]["licence"] == "ODbL-1.0"
     with pytest.raises(InputError, match=r"two\.tif declares no licence"):
         source_rows(second, ImageryConfig(), None)

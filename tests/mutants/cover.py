@@ -18,7 +18,8 @@ import pytest
 
 #: Seconds of CPU that the tests of one file are measured for; those that come after are left out.
 LONGEST = 60.0
-#: Tests from end to end, or of other things than the code.
+#: Tests from end to end, of whole builds where another room's module is looked at, or of other things than the code.
+BUILDS = ("tests/driver/", "tests/cli/", "tests/demo/", "tests/mirror/")
 SLOW = ("tests/real/", "tests/chaos/", "tests/mutants/", "tests/test_docs", "tests/test_contributing", "tests/hostile/")
 
 
@@ -147,10 +148,11 @@ def tests_of(room: str, root: Path) -> list[str]:
 
 
 def tests_by_import(module: str, root: Path) -> list[str]:
-    """Files of tests that import a module themselves."""
+    """Files of tests that import a module themselves, without those of whole builds."""
     name, _, last = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".").rpartition(".")
     imported = re.compile(rf"from {re.escape(f'{name}.{last}'.strip('.'))} |from {re.escape(name)} .*\b{last}\b")
-    return _quick([p for p in (root / "tests").rglob("test_*.py") if imported.search(p.read_text())], root)
+    found = _quick([p for p in (root / "tests").rglob("test_*.py") if imported.search(p.read_text())], root)
+    return [file for file in found if not file.startswith(BUILDS)]
 
 
 def _quick(found: list[Path], root: Path) -> list[str]:

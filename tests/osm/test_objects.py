@@ -18,6 +18,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.osm.cells.cut import MAX_SEGMENT
 from pipeline.osm.vectors.features import PartJob, load_part, name_parts, read_part
 from pipeline.osm.vectors.noding import share_vertices
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
@@ -103,6 +104,16 @@ def test_kinds_of_one_file_are_told_apart(tmp_path: Path) -> None:
     objects = read_objects(geojson(tmp_path / "a.geojson", rows).parent, ["a.geojson"])
     assert objects.kind.tolist() == [0, 0, 1, 1, 2]
     assert {g.geom_type for g in objects.geometry} == {"Point", "LineString", "MultiLineString", "Polygon"}
+
+
+def test_long_straight_lines_of_a_file_are_densified(tmp_path: Path) -> None:
+    """In lon/lat, where they are straight: in a map projection they are bent."""
+    rows = [(line((9.5, 47.1), (9.6, 47.15)), {"highway": "path"}),
+            (ring((9.5, 47.1), (9.6, 47.1), (9.6, 47.2)), {"landuse": "forest"})]  # fmt: skip
+    objects = read_objects(geojson(tmp_path / "a.geojson", rows).parent, ["a.geojson"])
+    assert len(objects.geometry) == 2
+    for shape in objects.geometry:
+        assert np.abs(np.diff(shapely.get_coordinates(shape), axis=0)).max() <= MAX_SEGMENT * (1 + 1e-9)
 
 
 def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path: Path) -> None:

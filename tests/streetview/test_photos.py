@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.streetview.config import StreetviewConfig
+from pipeline.streetview.members import add_photos
+from pipeline.streetview.record import Photo
 from schemas.errors import InputError
 from tests.streetview.makers import encode_photo, read_photos, write_photo
 
@@ -56,6 +60,22 @@ def test_written_photo_is_upright_small_and_without_metadata(tmp_path: Path) -> 
     assert top[2] > 200 > 60 > top[0]  # type: ignore[index]
     assert bottom[0] > 200 > 60 > bottom[2]  # type: ignore[index]
     assert not result.getexif()
+
+
+def test_a_photo_of_a_sample_tells_how_long_after_its_image_it_was_taken_and_what_else_it_is(tmp_path: Path) -> None:
+    path = write_photo(tmp_path / "a.jpg", 9.5, 47.1, 90.0)
+    photo = Photo(
+        str(path), "1", 9.5, 47.1, 90.0, "2024-06-03T12:00:00Z", licence="CC0-1.0", author="a", x=0.25, y=0.75
+    )
+    photos, members, drops = [photo, replace(photo, id="2", captured_at=None)], {}, []
+    infos = add_photos(photos, StreetviewConfig(), "2024-06-01T00:00:00Z", members, drops)
+    assert [(i.id, i.gap_days, i.x, i.y, i.lon, i.lat) for i in infos] == [
+        ("1", 2.5, 0.25, 0.75, 9.5, 47.1), ("2", None, 0.25, 0.75, 9.5, 47.1),
+    ]  # fmt: skip
+    assert [(i.member, i.licence, i.author, i.heading) for i in infos] == [
+        (f"sv.{n}.jpg", "CC0-1.0", "a", 90.0) for n in range(2)
+    ]
+    assert (list(members), drops) == (["sv.0.jpg", "sv.1.jpg"], [])
 
 
 @pytest.mark.parametrize(
