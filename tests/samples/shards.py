@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.alignment import place
+from pipeline.osm.stage import features_stage, vocabulary_stage
+from pipeline.osm.vocabulary import CleaningConfig
+from pipeline.run.ray_map import Runner
+from pipeline.samples.job import Snapshot
 from pipeline.samples.write import ShardResult, ShardWriter, sample_meta
 from schemas.features import drop_row
 from schemas.footprint import Footprint
 from schemas.sample import StreetviewInfo
 from schemas.splits import SplitConfig
 from schemas.tokens import empty_tokens
+from tests.osm.opl import RULES, write_opl
 
 SPLIT = SplitConfig(1.0, 0.3, 0.3)
 
@@ -40,3 +45,12 @@ def write(folder: Path, index: int, places: list[tuple[float, float]], drops: in
         writer.add(members, meta, tokens, placement.corners[i], ["ODbL-1.0", "CC0-1.0"])
     writer.drops += [drop_row("samples", "", "nodata", key=f"d{index}-{n}") for n in range(drops)]
     return writer.finish(len(places) + drops)
+
+
+def extract(folder: Path, nodes: list[tuple[int, float, float, str]]) -> Snapshot:
+    """Cells of an extract of some nodes."""
+    folder.mkdir()
+    osm, runner = write_opl(folder / "a.opl", nodes, []), Runner(1)
+    features, _ = features_stage([osm], RULES, folder, runner, True)
+    cells, _ = vocabulary_stage(features, RULES, CleaningConfig(1, 1), 10, folder, runner, True)
+    return Snapshot("2024-06-01T00:00:00Z", cells.path)

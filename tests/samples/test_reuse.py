@@ -24,7 +24,7 @@ from schemas.catalog import pending_file, shard_name
 from schemas.footprint import Footprint, Footprints
 from storage.store import Store
 from tests.osm.opl import RULES, write_opl
-from tests.samples.shards import write
+from tests.samples.shards import extract, write
 
 #: Squares of 0.001 degrees beside each other, 9.500 to 9.502 E, and one far from them.
 NEAR = [Footprint(f"a-{k}", "EPSG:4326", (1e-5, 0, 9.5 + k / 1000, 0, -1e-5, 47.101), 100, 100) for k in range(2)]
@@ -110,15 +110,6 @@ def test_place_and_number_of_a_shard_and_what_stands_in_others_do_not_matter(job
         chip(job, image="moved/x.png"),
     ):
         assert shard_inputs(same) == shard_inputs(job)
-
-
-def extract(folder: Path, nodes: list[tuple[int, float, float, str]]) -> Snapshot:
-    """Cells of an extract of some nodes."""
-    folder.mkdir()
-    osm, runner = write_opl(folder / "a.opl", nodes, []), Runner(1)
-    features, _ = features_stage([osm], RULES, folder, runner, True)
-    cells, _ = vocabulary_stage(features, RULES, CleaningConfig(1, 1), 10, folder, runner, True)
-    return Snapshot("2024-06-01T00:00:00Z", cells.path)
 
 
 def test_features_count_where_they_meet_a_footprint_of_the_shard(job: ShardJob, tmp_path: Path) -> None:

@@ -95,6 +95,15 @@ def test_bad_rows_of_a_table_are_named_drops(tmp_path: Path, row: str, reason: s
     assert [d["reason"] for d in drops] == [reason]
 
 
+def test_of_two_licences_the_setting_counts_for_a_folder_and_the_photos_own_in_a_table(tmp_path: Path) -> None:
+    """As docs/streetview.md says; a licence of the EXIF is what a copyright notice happens to begin with."""
+    path = write_photo(tmp_path / "a.jpg", 9.5, 47.1, licence="CC-BY-4.0")
+    assert [read_photos(path, licence)[0][0].licence for licence in (None, "CC0-1.0")] == ["CC-BY-4.0", "CC0-1.0"]
+    (tmp_path / "t.csv").write_text("file,id,lon,lat,licence\na.jpg,1,9.5,47.1,CC-BY-SA-4.0\na.jpg,2,9.5,47.1,\n")
+    photos, _ = read_photos(tmp_path / "t.csv", "CC0-1.0")
+    assert {p.id: p.licence for p in photos} == {"1": "CC-BY-SA-4.0", "2": "CC0-1.0"}
+
+
 @pytest.mark.parametrize("name", ["captured_at", "time", "timestamp"])
 def test_a_column_of_times_is_one_by_any_plain_name(tmp_path: Path, name: str) -> None:
     write_photo(tmp_path / "a.jpg", 1.0, 2.0)
