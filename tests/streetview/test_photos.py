@@ -6,16 +6,19 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.net.client import Client
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.members import add_photos
-from pipeline.streetview.record import Photo
+from pipeline.streetview.record import Photo, PhotoError
+from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
-from tests.streetview.makers import encode_photo, read_photos, write_photo
+from tests.streetview.makers import FAST, encode_photo, picture, read_photos, write_photo
 
 
 @given(lon=st.floats(-179.9, 179.9), lat=st.floats(-84, 84), heading=st.floats(0, 359.99))
@@ -93,6 +96,25 @@ def test_bad_rows_of_a_table_are_named_drops(tmp_path: Path, row: str, reason: s
     photos, drops = read_photos(tmp_path / "t.csv")
     assert not photos
     assert [d["reason"] for d in drops] == [reason]
+
+
+def test_a_limit_holds_for_photos_of_the_cache_and_a_wider_one_asks_again(tmp_path: Path) -> None:
+    """What a run takes does not depend on what another had fetched before it."""
+    data = picture(tmp_path / "a.jpg", size=(400, 300)).read_bytes()
+    fsspec.filesystem("memory").pipe("/limits/a.jpg", data)
+    exact = len(data) / 1e6
+
+    def fetched(cache: str, max_mb: float) -> str:
+        store = PhotoStore(tmp_path / cache, Client(FAST), max_mb, scheme="memory")
+        try:
+            return "whole" if store.fetch("a", "memory://limits/a.jpg").read_bytes() == data else "other"
+        except PhotoError as error:
+            return f"{error.reason}: {error}"
+
+    fresh = {limit: fetched(f"fresh {limit}", limit) for limit in (exact - 2e-6, exact - 1e-6, exact, exact + 1e-6)}
+    assert [text.partition(":")[0] for text in fresh.values()] == ["too_many_bytes"] * 2 + ["whole"] * 2
+    for order in (sorted(fresh), sorted(fresh, reverse=True)):
+        assert {limit: fetched(str(order[0]), limit) for limit in order} == fresh
 
 
 def test_of_two_licences_the_setting_counts_for_a_folder_and_the_photos_own_in_a_table(tmp_path: Path) -> None:
