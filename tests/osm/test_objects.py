@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,17 @@ def test_kinds_of_one_file_are_told_apart(tmp_path: Path) -> None:
     objects = read_objects(geojson(tmp_path / "a.geojson", rows).parent, ["a.geojson"])
     assert objects.kind.tolist() == [0, 0, 1, 1, 2]
     assert {g.geom_type for g in objects.geometry} == {"Point", "LineString", "MultiLineString", "Polygon"}
+
+
+def test_the_objects_in_the_cache_are_those_of_these_files_rules_and_code_alone(tmp_path: Path) -> None:
+    job = PartJob(0, tmp_path, tmp_path, [("a", ["a.geojson"], "hash")], RULES, "code")
+    others = [
+        replace(job, chips=[("a", ["a.geojson"], "other")]), replace(job, chips=[("b", ["a.geojson"], "hash")]),
+        replace(job, chips=job.chips * 2), replace(job, rules=replace(RULES, fingerprint="other")),
+        replace(job, code="other"),
+    ]  # fmt: skip
+    assert len({own.name for own in (job, *others)}) == 1 + len(others)
+    assert replace(job, index=7, folder=tmp_path / "moved", cache=tmp_path / "cache").name == job.name
 
 
 def test_long_straight_lines_of_a_file_are_densified(tmp_path: Path) -> None:
