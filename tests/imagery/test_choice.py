@@ -171,7 +171,7 @@ def test_what_is_hidden_of_one_scene_stays_so_where_another_fills_the_rest() -> 
     """And of the other only what it fills is hidden."""
     holes, clouds = np.array([[False, True, True, False]]), np.array([[True, False, False, False]])
     first = scene("a", (0, 0, 1, 1), None)
-    image = TileImage(np.ones((1, 1, 4), np.uint8), holes, clouds, first, ["a"], None, None, None)
+    image = TileImage(np.ones((1, 1, 4), np.uint8), holes, clouds, [first], None, None, None)
     own = np.array([[False, True, False, True]])
     _fill(image, np.full((1, 1, 4), 2, np.uint8), _Part(image.pixels, None, own, None, None), first)
     np.testing.assert_array_equal(image.pixels, [[[1, 2, 2, 1]]])

@@ -234,6 +234,7 @@ def examine(
             seconds = round(time.monotonic() - begin, 2)
             results.append(Result(name, m.file, m.line, m.function, m.change, outcome, tried, seconds, reason))
             print(f"{i + 1}/{number} {outcome} {seconds} s {m.file}:{m.line} {m.change}", file=sys.stderr, flush=True)
+    gc.unfreeze()
     return results
 
 

@@ -94,7 +94,7 @@ def test_published_statistics_are_those_of_the_sensor_and_the_type() -> None:
 
 def test_published_moments_are_those_of_the_page_that_cites_them() -> None:
     """A band's mean before its deviation, none in another's place; B1 and B9 stand in words below the table."""
-    page = (Path(__file__).parents[2] / "docs/papers/gair.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "papers" / "gair.md").read_text()
     names, means, deviations = (
         [cell.strip() for cell in line.strip("|").split("|")[1:]]
         for start in ("| band |", "| μ |", "| σ |")

@@ -115,6 +115,9 @@ def test_a_limit_holds_for_photos_of_the_cache_and_a_wider_one_asks_again(tmp_pa
     assert [text.partition(":")[0] for text in fresh.values()] == ["too_many_bytes"] * 2 + ["whole"] * 2
     for order in (sorted(fresh), sorted(fresh, reverse=True)):
         assert {limit: fetched(str(order[0]), limit) for limit in order} == fresh
+    (kept,) = (p for p in (tmp_path / str(order[0]) / "photos").rglob("*") if p.is_file() and p.suffix != ".json")
+    kept.write_bytes(data[:-1])  # one that is cut short is fetched again
+    assert fetched(str(order[0]), exact) == "whole"
 
 
 def test_of_two_licences_the_setting_counts_for_a_folder_and_the_photos_own_in_a_table(tmp_path: Path) -> None:
