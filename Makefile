@@ -12,7 +12,7 @@ flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify chaos fuzz check-services train-geolink train-gair ray-up ray-down mirror clean
+.PHONY: help shards plan demo test lint format bench preview query verify chaos fuzz mutants check-services train-geolink train-gair ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ chaos: $(VENV)/.dev ## all that can go wrong while builds run: SECONDS=120, KIND
 
 fuzz: $(VENV)/.dev ## damaged inputs at every door: SECONDS=60 in all, TARGET=pbf for one; findings go to tests/fuzz/corpus
 	$(BIN)/python -m tests.fuzz.run $(TARGET) --seconds $(or $(SECONDS),60) --workers $(or $(WORKERS),2)
+
+mutants: $(VENV)/.dev ## which small faults of ROOM (pipeline/osm, say, or all) the tests see: N=20 SEED=0
+	@nice $(BIN)/python -m tests.mutants.run $(or $(ROOM),all) --number $(or $(N),20) --seed $(or $(SEED),0)
 
 verify: $(VENV)/.pipeline ## check every hash, table, member and law of DATA
 	$(BIN)/geoshards verify $(DATA)

@@ -59,7 +59,7 @@ def _fill(image: TileImage, pixels: NDArray[Any], part: _Part, scene: Scene) -> 
         image.masked = (np.zeros_like(there) if image.masked is None else image.masked) | (part.masked & there)
     left = image.missing & ~there
     image.missing = left if left.any() else None
-    image.sources.append(scene.name)
+    image.scenes.append(scene)
 
 
 @dataclass
@@ -204,7 +204,7 @@ class _Reader:
             pixels, text = stretch.apply(pixels, part.ranges, part.valid), stretch.describe(self.config, part.ranges)
         if wish.image is None:
             missing, acquired = None if part.valid is None else ~part.valid, self.config.acquired or scene.acquired
-            wish.image = TileImage(pixels, missing, part.masked, scene, [scene.name], acquired, text, part.original)
+            wish.image = TileImage(pixels, missing, part.masked, [scene], acquired, text, part.original)
         else:
             _fill(wish.image, pixels, part, scene)
 

@@ -80,11 +80,20 @@ class TileImage:
     pixels: NDArray[Any]  # [bands,height,width] in the source's dtype, or u8 where stretched
     missing: NDArray[np.bool_] | None  # [height,width] without data; None: none
     masked: NDArray[np.bool_] | None  # [height,width] under the mask of clouds; None: none
-    scene: Scene  # the first that they are of
-    sources: list[str]  # names of all scenes that they are of, the first one first
+    scenes: list[Scene]  # all that they are of, the first one first
     acquired: str | None  # ISO 8601
     stretch: str | None = None  # how values became 8 bit
     original: bytes | None = None  # JPEG file that holds exactly these pixels
+
+    @property
+    def scene(self) -> Scene:
+        """The first that they are of."""
+        return self.scenes[0]
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of all scenes that they are of."""
+        return [scene.name for scene in self.scenes]
 
     @property
     def nodata_share(self) -> float:

@@ -14,6 +14,7 @@ from pipeline.footprints.chips.image import ChipImage, read_image
 from pipeline.imagery.encode import encode, encode_valid
 from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import TileImage
+from pipeline.imagery.sources import licence_of
 from pipeline.osm.vectors.features import PartFeatures, load_part
 from pipeline.samples.job import ExtractObjects, ShardJob
 from pipeline.samples.reuse import adopt, shard_inputs
@@ -169,9 +170,12 @@ def _add(
 def _licences(job: ShardJob, images: Images, osm: FootprintTokens) -> set[str]:
     """Licences of a sample's images and OSM data."""
     named = [job.licences.get("osm")] if len(osm.tokens) else []
+    rs, elsewhere = job.config.rs, job.licences.get("rs")
     for image in images:
-        own = image.scene.licence if isinstance(image, TileImage) else None
-        named.append(job.config.rs.licence or own or job.licences.get("rs"))
+        if isinstance(image, TileImage):
+            named += [licence_of(scene, rs, elsewhere) for scene in image.scenes]
+        else:
+            named.append(rs.licence or elsewhere)
     return {licence for licence in named if licence}
 
 
@@ -217,7 +221,7 @@ def _rs(job: ShardJob, image: TileImage | _OwnImage, number: int) -> tuple[bytes
         return own.data, info, own.valid
     config = job.config.rs
     name, data = encode(image.pixels, config, number if config.dates > 1 else None, image.original)
-    source = ", ".join(image.sources) or image.scene.name
+    source = ", ".join(image.sources)
     share = rounded(image.nodata_share)
     info = RsInfo(name, image.scene.bands, str(image.pixels.dtype), source, image.acquired, share, image.stretch)
     return data, info, None if image.missing is None else ~image.missing

@@ -23,7 +23,7 @@ from storage.urls import shown
 
 #: What a server says no with for good; other failures may be gone at the next run, and are not remembered.
 _FINAL = ("refused", "too_many_bytes", "unreadable_image", "too_many_pixels")
-_REASONS: dict[type[InputError], str] = {Refused: "refused", TooLarge: "too_many_bytes"}
+_REASONS: dict[type[InputError], str] = {Refused: "refused"}
 
 
 class PhotoStore:
@@ -59,7 +59,12 @@ class PhotoStore:
             if "sha256" in known:
                 path = self._path(known["sha256"])
                 if path.is_file() and path.stat().st_size == known.get("bytes"):
+                    if known["bytes"] > self.max_bytes:  # it was fetched under another limit
+                        raise self._too_large()
                     return path
+            elif known["reason"] == "too_many_bytes":
+                if known.get("limit", 0) >= self.max_bytes:
+                    raise self._too_large()
             elif not self.renew:
                 raise PhotoError(known["reason"], known["detail"])
         try:
@@ -71,7 +76,8 @@ class PhotoStore:
                 pass
         except PhotoError as error:
             if error.reason in _FINAL:
-                self._write(note, json.dumps({"reason": error.reason, "detail": str(error)}).encode())
+                answer = {"reason": error.reason, "detail": str(error), "limit": self.max_bytes}
+                self._write(note, json.dumps(answer).encode())
             raise
         digest = sha256(data).hexdigest()
         path = self._path(digest)
@@ -94,8 +100,14 @@ class PhotoStore:
             return self.client.get(url, headers=headers, max_bytes=self.max_bytes)
         except (Unavailable, PhotoError):
             raise
+        except TooLarge:
+            raise self._too_large() from None
         except InputError as error:  # of no special kind: a redirect that leads astray, a certificate not trusted
             raise PhotoError(_REASONS.get(type(error), "unreachable"), str(error)) from None
+
+    def _too_large(self) -> PhotoError:
+        """The same words whether it is fetched or in the cache."""
+        return PhotoError("too_many_bytes", f"it has over {self.max_bytes:,} bytes; sv.max_mb may allow more")
 
     def _write(self, path: Path, data: bytes) -> None:
         """Put a file in its place; what is damaged is noticed when it is read, and fetched again."""

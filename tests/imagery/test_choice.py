@@ -171,7 +171,7 @@ def test_what_is_hidden_of_one_scene_stays_so_where_another_fills_the_rest() -> 
     """And of the other only what it fills is hidden."""
     holes, clouds = np.array([[False, True, True, False]]), np.array([[True, False, False, False]])
     first = scene("a", (0, 0, 1, 1), None)
-    image = TileImage(np.ones((1, 1, 4), np.uint8), holes, clouds, first, ["a"], None, None, None)
+    image = TileImage(np.ones((1, 1, 4), np.uint8), holes, clouds, [first], None, None, None)
     own = np.array([[False, True, False, True]])
     _fill(image, np.full((1, 1, 4), 2, np.uint8), _Part(image.pixels, None, own, None, None), first)
     np.testing.assert_array_equal(image.pixels, [[[1, 2, 2, 1]]])
@@ -278,6 +278,9 @@ def test_scenes_must_have_the_same_bands_and_each_a_licence(tmp_path: Path) -> N
     (row,) = source_rows(first, ImageryConfig(), None)
     assert (row["name"], row["licence"]) == ("one.tif", "CC0-1.0")
     assert source_rows(second, ImageryConfig(licence="CC-BY-4.0"), None)[0]["licence"] == "CC-BY-4.0"
+    for setting, licence in (("CC-BY-4.0", "CC-BY-4.0"), (None, "CC0-1.0")):  # settings, file, region: the first counts
+        (row,) = source_rows(first, ImageryConfig(licence=setting), "ODbL-1.0")
+        assert row["licence"] == licence
     assert source_rows(second, ImageryConfig(), "ODbL-1.0")[0]["licence"] == "ODbL-1.0"
     with pytest.raises(InputError, match=r"two\.tif declares no licence"):
         source_rows(second, ImageryConfig(), None)

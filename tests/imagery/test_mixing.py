@@ -26,7 +26,7 @@ from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
 from pipeline.imagery.read import read_images
 from pipeline.imagery.scene import Scene
-from pipeline.imagery.sources import find_imagery
+from pipeline.imagery.sources import find_imagery, licence_of
 from pipeline.meridian import quadrilaterals
 from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
@@ -186,6 +186,35 @@ def test_a_day_of_two_resolutions_gives_one_image_of_the_finer(tmp_path: Path) -
     flat(tmp_path / "c.tif", 7, gsd=10.0, tags={"TIFFTAG_DATETIME": "2020:06:01 10:00:00"})
     ((one, two),) = held(f"{tmp_path}/*.tif", zoom=16, dates=3).values()
     assert (one[0], one[-1], two[0], two[-1]) == ((1,), "2021-06-01T10:00:00", (7,), "2020-06-01T10:00:00")
+
+
+@pytest.mark.parametrize("dates", [1, 2, 3])
+def test_a_plan_expects_one_image_of_a_day_that_has_two_resolutions(tmp_path: Path, dates: int) -> None:
+    when = {"tags": {"TIFFTAG_DATETIME": "2021:06:01 10:00:00"}}
+    flat(tmp_path / "a.tif", 100, gsd=30.0, **when)
+    flat(tmp_path / "b.tif", 1, gsd=10.0, **when)
+    flat(tmp_path / "c.tif", 7, gsd=30.0, tags={"TIFFTAG_DATETIME": "2020:06:01 10:00:00"})
+    scenes, _, config = found(f"{tmp_path}/*.tif", dates=dates)
+    some = tiles(LON, LAT, 16, 64, 2)
+    use = {u.name: u.serves for u in uses(scenes, [placed(some.values())], config)}
+    images, _ = read_images(scenes, some, config, NET)
+    assert use == {s.name: sum(s.name in i.sources for own in images.values() for i in own) for s in scenes}
+    assert use == {"a.tif": 0, "b.tif": 4, "c.tif": 4 * (dates > 1)}
+
+
+def test_an_image_is_under_the_licences_of_all_files_that_it_is_made_of(tmp_path: Path) -> None:
+    """Sheets of one image and files of its bands."""
+    for name, licence, shift in (("a", "CC-BY-4.0", -SIDE / 2), ("b", "CC0-1.0", SIDE / 2)):
+        flat(tmp_path / f"{name}.tif", 5, shift=(shift, 0), tags={"LICENSE": licence})
+    scenes, _, config = found(f"{tmp_path}/*.tif", max_nodata=1.0)
+    (own,) = read_images(scenes, tiles(LON, LAT, 16, 64), config, NET)[0].values()
+    assert {licence_of(s, config, "ODbL-1.0") for s in own[0].scenes} == {"CC-BY-4.0", "CC0-1.0"}
+    folder = tmp_path / "bands"
+    folder.mkdir()
+    for band, licence in (("B04", "CC0-1.0"), ("B08", "CC-BY-4.0")):
+        flat(folder / f"T_{band}.tif", 5, tags={"LICENSE": licence})
+    (scene,), _, config = found(f"{folder}/*.tif", bands=("B04", "B08"))
+    assert licence_of(scene, config, None) == "CC-BY-4.0 AND CC0-1.0"
 
 
 def test_a_newer_image_that_is_far_too_coarse_for_a_tile_does_not_come_first(tmp_path: Path) -> None:

@@ -343,6 +343,37 @@ def test_each_band_has_its_own_value_and_each_file_its_alpha_whoever_names_them(
             assert weigh(source, [3, 1], stated).nodata == (3, 1)
 
 
+@pytest.mark.parametrize("whose", ["file", "catalog"])
+def test_a_pixel_is_no_data_where_each_band_has_its_own_value(tmp_path: Path, whose: str) -> None:
+    """Neither where one band has its value, nor where all have that of the first; read as it lies, and warped."""
+    data = texture(3, (2, SIDE, SIDE), low=10)
+    data[:, FIRST] = [[7], [9]]
+    data[0, SECOND] = 7
+    data[:, ~FIRST & (np.arange(SIDE) > 700)] = 7
+    path, stated = write_raster(tmp_path / "a.tif", data, transform=PLACE), Stated(declared=(7.0, 9.0))
+    if whose == "file":
+        place = (PLACE.c, PLACE.a, PLACE.b, PLACE.f, PLACE.d, PLACE.e)
+        bands = "".join(
+            f'<VRTRasterBand dataType="Byte" band="{i}"><NoDataValue>{value}</NoDataValue><SimpleSource>'
+            f"<SourceFilename>{path}</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
+            for i, value in ((1, 7), (2, 9))
+        )
+        (tmp_path / "a.vrt").write_text(
+            f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><SRS>{UTM}</SRS>'
+            f"<GeoTransform>{', '.join(map(repr, place))}</GeoTransform>{bands}</VRTDataset>"
+        )
+        stated = Stated()
+    with rasterio.open(tmp_path / "a.vrt" if whose == "file" else path) as source:
+        for bands_read in ([1, 2], [2, 1]):
+            own = own_footprint(path)
+            patch = dict(read_footprints(source, bands_read, {0: own}, "nearest", stated))[0]
+            np.testing.assert_array_equal(missing_of(patch, own), FIRST)
+            (footprint,) = tiles(LON, LAT, 17, 128).values()
+            patch = dict(read_footprints(source, bands_read, {0: footprint}, "bilinear", stated))[0]
+            theirs = gdal_missing(tmp_path, FIRST, footprint, "bilinear")
+            assert not ((missing_of(patch, footprint) != theirs) & ~border(theirs)).any()
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_pixel_of_which_one_band_is_no_number_is_no_data(tmp_path: Path, kernel: str) -> None:
     data = texture(3, (2, SIDE, SIDE)).astype(np.float32)

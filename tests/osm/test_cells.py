@@ -62,6 +62,14 @@ def test_densified_lines_turned_round_have_the_same_vertices(xy: list[tuple[floa
     assert shapely.get_coordinates(forward).tolist() == shapely.get_coordinates(back)[::-1].tolist()
 
 
+def test_what_lies_in_cells_is_densified() -> None:
+    """So that a long straight line follows the bend that it has in every projection."""
+    found = shapely.from_wkb(cut([shapely.LineString([(9.0, 47.0), (9.9, 47.5)])], 10)[0]["geometry"].to_numpy())
+    assert len(found) > 1
+    for shape in found:
+        assert np.abs(np.diff(shapely.get_coordinates(shape), axis=0)).max() <= MAX_SEGMENT * (1 + 1e-9)
+
+
 @given(st.lists(st.tuples(LON, LAT), min_size=2, max_size=5))
 def test_densified_lines_keep_their_vertices_and_have_only_short_segments_on_the_line(
     xy: list[tuple[float, float]],

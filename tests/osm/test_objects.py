@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.osm.cells.cut import MAX_SEGMENT
 from pipeline.osm.vectors.features import PartJob, load_part, name_parts, read_part
 from pipeline.osm.vectors.noding import share_vertices
 from pipeline.osm.vectors.objects import ChipObjects, read_objects
@@ -103,6 +105,27 @@ def test_kinds_of_one_file_are_told_apart(tmp_path: Path) -> None:
     objects = read_objects(geojson(tmp_path / "a.geojson", rows).parent, ["a.geojson"])
     assert objects.kind.tolist() == [0, 0, 1, 1, 2]
     assert {g.geom_type for g in objects.geometry} == {"Point", "LineString", "MultiLineString", "Polygon"}
+
+
+def test_the_objects_in_the_cache_are_those_of_these_files_rules_and_code_alone(tmp_path: Path) -> None:
+    job = PartJob(0, tmp_path, tmp_path, [("a", ["a.geojson"], "hash")], RULES, "code")
+    others = [
+        replace(job, chips=[("a", ["a.geojson"], "other")]), replace(job, chips=[("b", ["a.geojson"], "hash")]),
+        replace(job, chips=job.chips * 2), replace(job, rules=replace(RULES, fingerprint="other")),
+        replace(job, code="other"),
+    ]  # fmt: skip
+    assert len({own.name for own in (job, *others)}) == 1 + len(others)
+    assert replace(job, index=7, folder=tmp_path / "moved", cache=tmp_path / "cache").name == job.name
+
+
+def test_long_straight_lines_of_a_file_are_densified(tmp_path: Path) -> None:
+    """In lon/lat, where they are straight: in a map projection they are bent."""
+    rows = [(line((9.5, 47.1), (9.6, 47.15)), {"highway": "path"}),
+            (ring((9.5, 47.1), (9.6, 47.1), (9.6, 47.2)), {"landuse": "forest"})]  # fmt: skip
+    objects = read_objects(geojson(tmp_path / "a.geojson", rows).parent, ["a.geojson"])
+    assert len(objects.geometry) == 2
+    for shape in objects.geometry:
+        assert np.abs(np.diff(shapely.get_coordinates(shape), axis=0)).max() <= MAX_SEGMENT * (1 + 1e-9)
 
 
 def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,24 @@ def test_extracts_are_read_once_in_whatever_order_they_are_named(tmp_path: Path)
     assert again.hashes == first.hashes[::-1]
     assert len(first.extents) == 2  # one has no nodes
     assert fewer.folder != first.folder
+
+
+def test_what_the_cache_holds_serves_the_same_rules_settings_and_zoom_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.opl"
+    path.write_text(opl(f"{GRID}\nw1 v1 Thighway=path Nn1,n2"))
+    others = [(RULES, CleaningConfig(2, 1), 10), (RULES, CleaningConfig(1, 2), 10), (RULES, CleaningConfig(1, 1), 11),
+              (replace(RULES, fingerprint="other"), CleaningConfig(1, 1), 10)]  # fmt: skip
+    usual = (RULES, CleaningConfig(1, 1), 10)
+    folders, taken = [], []
+    with Runner(1) as runner:
+        for rules, cleaning, zoom in (usual, usual, *others):
+            features, _ = features_stage([path], rules, tmp_path / "cache", runner, True)
+            cells, row = vocabulary_stage(features, rules, cleaning, zoom, tmp_path / "cache", runner, True)
+            folders.append((features.folder, cells.folder))
+            taken.append(row.cached)
+    assert taken == [False, True] + [False] * len(others)
+    assert len({cells for _, cells in folders}) == 1 + len(others)
+    assert len({features for features, _ in folders}) == 2  # other rules alone read the extract again
 
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.catalog.fold import finished, fold
 from pipeline.osm.stage import features_stage, vocabulary_stage
 from pipeline.osm.vectors.features import PartJob
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Chips, ExtractObjects, Previous, ShardJob, Snapshot, VectorObjects
-from pipeline.samples.reuse import shard_inputs
+from pipeline.samples.reuse import adopt, is_kept, shard_inputs
 from pipeline.streetview.record import Photo
+from schemas.catalog import pending_file, shard_name
 from schemas.footprint import Footprint, Footprints
+from storage.store import Store
 from tests.osm.opl import RULES, write_opl
+from tests.samples.shards import extract, write
 
 #: Squares of 0.001 degrees beside each other, 9.500 to 9.502 E, and one far from them.
 NEAR = [Footprint(f"a-{k}", "EPSG:4326", (1e-5, 0, 9.5 + k / 1000, 0, -1e-5, 47.101), 100, 100) for k in range(2)]
@@ -108,15 +112,6 @@ def test_place_and_number_of_a_shard_and_what_stands_in_others_do_not_matter(job
         assert shard_inputs(same) == shard_inputs(job)
 
 
-def extract(folder: Path, nodes: list[tuple[int, float, float, str]]) -> Snapshot:
-    """Cells of an extract of some nodes."""
-    folder.mkdir()
-    osm, runner = write_opl(folder / "a.opl", nodes, []), Runner(1)
-    features, _ = features_stage([osm], RULES, folder, runner, True)
-    cells, _ = vocabulary_stage(features, RULES, CleaningConfig(1, 1), 10, folder, runner, True)
-    return Snapshot("2024-06-01T00:00:00Z", cells.path)
-
-
 def test_features_count_where_they_meet_a_footprint_of_the_shard(job: ShardJob, tmp_path: Path) -> None:
     near, far = (1, 9.5005, 47.1005, "natural=tree"), (2, 9.6, 47.2, "natural=tree")
 
@@ -154,3 +149,37 @@ def test_a_coastline_elsewhere_counts_where_it_decides_whether_a_footprint_is_se
     sea = inputs("sea", 9.4, 9.6, 47.12)
     assert inputs("nearer", 9.4, 9.6, 47.11) == sea
     assert inputs("land", 9.6, 9.4, 47.12) != sea
+
+
+def test_a_shard_is_taken_over_with_its_own_rows_and_as_another_number(job: ShardJob, tmp_path: Path) -> None:
+    """Drops name no shard: they lie in its place among those of the group."""
+    for index, drops in ((0, 2), (1, 3), (2, 1)):
+        write(tmp_path / "old", index, [(9.5, 47.1), (9.6, 47.2)], drops)
+    fold(Store(str(tmp_path / "old")), 0, range(3))
+    new, previous = Store(str(tmp_path / "new")), Previous(str(tmp_path / "old"), "x")
+    for index, drops in ((0, 2), (1, 3), (2, 1)):
+        result = adopt(replace(job, out=new.root, index=index + 5), previous, f"inputs {index}")
+        assert result is not None
+        assert (result.index, result.samples, result.drops, result.adopted) == (index + 5, 2, drops, True)
+        rows = {t: new.read_table(pending_file(t, index + 5)).to_pylist() for t in ("samples", "drops", "streetview")}
+        assert [r["key"] for r in rows["drops"]] == [f"d{index}-{n}" for n in range(drops)]
+        assert [r["key"] for r in rows["samples"]] == [f"f{index}-0", f"f{index}-1"]
+        assert [r["id"] for r in rows["streetview"]] == [f"{index}-1-0"]
+        (tar,) = {r["shard"] for r in rows["samples"]}
+        assert new.read(f"shards/{tar}") == (tmp_path / f"old/shards/{shard_name(index)}.tar").read_bytes()
+    assert adopt(replace(job, out=new.root), previous, "other inputs") is None
+
+
+def test_a_shard_whose_tar_is_gone_or_cut_short_is_built_again(job: ShardJob, tmp_path: Path) -> None:
+    inputs = shard_inputs(job)
+    for what in ("whole", "short", "gone"):
+        root = tmp_path / what
+        write(root, 0, [(9.5, 47.1)], inputs=inputs)
+        fold(Store(str(root)), 0, range(1))
+        tar = root / f"shards/{shard_name(0)}.tar"
+        if what == "short":
+            tar.write_bytes(tar.read_bytes()[:-1])
+        elif what == "gone":
+            tar.unlink()
+        assert is_kept(replace(job, previous=Previous(str(root), "x"))) == (what == "whole")
+        assert finished(Store(str(root))) == (({0}, {0}) if what == "whole" else (set(), set()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +90,18 @@ def test_published_statistics_are_those_of_the_sensor_and_the_type() -> None:
     assert published("B4", "float32") is None  # reflectance may be 0 to 1
     assert published("R", "uint8") == published("B4", "uint8") == IMAGENET.moments["red"] == (0.485 * 255, 0.229 * 255)
     assert published("nir", "uint8") is None
+
+
+def test_published_moments_are_those_of_the_page_that_cites_them() -> None:
+    """A band's mean before its deviation, none in another's place; B1 and B9 stand in words below the table."""
+    page = (Path(__file__).parents[2] / "docs" / "papers" / "gair.md").read_text()
+    names, means, deviations = (
+        [cell.strip() for cell in line.strip("|").split("|")[1:]]
+        for start in ("| band |", "| μ |", "| σ |")
+        for line in page.splitlines()
+        if line.startswith(start)
+    )
+    stated = dict(zip(names, zip(map(float, means), map(float, deviations), strict=True), strict=True))
+    stated |= {b: (float(m), float(s)) for b, m, s in re.findall(r"(B[19]) \(([\d.]+), ([\d.]+)\)", page)}
+    assert len(stated) == 12
+    assert SENTINEL2.moments == {canonical(name): moments for name, moments in stated.items()}

@@ -49,6 +49,13 @@ def test_spread_takes_both_ends_and_the_middle() -> None:
     assert pick(walk(9), 3, "spread")[0] == [0, 4, 8]
 
 
+@pytest.mark.parametrize("most", [2, 3])
+def test_spread_takes_no_photo_twice_where_all_are_at_one_place(most: int) -> None:
+    chosen, dropped = pick([walk(1)[0]] * 4, most, "spread")
+    assert len(set(chosen)) == len(chosen) == most
+    assert len(dropped) == 4 - most
+
+
 def test_spread_prefers_another_view_to_a_step_further_on() -> None:
     rows = [*walk(4), {"lon": 9.5, "lat": 47.1, "heading": 180.0, "captured_at": "2024-01-01T11:00:00"}]
     assert pick(rows, 2, "spread")[0] == [0, 4]

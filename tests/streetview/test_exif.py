@@ -82,6 +82,17 @@ def test_a_reference_as_numbers_is_the_letter_they_stand_for(tmp_path: Path) -> 
     assert (row["lon"], row["lat"]) == pytest.approx((-9.26, -47.505))
 
 
+@pytest.mark.parametrize(("reference", "heading"), [("T", 123.0), ("M", None), ("Magnetic", None), ("", 123.0)])
+def test_a_heading_from_magnetic_north_is_none(tmp_path: Path, reference: str, heading: float | None) -> None:
+    """It is some degrees off, by place and year."""
+    place: list[Entry] = [(1, "ascii", b"N\0"), (2, "rational", [(47505, 1000)]), (3, "ascii", b"E\0"),
+                          (4, "rational", [(926, 100)]), (17, "rational", [(123, 1)])]  # fmt: skip
+    turned: list[Entry] = [(16, "ascii", f"{reference}\0".encode())] if reference else []
+    exif_photo(tmp_path / "a.jpg", sorted(place + turned, key=lambda entry: entry[0]))
+    ((row,), _) = read(tmp_path)
+    assert row["heading_original"] == heading
+
+
 def test_a_sign_counts_where_there_is_no_reference(tmp_path: Path) -> None:
     exif_photo(tmp_path / "a.jpg", [(2, "srational", [(-47505, 1000)]), (4, "srational", [(926, 100)])])
     ((row,), _) = read(tmp_path)

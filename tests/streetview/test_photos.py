@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.net.client import Client
+from pipeline.streetview.config import StreetviewConfig
+from pipeline.streetview.members import add_photos
+from pipeline.streetview.record import Photo, PhotoError
+from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
-from tests.streetview.makers import encode_photo, read_photos, write_photo
+from tests.streetview.makers import FAST, encode_photo, picture, read_photos, write_photo
 
 
 @given(lon=st.floats(-179.9, 179.9), lat=st.floats(-84, 84), heading=st.floats(0, 359.99))
@@ -58,6 +65,22 @@ def test_written_photo_is_upright_small_and_without_metadata(tmp_path: Path) -> 
     assert not result.getexif()
 
 
+def test_a_photo_of_a_sample_tells_how_long_after_its_image_it_was_taken_and_what_else_it_is(tmp_path: Path) -> None:
+    path = write_photo(tmp_path / "a.jpg", 9.5, 47.1, 90.0)
+    photo = Photo(
+        str(path), "1", 9.5, 47.1, 90.0, "2024-06-03T12:00:00Z", licence="CC0-1.0", author="a", x=0.25, y=0.75
+    )
+    photos, members, drops = [photo, replace(photo, id="2", captured_at=None)], {}, []
+    infos = add_photos(photos, StreetviewConfig(), "2024-06-01T00:00:00Z", members, drops)
+    assert [(i.id, i.gap_days, i.x, i.y, i.lon, i.lat) for i in infos] == [
+        ("1", 2.5, 0.25, 0.75, 9.5, 47.1), ("2", None, 0.25, 0.75, 9.5, 47.1),
+    ]  # fmt: skip
+    assert [(i.member, i.licence, i.author, i.heading) for i in infos] == [
+        (f"sv.{n}.jpg", "CC0-1.0", "a", 90.0) for n in range(2)
+    ]
+    assert (list(members), drops) == (["sv.0.jpg", "sv.1.jpg"], [])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -73,6 +96,37 @@ def test_bad_rows_of_a_table_are_named_drops(tmp_path: Path, row: str, reason: s
     photos, drops = read_photos(tmp_path / "t.csv")
     assert not photos
     assert [d["reason"] for d in drops] == [reason]
+
+
+def test_a_limit_holds_for_photos_of_the_cache_and_a_wider_one_asks_again(tmp_path: Path) -> None:
+    """What a run takes does not depend on what another had fetched before it."""
+    data = picture(tmp_path / "a.jpg", size=(400, 300)).read_bytes()
+    fsspec.filesystem("memory").pipe("/limits/a.jpg", data)
+    exact = len(data) / 1e6
+
+    def fetched(cache: str, max_mb: float) -> str:
+        store = PhotoStore(tmp_path / cache, Client(FAST), max_mb, scheme="memory")
+        try:
+            return "whole" if store.fetch("a", "memory://limits/a.jpg").read_bytes() == data else "other"
+        except PhotoError as error:
+            return f"{error.reason}: {error}"
+
+    fresh = {limit: fetched(f"fresh {limit}", limit) for limit in (exact - 2e-6, exact - 1e-6, exact, exact + 1e-6)}
+    assert [text.partition(":")[0] for text in fresh.values()] == ["too_many_bytes"] * 2 + ["whole"] * 2
+    for order in (sorted(fresh), sorted(fresh, reverse=True)):
+        assert {limit: fetched(str(order[0]), limit) for limit in order} == fresh
+    (kept,) = (p for p in (tmp_path / str(order[0]) / "photos").rglob("*") if p.is_file() and p.suffix != ".json")
+    kept.write_bytes(data[:-1])  # one that is cut short is fetched again
+    assert fetched(str(order[0]), exact) == "whole"
+
+
+def test_of_two_licences_the_setting_counts_for_a_folder_and_the_photos_own_in_a_table(tmp_path: Path) -> None:
+    """As docs/streetview.md says; a licence of the EXIF is what a copyright notice happens to begin with."""
+    path = write_photo(tmp_path / "a.jpg", 9.5, 47.1, licence="CC-BY-4.0")
+    assert [read_photos(path, licence)[0][0].licence for licence in (None, "CC0-1.0")] == ["CC-BY-4.0", "CC0-1.0"]
+    (tmp_path / "t.csv").write_text("file,id,lon,lat,licence\na.jpg,1,9.5,47.1,CC-BY-SA-4.0\na.jpg,2,9.5,47.1,\n")
+    photos, _ = read_photos(tmp_path / "t.csv", "CC0-1.0")
+    assert {p.id: p.licence for p in photos} == {"1": "CC-BY-SA-4.0", "2": "CC0-1.0"}
 
 
 @pytest.mark.parametrize("name", ["captured_at", "time", "timestamp"])

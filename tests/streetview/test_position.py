@@ -54,10 +54,11 @@ def test_the_corrected_position_is_used_where_there_is_one_and_where_it_is_asked
         photo("original", 9.5, 47.1, heading_original=10.0),
         photo("no heading", 9.5, 47.1, heading_original=10.0, lon_corrected=9.6, lat_corrected=47.2),
         photo("half", 9.5, 47.1, lon_corrected=9.6),
+        photo("heading alone", 9.5, 47.1, heading_original=10.0, heading_corrected=20.0),
     ]
     better = place(to_table(rows), "corrected", None, None).select(["lon", "lat", "heading"]).to_pylist()
     assert [tuple(r.values()) for r in better] == [
-        (9.6, 47.2, 20.0), (9.5, 47.1, 10.0), (9.6, 47.2, 10.0), (9.5, 47.1, None),
+        (9.6, 47.2, 20.0), (9.5, 47.1, 10.0), (9.6, 47.2, 10.0), (9.5, 47.1, None), (9.5, 47.1, 10.0),
     ]  # fmt: skip
     plain = place(to_table(rows), "original", None, None).select(["lon", "lat", "heading"]).to_pylist()
     assert {(r["lon"], r["lat"]) for r in plain} == {(9.5, 47.1)}

@@ -121,7 +121,7 @@ def _whole(name: str, parts: list[_Part], config: ImageryConfig) -> tuple[Scene,
         chosen[0].scene, name=name if len(chosen) > 1 or mask else chosen[0].scene.name, area=area,
         bands=[p.band for p in chosen], assets=tuple(p.scene.assets[0] for p in chosen),
         gsd=min((p.scene.gsd for p in chosen if p.scene.gsd), default=None), cloud=max(clouds, default=None), mask=mask,
-        licence=next((p.scene.licence for p in chosen if p.scene.licence), None),
+        licence=" AND ".join(sorted({p.scene.licence for p in chosen if p.scene.licence})) or None,  # as in SPDX
     )  # fmt: skip
     rows = []
     for own, found in by_band.items():

@@ -7,10 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline.net.client import Client
+from pipeline.net.client import Client, TooLarge
 from pipeline.net.download import Download, download_all
 from pipeline.net.stores import ask, fetch_file
-from pipeline.streetview.record import PhotoError
 from storage.urls import is_web, shown
 
 
@@ -62,13 +61,13 @@ def read(url: str, max_bytes: int, first: int | None = None) -> bytes:
     """A photo's bytes by fsspec, or its ``first`` ones.
 
     Raises:
-        PhotoError: it is too long.
+        TooLarge: it is too long.
         InputError: it does not exist, or the store cannot be used; `Unavailable`: not now.
     """
 
     def get(fs: Any, name: str) -> bytes:
         if first is None and (size := fs.info(name).get("size") or 0) > max_bytes:
-            raise PhotoError("too_many_bytes", f"{shown(url)} has {size:,} bytes, over sv.max_mb")
+            raise TooLarge(f"{shown(url)} has {size:,} bytes, over sv.max_mb")
         return bytes(fs.cat_file(name, end=first))
 
     return ask(url, get)

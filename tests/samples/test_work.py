@@ -1,0 +1,77 @@
+"""One shard from its inputs: what its samples hold is told with its licences, and what becomes no sample is a drop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.sources import find_imagery
+from pipeline.net.config import NetConfig
+from pipeline.samples.config import PlanConfig, ShardsConfig
+from pipeline.samples.job import ExtractObjects, ShardJob
+from pipeline.samples.work import build_shard
+from schemas.catalog import pending_file
+from schemas.footprint import Footprint, Footprints
+from storage.store import Store
+from tests.imagery.scenes import around, write_raster
+from tests.osm.opl import RULES
+from tests.samples.shards import extract
+
+#: Squares of 0.001 degrees from west to east.
+SQUARES = [Footprint(f"s{k}", "EPSG:4326", (1e-5, 0, 9.5 + k / 1000, 0, -1e-5, 47.101), 100, 100) for k in range(5)]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> ShardJob:
+    """Two sheets that meet within ``s1``; objects in ``s0`` and ``s1``; ``s3`` and ``s4`` have no image."""
+    folder = tmp_path_factory.mktemp("work")
+    for name, lon, licence in (("a", 9.5005, "CC-BY-4.0"), ("b", 9.5025, "CC0-1.0")):
+        where = around(lon, 47.1005, "EPSG:4326", 200, 200, 1e-5)
+        write_raster(
+            folder / f"{name}.tif", np.full((3, 200, 200), 9, np.uint8), "EPSG:4326", where, tags={"LICENSE": licence}
+        )
+    rs = ImageryConfig(resampling="nearest", format="png")
+    scenes, _ = find_imagery(f"{folder}/*.tif", [], rs, NetConfig(retries=0))
+    cells = extract(folder / "osm", [(1, 9.5004, 47.1004, "natural=tree"), (2, 9.5014, 47.1004, "natural=tree")])
+    return ShardJob(
+        "", 0, Footprints.of(SQUARES, "xyz"), ShardsConfig(rs=rs, plan=PlanConfig(min_objects=0)), RULES.paint,
+        ExtractObjects((cells,), 10), {"osm": "ODbL-1.0", "rs": "CC-BY-SA-4.0"}, scenes, True,
+    )  # fmt: skip
+
+
+def built(job: ShardJob, out: Path) -> tuple[dict[str, list[str]], list[tuple[Any, ...]]]:
+    """Licences of each sample, and key, stage and reason of each drop."""
+    result, store = build_shard(replace(job, out=str(out))), Store(str(out))
+    samples, drops = (store.read_table(pending_file(t, 0)).to_pylist() for t in ("samples", "drops"))
+    assert (result.planned, result.samples, result.drops) == (5, len(samples), len(drops))
+    return {s["key"]: s["licences"] for s in samples}, [(d["key"], d["stage"], d["reason"]) for d in drops]
+
+
+def test_a_sample_has_the_licences_of_all_that_is_in_it_and_no_others(job: ShardJob, tmp_path: Path) -> None:
+    found, drops = built(job, tmp_path)
+    assert found == {
+        "s0": ["CC-BY-4.0", "ODbL-1.0"], "s1": ["CC-BY-4.0", "CC0-1.0", "ODbL-1.0"], "s2": ["CC0-1.0"],
+    }  # fmt: skip
+    assert sorted(drops) == [("s3", "samples", "nodata"), ("s4", "samples", "no_imagery")]
+
+
+def test_the_settings_licence_takes_the_place_of_those_that_files_state_and_the_regions_of_none(
+    job: ShardJob, tmp_path: Path
+) -> None:
+    setting = replace(job, config=replace(job.config, rs=replace(job.config.rs, licence="MIT")))
+    assert {x for own in built(setting, tmp_path / "a")[0].values() for x in own} == {"MIT", "ODbL-1.0"}
+    silent = replace(job, scenes=[replace(s, licence=None) for s in job.scenes])
+    assert {x for own in built(silent, tmp_path / "b")[0].values() for x in own} == {"CC-BY-SA-4.0", "ODbL-1.0"}
+
+
+def test_a_footprint_with_too_few_objects_is_a_drop_that_says_so(job: ShardJob, tmp_path: Path) -> None:
+    found, drops = built(replace(job, config=replace(job.config, plan=PlanConfig(min_objects=1))), tmp_path)
+    assert set(found) == {"s0", "s1"}
+    assert sorted(drops) == [
+        ("s2", "samples", "too_few_objects"), ("s3", "samples", "nodata"), ("s4", "samples", "no_imagery"),
+    ]  # fmt: skip
