@@ -35,6 +35,7 @@ from trainers.stream.catalog.index import load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.load import BatchLoader
 from trainers.stream.members.levels import read_statistics
+from trainers.stream.members.read import Verify
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.schedule import Request, Schedule
@@ -63,6 +64,7 @@ class StreamSettings:
     prefetch: int = 2  # batches each loader process makes ahead
     start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
     pixels: Pixels = "workers"  # where images are scaled, turned and coloured: workers; or device, batched
+    verify: Verify = "crc"  # bytes of samples against: crc, their CRC-32; sha256 of whole samples; none: as they are
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
     cache: str = "auto"  # where ranges of remote shards are kept: auto: GEOSHARDS_CACHE/stream; none; or a folder
     cache_gb: float = 20.0  # most that the cache holds, for all processes of a machine together
@@ -170,10 +172,14 @@ class GeoStream(IterableDataset[TileBatch]):
         cache = CacheSettings(settings.cache, settings.cache_gb)
         if settings.pixels not in get_args(Pixels):
             raise ConfigError(f"stream.pixels={settings.pixels}: choose {' or '.join(get_args(Pixels))}")
+        if settings.verify not in get_args(Verify):
+            raise ConfigError(f"stream.verify={settings.verify}: choose {', '.join(get_args(Verify))}")
         on_device = settings.pixels == "device"
         known = [read_statistics(index.root) for index in indexes]
         self._levels = "+".join(statistics.identity(view.bands) for statistics in known)
-        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache, on_device, known)
+        self._loader = BatchLoader(
+            indexes, self.schedule, view, self.tags, settings.augment, cache, on_device, known, settings.verify
+        )
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
         self.corrupt: list[str] = []
