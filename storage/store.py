@@ -193,7 +193,7 @@ class Store:
         buffer = io.BytesIO()
         pq.write_table(
             table.replace_schema_metadata(metadata), buffer, compression="zstd", row_group_size=65_536,
-            use_dictionary=True if repeating is None else list(repeating),
+            use_dictionary=True if repeating is None else list(repeating), write_page_checksum=True,
         )  # fmt: skip
         self.write(name, buffer.getvalue())
 
