@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from schemas.errors import DatasetError
 from storage.dataset import sample_rows
 from storage.store import Store
 from tests.trainers.stream.indexes import make_index
@@ -17,7 +18,8 @@ from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
-from trainers.stream.order import Order
+from trainers.stream.order import Order, slot_seeds
+from trainers.stream.sample import Decoder
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
 
@@ -110,3 +112,56 @@ def test_what_is_unknown_meets_no_condition(dataset: Path, tmp_path: Path, selec
     keys = load_index(str(root), select).keys()
     assert {held[k] for k in keys} == right
     assert len(keys) == sum(t in right for t in times)
+
+
+def test_a_batch_is_augmented_as_its_settings_say(dataset: Path) -> None:
+    still, mirrored = (epoch(dataset, augment=AugmentSettings(flip=f, jitter=0)) for f in (0, 1))
+    for a, b in zip(still, mirrored, strict=True):
+        assert torch.equal(a.rs.flip(-1), b.rs)
+        torch.testing.assert_close(1 - a.photo_xy[a.photo_valid][:, 0], b.photo_xy[b.photo_valid][:, 0])
+
+
+def test_photos_lie_in_the_window_that_is_shown(dataset: Path) -> None:
+    seen = 0
+    whole = {p[2:]: p[:2] for b in epoch(dataset, augment=AugmentSettings(enabled=False)) for p in photos(b)}
+    for batch in epoch(dataset, augment=AugmentSettings(crop=1.0, flip=0)):
+        for slot, place in zip(batch.photo_sample[batch.photo_valid].tolist(), photos(batch), strict=True):
+            left, top, right, bottom = batch.window[slot].tolist()
+            x, y = place[:2]
+            assert 0 <= x < 1
+            assert 0 <= y < 1
+            if place[2:] in whole:
+                first = whole[place[2:]]
+                assert first == pytest.approx((left + x * (right - left), top + y * (bottom - top)), abs=1e-5)
+                seen += right - left < 1
+    assert seen > 5
+
+
+def photos(batch: TileBatch) -> list[tuple[float, ...]]:
+    """x, y, lon, lat of each photo."""
+    held = (batch.photo_xy[batch.photo_valid], batch.photo_lonlat[batch.photo_valid])
+    return [(*a, *b) for a, b in zip(*(t.tolist() for t in held), strict=True)]
+
+
+def test_of_several_photos_and_dates_each_is_shown_at_some_time(dataset: Path) -> None:
+    shown = [{p[2:] for b in epoch(dataset, n) for p in photos(b)} for n in range(4)]
+    plain = AugmentSettings(enabled=False)
+    still = [{p[2:] for b in epoch(dataset, n, augment=plain) for p in photos(b)} for n in (0, 1)]
+    assert still[0] == still[1]
+    assert len(set.union(*shown)) > len(shown[0])
+    dates, seeds = ("json", "rs.0.npy", "rs.1.npy"), slot_seeds(3, np.arange(20))
+    drawn = {Decoder(VIEW, AugmentSettings()).wanted(dates, seed, False)[0] for seed in seeds}
+    assert drawn == {"rs.0.npy", "rs.1.npy"}
+    assert {Decoder(VIEW, plain).wanted(dates, s, False)[0] for s in seeds} == {"rs.0.npy"}
+
+
+def test_a_state_of_other_features_of_tags_is_refused(dataset: Path) -> None:
+    narrow, wide = (GeoStream(dataset, replace(VIEW, tag_width=w), batch_size=8) for w in (8, 16))
+    with pytest.raises(DatasetError, match="tags was"):
+        wide.load_state_dict(narrow.state_dict())
+
+
+def test_parts_of_a_tail_weigh_as_much_as_they_hold() -> None:
+    schedule = Schedule([make_index(11)], None, Order(), seed=0, batch_size=8, parts=4)
+    parts = [schedule.choose(Request(0, 8, part)) for part in range(4)]
+    assert [(int((p.sample >= 0).sum()), p.weight) for p in parts] == [(1, 4 / 3), (1, 4 / 3), (1, 4 / 3), (0, 0.0)]

@@ -257,6 +257,10 @@ def test_bytes_that_are_damaged_at_their_source_are_masked_and_not_kept(root: Pa
         batches = list(stream("memory://rot", tmp_path))
         (said,) = (c for b in batches for c in b.corrupt)
         assert said.startswith(f"{index.key(3)}: {shard_of(index, 3)}: rs.jpg is not what was written")
+        damaged = whole[start + size // 2 - 20 : start + size // 2] + b"?"
+        kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+        assert len(kept) > 40
+        assert not any(damaged in data for data in kept)
         memory.pipe_file(shard, whole)
         assert all(same(a, b) for a, b in zip(stream(root, "none"), stream("memory://rot", tmp_path), strict=True))
     finally:
