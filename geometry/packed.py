@@ -60,10 +60,14 @@ class PackedGeometry:
 
 def ranges(offsets: Ints, chosen: Ints) -> tuple[Ints, Ints]:
     """Flat indices of the slices ``offsets[c]:offsets[c+1]`` of each chosen c, and their own offsets."""
-    starts = offsets[:-1][chosen]
-    lengths = offsets[1:][chosen] - starts
+    return spans(offsets[:-1][chosen], offsets[1:][chosen])
+
+
+def spans(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """Flat indices of the slices ``first[i]:last[i]``, and their own offsets."""
+    lengths = last - first
     ends = np.concatenate(([0], np.cumsum(lengths)))
-    return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths), ends
+    return np.arange(ends[-1]) + np.repeat(first - ends[:-1], lengths), ends
 
 
 def expand(counts: Ints) -> tuple[Ints, Ints]:

@@ -18,14 +18,16 @@ SHARDS_PER_FILE = 256
 COUNTS = ("n_rs", "n_point", "n_line", "n_polygon", "n_edges", "n_streetview")
 _COUNTS = [(name, pa.int32()) for name in COUNTS]
 
-MEMBERS = pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]))
+MEMBERS = pa.list_(
+    pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("crc32", pa.uint32())])
+)
 
 SAMPLES = pa.schema(
     [
         ("key", pa.string()),
         ("shard", pa.string()),  # part-0000000.tar
         ("position", pa.int32()),  # within the shard, from 0
-        ("members", MEMBERS),  # name without the key, byte offset of the content in the shard, bytes
+        ("members", MEMBERS),  # name without the key, byte offset of the content in the shard, bytes, their CRC-32
         ("sha256", pa.string()),  # schemas.sample.sample_hash
         ("bbox", BBOX),  # degrees; across 180° xmin is over xmax
         ("lon", pa.float64()),  # centre, degrees

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+#: How libraries say that memory, threads or files have run out on this machine.
+_SHORT = re.compile(
+    r"(cannot|can't|unable to|failed to) (allocate|map|mmap|launch)|bad_alloc|out of memory|can't start new thread"
+    r"|allocation.* failed|temporarily unavailable|too many open files",
+    re.IGNORECASE,
+)
 
 
 class GeoshardsError(Exception):
@@ -42,6 +50,10 @@ class CorruptSampleError(DatasetError):
     """A member of a sample cannot be decoded; the stream turns it into a masked slot."""
 
 
+class ResourceError(GeoshardsError):
+    """The machine has not the memory, or does not let live the processes, that what was asked takes."""
+
+
 class DependencyError(GeoshardsError):
     """An optional library is needed for what was asked, and is not installed."""
 
@@ -68,6 +80,26 @@ def at_the_door(what: str, advice: str = "", kind: type[GeoshardsError] = InputE
         if isinstance(error, OSError) and error.strerror and not what.endswith(" cannot be read"):
             what = f"{what.rpartition(' is ')[0] or what} cannot be read"  # what it is was not seen
         raise kind(f"{what}: {reason_of(error)}{'; ' if advice else ''}{advice}") from None
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that this machine's memory, threads or open files have run out; not a GPU's memory."""
+    text = last_line(error)
+    return isinstance(error, MemoryError) or (_SHORT.search(text) is not None and "CUDA" not in text)
+
+
+def shortage(error: BaseException, what: str = "this process") -> ResourceError:
+    """Such an error as one line with the way out; ``what`` could not be done."""
+    said = last_line(error) or "out of memory"
+    return ResourceError(
+        f"{what} does not get what it needs ({said}); raise the limit (ulimit -v, -n, -u), or free memory"
+    )
+
+
+def last_line(error: BaseException) -> str:
+    """Its last line, at most 200 characters: the reason, where another process has put its traceback before it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"^[\w.]+Error: ", "", lines[-1].strip())[:200] if lines else ""
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """The flat index of one catalog file: what a reader of shards needs of each sample, as arrays that need no parsing.
 
 ``catalog/index/part-00000.safetensors`` stands beside ``catalog/samples/part-00000.parquet`` and has the same rows in
-the same order: by shard, and by position in it. It is mapped into memory as it is, by all processes of a machine.
+the same order: by shard, and by position in it. It is mapped into memory as it is, by all processes of a machine, and
+holds sums of its pages (schemas.tensors), so that a damaged one is never another order.
 
 With n samples, m members and K bytes of keys:
 
@@ -15,6 +16,8 @@ With n samples, m members and K bytes of keys:
 ``member_offsets`` i64[n+1]      into the next two
 ``member_start``   i64[m]        byte offset of the content in the shard
 ``member_size``    i64[m]        bytes
+``member_crc``     u32[m]        CRC-32 of the content
+``sha256``         u8[n,32]      of the sample, see schemas.sample.sample_hash
 ``lonlat``         f64[n,2]      centre, degrees
 ``bbox``           f64[n,4]      west, south, east, north, degrees
 ``gsd``            f64[n,2]      true metres a pixel along x and y
@@ -25,21 +28,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from schemas.catalog import is_shard_file
 from schemas.errors import DatasetError
 from schemas.sample import is_member
 from schemas.splits import BUFFER, SPLITS
-from schemas.tensors import read_tensors
+from schemas.tensors import PagedTensors, paged
 
 #: Splits by their code.
 SPLIT_CODES = (*SPLITS, BUFFER)
@@ -47,11 +49,16 @@ SPLIT_CODES = (*SPLITS, BUFFER)
 _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "key_hash": ("<u8", ()), "key_bytes": ("|u1", ()), "key_offsets": ("<i8", ()),
     "split": ("|u1", ()), "shard": ("<i4", ()), "layout": ("<i4", ()),
-    "member_offsets": ("<i8", ()), "member_start": ("<i8", ()), "member_size": ("<i8", ()),
+    "member_offsets": ("<i8", ()), "member_start": ("<i8", ()), "member_size": ("<i8", ()), "member_crc": ("<u4", ()),
+    "sha256": ("|u1", (32,)),
     "lonlat": ("<f8", (2,)), "bbox": ("<f8", (4,)), "gsd": ("<f8", (2,)),
 }  # fmt: skip
 #: Arrays with one row a sample.
-_ROWS = ("key_hash", "split", "shard", "layout", "lonlat", "bbox", "gsd")
+_ROWS = ("key_hash", "split", "shard", "layout", "sha256", "lonlat", "bbox", "gsd")
+#: Arrays with one row a member.
+_MEMBERS = ("member_start", "member_size", "member_crc")
+#: What mends a damaged index.
+REMEDY = "`geoshards verify --repair` mends it, or build the dataset again"
 
 
 def index_file(group: int) -> str:
@@ -71,6 +78,7 @@ class IndexPart:
     arrays: dict[str, NDArray[Any]]  # see the module
     shards: list[str]  # names of the tars, sorted
     layouts: list[tuple[str, ...]]  # member names in the order of the tar, e.g. (json, osm.safetensors, rs.jpg)
+    pages: PagedTensors | None = None  # checks the arrays as they are read; None: they were made here
 
     def __len__(self) -> int:
         return len(self.arrays["shard"])
@@ -80,9 +88,9 @@ class IndexPart:
         """That of the rows of a samples table (schemas.catalog.SAMPLES), which lie by shard.
 
         Raises:
-            DatasetError: a shard or member has a name that no dataset has, or a split is unknown.
+            DatasetError: a shard or member has a name that no dataset has, a split is unknown, or a hash is none.
         """
-        rows = samples.select(["key", "shard", "members", "split", "lon", "lat", "bbox", "gsd_x", "gsd_y"])
+        rows = samples.select(["key", "shard", "members", "sha256", "split", "lon", "lat", "bbox", "gsd_x", "gsd_y"])
         columns = {name: rows[name].combine_chunks() for name in rows.column_names}
         keys, shard, split = (columns[name].to_pylist() for name in ("key", "shard", "split"))
         shards, codes = sorted(set(shard)), {name: i for i, name in enumerate(SPLIT_CODES)}
@@ -108,6 +116,8 @@ class IndexPart:
             "member_offsets": offsets,
             "member_start": np.asarray(flat.field("offset").to_numpy(zero_copy_only=False), np.int64),
             "member_size": np.asarray(flat.field("size").to_numpy(zero_copy_only=False), np.int64),
+            "member_crc": np.asarray(flat.field("crc32").to_numpy(zero_copy_only=False), np.uint32),
+            "sha256": _digests(columns["sha256"].to_pylist()),
             "lonlat": _stack(columns["lon"], columns["lat"]),
             "bbox": _stack(*(columns["bbox"].field(side) for side in ("xmin", "ymin", "xmax", "ymax"))),
             "gsd": _stack(columns["gsd_x"], columns["gsd_y"]),
@@ -116,28 +126,65 @@ class IndexPart:
 
     def to_bytes(self) -> bytes:
         """One safetensors buffer. Equal rows give equal bytes."""
-        # One entry: safetensors writes several in any order.
-        metadata = {"names": json.dumps({"shards": self.shards, "layouts": self.layouts})}
-        return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in self.arrays.items()}, metadata)
+        names = json.dumps({"shards": self.shards, "layouts": self.layouts})
+        return b"".join(paged({n: self.arrays[n] for n in _ARRAYS}, {"names": names}))
 
     @classmethod
-    def from_buffer(cls, data: Any, where: str) -> IndexPart:
-        """Arrays that are views of ``data``, bytes or mapped memory; ``where`` names it in messages.
+    def from_buffer(cls, data: Any, where: str, remedy: str = REMEDY) -> IndexPart:
+        """Arrays that are views of ``data``, bytes or mapped memory, to be read by :meth:`take`.
+
+        Args:
+            data: what `to_bytes` gave.
+            where: names it in messages.
+            remedy: what to do if it is damaged.
 
         Raises:
             DatasetError: it is no index.
         """
         try:
-            arrays, metadata = read_tensors(data, {name: np.dtype(kind) for name, (kind, _) in _ARRAYS.items()})
-            names = json.loads(metadata["names"])
-            wrong = [n for n, (_, row) in _ARRAYS.items() if arrays[n].shape[1:] != row or arrays[n].ndim == 0]
+            pages = PagedTensors(data, {name: np.dtype(kind) for name, (kind, _) in _ARRAYS.items()}, where, remedy)
+            names = json.loads(pages.metadata["names"])
+            wrong = [
+                n for n, (_, row) in _ARRAYS.items() if pages.arrays[n].shape[1:] != row or not pages.arrays[n].ndim
+            ]
             if wrong:
-                raise ValueError(f"{wrong[0]} is {arrays[wrong[0]].shape}")
-            return cls(arrays, list(names["shards"]), [tuple(n) for n in names["layouts"]])._checked(where)
+                raise ValueError(f"{wrong[0]} is {pages.arrays[wrong[0]].shape}")
+            part = cls(pages.arrays, list(names["shards"]), [tuple(n) for n in names["layouts"]], pages)
+            return part._checked(where, remedy)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise DatasetError(f"{where} cannot be read ({error}); build the dataset again") from None
+            raise DatasetError(f"{where} cannot be read ({error}); {remedy}") from None
 
-    def _checked(self, where: str) -> IndexPart:
+    def take(self, name: str, rows: Any = None) -> NDArray[Any]:
+        """Rows of an array, by number, or all of it.
+
+        Raises:
+            DatasetError: they are not what was written.
+        """
+        if self.pages is not None:
+            return self.pages.take(name, rows)
+        return self.arrays[name] if rows is None else self.arrays[name][rows]
+
+    def run(self, name: str, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[Any]:
+        """An array of which the slices ``first[i]:last[i]``, each shorter than a page, may be read.
+
+        Raises:
+            DatasetError: they are not what was written.
+        """
+        if self.pages is not None and len(self.arrays[name]):
+            self.pages.check(name, np.concatenate((first, np.maximum(last - 1, 0))))
+        return self.arrays[name]
+
+    def whole(self) -> IndexPart:
+        """Itself with all of it checked: for a copy that is kept.
+
+        Raises:
+            DatasetError: it is not what was written.
+        """
+        for name in self.arrays:
+            self.take(name)
+        return replace(self, pages=None)
+
+    def _checked(self, where: str, remedy: str = REMEDY) -> IndexPart:
         """Itself, if names and lengths are those of a dataset. A name from a catalog is never a path or a command."""
         a, count = self.arrays, len(self)
         for name in self.shards:
@@ -150,10 +197,17 @@ class IndexPart:
             any(len(a[name]) != count for name in _ROWS)
             or len(a["key_offsets"]) != count + 1 or len(a["member_offsets"]) != count + 1
             or a["key_offsets"][-1] != len(a["key_bytes"])
-            or not a["member_offsets"][-1] == len(a["member_start"]) == len(a["member_size"])
+            or any(len(a[name]) != a["member_offsets"][-1] for name in _MEMBERS)
         ):  # fmt: skip
-            raise DatasetError(f"{where} is inconsistent; build the dataset again")
+            raise DatasetError(f"{where} is inconsistent; {remedy}")
         return self
+
+
+def _digests(texts: list[str | None]) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(bytes.fromhex("".join(map(str, texts))), np.uint8).reshape(-1, 32)
+    except ValueError:
+        raise DatasetError("a sha256 of the samples table is none") from None
 
 
 def _stack(*parts: pa.Array) -> NDArray[np.float64]:

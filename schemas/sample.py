@@ -145,7 +145,7 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def sample_hash(members: Mapping[str, bytes]) -> str:
+def sample_hash(members: Mapping[str, bytes | memoryview]) -> str:
     """SHA-256 (hex) of a sample: names and contents of its members, whatever their order in a tar."""
     digest = sha256()
     for name in sorted(members):

@@ -11,7 +11,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -113,8 +113,7 @@ class RemoteShards:
         distinct = sorted(set(wanted))
         if self._cache is None:
             return self._fetch(distinct)
-        names = {r: blake2b(f"{self._version}/{self._names[r.shard]}/{r.start}-{r.end}".encode(),
-                            digest_size=16).hexdigest() for r in distinct}  # fmt: skip
+        names = {r: self._entry(r) for r in distinct}
         held: dict[Range, Any] = self._cache.found(names)
         missing = [r for r in distinct if r not in held]
         if not missing:
@@ -126,6 +125,17 @@ class RemoteShards:
                 if len(fetched) == r.end - r.start:
                     self._cache.keep(names[r], fetched)
         return held
+
+    def forget(self, ranges: Sequence[Range]) -> None:
+        """Drop what is kept of the ranges: it is not what it should be."""
+        if self._cache is not None:
+            for r in ranges:
+                self._cache.drop(self._entry(r))
+
+    def _entry(self, r: Range) -> str:
+        """Name of a range in the cache."""
+        text = f"{self._version}/{self._names[r.shard]}/{r.start}-{r.end}"
+        return blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _fetch(self, wanted: Sequence[Range]) -> dict[Range, bytes]:
         requests = [part for r in coalesce(wanted) for part in _cut(r)]
@@ -228,13 +238,19 @@ class RangeCache:
     def keep(self, name: str, blob: bytes) -> None:
         """Store an entry; a full disk is no error, the entry is then fetched again."""
         try:
-            put(self._path(name), blob, durable=False)  # a damaged entry is noticed, and fetched again
+            put(self._path(name), blob, durable=False)  # its reader notices a damaged one, and drops it
         except OSError:
             return
         self._written += len(blob)
         if self._written >= self._capacity // 64:
             self._written = 0
             self._sweep()
+
+    def drop(self, name: str) -> None:
+        """Remove an entry that is damaged."""
+        self._mapped.pop(name, None)
+        with suppress(OSError):
+            self._path(name).unlink()
 
     def alone(self, names: Sequence[str]) -> AbstractContextManager[None]:
         """A context in which no other process fetches the entries ``names``."""

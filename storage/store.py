@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import DatasetError, InputError, reason_of
+from schemas.errors import DatasetError, InputError, is_short, reason_of, shortage
 from storage.files import UNFINISHED, put
 from storage.retry import patiently
 from storage.urls import expand, file_system, is_local
@@ -195,14 +195,14 @@ class Store:
         buffer = io.BytesIO()
         pq.write_table(
             table.replace_schema_metadata(metadata), buffer, compression="zstd", row_group_size=65_536,
-            use_dictionary=True if repeating is None else list(repeating),
+            use_dictionary=True if repeating is None else list(repeating), write_page_checksum=True,
         )  # fmt: skip
         self.write(name, buffer.getvalue(), durable)
 
     def parquet(self, name: str) -> pq.ParquetFile:
         """A Parquet file that has been listed, opened; what is read of it is asked for by ranges."""
         source = pa.PythonFile(_Patient(self, name), mode="r") if self.remote else self.path(name)
-        return pq.ParquetFile(source, pre_buffer=True)
+        return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
 
     def read_table(self, name: str, without: Collection[str] = ()) -> pa.Table:
         """One Parquet file whole, its columns ``without`` left unread, without metadata of the file.
@@ -215,6 +215,8 @@ class Store:
             columns = [c for c in file.schema_arrow.names if c not in without]
             return file.read(columns).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:
+            if is_short(error):
+                raise shortage(error, self.path(name)) from None
             first = str(error).splitlines()[0]
             raise DatasetError(f"{self.path(name)} cannot be read ({first}); build the dataset again") from None
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -108,6 +109,8 @@ def _check_sample(
     """
     if sample_hash(members) != row["sha256"]:
         raise DatasetError("it is not what was written")
+    for member in row["members"]:
+        _expect(f"CRC-32 of {member['name']}", crc32(members[member["name"]]), member["crc32"])
     meta = SampleMeta.from_bytes(members[JSON])
     _expect("key", meta.footprint.key, row["key"])
     for name in ("lon", "lat"):

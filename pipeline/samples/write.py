@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -101,7 +102,8 @@ class ShardWriter:
         index = []
         for name in sorted(members, key=member_order):
             offset = self._tar.add(f"{meta.footprint.key}.{name}", members[name])
-            index.append({"name": name, "offset": offset, "size": len(members[name])})
+            content = members[name]
+            index.append({"name": name, "offset": offset, "size": len(content), "crc32": crc32(content)})
         n_point, n_line, n_polygon = tokens.counts()
         every = {*licences, *(info.licence for info in meta.streetview if info.licence)}
         box = dict(zip(("xmin", "ymin", "xmax", "ymax"), meta.bbox, strict=True))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -145,6 +146,7 @@ CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("samples", lambda rows: rows[0]["members"][0].update(offset=0), "does not lie where catalog/samples says"),
     ("samples", lambda rows: rows[0]["members"][0].update(size=2**60), "does not lie where catalog/samples says"),
     ("samples", lambda rows: rows[0]["members"][0].update(name="../../x"), "does not lie where catalog/samples says"),
+    ("samples", lambda rows: rows[0]["members"][0].update(crc32=7), "CRC-32 of"),
     ("shards", put("samples", 3), "samples is"),
     ("shards", put("index", 5), "numbers are not 0, 1, 2"),
     ("shards", lambda rows: rows.pop(), "but not in catalog/shards"),
@@ -220,7 +222,7 @@ def test_tokens_that_break_a_law_are_named(copy: Path) -> None:
     data = bytearray(path.read_bytes())
     data[place["offset"] : place["offset"] + place["size"]] = broken
     path.write_bytes(data)
-    row["sha256"] = sample_hash(members | {OSM_TOKENS: broken})
+    row["sha256"], place["crc32"] = sample_hash(members | {OSM_TOKENS: broken}), crc32(broken)
     store.write_table(catalog_file("samples", 0), pa.Table.from_pylist(rows, schema=TABLES["samples"]))
     write_manifest(store)
     assert "edges do not keep i < j" in "\n".join(map(str, find_problems(str(copy))))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from schemas.catalog import SAMPLES
 from schemas.errors import DatasetError
 from schemas.index import SPLIT_CODES, IndexPart, index_file, key_hashes
+from schemas.tensors import PAGE_SUMS
 
 MEMBERS = ("json", "osm.png", "osm.safetensors", "rs.jpg", "rs.npy", "sv.0.jpg", "sv.12.jpg")
 NUMBERS = st.integers(0, 1 << 40)
@@ -29,9 +30,10 @@ def rows(draw: Any) -> list[dict[str, Any]]:
         {
             "key": key, "shard": f"part-{shard:07d}.tar", "split": draw(st.sampled_from(SPLIT_CODES)),
             "members": [
-                {"name": n, "offset": draw(NUMBERS), "size": draw(NUMBERS)}
+                {"name": n, "offset": draw(NUMBERS), "size": draw(NUMBERS), "crc32": draw(st.integers(0, 2**32 - 1))}
                 for n in draw(st.lists(st.sampled_from(MEMBERS), unique=True))
             ],
+            "sha256": draw(st.binary(min_size=32, max_size=32)).hex(),
             "lon": draw(DEGREES), "lat": draw(DEGREES), "gsd_x": draw(DEGREES), "gsd_y": draw(DEGREES),
             "bbox": {side: draw(DEGREES) for side in ("xmin", "ymin", "xmax", "ymax")},
         }
@@ -55,9 +57,11 @@ def test_an_index_holds_what_the_samples_table_holds(held: list[dict[str, Any]],
     for i, row in enumerate(held):
         key = a["key_bytes"][a["key_offsets"][i] : a["key_offsets"][i + 1]].tobytes().decode()
         own = slice(a["member_offsets"][i], a["member_offsets"][i + 1])
-        members = zip(part.layouts[a["layout"][i]], a["member_start"][own], a["member_size"][own], strict=True)
+        numbers = (a[n][own].tolist() for n in ("member_start", "member_size", "member_crc"))
+        members = zip(part.layouts[a["layout"][i]], *numbers, strict=True)
         assert (key, part.shards[a["shard"][i]], SPLIT_CODES[a["split"][i]]) == (row["key"], row["shard"], row["split"])
-        assert [{"name": n, "offset": s, "size": z} for n, s, z in members] == row["members"]
+        assert [dict(zip(row["members"][0], m, strict=True)) for m in members] == row["members"]
+        assert a["sha256"][i].tobytes().hex() == row["sha256"]
         assert a["lonlat"][i].tolist() == [row["lon"], row["lat"]]
         assert a["gsd"][i].tolist() == [row["gsd_x"], row["gsd_y"]]
         assert a["bbox"][i].tolist() == list(row["bbox"].values())
@@ -68,6 +72,7 @@ def test_equal_rows_give_equal_bytes_and_stock_safetensors_reads_them(held: list
     data = IndexPart.of(table(held)).to_bytes()
     assert all(IndexPart.of(table(held)).to_bytes() == data for _ in range(3))
     stock = safetensors.numpy.load(data)
+    assert stock.pop(PAGE_SUMS).dtype == np.uint32
     mine = IndexPart.from_buffer(data, "here").arrays
     assert stock.keys() == mine.keys()
     assert all(np.array_equal(stock[name], mine[name]) and stock[name].dtype == mine[name].dtype for name in stock)
@@ -77,12 +82,15 @@ def test_equal_rows_give_equal_bytes_and_stock_safetensors_reads_them(held: list
     ("column", "value", "message"),
     [
         ("shard", "../part-0000000.tar", "names the shard"), ("split", "hidden", "'hidden' is none of train"),
-        ("members", [{"name": "rs.exe", "offset": 0, "size": 0}], "names the member 'rs.exe'"),
+        ("sha256", "zz", "sha256 of the samples table is none"),
+        ("members", [{"name": "rs.exe", "offset": 0, "size": 0, "crc32": 0}], "names the member 'rs.exe'"),
     ],
 )  # fmt: skip
 def test_names_that_no_dataset_has_are_refused(column: str, value: object, message: str) -> None:
-    row = {"key": "a", "shard": "part-0000000.tar", "split": "train", "members": [], "lon": 0, "lat": 0, "gsd_x": 1,
-           "gsd_y": 1, "bbox": dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 0)}  # fmt: skip
+    row = {
+        "key": "a", "shard": "part-0000000.tar", "split": "train", "members": [], "sha256": "0" * 64, "lon": 0,
+        "lat": 0, "gsd_x": 1, "gsd_y": 1, "bbox": dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 0),
+    }  # fmt: skip
     IndexPart.of(table([row]))
     with pytest.raises(DatasetError, match=message):
         IndexPart.of(table([row | {column: value}]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -344,7 +345,8 @@ def _write_shard(path: Path, name: str, made: Sequence[Made]) -> tuple[list[dict
                 info.size = len(members[member])
                 tar.addfile(info, io.BytesIO(members[member]))
                 end = buffer.tell()
-                places.append({"name": member, "offset": end - -(-info.size // 512) * 512, "size": info.size})
+                place = {"name": member, "offset": end - -(-info.size // 512) * 512, "size": info.size}
+                places.append({**place, "crc32": crc32(members[member])})
             rows.append(_sample_row(name, position, meta, members, tokens, places))
     path.write_bytes(buffer.getvalue())
     return rows, sha256(buffer.getvalue()).hexdigest()

@@ -19,7 +19,7 @@ from trainers.stream.augment import AugmentSettings, TileSample
 from trainers.stream.batch import Slot, TileBatch, View, pack
 from trainers.stream.catalog.index import Index
 from trainers.stream.members.levels import BandStatistics
-from trainers.stream.members.read import Members, ShardReader
+from trainers.stream.members.read import Members, ShardReader, Verify
 from trainers.stream.sample import Decoder, Encoded, split_names
 from trainers.stream.schedule import Chosen, Request, Schedule
 
@@ -40,11 +40,12 @@ class BatchLoader(Dataset[TileBatch]):
         cache: CacheSettings | None = None,
         on_device: bool = False,
         statistics: Sequence[BandStatistics] = (),
+        verify: Verify = "crc",
     ) -> None:
         self.indexes, self.schedule = list(indexes), schedule
         self.statistics = list(statistics) or [BandStatistics(index.root) for index in indexes]
         self.view, self.tags, self.decoder = view, tags, Decoder(view, augmentation, on_device)
-        self._readers = [ShardReader(index, cache) for index in indexes]
+        self._readers = [ShardReader(index, cache, verify) for index in indexes]
         self._blocks: dict[tuple[int, int], list[Range]] = {}
 
     def __getitem__(self, request: Request) -> TileBatch:
@@ -94,8 +95,11 @@ class BatchLoader(Dataset[TileBatch]):
         return found
 
     def _wanted(self, source: int, sample: int, seed: np.uint64 | None) -> tuple[str, ...]:
-        """Members of a sample that are read at once; photos of local shards when it is known which are shown."""
-        return self.decoder.wanted(self.indexes[source].names(sample), seed, not self._readers[source].local)
+        """Members of a sample that are read at once; photos of local shards when it is known which are shown, unless
+        all members are read anyway."""
+        reader = self._readers[source]
+        photos = not reader.local or reader.verify == "sha256"
+        return self.decoder.wanted(self.indexes[source].names(sample), seed, photos)
 
     def _decode(
         self,

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from geometry.hilbert import hilbert
 from schemas.errors import ConfigError
 from storage.urls import cache_folder
-from trainers.stream.catalog.flat import Arrays, Mapped, make_folder, open_folder
+from trainers.stream.catalog.flat import Column, KeptColumn, kept_column
 from trainers.stream.catalog.index import Index
 from trainers.stream.mixture import Mixture
 from trainers.stream.order import Along, Keys, Order, batch_positions, epoch_key, places_at, slot_seeds
@@ -73,31 +72,30 @@ class Pool:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def _load(self, indexes: Sequence[Index], layout: str) -> Arrays:
-        """``sequence``: samples as the order walks them, from the cache where the indexes are; else as in the index."""
+    def _load(self, indexes: Sequence[Index], layout: str) -> Column | None:
+        """Samples as the order walks them, from the cache where the indexes are; None: as in the index."""
         along = self.order.along
         if along == "index":
-            return {}
-        if not any(isinstance(i.held, Mapped) for i in indexes):
-            return {"sequence": _sequence(indexes, along)}
+            return None
+        if not any(isinstance(i.held, KeptColumn) for i in indexes):
+            return Column(_sequence(indexes, along))
         named = json.dumps([along, self.content, self.selection, layout])
-        folder = cache_folder().absolute() / "index" / blake2b(named.encode(), digest_size=16).hexdigest()
+        name = f"{blake2b(named.encode(), digest_size=16).hexdigest()}.safetensors"
 
-        def build(fresh: Path) -> dict[str, Any]:
-            np.save(fresh / "sequence.npy", _sequence(indexes, along))
+        def make() -> tuple[Ints, dict[str, Any]]:
+            found = _sequence(indexes, along)
             for index in indexes:
                 index.release()
-            return {}
+            return found, {}
 
         try:
-            make_folder(folder, build)
+            return kept_column(cache_folder().absolute() / "index" / name, make)
         except OSError:  # the index has said so
-            return {"sequence": _sequence(indexes, along)}
-        return open_folder(folder)[0]
+            return Column(_sequence(indexes, along))
 
     def release(self) -> None:
         """Give back mapped pages that were touched."""
-        if isinstance(self._held, Mapped):
+        if self._held is not None:
             self._held.release()
 
     def key(self, seed: int, epoch: int) -> int:
@@ -111,7 +109,7 @@ class Pool:
 
     def sample_at(self, places: Ints) -> Ints:
         """Samples i64[K] at places of the sequence."""
-        return self._held["sequence"][places].astype(np.int64) if self._held else places
+        return places if self._held is None else self._held.take(places)
 
     def split(self, samples: Ints) -> tuple[Ints, Ints]:
         """(source, sample in its index), i64[K] each, of the pool's samples."""
@@ -119,7 +117,7 @@ class Pool:
         return self.sources[number], samples - self.starts[number]
 
 
-def _sequence(indexes: Sequence[Index], along: Along) -> NDArray[Any]:
+def _sequence(indexes: Sequence[Index], along: Along) -> Ints:
     """All samples by key, in layout order, or along the Hilbert curve; ties keep the order of the index."""
     if along == "key":
         keys = [chunk for index in indexes for chunk in index.parts.key_column(index.rows()).chunks]
@@ -127,10 +125,10 @@ def _sequence(indexes: Sequence[Index], along: Along) -> NDArray[Any]:
     elif along == "layout":
         # Catalog rows lie by shard and by position in it.
         starts = np.cumsum([0, *map(len, indexes)])[:-1]
-        found = np.concatenate([a + np.argsort(i.held["rows"]) for a, i in zip(starts, indexes, strict=True)])
+        found = np.concatenate([a + np.argsort(i.rows()) for a, i in zip(starts, indexes, strict=True)])
     else:
         found = np.argsort(curve(np.concatenate([i.column("lonlat") for i in indexes])), kind="stable")
-    return found.astype(np.int32 if len(found) < 1 << 31 else np.int64)
+    return found
 
 
 def curve(lonlat: NDArray[np.float64]) -> Ints:

@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,7 +28,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from schemas.config import unknown_key
-from schemas.errors import ConfigError, DatasetError, GeoshardsError
+from schemas.errors import ConfigError, DatasetError, GeoshardsError, ResourceError, is_short, last_line, shortage
 from storage.ranges import CacheSettings
 from trainers.embed.features import TagWeight, open_tag_table
 from trainers.stream.augment import AugmentSettings
@@ -35,6 +37,7 @@ from trainers.stream.catalog.index import load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.load import BatchLoader
 from trainers.stream.members.levels import read_statistics
+from trainers.stream.members.read import Verify
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
 from trainers.stream.schedule import Request, Schedule
@@ -63,6 +66,7 @@ class StreamSettings:
     prefetch: int = 2  # batches each loader process makes ahead
     start_method: str = "forkserver"  # how loader processes start: forkserver or spawn
     pixels: Pixels = "workers"  # where images are scaled, turned and coloured: workers; or device, batched
+    verify: Verify = "crc"  # bytes of samples against: crc, their CRC-32; sha256 of whole samples; none: as they are
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
     cache: str = "auto"  # where ranges of remote shards are kept: auto: GEOSHARDS_CACHE/stream; none; or a folder
     cache_gb: float = 20.0  # most that the cache holds, for all processes of a machine together
@@ -100,6 +104,43 @@ def _start_worker(_worker: int, environment: Mapping[str, str]) -> None:
     # Signals go to the whole group: the trainer finishes its step and saves while its loader processes live on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+
+
+def _started(loader: DataLoader[TileBatch]) -> Iterator[TileBatch]:
+    """Its batches, from loader processes. An interrupt is for this process alone: one that imports what it needs would
+    answer with a traceback."""
+    served = isinstance(loader.multiprocessing_context, ForkServerContext)
+    resource_tracker.ensure_running()  # its start unblocks what it had blocked itself
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started meanwhile inherits it
+    try:
+        if served:
+            forkserver.ensure_running()
+        else:
+            return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return iter(loader)
+
+
+def loader_fault(error: BaseException, workers: int) -> ResourceError | None:
+    """What an error says of the ``workers`` loader processes and their machine, with the way out; None: nothing."""
+    text, out = last_line(error), "read in the training process with stream.workers=0"
+    if re.search(r"shared memory|\bshm\b|Bus error", text):
+        with suppress(OSError):
+            room = shutil.disk_usage("/dev/shm")
+            text = f"/dev/shm has {room.total >> 20} MiB, {room.free >> 20} of them free"
+        return ResourceError(
+            f"loader processes hand batches over in shared memory, and there is too little ({text}); give more (docker "
+            f"run --shm-size=8g), lower stream.prefetch or stream.workers={workers}, or {out}"
+        )
+    if is_short(error):
+        return ResourceError(f"a loader process: {shortage(error)}; or lower stream.workers={workers}, or {out}")
+    if isinstance(error, (EOFError, ConnectionError)) or text.startswith("DataLoader worker"):
+        return ResourceError(
+            f"a loader process has ended ({text}), killed by the system for its memory, say; go on with resume=auto "
+            f"and less than stream.workers={workers}, or {out}"
+        )
+    return None
 
 
 class GeoStream(IterableDataset[TileBatch]):
@@ -170,10 +211,14 @@ class GeoStream(IterableDataset[TileBatch]):
         cache = CacheSettings(settings.cache, settings.cache_gb)
         if settings.pixels not in get_args(Pixels):
             raise ConfigError(f"stream.pixels={settings.pixels}: choose {' or '.join(get_args(Pixels))}")
+        if settings.verify not in get_args(Verify):
+            raise ConfigError(f"stream.verify={settings.verify}: choose {', '.join(get_args(Verify))}")
         on_device = settings.pixels == "device"
         known = [read_statistics(index.root) for index in indexes]
         self._levels = "+".join(statistics.identity(view.bands) for statistics in known)
-        self._loader = BatchLoader(indexes, self.schedule, view, self.tags, settings.augment, cache, on_device, known)
+        self._loader = BatchLoader(
+            indexes, self.schedule, view, self.tags, settings.augment, cache, on_device, known, settings.verify
+        )
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
         self.corrupt: list[str] = []
@@ -321,16 +366,23 @@ class GeoStream(IterableDataset[TileBatch]):
             pin_memory=self._pin,
             worker_init_fn=partial(_start_worker, environment=dict(os.environ)),
         )
-        batches = iter(loader)
+        batches = None
         try:
+            batches = _started(loader)
             yield from batches
             return
         except GeoshardsError as error:  # the loader puts a traceback into the message; its last line is the reason
-            kind, reason = type(error), str(error).strip().splitlines()[-1]
             error.__traceback__ = None  # it holds the loader, and that its processes
+            fault: GeoshardsError = type(error)(last_line(error))
+        except (RuntimeError, MemoryError, OSError, EOFError) as error:
+            error.__traceback__ = None
+            found = loader_fault(error, workers)
+            if found is None:
+                raise
+            fault = found
         finally:
             del batches  # ends the loader processes
-        raise kind(re.sub(r"^[\w.]+Error: ", "", reason))
+        raise fault
 
     def _advance(self, request: Request) -> None:
         self.epoch, self.position = request.epoch, request.start + self.batch_size

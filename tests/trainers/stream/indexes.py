@@ -9,6 +9,7 @@ import numpy as np
 from schemas.index import IndexPart, key_hashes
 from storage.store import Store
 from trainers.stream.catalog.choose import choose_rows
+from trainers.stream.catalog.flat import Column
 from trainers.stream.catalog.index import Index, ShardDigests
 from trainers.stream.catalog.parts import Parts
 
@@ -35,6 +36,8 @@ def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0
         "member_offsets": np.arange(count + 1),
         "member_start": 512 + np.arange(count) % per_shard * 1024,
         "member_size": np.full(count, 100),
+        "member_crc": np.zeros(count, np.uint32),
+        "sha256": np.zeros((count, 32), np.uint8),
         "lonlat": lonlat,
         "bbox": np.concatenate((lonlat - 1e-3, lonlat + 1e-3), 1),
         "gsd": np.ones((count, 2)),
@@ -47,7 +50,7 @@ def make_index(count: int, name: str = "a", per_shard: int = 7, reshard: int = 0
 
     return Index(
         root=name, content_hash=digest(f"{name}{count}"), layout_hash=digest(f"{name}{count}{per_shard}{reshard}"),
-        selection_hash=selection, split_hash="", parts=parts, held={"rows": rows}, digests=ShardDigests(0, (), ()),
+        selection_hash=selection, split_hash="", parts=parts, held=Column(rows), digests=ShardDigests(0, (), ()),
     )  # fmt: skip
 
 

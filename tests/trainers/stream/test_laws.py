@@ -311,6 +311,53 @@ def test_law_7_corrupt_samples_keep_their_places(
     assert {c.split(":")[0] for c in bad.corrupt} == lost
 
 
+def flip_in(root: Path, sample: int, member: str, share: float = 0.9) -> None:
+    """Flip a bit of a member's content, where most decoders notice nothing."""
+    index = load_index(str(root))
+    start, size = members_of(index, sample)[member]
+    with (root / "shards" / shard_of(index, sample)).open("r+b") as file:
+        file.seek(start + int(size * share))
+        value = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([value ^ 4]))
+
+
+@pytest.mark.parametrize(("verify", "workers"), [("crc", 0), ("crc", 1), ("sha256", 0)])
+def test_law_7_a_flipped_bit_of_a_sample_is_a_masked_slot(
+    two: tuple[Path, Path], tmp_path: Path, verify: str, workers: int
+) -> None:
+    root = tmp_path / "flipped"
+    shutil.copytree(two[0], root)
+    index = load_index(str(root))
+    photos = [[n for n in index.names(i) if n.startswith("sv.")] for i in range(len(index))]
+    one = max(i for i, names in enumerate(photos) if len(names) == 1)
+    lost = {0: "rs.jpg", 1: "osm.safetensors", one: "sv.0.jpg"}  # a photo is read once it is known to be shown
+    unread = min(i for i, names in enumerate(photos) if names and i not in lost)
+    for sample, member in lost.items():
+        flip_in(root, sample, member)
+    good = GeoStream(str(two[0]), VIEW, batch_size=6)
+    bad = GeoStream(str(root), VIEW, batch_size=6, verify=verify, num_workers=workers)
+    names = {index.key(i) for i in lost}
+    for a, b in zip(good, bad, strict=True):
+        assert [k if k not in names else "" for k in a.key] == b.key
+        assert b.valid.tolist() == [bool(k) for k in b.key]
+    assert {c.split(":")[0] for c in bad.corrupt} == names
+    assert len(bad.corrupt) == 3
+    assert all("is not what was written; `geoshards verify --repair`" in c for c in bad.corrupt)
+    if not workers:
+        shown = [k for b in GeoStream(str(root), VIEW, batch_size=6, verify="none") for k in b.key]
+        assert index.key(0) in shown  # which is why bytes are compared
+    view = replace(VIEW, photos=0, osm=())
+    flip_in(root, unread, "sv.0.jpg")
+    seen = {k for b in GeoStream(str(root), view, batch_size=6, verify=verify) for k in b.key}
+    assert (index.key(unread) in seen) == (verify == "crc")  # sha256 is that of the whole sample
+
+
+def test_a_way_of_checking_that_does_not_exist_is_refused(two: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"stream.verify=md5: choose none, crc, sha256"):
+        GeoStream(str(two[0]), VIEW, batch_size=4, verify="md5")
+
+
 @given(st.permutations(range(23)))
 @settings(max_examples=6)
 def test_law_8_a_selection_is_total_by_key_whatever_the_order_of_rows(

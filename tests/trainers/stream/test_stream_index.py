@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -26,13 +27,13 @@ from schemas.tokens import GRANULARITIES, OsmTokens
 from tests.trainers.stream.indexes import make_index, members_of, shard_of
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
-from trainers.stream.catalog.flat import Mapped
+from trainers.stream.catalog.flat import KeptColumn
 from trainers.stream.catalog.index import Index, load_index
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.members.decode import decode_rgb, resize
 from trainers.stream.members.read import ShardReader
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
-from trainers.stream.order import Order
+from trainers.stream.order import Order, Shuffle
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream, StreamSettings
 from trainers.stream.wds import wds_pipeline
@@ -59,8 +60,8 @@ def test_a_cached_index_is_the_index(split_dataset: Path, dataset: Path, select:
     for root in (dataset, split_dataset):
         held = load_index(str(root), select, limit=limit)
         first, again = (load_index(str(root), select, limit=limit, cached_from=0) for _ in range(2))
-        assert isinstance(again.held, Mapped)
-        assert not isinstance(held.held, Mapped)
+        assert isinstance(again.held, KeptColumn)
+        assert not isinstance(held.held, KeptColumn)
         alike(held, first)
         alike(held, again)
         alike(held, pickle.loads(pickle.dumps(again)))
@@ -174,6 +175,83 @@ def test_a_damaged_index_is_named(dataset: Path, tmp_path: Path, harm: str) -> N
         load_index(str(other))
 
 
+def read_all(root: Path, order: Order, cached_from: int) -> list[object]:
+    """All that the stream takes from the index, in the order of an epoch."""
+    index = load_index(str(root), "n_polygon > 0", cached_from=cached_from)
+    schedule = Schedule([index], None, order, seed=1, batch_size=8, parts=1)
+    samples = np.concatenate([schedule.choose(Request(0, start, 0)).sample for start in range(0, len(index), 8)])
+    samples = samples[samples >= 0]
+    columns = [index.column(n, samples).tolist() for n in ("lonlat", "bbox", "gsd", "sha256")]
+    names = [index.names(s) for s in samples.tolist()]
+    shown = [index.parts.keys(index.rows(samples)), index.entries(samples), index.parts.shard_names]
+    return [names, shown, columns, index.selection_hash, index.split_hash, index.digests, schedule.pools[0].key(0, 0)]
+
+
+def flips(size: int, count: int, seed: int) -> list[int]:
+    """Bits of a file of ``size`` bytes to flip, half of them among its first thousand bytes."""
+    rng = np.random.default_rng(seed)
+    return [*rng.integers(0, 8 * size, count).tolist(), *rng.integers(0, 8 * min(size, 1000), count).tolist()]
+
+
+def flip(file: Path, bit: int) -> None:
+    """Where it lies: its time, by which the cache knows it, and its number stay."""
+    facts = file.stat()
+    with file.open("r+b") as held:
+        held.seek(bit // 8)
+        value = held.read(1)[0] ^ 1 << bit % 8
+        held.seek(bit // 8)
+        held.write(bytes([value]))
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+@pytest.mark.parametrize("shuffle", ["global", "none", "block", "spread"])
+def test_a_flipped_bit_of_the_index_or_of_the_cache_is_an_error_and_never_another_order(
+    dataset: Path, tmp_path: Path, shuffle: Shuffle
+) -> None:
+    order = Order(shuffle=shuffle, block=8, window=2)
+    root = cut(dataset, tmp_path / "cut", 2)
+    right = read_all(root, order, 0)
+    kept = sorted((tmp_path / "cache" / "index").iterdir())
+    assert len(kept) == 1 + (shuffle != "global")
+    said: list[tuple[Path, str]] = []
+    for file in (root / index_file(0), root / index_file(1), *kept):
+        for bit in flips(file.stat().st_size, 25, seed=len(str(shuffle))):
+            flip(file, bit)
+            try:
+                assert read_all(root, order, 0) == right
+            except DatasetError as error:
+                said.append((file, str(error)))
+            flip(file, bit)
+    assert len(said) > 100  # those that nobody reads do not matter
+    for file, text in said:
+        assert file.name in text
+        assert ("--repair" if file.is_relative_to(root) else "delete it") in text
+        assert "\n" not in text
+    assert read_all(root, order, 0) == right
+
+
+def test_every_bit_of_an_index_that_is_read_counts(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    shutil.copytree(dataset, root)
+    file = root / index_file(0)
+    for bit in flips(file.stat().st_size, 100, seed=9):
+        flip(file, bit)
+        with pytest.raises(DatasetError, match=r"part-00000.safetensors .*--repair"):
+            IndexPart.from_buffer(file.read_bytes(), str(file)).whole()
+        flip(file, bit)
+
+
+def test_a_stream_names_the_damage_that_it_reads(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    shutil.copytree(dataset, root)
+    stream = GeoStream(root, VIEW, batch_size=8)
+    file = root / index_file(0)
+    flip(file, 8 * file.read_bytes().index(load_index(str(dataset)).column("bbox")[0].tobytes()))
+    with pytest.raises(DatasetError, match=r"part-00000.safetensors is damaged: bbox is not .*--repair") as caught:
+        list(stream)
+    assert "\n" not in str(caught.value)
+
+
 def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: Path) -> None:
     script = (
         "import sys; sys.path[0] = sys.argv[1]\nfrom trainers.stream.catalog.index import load_index\n"
@@ -183,15 +261,14 @@ def test_processes_that_start_together_build_one_index(dataset: Path, tmp_path: 
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {p.communicate(timeout=100)[0].strip() for p in running}
     assert said == {load_index(str(dataset)).selection_hash}
-    assert len([p for p in (tmp_path / "cache" / "index").iterdir() if p.is_dir()]) == 1
+    assert len(list((tmp_path / "cache" / "index").iterdir())) == 1
 
 
 def test_a_damaged_cache_says_what_to_delete(dataset: Path) -> None:
     held = load_index(str(dataset), cached_from=0).held
-    assert isinstance(held, Mapped)
-    folder = held.folder
-    (folder / "rows.npy").write_bytes(b"damaged")
-    with pytest.raises(DatasetError, match=rf"{folder}.* delete it"):
+    assert isinstance(held, KeptColumn)
+    held.path.write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match=rf"{held.path} is damaged .* delete it"):
         load_index(str(dataset), cached_from=0)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geometry.mix import GOLDEN, mix
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, is_short, shortage
 from schemas.index import SPLIT_CODES
 from schemas.splits import BUFFER
 from storage.store import Store
@@ -80,6 +80,8 @@ def _met(dataset: Store, parts: Parts, select: str) -> Mask:
             masks.append(evaluate(table, select))
             centres.append(np.stack([table["lon"].to_numpy(), table["lat"].to_numpy()], 1))
         except (pa.ArrowException, OSError) as error:
+            if is_short(error):
+                raise shortage(error, where) from None
             first = str(error).splitlines()[0]
             raise DatasetError(f"{where} cannot be read ({first}); build the dataset again") from None
     if not masks or not np.array_equal(np.concatenate(centres), parts.column("lonlat")):

@@ -22,11 +22,11 @@ from storage.dataset import find_catalog, load_dataset
 from storage.store import Store
 from storage.urls import absolute, cache_folder
 from trainers.stream.catalog.choose import choose_rows, split_digest
-from trainers.stream.catalog.flat import Arrays, Mapped, make_folder, open_folder
+from trainers.stream.catalog.flat import REMEDY, Column, keep, kept_column
 from trainers.stream.catalog.parts import Entries, Ints, Parts
 
 #: Version of what is kept in the cache.
-_FORMAT = 2
+_FORMAT = 3
 #: Bytes of index files from which the cache is used: some 50,000 samples.
 CACHED_FROM = 1 << 23
 _FOLDER = "catalog/index"
@@ -53,22 +53,21 @@ class Index:
     selection_hash: str  # of the selected keys: two texts that select the same samples are one selection
     split_hash: str  # of what split each sample of the dataset is in, selected or not
     parts: Parts  # the index files of the whole dataset
-    held: Arrays  # ``rows``, i32 or i64 [n]: the catalog row of each selected sample
+    held: Column  # [n] the catalog row of each selected sample
     digests: ShardDigests
 
     def __len__(self) -> int:
-        return len(self.held["rows"])
+        return len(self.held)
 
     def rows(self, samples: Ints | None = None) -> Ints:
         """Catalog rows i64[K] of ``samples`` i64[K], or of all: they lie by shard and by position in it."""
-        held = self.held["rows"]
-        return (held if samples is None else held[samples]).astype(np.int64)
+        return self.held.take(samples)
 
     def column(self, name: str, samples: Ints | None = None) -> np.ndarray:
-        """Values [K,...] of ``lonlat``, ``bbox``, ``gsd`` or ``shard`` (its number), see schemas.index; of all samples
-        where ``samples`` is None."""
+        """Values [K,...] of an array with one row a sample, see schemas.index, ``shard`` and ``layout`` as numbers in
+        the dataset; of all samples where ``samples`` is None."""
         if samples is None:
-            return self.parts.column(name)[self.held["rows"]]
+            return self.parts.column(name)[self.rows()]
         return self.parts.column(name, self.rows(samples))
 
     def entries(self, samples: Ints) -> Entries:
@@ -85,13 +84,12 @@ class Index:
 
     def names(self, sample: int) -> tuple[str, ...]:
         """Member names of one sample, in the order of the tar."""
-        return self.parts.layouts[self.parts.layout_of(int(self.held["rows"][sample]))]
+        return self.parts.layouts[self.parts.layout_of(int(self.rows(np.array([sample]))[0]))]
 
     def release(self) -> None:
         """Give back mapped pages that were touched."""
         self.parts.release()
-        if isinstance(self.held, Mapped):
-            self.held.release()
+        self.held.release()
 
 
 def load_index(
@@ -117,59 +115,52 @@ def load_index(
         raise DatasetError(f"{dataset.path('catalog/index')} holds no index; build the dataset again")
     large = sum(size for size, _ in listing.values()) >= cached_from
     identity = [_FORMAT, absolute(dataset.root), info["content_hash"], info["layout_hash"], sorted(listing.items())]
+
+    def choose() -> tuple[Ints, dict[str, Any]]:
+        rows, selection = choose_rows(dataset, parts, select, split, limit)
+        return rows, {"selection": selection, "split": split_digest(parts), "digests": _digests(dataset)}
+
     try:
-        parts = _open_parts(dataset, listing, _folder("parts", identity) if large else None)
-        dealt = split_digest(parts)  # a split may change while the hashes and the sizes of files stay
-        held: Arrays = {}
-        if large:
-            folder = _folder("rows", [identity, dealt, select, split, limit])
-
-            def build(fresh: Path) -> dict[str, Any]:
-                rows, selection = choose_rows(dataset, parts, select, split, limit)
-                np.save(fresh / "rows.npy", rows.astype("i4" if len(parts) < 1 << 31 else "i8"))
-                return {"selection_hash": selection, "digests": _digests(dataset)}
-
-            make_folder(folder, build)
-            parts.release()
-            held, meta = open_folder(folder)
+        parts = _open_parts(dataset, listing, identity if large else None)
+        # What lies in the files counts too: a split may change while hashes, sizes and times stay.
+        held = kept_column(_file("rows", [identity, parts.sums, select, split, limit]), choose) if large else None
+        about = held.about if held else {}
+        parts.release()
     except OSError as error:
         print(f"the index is held in memory: {cache_folder()} cannot be written ({error})", file=sys.stderr)
-        parts, held = _open_parts(dataset, listing, None), {}
-        dealt = split_digest(parts)
-    if not held:
-        held["rows"], selection = choose_rows(dataset, parts, select, split, limit)
-        meta = {"selection_hash": selection, "digests": _digests(dataset)}
-    digests = meta["digests"]
+        parts, held = _open_parts(dataset, listing, None), None
+    if held is None:
+        rows, about = choose()
+    digests = about["digests"]
     return Index(
         root=dataset.root, content_hash=info["content_hash"], layout_hash=info["layout_hash"],
-        selection_hash=meta["selection_hash"], split_hash=dealt, parts=parts, held=held,
+        selection_hash=about["selection"], split_hash=about["split"], parts=parts, held=held or Column(rows),
         digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
     )  # fmt: skip
 
 
-def _folder(kind: str, named: Any) -> Path:
+def _file(kind: str, named: Any, name: str = "") -> Path:
+    """Of the cache."""
     digest = blake2b(json.dumps([kind, named]).encode(), digest_size=16).hexdigest()
-    return cache_folder().absolute() / "index" / digest
+    return cache_folder().absolute() / "index" / f"{digest}.{name or 'safetensors'}"
 
 
-def _open_parts(dataset: Store, listing: Mapping[str, tuple[int, str]], folder: Path | None) -> Parts:
-    """The index files: local ones mapped where they lie, those of a URL read, or fetched into ``folder`` and mapped."""
+def _open_parts(dataset: Store, listing: Mapping[str, tuple[int, str]], identity: Any) -> Parts:
+    """The index files: local ones mapped where they lie, those of a URL read, or, with an ``identity``, kept in the
+    cache and mapped. What comes from afar is checked whole."""
     if not dataset.remote:
         return Parts(files=[dataset.path(f"{_FOLDER}/{name}") for name in listing])
 
-    def fetched(name: str) -> bytes:
-        return dataset.read(f"{_FOLDER}/{name}", listing[name][0])
+    def fetched(name: str) -> tuple[bytes, IndexPart]:
+        data = dataset.read(f"{_FOLDER}/{name}", listing[name][0])
+        return data, IndexPart.from_buffer(data, dataset.path(f"{_FOLDER}/{name}")).whole()
 
-    if folder is None:
-        return Parts([IndexPart.from_buffer(fetched(name), dataset.path(f"{_FOLDER}/{name}")) for name in listing])
-
-    def fill(fresh: Path) -> dict[str, Any]:
-        for name in listing:
-            (fresh / name).write_bytes(fetched(name))
-        return {}
-
-    make_folder(folder, fill)
-    return Parts(files=[str(folder / name) for name in listing])
+    if identity is None:
+        return Parts([fetched(name)[1] for name in listing])
+    files = {name: _file("part", identity, name) for name in listing}
+    for name, file in files.items():
+        keep(file, lambda name=name: [fetched(name)[0]])  # type: ignore[misc]  # called at once
+    return Parts(files=list(map(str, files.values())), remedy=REMEDY)
 
 
 def _listing(dataset: Store) -> dict[str, tuple[int, str]]:
