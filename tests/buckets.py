@@ -12,10 +12,11 @@ import pytest
 
 
 @contextmanager
-def s3_server(bucket: str, fails: int = 0) -> Iterator[Any]:
+def s3_server(bucket: str, fails: int = 0, down: threading.Event | None = None) -> Iterator[Any]:
     """The file system of a server with an empty bucket; the environment has its address and credentials.
 
-    ``fails``: so many requests after the bucket is there, and again, one ends in an error of the server (0: none).
+    ``fails``: so many requests after the bucket is there, and again, one ends in an error of the server (0: none);
+    ``down``: all do while it is set.
     """
     pytest.importorskip("s3fs")
     moto = pytest.importorskip("moto.moto_server.werkzeug_app")
@@ -27,7 +28,7 @@ def s3_server(bucket: str, fails: int = 0) -> Iterator[Any]:
     ready = threading.Event()
 
     def application(environ: Any, start_response: Any) -> Any:
-        if fails and ready.is_set() and next(asked) % fails == 0:
+        if (down and down.is_set()) or (fails and ready.is_set() and next(asked) % fails == 0):
             start_response("500 Internal Server Error", [("Content-Length", "0")])
             return [b""]
         return inner(environ, start_response)

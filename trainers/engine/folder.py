@@ -1,8 +1,8 @@
 """Where a run writes: a folder of this machine; for a URL one in the cache, whose files follow to the store meanwhile.
 
-Training waits for no store: a thread sends each file whole, and again as it changes, in the order in which they were
-written. A store that fails is asked again as long as the run lasts; what it has not taken by then stays on this
-machine.
+Training waits for no store: a thread sends each file whole, and again as it changes, a checkpoint after the history
+that leads to it. A store that fails is asked again as long as the run lasts; what it has not taken by then stays on
+this machine.
 """
 
 from __future__ import annotations
@@ -116,15 +116,15 @@ class RunFolder:
         return work
 
     def _files(self) -> dict[str, tuple[Path, tuple[int, int]]]:
-        """Path, time and size of each file by its name, in the order in which they were last written."""
+        """Path, time and size of each file by its name: in the order in which they were last written, checkpoints
+        behind the others."""
         found = {}
         for path in self.local.rglob("*"):
             hidden = any(part.startswith(".") for part in path.relative_to(self.local).parts)
-            with suppress(FileNotFoundError):
-                if path.is_file() and not (hidden or path.name.endswith(UNFINISHED)):
-                    facts = path.stat()
-                    found[path.relative_to(self.local).as_posix()] = path, (facts.st_mtime_ns, facts.st_size)
-        return dict(sorted(found.items(), key=lambda item: item[1][1]))
+            if path.is_file() and not (hidden or path.name.endswith(UNFINISHED)):
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.local).as_posix()] = path, _facts(path)
+        return dict(sorted(found.items(), key=lambda item: (item[0].endswith(".pt"), item[1][1])))
 
     def _follow(self) -> None:
         while not self._done.is_set():
@@ -138,8 +138,10 @@ class RunFolder:
             if self._sent.get(name) == facts:
                 continue
             try:
+                if name.endswith(".pt") and _facts(path) != facts:  # a newer one, and so is its history
+                    continue
                 self._store.send(name, path)
-            except GeoshardsError as error:
+            except (GeoshardsError, FileNotFoundError) as error:
                 if path.exists():
                     self._fails(str(error))
                     return
@@ -159,3 +161,8 @@ class RunFolder:
                 file=sys.stderr,
             )
         self._failure = reason
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_mtime_ns, facts.st_size
