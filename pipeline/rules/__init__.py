@@ -15,6 +15,7 @@ from pipeline.rules.values import Values
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, at_the_door
 from schemas.tags import TagRules
+from storage.urls import local_path
 
 _HERE = Path(__file__).parent
 
@@ -94,7 +95,7 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
     """
     texts: dict[str, str] = {}
     for name in ("polygon_features", "tags", "classes"):
-        path = Path(getattr(config, name) or _HERE / f"{name}.yaml")
+        path = local_path(getattr(config, name) or str(_HERE / f"{name}.yaml"))
         with at_the_door(f"rules file {path} cannot be read"):
             texts[name] = path.read_text(encoding="utf-8")
     documents = {name: parse_yaml(text, f"rules file {name}.yaml") for name, text in texts.items()}

@@ -15,7 +15,7 @@ import torch
 from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError
 from storage.progress import format_table
-from storage.urls import expand
+from storage.urls import expand, local_path
 from trainers import ROOT
 from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
@@ -88,7 +88,7 @@ def _config_file(name: str) -> dict[str, Any]:
     if not name:
         raise ConfigError("--config needs a file name")
     try:
-        return parse_yaml(Path(name).read_text(), name)
+        return parse_yaml(local_path(name).read_text(), name)
     except OSError as error:
         raise ConfigError(f"--config {name} cannot be read: {error.strerror}") from None
 
