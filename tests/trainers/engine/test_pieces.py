@@ -98,3 +98,30 @@ def test_what_is_not_finite_is_neither_saved_nor_measured(dataset: Path, tmp_pat
         out = tmp_path / str(number)
         assert main(GEOLINK, [*words, f"out={out}", *more]) == 1
         assert not (out / "checkpoint.pt").exists()
+
+
+def test_a_checkpoint_brings_back_all_that_a_run_goes_on_from(dataset: Path) -> None:
+    settings, _, _ = parse(GEOLINK, [*WORDS, "steps=9"])
+    one, other = (
+        Trainer(GEOLINK, settings, parse_datasets(str(dataset)), torch.device("cpu"), quiet=True) for _ in range(2)
+    )
+    batches = one.stream.batches(steps=2)
+    one._step(batches)
+    one._step(batches)
+    one.best = 0.25
+    state = one.state()
+    drawn = torch.rand(3)
+    other.restore(state, "it")
+    assert torch.equal(torch.rand(3), drawn)
+    assert (other.best, other.step, other.stream.samples_seen) == (0.25, 2, 16)
+    assert state["scheduler"] == {"samples": 16, "total": 69, "warmup": 0}
+    a, b = one._step(one.stream.batches(steps=1)), other._step(other.stream.batches(steps=1))
+    assert a.keys == b.keys
+    assert torch.equal(a.values["loss"], b.values["loss"])
+
+
+def test_a_run_that_goes_on_counts_its_own_rate(dataset: Path, tmp_path: Path) -> None:
+    rows_of(dataset, tmp_path / "r", "steps=6", "stop_after=4")
+    (row,) = rows_of(dataset, tmp_path / "r", "steps=6", "resume=auto", "log_every=6")
+    assert row["samples"] == 48
+    assert row["samples_per_second"] * row["seconds"] == pytest.approx(16, rel=0.05)

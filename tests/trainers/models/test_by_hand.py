@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from tests.trainers.batches import GAIR, GEOLINK, gair_batch, geolink_batch
 from trainers.models.gair import Gair, GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
+from trainers.models.nodes import node_features
 from trainers.stream.batch import TileBatch
 
 #: ImageNet's (docs/papers/geolink.md) and the released statistics of photos (docs/papers/gair.md).
@@ -118,7 +120,35 @@ def test_geolink_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: P
         for a, b in ((graph, seen), (seen, graph)):
             terms.append(named_first(a[i], b[others], b[i], WARM))
     assert float(found["cont"]) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-3)
-    assert float(model.trivial_consistency(batch)["zero"]) > float(model.trivial_consistency(batch)["mean"])
+
+    rows = [n for n in masked.nonzero().flatten().tolist() if int(batch.node_sample[n]) in kept]
+    truth = node_features(batch)[rows]
+    trivial = {name: float(value) for name, value in model.trivial_consistency(batch).items()}
+    assert trivial == pytest.approx({
+        "zero": float(truth.square().mean()), "mean": float((truth - truth.mean(0)).square().mean()),
+    }, rel=1e-4)  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("by", ["node", "sample"])
+def test_the_consistency_of_a_batch_is_the_mean_of_what_its_samples_give_alone(dataset: Path, by: Any) -> None:
+    """Of their nodes, or of the samples that have any: sample by sample, with the others masked."""
+    torch.manual_seed(0)
+    model = GeoLink(replace(GEOLINK, cst_mean=by), "ours", GeoLinkLoss(0.0, 0.0, 1.0)).eval()
+    batch = geolink_batch(dataset, 8)
+    drawn: list[Tensor] = []
+    model.osm.register_forward_pre_hook(lambda _m, given: drawn.append(given[0].masked))
+    found = float(model(batch)["cst"])
+    hidden = torch.bincount(batch.node_sample[drawn[0]], minlength=8).tolist()
+    alone = []
+    for i in range(8):
+        own = torch.zeros(8, dtype=torch.bool)
+        own[i] = True
+        alone.append(float(model(replace(batch, valid=own))["cst"]))
+    weights = [float(n) if by == "node" else float(n > 0) for n in hidden]
+    assert len(set(hidden)) > 2
+    expected = sum(w * c for w, c in zip(weights, alone, strict=True)) / sum(weights)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @torch.no_grad()
