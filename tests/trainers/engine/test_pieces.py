@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from schemas.errors import GeoshardsError
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main, parse
-from trainers.engine.loop import Trainer
+from trainers.engine.loop import Trainer, train
 from trainers.stream.datasets import parse_datasets
 from trainers.tasks.geolink import GEOLINK
 
@@ -125,3 +128,17 @@ def test_a_run_that_goes_on_counts_its_own_rate(dataset: Path, tmp_path: Path) -
     row = rows_of(dataset, tmp_path / "r", "steps=6", "resume=auto", "log_every=6")[-1]
     assert row["samples"] == 48
     assert row["samples_per_second"] * row["seconds"] == pytest.approx(16, rel=0.05)
+
+
+def test_a_run_that_is_stopped_keeps_nothing_that_is_not_finite(dataset: Path, tmp_path: Path) -> None:
+    """Between two lines of metrics, where nobody has looked at the step yet."""
+
+    def broken(settings: Any) -> torch.nn.Module:
+        model = GEOLINK.build(settings)
+        model.get_parameter("decoder.head.bias").data[0] = float("nan")
+        return model
+
+    settings, _, _ = parse(GEOLINK, [*WORDS, "steps=9"])
+    with pytest.raises(GeoshardsError, match="not finite at step 1"):
+        train(replace(GEOLINK, build=broken), settings, str(dataset), tmp_path, True, told=[signal.SIGTERM])
+    assert not (tmp_path / "checkpoint.pt").exists()
