@@ -21,6 +21,7 @@ from pipeline.cli.main import main as geoshards
 from schemas.errors import InputError
 from storage.files import put
 from storage.owner import Owner
+from storage.store import Store
 from tests.buckets import s3_server
 from trainers.engine import folder as folder_module
 from trainers.engine.checkpoint import load_checkpoint
@@ -49,6 +50,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails is given up soon, and asked again soon."""
     s3fs = pytest.importorskip("s3fs")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.001)
     monkeypatch.setattr(folder_module, "EVERY", 0.05)
 
@@ -62,7 +64,7 @@ def test_a_run_into_a_bucket_that_fails_is_killed_and_goes_on_bit_for_bit_as_one
     with s3_server("runs", fails=6) as fs:
         command = [sys.executable, str(ROOT / "trainers" / "geolink.py"), *words, f"out={out}"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-        wait_for(lambda: process.poll() is not None or fs.exists("runs/a/b/checkpoint.pt"))
+        wait_for(lambda: process.poll() is not None or Store(out).exists("checkpoint.pt"))
         process.send_signal(signal.SIGKILL)
         assert process.communicate(timeout=60)[1] == ""
         step = load_checkpoint(f"{out}/checkpoint.pt")["step"]
@@ -77,7 +79,7 @@ def test_a_run_into_a_bucket_that_fails_is_killed_and_goes_on_bit_for_bit_as_one
         lines = fs.cat_file("runs/a/b/metrics.jsonl").decode().splitlines()
         assert [json.loads(line)["step"] for line in lines] == list(range(1, step + 3))
         here = {p.relative_to(tmp_path / "straight").parts[0] for p in (tmp_path / "straight").rglob("*")}
-        assert {n.removeprefix("runs/a/b/").partition("/")[0] for n in fs.find("runs/a/b")} == here
+        assert {n.partition("/")[0] for n in Store(out).walk()} == here
         assert json.loads(fs.cat_file("runs/a/b/summary.json"))["out"] == out
         assert list((cache / "runs").iterdir()) == []  # that of the killed one is swept
         assert main(GEOLINK, [*words, f"out={out}"]) == 1
@@ -128,7 +130,7 @@ def test_a_store_that_fails_for_a_while_gets_all_files_afterwards(
         with folder.opened("config.yaml", "a: 1\n"):
             work = folder.local.parent
             put(folder.local / "metrics.jsonl", '{"step": 1}\n')
-            wait_for(lambda: fs.exists("outage/a/metrics.jsonl"))
+            wait_for(lambda: Store("s3://outage/a").exists("metrics.jsonl"))
             down.set()
             put(folder.local / "metrics.jsonl", '{"step": 1}\n{"step": 2}\n')
             put(folder.local / "checkpoint.pt", b"two")
@@ -141,7 +143,7 @@ def test_a_store_that_fails_for_a_while_gets_all_files_afterwards(
             put(folder.local / "deep" / "last", "x")
             put(folder.local / ".hidden", "x")
         names = ["checkpoint.pt", "config.yaml", "deep/last", "metrics.jsonl"]
-        assert [n.removeprefix("outage/a/") for n in fs.find("outage/a")] == names
+        assert Store("s3://outage/a").walk() == names
         assert fs.cat_file("outage/a/metrics.jsonl").count(b"\n") == 2
     assert list((cache / "runs").iterdir()) == []
     first, second = capsys.readouterr().err.splitlines()
@@ -153,7 +155,7 @@ def test_a_store_that_fails_for_a_while_gets_all_files_afterwards(
 def test_what_a_store_does_not_take_stays_and_is_named(cache: Path, brief: None) -> None:
     down = threading.Event()
     folder = RunFolder("s3://lasting/a")
-    with s3_server("lasting", down=down) as fs:
+    with s3_server("lasting", down=down):
 
         def stops() -> None:
             with folder.opened("config.yaml", "a: 1\n"):
@@ -169,7 +171,7 @@ def test_what_a_store_does_not_take_stays_and_is_named(cache: Path, brief: None)
         again = RunFolder("s3://lasting/a")
         with again.opened("config.yaml", "a: 1\n"):
             assert (folder.local / "checkpoint.pt").exists()  # it is not swept
-        assert not fs.exists("lasting/a/checkpoint.pt")
+        assert not Store("s3://lasting/a").exists("checkpoint.pt")
     assert list((cache / "runs").iterdir()) == [folder.local.parent]
 
 

@@ -18,7 +18,7 @@ from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.models.nodes import node_features
 from trainers.stream.batch import TileBatch
 
-#: ImageNet's (docs/papers/geolink.md) and the released statistics of photos (docs/papers/gair.md).
+#: ImageNet's, and the released statistics of photos (docs/papers/gair.md#photos).
 IMAGE = torch.tensor([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]])
 PHOTO = torch.tensor([[135.47184384, 142.28621995, 145.12271992], [59.19978436, 59.35279219, 72.02295734]])
 #: Of GAIR's losses and of GeoLink's.
