@@ -19,8 +19,9 @@ from storage.locks import BREAK, LOCK, broken, locked
 from storage.owner import Owner
 
 _USERS, _PRUNING = ".users", ".pruning"
-#: What names the inputs of datasets: kept, as it is small and cannot be made again.
-_KEPT = frozenset({"inputs"})
+#: What names the inputs of datasets, and files of runs that have not reached their store: kept, as none of it can be
+#: made again.
+_KEPT = frozenset({"inputs", "runs"})
 #: Extracts that datasets were made from, hard links for the most part: the last to go.
 _LAST = frozenset({"bases"})
 #: Of remote rasters, in sparse files.

@@ -52,13 +52,16 @@ class CacheSettings:
     def __post_init__(self) -> None:
         if not self.gigabytes > 0:
             raise ConfigError(f"stream.cache_gb={self.gigabytes} must be above 0; stream.cache=none keeps nothing")
+        if self.folder != "auto":
+            cache_folder(self.folder, "stream.cache")  # no URL
 
     @property
     def path(self) -> Path | None:
         """The folder, or None where nothing is kept."""
         if self.folder == "none":
             return None
-        return (cache_folder() / "stream" if self.folder == "auto" else Path(self.folder).expanduser()).absolute()
+        found = cache_folder() / "stream" if self.folder == "auto" else cache_folder(self.folder, "stream.cache")
+        return found.absolute()
 
 
 def coalesce(pieces: Sequence[Range], waste: float = WASTE) -> list[Range]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,12 +19,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError, InputError, is_short, reason_of, shortage
-from storage.files import UNFINISHED, put
+from storage.files import UNFINISHED, atomic_file, put
 from storage.retry import patiently
-from storage.urls import expand, file_system, is_local
+from storage.urls import expand, file_system, is_local, shown
 
 #: Kinds of stores that know no folders, and make a bucket where one is asked for.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "obs", "cos"})
+
+
+def place_of(path: str | Path) -> tuple[Store, str]:
+    """The store of a file's path or URL, and its name there.
+
+    >>> place_of("s3://bucket/run/last.pt")[1]
+    'last.pt'
+    """
+    folder, _, name = expand(path).rpartition("/")
+    return Store(folder or ("/" if str(path).startswith("/") else ".")), name
 
 
 class Store:
@@ -49,7 +60,7 @@ class Store:
             InputError: it cannot be written.
         """
         if self.remote:
-            self._upload(name, data)
+            self._upload(name, lambda fs, path: fs.pipe_file(path, data))
             return
         try:
             put(Path(self.path(name)), data, durable)
@@ -59,15 +70,44 @@ class Store:
                 "(out=…, GEOSHARDS_CACHE)"
             ) from None
 
-    def _upload(self, name: str, data: bytes) -> None:
+    def send(self, name: str, source: Path) -> None:
+        """Put a file of this machine, of any size, into a store behind a URL: one completed upload.
+
+        Raises:
+            InputError, DatasetError: it cannot be written, or the store does not answer.
+        """
+        self._upload(name, lambda fs, path: fs.put_file(str(source), path))
+
+    @contextmanager
+    def fresh(self, name: str) -> Iterator[Path]:
+        """The path of a new file of this machine for the block to write, which takes the place of ``name`` if the
+        block ends well.
+
+        Raises:
+            OSError, InputError, DatasetError: it cannot be written.
+        """
+        if not self.remote:
+            with atomic_file(Path(self.path(name))) as fresh:
+                yield fresh
+            return
+        with tempfile.TemporaryDirectory(prefix="geoshards-") as folder:
+            fresh = Path(folder, name.rpartition("/")[2])
+            yield fresh
+            self.send(name, fresh)
+
+    def _upload(self, name: str, put_at: Callable[[Any, str], object]) -> None:
         fs, path = self._fs(name)
         try:
             if self.root.partition("://")[0] not in _BUCKETS:
                 fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            patiently(self.path(name), lambda: fs.pipe_file(path, data))
+            patiently(self.path(name), lambda: put_at(fs, path))
         except FileNotFoundError:
             raise InputError(
                 f"{self.root}: there is no such bucket; create it, or mend the address (nothing here creates one)"
+            ) from None
+        except NotImplementedError:
+            raise InputError(
+                f"{shown(self.root)}: nothing can be written to addresses of this kind; give a folder, or s3://…"
             ) from None
         except OSError as error:
             raise InputError(
@@ -89,13 +129,22 @@ class Store:
             raise DatasetError(
                 f"{self.path(name)} does not exist; give a dataset directory, or make one with: make shards REGION=demo"
             ) from None
+        except OSError as error:
+            raise DatasetError(f"{self.path(name)} cannot be read: {reason_of(error)}; check your rights") from None
 
     def exists(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file is there.
+
+        Raises:
+            DatasetError: the store does not answer, or not to us.
+        """
         if not self.remote:
             return Path(self.path(name)).exists()
         fs, path = self._fs(name)
-        return patiently(self.path(name), lambda: bool(fs.exists(path)))
+        try:
+            return patiently(self.path(name), lambda: bool(fs.exists(path)))
+        except OSError as error:
+            raise DatasetError(f"{self.path(name)} cannot be read: {reason_of(error)}; check your rights") from None
 
     def files(self, folder: str) -> dict[str, dict[str, Any]]:
         """What is known of each file of a folder (``size`` in bytes, and when or as what it was written), by name,

@@ -52,8 +52,8 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
 
 
-def cache_folder(configured: str = "") -> Path:
-    """Where what can be made again lies: the setting, else ``$GEOSHARDS_CACHE``, else ``data/cache``.
+def cache_folder(configured: str = "", setting: str = "cache") -> Path:
+    """Where what can be made again lies: the ``setting``, else ``$GEOSHARDS_CACHE``, else ``data/cache``.
 
     An empty variable counts as unset, and ``~`` is the home.
 
@@ -62,8 +62,20 @@ def cache_folder(configured: str = "") -> Path:
     """
     found = configured or os.environ.get("GEOSHARDS_CACHE") or "data/cache"
     if not is_local(found):
-        raise ConfigError(f"cache={shown(found)} is a URL; the cache is a folder of this machine, shared or not")
-    return Path(found).expanduser()
+        name = setting if configured else "GEOSHARDS_CACHE"
+        raise ConfigError(f"{name}={shown(found)} is a URL; the cache is a folder of this machine, shared or not")
+    return Path(expand(found))
+
+
+def local_path(given: str) -> Path:
+    """A path that must be one of this machine, as no store can stand for it; ``~`` is the home.
+
+    Raises:
+        ConfigError: it is a URL.
+    """
+    if not is_local(given):
+        raise ConfigError(f"{shown(given)} is a URL; a path of this machine is needed here")
+    return Path(expand(given))
 
 
 def file_system(url: str) -> tuple[Any, str]:

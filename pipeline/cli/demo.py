@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from pipeline.demo import build_demo, built_in
 from schemas.command import Command
 from schemas.errors import InputError
 from storage.progress import Progress
-from storage.urls import cache_folder
+from storage.urls import cache_folder, local_path
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder for town.osm.pbf, aerial.tif and photos/")
+    parser.add_argument("out", type=local_path, help="folder for town.osm.pbf, aerial.tif and photos/")
     parser.add_argument("--seed", type=int, default=7, help="another town (default 7)")
     parser.add_argument("--scale", type=int, default=1, help="times the area of about 300 tiles at zoom 17, 1 to 100")
 

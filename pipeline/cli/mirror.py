@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from pathlib import Path
 
 from pipeline.mirror.geofabrik import build_index
 from pipeline.mirror.server import Mirror
 from schemas.command import Command
 from schemas.errors import InputError
+from storage.urls import local_path
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="holds a folder a service: geofabrik/europe/monaco-latest.osm.pbf …")
+    parser.add_argument(
+        "folder", type=local_path, help="holds a folder a service: geofabrik/europe/monaco-latest.osm.pbf …"
+    )
     parser.add_argument("--port", type=int, default=8470, help="0 takes any free one (default 8470)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"

@@ -22,6 +22,7 @@ from storage.dataset import read_samples, sample_rows
 from storage.locks import one_writer
 from storage.manifest import amend_manifest
 from storage.store import Store
+from storage.urls import local_path
 
 _GAP = 6
 _TEXT = 16
@@ -132,7 +133,7 @@ def _draw(base: Image.Image, tokens: OsmTokens, meta: SampleMeta) -> Image.Image
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="dataset directory or fsspec URL")
-    parser.add_argument("--out", type=Path, help="PNG to write (default DIR/preview.png)")
+    parser.add_argument("--out", type=local_path, help="PNG to write (default DIR/preview.png)")
     parser.add_argument("--samples", type=int, default=12, help="samples shown (default 12)")
     parser.add_argument("--columns", type=int, default=2, help="samples a row (default 2)")
     parser.add_argument("--side", type=int, default=192, help="pixels of an image on the sheet (default 192)")

@@ -22,7 +22,7 @@ from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import at_the_door
 from storage.cache import using
 from storage.progress import StageRow, format_table, report
-from storage.urls import cache_folder
+from storage.urls import cache_folder, local_path
 
 _FLAGS = {
     "region": "demo; names or ISO codes (europe, FR, monaco,andorra); west,south,east,north; a GeoJSON outline; "
@@ -45,7 +45,7 @@ def add_settings(parser: argparse.ArgumentParser, flags: Mapping[str, str], epil
     """The ``flags`` and their help, --config and key=value; ``epilog`` stands before the help on all settings."""
     for name, text in flags.items():
         parser.add_argument(f"--{name}", help=text, type=str.strip)
-    parser.add_argument("--config", type=Path, help="YAML file of settings; flags and key=value go over it")
+    parser.add_argument("--config", type=local_path, help="YAML file of settings; flags and key=value go over it")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting below")
     parser.epilog = f"{epilog}settings:\n{settings_help(ShardsConfig(), inspect.getsource)}"
 
@@ -136,9 +136,9 @@ def _run_plan(args: argparse.Namespace) -> int:
 
 
 def _configure_features(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, help="OSM extracts")
+    parser.add_argument("files", nargs="+", type=local_path, help="OSM extracts")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for features.parquet (GeoParquet) and drops.parquet"
+        "--out", type=local_path, required=True, help="folder for features.parquet (GeoParquet) and drops.parquet"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
 

@@ -31,7 +31,7 @@ from storage.files import file_sha256, put
 from storage.locks import one_writer
 from storage.progress import report
 from storage.store import Store
-from storage.urls import cache_folder, is_local
+from storage.urls import cache_folder, is_local, local_path
 
 _NEXT, _OLD = ".next", ".old"
 _DOCUMENT = "dataset.json"
@@ -265,7 +265,7 @@ def finish_exchange(root: Path) -> None:
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", help="dataset directory")
     parser.add_argument(
-        "files", nargs="+", type=Path, help="change files (.osc, .osc.gz) in order of time, or one newer extract"
+        "files", nargs="+", type=local_path, help="change files (.osc, .osc.gz) in order of time, or one newer extract"
     )
     parser.add_argument(
         "--extract", default="", help="which extract changes, by name or path, where the dataset was made from several"

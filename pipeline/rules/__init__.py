@@ -15,6 +15,7 @@ from pipeline.rules.values import Values, texts
 from schemas.config import parse_yaml
 from schemas.errors import ConfigError, at_the_door
 from schemas.tags import TagRules
+from storage.urls import local_path
 
 _HERE = Path(__file__).parent
 
@@ -95,7 +96,7 @@ def load_rules(config: RulesConfig = RulesConfig()) -> Rules:
     texts: dict[str, str] = {}
     found: dict[str, Any] = {}
     for name, read in (("polygon_features", _areas), ("tags", _tags), ("classes", read_paint)):
-        path = Path(getattr(config, name) or _HERE / f"{name}.yaml")
+        path = local_path(getattr(config, name) or str(_HERE / f"{name}.yaml"))
         with at_the_door(f"rules file {path} cannot be read"):
             texts[name] = path.read_text(encoding="utf-8")
         document = parse_yaml(texts[name], f"rules file {path}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 
 from schemas.errors import DatasetError
 from schemas.tensors import read_tensors
-from storage.files import atomic_file
-from storage.urls import cache_folder, file_system, is_local
+from storage.files import put
+from storage.retry import patiently
+from storage.store import place_of
+from storage.urls import cache_folder, file_system
 
 #: Name of the table inside a dataset directory. It is derived: no hash of the dataset covers it.
 FILE_NAME = "tags.safetensors"
@@ -127,18 +128,18 @@ def open_table(path: str) -> TagVectors | None:
     A table behind a URL is copied to the cache once and mapped there.
 
     Raises:
-        DatasetError: it is damaged.
+        DatasetError: it is damaged, or its store does not answer.
     """
-    fs, place = file_system(path)
-    if not fs.exists(place):
+    store, name = place_of(path)
+    if not store.exists(name):
         return None
-    if is_local(path):
-        return TagVectors(place)
-    name = blake2b(f"{path} {fs.ukey(place)}".encode(), digest_size=16).hexdigest()
-    copy = cache_folder() / "tags" / f"{name}.safetensors"
+    if not store.remote:
+        return TagVectors(store.path(name))
+    fs, place = file_system(path)
+    version = patiently(path, lambda: fs.ukey(place))
+    copy = cache_folder() / "tags" / f"{blake2b(f'{path} {version}'.encode(), digest_size=16).hexdigest()}.safetensors"
     if not copy.exists():
-        with atomic_file(copy) as temporary:
-            fs.get_file(place, str(temporary))
+        put(copy, store.read(name))
     return TagVectors(str(copy))
 
 
@@ -156,15 +157,9 @@ def write_table(
         facts: further metadata: ``vocabulary`` and ``content_hash``.
         chunks: f16[k,D] row after row, T rows in all; one is held at a time.
     """
-    fs, place = file_system(path)
-    if is_local(path):
-        with atomic_file(Path(place)) as temporary:
-            _write(temporary, tag_ids, encoder, facts, chunks)
-        return
-    with tempfile.TemporaryDirectory(prefix="geoshards-") as folder:
-        local = Path(folder) / FILE_NAME
-        _write(local, tag_ids, encoder, facts, chunks)
-        fs.put_file(str(local), place)
+    store, name = place_of(path)
+    with store.fresh(name) as temporary:
+        _write(temporary, tag_ids, encoder, facts, chunks)
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -13,6 +14,7 @@ import torch
 
 from schemas.errors import DatasetError
 from storage.files import atomic_file
+from storage.store import place_of
 
 #: Version of the checkpoint's layout; a reader refuses another.
 LAYOUT = 2
@@ -41,16 +43,28 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU.
+def has_checkpoint(path: str | Path) -> bool:
+    """Whether there is a file at a path or URL.
 
     Raises:
-        DatasetError: the file is missing, damaged, lacks a part, or has another version.
+        DatasetError: the store does not answer.
     """
+    store, name = place_of(path)
+    return store.exists(name)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint at a path or URL, on the CPU.
+
+    Raises:
+        DatasetError: the file is missing, damaged, lacks a part, or has another version; its store does not answer.
+    """
+    store, name = place_of(path)
+    if not store.exists(name):
+        raise DatasetError(f"{path} does not exist; give resume=auto with out=RUN, or the path of a .pt file")
+    source = io.BytesIO(store.read(name)) if store.remote else store.path(name)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DatasetError(f"{path} does not exist; give resume=auto with out=RUN, or the path of a .pt file") from None
+        state = torch.load(source, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError, UnpicklingError) as error:
         first = str(error).partition("\n")[0]
         raise DatasetError(f"{path} is no checkpoint or is damaged ({first}); start anew with another out=…") from None

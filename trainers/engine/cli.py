@@ -15,6 +15,7 @@ import torch
 from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError
 from storage.progress import format_table
+from storage.urls import expand, local_path
 from trainers import ROOT
 from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
@@ -42,7 +43,7 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
         return _fail(error, 2)
     except GeoshardsError as error:
         return _fail(error, 1)
-    out = Path(settings.out or f"runs/{task.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    out = expand(settings.out or f"runs/{task.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
         on_cluster = in_ray_job() and not settings.dry_run
         summary = (train_on_ray if on_cluster else train)(task, settings, root, out, quiet)
@@ -87,7 +88,7 @@ def _config_file(name: str) -> dict[str, Any]:
     if not name:
         raise ConfigError("--config needs a file name")
     try:
-        return parse_yaml(Path(name).read_text(), name)
+        return parse_yaml(local_path(name).read_text(), name)
     except OSError as error:
         raise ConfigError(f"--config {name} cannot be read: {error.strerror}") from None
 

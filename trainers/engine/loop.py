@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,18 +22,22 @@ from torch.distributed.tensor import DTensor
 
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
+from storage.files import put
 from storage.progress import Progress, StageRow
+from storage.urls import expand
 from trainers.engine import ranks
 from trainers.engine.checkpoint import (
     BEST_NAME,
     FILE_NAME,
     LAYOUT,
     code_version,
+    has_checkpoint,
     load_checkpoint,
     rng_state,
     save_checkpoint,
     set_rng_state,
 )
+from trainers.engine.folder import RunFolder
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
 from trainers.engine.report import Tracker, check_trackers, memory_mb, trackers
@@ -169,17 +173,18 @@ class Trainer:
         set_rng_state(state["rng"])
         self.step = int(state["step"])
 
-    def save(self, out: Path, name: str = FILE_NAME) -> None:
+    def save(self, out: RunFolder, name: str = FILE_NAME) -> None:
         """Write a checkpoint; every process takes part, the first one writes."""
         state = self.state()
         if ranks.is_first():
-            save_checkpoint(out / name, state)
+            save_checkpoint(out.local / name, state)
+            out.send_soon()
         ranks.wait_for_all()
 
-    def run(self, out: Path, told: list[int] | None = None) -> dict[str, Any]:
+    def run(self, out: RunFolder, told: list[int] | None = None) -> dict[str, Any]:
         """Train to the end, to ``stop_after`` or to a signal (:func:`stop_signal`); returns the summary."""
         settings, first = self.settings, ranks.is_first()
-        written = trackers(settings.log, out, _recorded(settings), self.step) if first else []
+        written = trackers(settings.log, out.local, _recorded(settings), self.step) if first else []
         progress = Progress("", self.total, "samples", self.quiet or not first, done=self.stream.samples_seen)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
         self.model.train()
@@ -214,7 +219,7 @@ class Trainer:
             tracker.close()
         if stopped and not self.finished:
             name = signal.Signals(caught[0]).name if caught else "a signal to another process"
-            raise Stopped(f"stopped by {name} after step {self.step}; go on with out={out} resume=auto")
+            raise Stopped(f"stopped by {name} after step {self.step}; go on with out={out.url} resume=auto")
         return self._summary(out, time.perf_counter() - begin, begun)
 
     def _step(self, batches: Iterator[TileBatch]) -> StepResult:
@@ -303,7 +308,7 @@ class Trainer:
             return False
         return checkpoint if every is None else self.step % every == 0 or self.finished
 
-    def _evaluate(self, out: Path, written: list[Tracker]) -> None:
+    def _evaluate(self, out: RunFolder, written: list[Tracker]) -> None:
         """Measure the model on the validation split; the best by its loss is kept beside the last."""
         with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
@@ -314,14 +319,14 @@ class Trainer:
         for tracker in written:
             tracker.write({"step": self.step, **{f"val/{name}": value for name, value in report.scores.items()}})
         if ranks.is_first():
-            report.write(out, self.step)
+            report.write(out.local, self.step)
             if not self.quiet:
                 print(report.line(self.step), file=sys.stderr)
         if self.best is None or loss < self.best:
             self.best = loss
             self.save(out, BEST_NAME)
 
-    def _summary(self, out: Path, seconds: float, begun: tuple[int, int]) -> dict[str, Any]:
+    def _summary(self, out: RunFolder, seconds: float, begun: tuple[int, int]) -> dict[str, Any]:
         peak = memory_mb(self.device)
         drops = len(self.stream.corrupt)
         done, samples = self.step - begun[0], self.stream.samples_seen - begun[1]
@@ -333,7 +338,7 @@ class Trainer:
             StageRow("steps", done, "steps", seconds, peak),
         ]
         return {
-            "trainer": self.task.name, "model": self.settings.model, "out": str(out), "step": self.step,
+            "trainer": self.task.name, "model": self.settings.model, "out": out.url, "step": self.step,
             "epoch": self.stream.epoch, "samples": self.stream.samples_seen, "finished": self.finished,
             "losses": self.last, "evaluation": self.evaluation, "corrupt": self.stream.corrupt, "tags": self._tags(),
             "stages": [stage.as_dict() for stage in stages],
@@ -384,37 +389,36 @@ def _recorded(settings: TrainSettings) -> dict[str, Any]:
 
 
 def train(
-    task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool, told: list[int] | None = None
+    task: Task, settings: TrainSettings, root: str, out: str | Path, quiet: bool, told: list[int] | None = None
 ) -> dict[str, Any]:
     """Run the task; returns the summary of the run, or of the dry run. ``told`` is as in :func:`stop_signal`.
 
     Raises:
-        GeoshardsError: see :class:`Trainer`; ``out`` holds a checkpoint and ``resume`` is never; a package that
-            ``log`` needs is missing.
+        GeoshardsError: see :class:`Trainer`; ``out``, a path or URL, holds a checkpoint and ``resume`` is never, or it
+            cannot be written; a package that ``log`` needs is missing.
     """
     check_trackers(settings.log)
     device = ranks.pick_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with ranks.process_group(device):
-        out = Path(ranks.same_text(str(out)))
-        path = out / FILE_NAME if settings.resume in ("auto", "never") else Path(settings.resume)
-        exists = path.exists()
+        folder = RunFolder(ranks.same_text(str(out)))
+        path = folder.path(FILE_NAME) if settings.resume in ("auto", "never") else expand(settings.resume)
+        exists = has_checkpoint(path)
         if settings.resume == "never" and exists and not settings.dry_run:
             raise ConfigError(f"{path} exists; go on with resume=auto, or choose another out=…")
         trainer = Trainer(task, settings, parse_datasets(root), device, quiet)
         if settings.resume != "never" and (exists or settings.resume != "auto"):
-            trainer.restore(load_checkpoint(path), str(path))
+            trainer.restore(load_checkpoint(path), path)
         for note in trainer.notes():
             if ranks.is_first() and not quiet:
                 print(note, file=sys.stderr)
         if settings.dry_run:
             return trainer.try_out()
-        if ranks.is_first():
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False))
-        ranks.wait_for_all()
-        summary = trainer.run(out, told)
-        if ranks.is_first():
-            (out / "summary.json").write_text(json.dumps(summary, indent=1))
+        said = yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False)
+        with folder.opened("config.yaml", said) if ranks.is_first() else nullcontext():
+            ranks.wait_for_all()
+            summary = trainer.run(folder, told)
+            if ranks.is_first():
+                put(folder.local / "summary.json", json.dumps(summary, indent=1))
         return summary

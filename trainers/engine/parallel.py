@@ -26,6 +26,8 @@ from trainers.models.vit import Block
 #: A checkpoint holds whole tensors on the CPU, whatever the layout in memory: any other layout can go on from it.
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _FROM_WHOLE = StateDictOptions(full_state_dict=True)
+#: A weight that no loss has reached yet, as where one is switched off, has no moments.
+_MOMENTS_FROM_WHOLE = StateDictOptions(full_state_dict=True, strict=False)
 
 
 def shard(model: nn.Module, settings: TrainSettings) -> nn.Module:
@@ -94,4 +96,7 @@ def load_state(
 ) -> None:
     """Inverse of :func:`state_of`, for any number of processes and either layout."""
     set_model_state_dict(model, dict(weights), options=_FROM_WHOLE)
-    set_optimizer_state_dict(model, optimizer, dict(moments), options=_FROM_WHOLE)
+    set_optimizer_state_dict(model, optimizer, dict(moments), options=_MOMENTS_FROM_WHOLE)
+    for name, weight in model.named_parameters():
+        if name not in moments["state"]:
+            optimizer.state.pop(weight, None)

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError, GeoshardsError
-from storage.urls import absolute
+from storage.store import Store
+from storage.urls import absolute, file_system
 from trainers import ROOT
 from trainers.engine.checkpoint import FILE_NAME
 from trainers.engine.loop import Stopped, stop_signal, train
@@ -55,7 +55,7 @@ def count_workers(settings: TrainSettings, gpus: int, cpus: int) -> int:
     return asked
 
 
-def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quiet: bool) -> dict[str, Any]:
+def train_on_ray(task: Task, settings: TrainSettings, root: str, out: str, quiet: bool) -> dict[str, Any]:
     """What :func:`trainers.engine.loop.train` does, by workers of the cluster that this job runs on.
 
     Paths are made absolute: workers have other working directories. On several machines they must be on shared storage.
@@ -79,11 +79,11 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
     resources = ray.cluster_resources()
     gpus = 0 if settings.device == "cpu" else int(resources.get("GPU", 0))
     workers = count_workers(settings, gpus, int(resources.get("CPU", 1)))
-    out = out.resolve()
-    if settings.resume == "never" and (out / FILE_NAME).exists():
-        raise ConfigError(f"{out / FILE_NAME} exists; go on with resume=auto, or choose another out=…")
+    folder = Store(absolute(out))
+    if settings.resume == "never" and folder.exists(FILE_NAME):
+        raise ConfigError(f"{folder.path(FILE_NAME)} exists; go on with resume=auto, or choose another out=…")
     job = {
-        "task": task, "settings": replace(settings, out=str(out)), "root": _absolute(root), "out": str(out),
+        "task": task, "settings": replace(settings, out=folder.root), "root": _absolute(root), "out": folder.root,
         "quiet": quiet, "notice": (notice := _notice()),
     }  # fmt: skip
     trainer = TorchTrainer(
@@ -91,7 +91,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
         train_loop_config=job,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
         run_config=RunConfig(
-            name=out.name, storage_path=str(out / "ray"), failure_config=FailureConfig(max_failures=RESTARTS)
+            name=folder.root.rpartition("/")[2], failure_config=FailureConfig(max_failures=RESTARTS), **_storage(folder)
         ),
     )
     try:
@@ -102,8 +102,18 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: Path, quie
         raise GeoshardsError(lines[-1] if lines else type(error).__name__) from error
     if stopped:
         raise Stopped(stopped)
-    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    summary: dict[str, Any] = json.loads(folder.read("summary.json"))
     return {**summary, "workers": workers, "gpus": gpus}
+
+
+def _storage(folder: Store) -> dict[str, Any]:
+    """Where Ray Train keeps what it notes of the run: beside the run's own files, by the same road."""
+    if not folder.remote:
+        return {"storage_path": folder.path("ray")}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    fs, path = file_system(folder.path("ray"))
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def _absolute(root: str) -> str:
@@ -196,7 +206,7 @@ def _worker(job: dict[str, Any]) -> None:
     notice, first = job["notice"], ray.train.get_context().get_world_rank() == 0
     with _hearing(notice) if first else nullcontext() as told:
         try:
-            train(job["task"], settings, job["root"], Path(job["out"]), job["quiet"], told)
+            train(job["task"], settings, job["root"], job["out"], job["quiet"], told)
         except Stopped as error:  # every worker returns: as a failure it would be started again
             if first:
                 ray.get(notice.end.remote(str(error)))

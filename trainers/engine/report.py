@@ -15,6 +15,9 @@ from storage.files import put
 from storage.progress import peak_memory_mb
 from trainers.engine.settings import LogSettings
 
+#: Files of the run folder.
+METRICS_NAME, WANDB_NAME = "metrics.jsonl", "wandb.id"
+
 
 def memory_mb(device: torch.device) -> float:
     """Largest memory so far in MiB: of the GPU's allocator on cuda, else of the process."""
@@ -74,7 +77,7 @@ class Wandb:
 
     def __init__(self, project: str, folder: Path, config: dict[str, Any], resumed: bool) -> None:
         wandb = _wandb(project)
-        mark = folder / "wandb.id"
+        mark = folder / WANDB_NAME
         known = mark.read_text() if resumed and mark.exists() else None
         options = {"project": project, "dir": str(folder), "name": folder.name, "config": config}
         try:
@@ -131,4 +134,4 @@ def trackers(settings: LogSettings, out: Path, config: dict[str, Any], step: int
         found.append(TensorBoard(out / "tensorboard"))
     if settings.wandb:
         found.append(Wandb(settings.wandb, out, config, step > 0))
-    return [Metrics(out / "metrics.jsonl", step), *found]
+    return [Metrics(out / METRICS_NAME, step), *found]

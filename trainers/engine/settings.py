@@ -63,7 +63,7 @@ class TrainSettings:
     """A run. Trainers add ``arch`` and ``loss``."""
 
     data: str = ""  # dataset directory or URL; several by commas, with weights DIR:0.7,DIR2:0.3; empty: data/demo
-    out: str = ""  # run directory; empty: runs/NAME-DATE-TIME
+    out: str = ""  # run directory or URL (s3://…); empty: runs/NAME-DATE-TIME
     preset: Literal["auto", "none", "tiny", "one_gpu", "paper"] = "auto"  # recipe; auto: by hardware if no model=
     model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # size; auto: what fits the hardware
     fidelity: Literal["ours", "paper", "released"] = "ours"  # whose choice counts where they differ
@@ -73,7 +73,7 @@ class TrainSettings:
     accumulate: int = 1  # micro-batches a step and rank
     seed: int = 0  # of weights, order, augmentation and masks
     stop_after: int | None = None  # stop with a checkpoint after so many steps of this call
-    resume: str = "never"  # auto: go on from the checkpoint in out, if there is one; or the path of a checkpoint
+    resume: str = "never"  # auto: go on from the checkpoint in out, if there is one; or path or URL of a checkpoint
     dry_run: bool = False  # show what would be done, run one batch forward, write nothing
     device: str = "auto"  # auto, cpu or cuda
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on cuda, fp32 on cpu

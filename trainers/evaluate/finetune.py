@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from schemas.errors import DatasetError, GeoshardsError
+from storage.urls import local_path
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.evaluate.heads import UperNet, confusion, scores, to_map
 from trainers.models.geolink import GeoLink
@@ -130,8 +131,8 @@ def held_out_scores(model: Segmenter, tiles: Tiles, batch: int = 32) -> dict[str
 def main(arguments: list[str] | None = None) -> int:
     """Fine-tune and print the scores; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("checkpoint", help="path or URL")
+    parser.add_argument("root", help="folder of the tiles")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--batch", type=int, default=32)
@@ -142,8 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     try:
-        encoder = GeoLink.trained(load_checkpoint(options.checkpoint), str(options.checkpoint))
-        tiles = read_tiles(options.root, encoder.settings.vit.image_size)
+        root = local_path(options.root)
+        encoder = GeoLink.trained(load_checkpoint(options.checkpoint), options.checkpoint)
+        tiles = read_tiles(root, encoder.settings.vit.image_size)
     except GeoshardsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

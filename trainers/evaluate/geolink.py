@@ -62,7 +62,6 @@ def _losses(model: GeoLink, stream: GeoStream, device: torch.device) -> dict[str
             total[name] = total.get(name, 0.0) + float(value) * samples
         count += samples
     stream.set_epoch(0)
-    stream.position = 0
     return {name: value / max(1, count) for name, value in total.items()}
 
 

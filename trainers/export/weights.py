@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, DatasetError
-from storage.files import atomic_file
+from storage.store import place_of
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.export import FORMATS
 from trainers.models.geolink import GeoLink
@@ -62,8 +62,10 @@ def load_multimodal(path: Path) -> GeoLink:
     return model.eval()
 
 
-def export(path: Path, form: str, out: Path) -> Path:
-    """Write the model of the checkpoint ``path`` as ``form``, a key of ``FORMATS``; returns the file.
+def export(path: str | Path, form: str, out: str | Path) -> int:
+    """Write the model of the checkpoint ``path`` as ``form``, a key of ``FORMATS``, to ``out``; returns its bytes.
+
+    Both are paths or URLs.
 
     Raises:
         ConfigError: an unknown format, or a package it needs is missing.
@@ -72,9 +74,10 @@ def export(path: Path, form: str, out: Path) -> Path:
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
     model = GeoLink.trained(load_checkpoint(path), str(path))
-    with atomic_file(out) as fresh:
+    store, name = place_of(out)
+    with store.fresh(name) as fresh:
         _write(form, model, fresh)
-    return out
+        return fresh.stat().st_size
 
 
 def _write(form: str, model: GeoLink, path: Path) -> None:

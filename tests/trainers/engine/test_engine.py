@@ -470,6 +470,12 @@ TAILS = {
     "means by sample": Tail("geolink", ["arch.cst_mean=sample"], ["arch.cst_mean=sample"]),
     "photos": Tail("gair", _ODD, _ODD),
     "pixels of micro-batches": Tail("geolink", [*_PIXELS, "accumulate=2"], _PIXELS, gap=False),
+    "micro-batches of ranks": Tail("geolink", [*_APART, "accumulate=2"], [*_APART, "accumulate=4"]),
+    "micro-batches of ranks of photos": Tail(
+        "gair",
+        [*_APART, *_ODD, "loss.secl=0", "accumulate=2"],
+        [*_APART, *_ODD, "loss.secl=0", "accumulate=4"],
+    ),
     "ranks as micro-batches": Tail("geolink", _APART, [*_APART, "accumulate=2"]),
     "ranks as micro-batches of photos": Tail(
         "gair", [*_APART, *_ODD, "loss.secl=0"], [*_APART, *_ODD, "loss.secl=0", "accumulate=2"]
