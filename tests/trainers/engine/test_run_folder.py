@@ -115,7 +115,7 @@ def test_a_store_that_is_out_of_reach_is_one_line_before_training(
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
         type(fs).clear_instance_cache()
-        assert "set the store's credentials" in said("s3://reach/a")
+        assert "set or renew the store's credentials" in said("s3://reach/a")
         assert said("https://127.0.0.1:1/a").startswith("error: https://127.0.0.1:1/a")
         monkeypatch.setitem(sys.modules, "gcsfs", None)
         assert "pip install 'geoshards[cloud]'" in said("gs://reach/a")
