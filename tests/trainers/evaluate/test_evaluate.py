@@ -13,7 +13,7 @@ from tests.trainers.batches import GEOLINK, PLAIN
 from tests.trainers.synthetic import CLASSES, SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main
-from trainers.engine.evaluation import principal
+from trainers.engine.evaluation import EvaluationReport, principal
 from trainers.engine.settings import Task
 from trainers.evaluate.gair import _distances, _losses
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
@@ -79,6 +79,24 @@ def test_probes_find_what_is_there_and_nothing_where_there_is_none() -> None:
         blind = Labelled(torch.randn(120, 8, generator=torch.Generator().manual_seed(5)), test.classes)
         assert protocol(train, blind) < 0.6
     assert majority(train, test) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_the_nearest_neighbour_counts_more_than_two_far_ones() -> None:
+    train = Labelled(torch.tensor([[1.0, 0.1], [0.1, 1.0], [0.0, 1.0]]), torch.tensor([1, 0, 0]))
+    assert knn(train, Labelled(torch.tensor([[1.0, 0.0]]), torch.tensor([1])), k=3) == 1
+
+
+def test_a_probe_sees_test_features_as_it_saw_those_of_training() -> None:
+    classes = torch.tensor([0, 1]).repeat(20)
+    features = torch.stack((classes * 0.02 + 100, torch.linspace(-1, 1, 40) * 1e3), 1)
+    assert linear_probe(Labelled(features, classes), Labelled(features, classes)) == 1
+
+
+def test_a_report_that_goes_on_has_no_row_of_a_later_step(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 4):
+        report = EvaluationReport({"loss": float(step)}, torch.randn(4, 3), torch.zeros(4).long(), ("a",), "")
+        report.write(tmp_path, step)
+    assert [row["step"] for row in json.loads((tmp_path / "evaluation.json").read_text())] == [2, 4]
 
 
 def test_retrieval_of_equal_constant_and_random_rows() -> None:

@@ -77,6 +77,7 @@ def test_the_vit_has_the_names_and_shapes_of_timm(checkpoint: Path, tmp_path: Pa
         facts = json.loads(file.metadata()["config"])
     assert facts["norm_eps"] == 1e-6
     assert facts["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert facts["std"] == pytest.approx([0.229, 0.224, 0.225])
     assert [architecture(s) for s in SIZES.values()] == [f"vit_{n}_patch16_224" for n in SIZES]
     assert architecture(ViTSettings(96, 16, 96, 3, 3)) == "custom"
 
