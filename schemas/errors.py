@@ -21,9 +21,8 @@ class GeoshardsError(Exception):
     'STAC item a b has no band red'
     """
 
-    def __init__(self, message: str = "") -> None:
-        # Names and texts of others stand in it.
-        super().__init__(" ".join(message.splitlines()))
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # names and texts of others stand in it
 
 
 class ConfigError(GeoshardsError):
@@ -97,9 +96,10 @@ def shortage(error: BaseException, what: str = "this process") -> ResourceError:
 
 
 def last_line(error: BaseException) -> str:
-    """Its last line, at most 200 characters: the reason, where another process has put its traceback before it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^[\w.]+Error: ", "", lines[-1].strip())[:200] if lines else ""
+    """Its last line: the reason, where another process has put its traceback before it."""
+    text = Exception.__str__(error) if isinstance(error, GeoshardsError) else str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return re.sub(r"^[\w.]+Error: ", "", lines[-1].strip()) if lines else ""
 
 
 def reason_of(error: BaseException) -> str:

@@ -109,6 +109,7 @@ class _Cluster(threading.Thread):
             # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
             os.environ.setdefault("RAY_worker_niceness", "0")
             os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", _RAYS_LAST)
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "90")  # 20 s are too few where all cores are busy
             threading.Thread(target=self._watch, name="ray servers", daemon=True).start()
         try:
             with _asking_ray():

@@ -207,6 +207,7 @@ def test_an_interrupt_at_any_moment_is_one_line_also_while_modules_are_loaded(mo
     """It comes when the process has loaded so many more modules than it began with."""
     code = f"""
 import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts the tests may ignore it
 from pipeline.cli.main import entry
 enough = len(sys.modules) + {modules}
 def watch():

@@ -125,7 +125,7 @@ def test_a_split_that_is_changed_in_the_catalog_alone_leaves_a_whole_dataset(
     store.write(index_file(0), IndexPart.of(rows).to_bytes())
     amend_manifest(store, [index_file(0), "catalog/samples/part-00000.parquet"])
     changed = [str(problem).partition(",")[0] for problem in find_problems(str(out))]  # by hand, and all else is whole
-    split = f"catalog/samples: the split of {rows.num_rows} samples is not that of the settings: "
+    split = f"catalog/samples/part-00000.parquet: the split of {rows.num_rows} samples is not that of the settings: "
     assert [c.startswith(split) or c == "dataset.json: splits is not that of the catalog" for c in changed] == [
         True
     ] * 2
