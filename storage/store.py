@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import pyarrow as pa
@@ -122,7 +123,7 @@ class Store:
         """
         try:
             if not self.remote:
-                return Path(self.path(name)).read_bytes()
+                return self._regular(name).read_bytes()
             fs, path = self._fs(name)
             return patiently(self.path(name), partial(_fetch, fs, path, size or 0), size is not None)
         except (FileNotFoundError, NotADirectoryError):
@@ -169,8 +170,10 @@ class Store:
         found = {}
         with os.scandir(self.path(folder)) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # another process may rename or remove it meanwhile
-                    found[entry.name] = {"size": entry.stat().st_size, "mtime": entry.stat().st_mtime}
+                with suppress(OSError):  # another process may rename or remove it meanwhile; links may go in circles
+                    facts = entry.stat()
+                    if S_ISREG(facts.st_mode):  # a pipe would be waited for
+                        found[entry.name] = {"size": facts.st_size, "mtime": facts.st_mtime}
         return found
 
     def walk(self) -> list[str]:
@@ -198,10 +201,21 @@ class Store:
             fs, path = self._fs(name)
             return patiently(self.path(name), lambda: bytes(fs.cat_file(path, start=start, end=end)), listed=True)
         try:
-            with Path(self.path(name)).open("rb") as file:
+            with self._regular(name).open("rb") as file:
                 return os.pread(file.fileno(), end - start, start)
         except OSError as error:
             raise DatasetError(f"{self.path(name)} cannot be read: {error.strerror}") from None
+
+    def _regular(self, name: str) -> Path:
+        """The path of a local file. A pipe would be waited for without end, a device read without end.
+
+        Raises:
+            DatasetError: something else is there.
+        """
+        path = Path(self.path(name))
+        if path.exists() and not path.is_file():
+            raise DatasetError(f"{path} is no file; put the dataset's own file there, or build the dataset again")
+        return path
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted."""

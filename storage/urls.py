@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError, DependencyError, InputError
+
+#: Of stores and servers, what has no name behind two slashes.
+_NAMELESS = re.compile(r"(s3a?|gc?s|abfss?|az|adl|oss|obs|cos|https?|ftp):/([^/]|/?$|//)", re.IGNORECASE)
 
 
 def is_local(url: str) -> bool:
@@ -30,8 +34,13 @@ def expand(url: str | Path) -> str:
 
     >>> expand("file:///data/demo/"), expand("s3://bucket/demo/")
     ('/data/demo', 's3://bucket/demo')
+
+    Raises:
+        ConfigError: a store's or a server's URL without its name, or with one slash: it would become a folder "s3:".
     """
     text = str(url)
+    if _NAMELESS.match(text):
+        raise ConfigError(f"{text} names no bucket or host; write s3://bucket/folder, say (is a variable empty?)")
     if is_local(text):
         text = os.path.expanduser(text.rpartition("://")[2])
     return text.rstrip("/") or text[:1]

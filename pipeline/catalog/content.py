@@ -44,17 +44,17 @@ class ShardCheck:
     """Checks samples of one shard. Picklable: the workers' function."""
 
     store: Store
-    vocabulary: NDArray[np.int64]  # tag ids, rising
+    vocabulary: NDArray[np.int64] | None  # tag ids, rising; None: not known
     margin: float  # metres, within which photos may lie beside a footprint
     whole: bool  # every sample of each shard is checked
 
-    def __call__(self, job: tuple[str, pa.Table, pa.Table]) -> list[Problem]:
-        """Args: name of a shard, rows of its samples, and of its photos."""
+    def __call__(self, job: tuple[str, pa.Table, pa.Table | None]) -> list[Problem]:
+        """Args: name of a shard, rows of its samples, and of its photos; None: not known."""
         name, rows = job[0], job[1].to_pylist()
         of_photos: dict[str, list[dict[str, Any]]] = {}
-        for photo in job[2].to_pylist():
+        for photo in [] if job[2] is None else job[2].to_pylist():
             of_photos.setdefault(photo["key"], []).append(photo)
-        photos = [of_photos.get(row["key"], []) for row in rows]
+        photos = [None if job[2] is None else of_photos.get(row["key"], []) for row in rows]
         file = f"shards/{name}"
         try:
             members = read_members(self.store, name, rows, self.whole)
@@ -84,7 +84,7 @@ class ShardCheck:
                 continue
             for name in ("tag_ids", "region_tag_id"):
                 ids = getattr(one, name)
-                if len(ids) and not np.isin(ids, self.vocabulary, kind="sort").all():
+                if self.vocabulary is not None and len(ids) and not np.isin(ids, self.vocabulary, kind="sort").all():
                     yield row["key"], f"{name} holds a tag that catalog/vocabulary lacks"
             counts = dict(zip(("n_point", "n_line", "n_polygon"), one.counts(), strict=True))
             for name, count in (counts | {"n_edges": len(one.relation)}).items():
@@ -100,7 +100,7 @@ def short(error: BaseException) -> str:
 
 
 def _check_sample(
-    row: Mapping[str, Any], members: Mapping[str, bytes], photos: Sequence[Mapping[str, Any]]
+    row: Mapping[str, Any], members: Mapping[str, bytes], photos: Sequence[Mapping[str, Any]] | None
 ) -> SampleMeta:
     """Its JSON document, checked against its row and its members.
 
@@ -123,10 +123,11 @@ def _check_sample(
     held = {name for name in members if is_image(name) or name.startswith("sv.")}
     if named != held:
         raise DatasetError(f"its document names other images than it has: {', '.join(sorted(named ^ held))}")
-    for info in meta.streetview:
-        rows = [p for p in photos if p["member"] == info.member]
-        if len(rows) != 1 or any(getattr(info, c) != rows[0][c] for c in rows[0] if c not in ("key", "shard")):
-            raise DatasetError(f"{info.member} is another photo in catalog/streetview")
+    if photos is not None:
+        for info in meta.streetview:
+            rows = [p for p in photos if p["member"] == info.member]
+            if len(rows) != 1 or any(getattr(info, c) != rows[0][c] for c in rows[0] if c not in ("key", "shard")):
+                raise DatasetError(f"{info.member} is another photo in catalog/streetview")
     size = meta.footprint.width, meta.footprint.height
     for image in meta.rs:
         shape = _shape(image.member, members[image.member])

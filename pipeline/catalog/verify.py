@@ -8,7 +8,7 @@ those of the settings.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -64,7 +64,9 @@ def find_problems(
         load_dataset(store)  # says what it is not, before a whole disk is listed
     before = _version(store)
     found = _file_problems(store, store.walk(), share, quiet)
-    problems = sorted({*found, *(() if fast else _content_problems(store, share, workers, quiet))})
+    problems = sorted(
+        {*found, *(() if fast else _content_problems(store, share, workers, quiet, {p.file for p in found}))}
+    )
     if problems and (what := _changing(store, before)):  # what was read is of no one moment
         raise DatasetError(what)
     return problems
@@ -112,9 +114,14 @@ class _Catalog:
     """The tables of a dataset, a group of shards at a time: what no hash of a file knows."""
 
     store: Store
+    known: Collection[str]  # files of which hashes say that they are not right
     found: list[Problem] = field(default_factory=list)
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)  # of the keys, group by group
     shards: list[int] = field(default_factory=list)  # their numbers
+
+    def doubtful(self, file: str) -> bool:
+        """Whether a file is missing or damaged: nothing can be held against it."""
+        return file in self.known or any(problem.file == file for problem in self.found)
 
     def groups(self) -> list[int]:
         """Those of which there is a file."""
@@ -138,9 +145,11 @@ class _Catalog:
         return table.combine_chunks()
 
 
-def _content_problems(store: Store, share: float, workers: int, quiet: bool) -> Iterator[Problem]:
-    """What no hash of a file knows."""
-    catalog = _Catalog(store)
+def _content_problems(
+    store: Store, share: float, workers: int, quiet: bool, known: Collection[str]
+) -> Iterator[Problem]:
+    """What no hash of a file knows. What is damaged makes no other file wrong: a repair would build that again too."""
+    catalog = _Catalog(store, known)
     there = {f"catalog/{t}/{n}" for t in TABLES for n in store.names(f"catalog/{t}")}
     alone = {name: catalog.table(name, 0, there) for name in TABLES.keys() - set(_GROUPED)}
     try:
@@ -152,33 +161,41 @@ def _content_problems(store: Store, share: float, workers: int, quiet: bool) -> 
     tags = np.sort(alone["vocabulary"]["tag_id"].to_numpy())
     if (tags[1:] == tags[:-1]).any():
         yield Problem("catalog/vocabulary", "a tag stands there twice")
-    check = ShardCheck(store, tags, float(margin) if isinstance(margin, (int, float)) else 0.0, share == 1)
+    known_tags = None if catalog.doubtful(catalog_file("vocabulary", 0)) else tags
+    check = ShardCheck(store, known_tags, float(margin) if isinstance(margin, (int, float)) else 0.0, share == 1)
     groups = catalog.groups()
     total = _rows(store, there)
     with Runner(workers) as runner, Progress("samples", total, "samples", quiet) as progress:
         for group in groups:
             samples, shards, photos, drops = (catalog.table(name, group, there) for name in _GROUPED)
             file = catalog_file("samples", group)
-            yield from _guarded("catalog", _group_problems(group, samples, shards, photos, drops.num_rows))
+            catalog.shards += shards["index"].to_pylist()
+            if catalog.doubtful(file):
+                catalog.hashes.append(np.zeros(0, np.uint64))
+                continue
+            if not any(catalog.doubtful(catalog_file(name, group)) for name in _GROUPED):
+                yield from _guarded("catalog", _group_problems(group, samples, shards, photos, drops.num_rows))
             yield from _guarded(file, _split_problems(file, samples, split))
             hashes = _hashes(samples)
             yield from _guarded(index_file(group), _index_problems(store, group, samples, file in there))
             catalog.hashes.append(hashes)
-            catalog.shards += shards["index"].to_pylist()
             drawn = samples if share == 1 else samples.filter(pa.array(hashes < share * 2**64))
-            jobs = _jobs(drawn, photos)
+            jobs = _jobs(drawn, None if catalog.doubtful(catalog_file("streetview", group)) else photos)
             for index, found, _ in runner.map(check, jobs, small=total < _SMALL):
                 yield from found
                 progress.advance(jobs[index][1].num_rows)
-    if sorted(n for n in catalog.shards if n is not None) != list(range(len(catalog.shards))):
+    whole = not any(catalog.doubtful(catalog_file("shards", group)) for group in groups)
+    if whole and sorted(n for n in catalog.shards if n is not None) != list(range(len(catalog.shards))):
         yield Problem("catalog/shards", "its numbers are not 0, 1, 2 …")
     yield from _guarded("catalog/samples", _twice(catalog, groups, there))
     held = {index_file(group) for group in groups if catalog_file("samples", group) in there}
     for name in store.names("catalog/index"):
-        if f"catalog/index/{name}" not in held:
+        if f"catalog/index/{name}" not in held and not catalog.doubtful(
+            f"catalog/samples/{name.partition('.')[0]}.parquet"
+        ):
             yield Problem(f"catalog/index/{name}", "without its samples")
     yield from dict.fromkeys(catalog.found)
-    if not catalog.found and document:
+    if document and not catalog.found and not any(name.startswith("catalog/") for name in known):
         yield from _guarded("dataset.json", _document_problems(store, document))
 
 
@@ -218,18 +235,22 @@ def _hashes(samples: pa.Table) -> NDArray[np.uint64]:
     return key_hashes(key or "" for key in samples["key"].to_pylist())
 
 
-def _jobs(samples: pa.Table, photos: pa.Table) -> list[tuple[str, pa.Table, pa.Table]]:
+def _jobs(samples: pa.Table, photos: pa.Table | None) -> list[tuple[str, pa.Table, pa.Table | None]]:
     """Name of each shard, its rows of samples and of photos, each compact: workers get no more than their own."""
-    names, of_photos = samples["shard"], photos["shard"]
+    names = samples["shard"]
     order = pc.sort_indices(names)
     shards, counts = np.unique(names.to_numpy(zero_copy_only=False).astype(str), return_counts=True)
-    ends = np.cumsum(counts)
+    ends = np.cumsum(counts).tolist()
+    rows = [samples.take(order[end - n : end]) for n, end in zip(counts.tolist(), ends, strict=True)]
+    if photos is None:
+        return [(str(name), own, None) for name, own in zip(shards, rows, strict=True)]
+    of_photos = photos["shard"]
     photo_order = pc.sort_indices(of_photos).to_numpy()
     photo_names = of_photos.to_numpy(zero_copy_only=False).astype(str)[photo_order]
     lows, highs = (np.searchsorted(photo_names, shards, side) for side in ("left", "right"))
     return [
-        (str(name), samples.take(order[end - count : end]), photos.take(pa.array(photo_order[low:high])))
-        for name, count, end, low, high in zip(shards, counts.tolist(), ends.tolist(), lows, highs, strict=True)
+        (str(name), own, photos.take(pa.array(photo_order[low:high])))
+        for name, own, low, high in zip(shards, rows, lows, highs, strict=True)
     ]
 
 

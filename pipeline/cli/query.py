@@ -112,7 +112,10 @@ def _run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps([dict(zip(relation.columns, r, strict=True)) for r in relation.fetchall()], default=str))
         elif args.csv:
-            csv.writer(sys.stdout, lineterminator="\n").writerows([relation.columns, *relation.fetchall()])
+            rows = [relation.columns, *relation.fetchall()]
+            if sys.stdout.isatty():
+                rows = [[visible(v) if isinstance(v, str) else v for v in row] for row in rows]
+            csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         else:
             with redirect_stdout(io.StringIO()) as shown:
                 relation.show(max_width=200, max_rows=100)

@@ -203,6 +203,8 @@ def main() -> int:
     names = [name for name in args.kind.split(",") if name] or list(KINDS)
     if unknown := set(names) - set(KINDS):
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    if args.rounds is not None and args.rounds < 1:
+        parser.error("--rounds is 1 or more: none would find nothing")
     seconds = 120.0 if args.seconds is None and args.rounds is None else args.seconds
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
     with ExitStack() as stack:

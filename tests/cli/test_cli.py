@@ -224,3 +224,64 @@ entry()
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: interrupted; run the same command again to go on"
     assert "Traceback" not in done.stderr
+
+
+#: Runs the console script, and interrupts it as the module that is named is first looked for.
+_INTERRUPTED_AT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pipeline.cli.main import entry
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+for name in [n for n in sys.modules if n.startswith(("argparse", "importlib.metadata"))]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Finder())
+sys.argv = ["geoshards", "query", "none", sys.argv[1]]
+entry()
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "importlib.metadata", "pipeline.cli.query", "pyarrow.lib"])
+def test_an_interrupt_at_any_moment_of_the_start_is_one_line(module: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", _INTERRUPTED_AT, module], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "error: interrupted; run the same command again to go on\n")
+
+
+def test_too_little_address_space_to_start_in_is_one_line() -> None:
+    words = f"ulimit -v 300000; exec {sys.executable} -m pipeline.cli.main verify none"
+    ended = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ulimit -v allows 307 MB of address space")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("raised", ["TypeError('an integer is required')", "SystemError('error return')"])
+def test_whatever_libraries_raise_near_the_limit_of_memory_is_one_line(raised: str) -> None:
+    """And with room left it is what it was."""
+    program = f"""
+import resource, sys
+from pipeline.cli import main, query
+from schemas.command import Command
+def run(args):
+    raise {raised}
+query.COMMAND = Command("x", query._configure, run)
+with open("/proc/self/status") as file:
+    peak = next(int(line.split()[1]) << 10 for line in file if line.startswith("VmPeak"))
+resource.setrlimit(resource.RLIMIT_AS, (peak + (int(sys.argv[1]) << 20),) * 2)
+sys.exit(main.main(["query", "none", "SELECT 1"]))
+"""
+    near, far = (
+        subprocess.run([sys.executable, "-c", program, room], capture_output=True, text=True, check=False)
+        for room in ("50", "9000")
+    )
+    assert near.stderr.startswith("error: this process does not get what it needs (")
+    assert near.stderr.count("\n") == 1
+    assert "Traceback" in far.stderr
+
+
+def test_arguments_that_are_no_utf_8_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["query", "none", "SELECT '\udcff'"], ["inspect", "\udcff"], ["\udcff"]):
+        assert main(words) == 2
+        assert "is no UTF-8" in last_line(capsys)

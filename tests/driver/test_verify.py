@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -96,6 +97,35 @@ def test_a_damaged_table_is_named_and_nothing_breaks(copy: Path, table: str, har
     changed = {"cut": data[:-9], "flipped": data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]}
     file.write_bytes(changed.get(harm, b"no Parquet"))
     assert file.relative_to(copy).as_posix() in named(copy)
+
+
+@pytest.mark.parametrize("table", ["samples", "streetview", "vocabulary", "shards", "drops"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "other"])
+def test_a_damaged_table_blames_no_other_file_that_a_repair_would_build_again(
+    copy: Path, table: str, harm: str
+) -> None:
+    file = copy / catalog_file(table, 0)
+    if harm == "gone":
+        file.unlink()
+    else:
+        other = (copy / "catalog/classes/part-00000.parquet").read_bytes()
+        file.write_bytes(file.read_bytes()[:-9] if harm == "cut" else other)
+    assert named(copy) == {catalog_file(table, 0)}
+
+
+@pytest.mark.parametrize("name", ["catalog/drops/part-00000.parquet", "shards/part-0000000.tar", "README.md"])
+def test_what_is_no_file_in_the_place_of_one_is_named_and_not_waited_for(copy: Path, name: str) -> None:
+    path = copy / name
+    harms: list[Callable[[], object]] = [
+        lambda: path.symlink_to(path.name), lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.mkdir,
+    ]  # fmt: skip
+    for harm in harms:
+        path.unlink()
+        harm()
+        for how in ({"fast": True}, {}, {"share": 0.5}):
+            assert named(copy, **how) == {name}
+        if path.is_dir():
+            break
 
 
 def test_files_that_are_swapped_or_too_many_are_named(copy: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from schemas.errors import ConfigError
 from storage.urls import absolute, cache_folder, expand, is_local, is_web, shown
 
 URLS = (
@@ -31,6 +32,17 @@ def test_a_local_path_is_expanded_as_fsspec_does(url: str, monkeypatch: pytest.M
 def test_urls_keep_their_form_but_for_the_slash_at_their_end() -> None:
     assert expand("s3://bucket/a/") == absolute("s3://bucket/a") == "s3://bucket/a"
     assert expand("/") == expand(Path("/")) == "/"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3:///", "s3:///run", "s3:/bucket/run", "gs://", "https:///x", "S3://", "s3:/"]
+)
+def test_a_store_without_its_name_is_refused_and_becomes_no_folder(url: str) -> None:
+    with pytest.raises(ConfigError, match="names no bucket or host"):
+        expand(url)
+    assert [expand(u) for u in ("s3://b", "s3://b//x", "s3:", "d/s3:/x", "https://h/x")] == [
+        "s3://b", "s3://b//x", "s3:", "d/s3:/x", "https://h/x",
+    ]  # fmt: skip
 
 
 def test_only_http_with_a_host_is_of_the_web() -> None:
