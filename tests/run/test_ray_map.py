@@ -67,7 +67,7 @@ def test_memory_that_an_item_gave_back_serves_the_next() -> None:
             print(*(count for _, count, _ in one.map(faults, range(4))))
         """
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert max(map(int, run.stdout.split()[1:])) < 1000
+    assert max(map(int, run.stdout.split()[1:])) < 3000
 
 
 def test_this_process_does_brief_items_until_ray_is_up_and_none_is_lost(runner: Runner) -> None:
