@@ -35,7 +35,7 @@ from schemas.sample import JSON, OSM_TOKENS, SampleMeta, canonical_json, sample_
 from schemas.splits import SplitConfig
 from schemas.tokens import FIELDS, OsmTokens
 from storage.dataset import read_samples
-from storage.manifest import MANIFEST, amend_manifest, read_manifest, write_manifest
+from storage.manifest import MANIFEST, amend_manifest, digests, read_manifest, write_manifest
 from storage.store import Store
 from tests.driver.test_shards import bytes_of, config_of
 from tests.driver.village import Village
@@ -120,6 +120,24 @@ def test_files_that_are_swapped_or_too_many_are_named(copy: Path) -> None:
         "shards/part-0000001.tar: holds what shards/part-0000000.tar should",
         f"shards/part-0000099.tar: not in {MANIFEST}",
     ]
+
+
+def test_what_is_wrong_while_somebody_writes_is_not_called_damage(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / ".lock").write_text("")
+    assert find_problems(str(copy), fast=True) == []  # somebody reads it, or is about to write
+    (copy / "README.md").write_text("half")
+    with pytest.raises(DatasetError, match=r"copy is being written, or that was stopped \(.*\.lock\)"):
+        find_problems(str(copy), fast=True)
+    (copy / ".lock").unlink()
+    assert named(copy, fast=True) == {"README.md"}
+
+    def meanwhile(*given: Any) -> dict[str, Any]:
+        (copy / "dataset.json").write_text((copy / "dataset.json").read_text() + " ")
+        return digests(*given)
+
+    monkeypatch.setattr("pipeline.catalog.verify.digests", meanwhile)
+    with pytest.raises(DatasetError, match="copy has changed while it was read; verify it again"):
+        find_problems(str(copy), fast=True)
 
 
 def rewrite(folder: Path, table: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -395,6 +413,7 @@ def test_a_share_of_the_samples_is_the_same_each_time_and_reads_no_other(copy: P
     looked = [{p.what.split(":")[0] for p in find_problems(str(copy), share=share)} for share in (0.2, 0.2, 0.5, 1.0)]
     assert looked[0] == looked[1] < looked[2] < looked[3]
     assert 0 < len(looked[0]) < len(rows) / 2
+    assert ["its content is not what was written" in said for said in looked] == [False, False, False, True]
 
 
 def test_shares_are_per_cent_or_fractions() -> None:
