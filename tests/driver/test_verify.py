@@ -163,6 +163,7 @@ def put(column: str, value: Any) -> Callable[[list[dict[str, Any]]], Any]:
 #: Changes that every hash agrees with, and what is said of them.
 CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("samples", put("split", "buffer"), "split of 1 samples is not that of the settings"),
+    ("samples", put("split", None), "split of 1 samples is not that of the settings"),
     ("samples", put("n_line", 999), "n_line is"),
     ("samples", put("n_streetview", 7), "has not 7 photos"),
     ("samples", put("lon", 0.0), "lon is"),
@@ -176,6 +177,7 @@ CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("samples", lambda rows: rows[0]["members"][0].update(name="../../x"), "does not lie where catalog/samples says"),
     ("samples", lambda rows: rows[0]["members"][0].update(crc32=7), "CRC-32 of"),
     ("shards", put("samples", 3), "samples is"),
+    ("shards", put("n_edges", 10**6), "1000000 in catalog/shards"),
     ("shards", put("index", 5), "numbers are not 0, 1, 2"),
     ("shards", lambda rows: rows.pop(), "but not in catalog/shards"),
     ("streetview", lambda rows: rows.pop(), "photos there"),
@@ -194,6 +196,37 @@ def test_tables_whose_hashes_are_right_are_held_against_the_samples(
     rewrite(copy, table, change)
     assert find_problems(str(copy), fast=True) == []
     assert said in "\n".join(map(str, find_problems(str(copy))))
+
+
+@pytest.mark.parametrize("table", ["drops", "streetview", "vocabulary"])
+def test_a_table_of_other_columns_is_named(copy: Path, table: str) -> None:
+    store, file = Store(copy), catalog_file(table, 0)
+    held = store.read_table(file)
+    store.write_table(file, held.append_column("more", pa.nulls(held.num_rows)))
+    amend_manifest(store, [file])
+    said = map(str, find_problems(str(copy), share=0.01))
+    assert f"{file}: its columns are not those of {table}" in said
+
+
+def test_an_index_that_is_not_that_of_its_samples_is_named(copy: Path) -> None:
+    store = Store(copy)
+    rows = store.read_table(catalog_file("samples", 0))
+
+    def said(group: int, data: bytes | None) -> str:
+        if data is None:
+            store.remove(index_file(group))
+        else:
+            store.write(index_file(group), data)
+        write_manifest(store)
+        assert find_problems(str(copy), fast=True) == []
+        return "\n".join(map(str, find_problems(str(copy), share=0.01)))
+
+    assert (
+        said(0, IndexPart.of(rows.slice(1)).to_bytes()) == f"{index_file(0)}: not that of {catalog_file('samples', 0)}"
+    )
+    assert said(0, None) == f"{index_file(0)}: missing"
+    assert said(0, right := IndexPart.of(rows).to_bytes()) == ""
+    assert said(1, right) == f"{index_file(1)}: without its samples"
 
 
 def test_groups_of_shards_are_held_against_each_other(copy: Path) -> None:
