@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -41,14 +42,14 @@ def first_answers(monkeypatch: pytest.MonkeyPatch, change: Any, times: int = 1) 
     return asked
 
 
-TORN = [lambda data, _: data[:-1], lambda data, whole: whole if len(data) < len(whole) else data[:-1]]
+TORN = [lambda data, _: data[:-1], lambda _, whole: whole]
 
 
 @pytest.mark.parametrize("change", TORN, ids=["torn", "the whole file for a range"])
 def test_an_answer_of_another_length_is_asked_for_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
-    table = pa.table({"a": range(5000), "b": [f"{i * i}" for i in range(5000)]})
+    table = pa.table({name: np.random.default_rng(number).random(20_000) for number, name in enumerate("ab")})
     store.write_table("t.parquet", table)
     store.write("x", b"12345")
     first_answers(monkeypatch, change)
