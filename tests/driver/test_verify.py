@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,17 +18,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
+from pipeline.alignment import lonlat_to_normalised
+from pipeline.catalog.content import ShardCheck
 from pipeline.catalog.verify import find_problems
 from pipeline.cli.main import main
 from pipeline.cli.verify import parse_share
 from pipeline.driver.shards import make_shards
+from pipeline.formats.tar import TarWriter
 from schemas.catalog import TABLES, catalog_file
 from schemas.errors import ConfigError, DatasetError
 from schemas.features import drop_row
+from schemas.footprint import Footprints
 from schemas.index import IndexPart, index_file
+from schemas.sample import JSON, OSM_TOKENS, SampleMeta, canonical_json, sample_hash
 from schemas.splits import SplitConfig
-from storage.manifest import MANIFEST, amend_manifest, read_manifest, write_manifest
+from schemas.tokens import FIELDS, OsmTokens
+from storage.dataset import read_samples
+from storage.manifest import MANIFEST, amend_manifest, digests, read_manifest, write_manifest
 from storage.store import Store
 from tests.driver.test_shards import bytes_of, config_of
 from tests.driver.village import Village
@@ -142,6 +152,24 @@ def test_files_that_are_swapped_or_too_many_are_named(copy: Path) -> None:
     ]
 
 
+def test_what_is_wrong_while_somebody_writes_is_not_called_damage(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / ".lock").write_text("")
+    assert find_problems(str(copy), fast=True) == []  # somebody reads it, or is about to write
+    (copy / "README.md").write_text("half")
+    with pytest.raises(DatasetError, match=r"copy is being written, or that was stopped \(.*\.lock\)"):
+        find_problems(str(copy), fast=True)
+    (copy / ".lock").unlink()
+    assert named(copy, fast=True) == {"README.md"}
+
+    def meanwhile(*given: Any) -> dict[str, Any]:
+        (copy / "dataset.json").write_text((copy / "dataset.json").read_text() + " ")
+        return digests(*given)
+
+    monkeypatch.setattr("pipeline.catalog.verify.digests", meanwhile)
+    with pytest.raises(DatasetError, match="copy has changed while it was read; verify it again"):
+        find_problems(str(copy), fast=True)
+
+
 def rewrite(folder: Path, table: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
     """Change rows of a table, and all that says what its bytes are."""
     store, file = Store(folder), catalog_file(table, 0)
@@ -165,6 +193,7 @@ def put(column: str, value: Any) -> Callable[[list[dict[str, Any]]], Any]:
 #: Changes that every hash agrees with, and what is said of them.
 CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("samples", put("split", "buffer"), "split of 1 samples is not that of the settings"),
+    ("samples", put("split", None), "split of 1 samples is not that of the settings"),
     ("samples", put("n_line", 999), "n_line is"),
     ("samples", put("n_streetview", 7), "has not 7 photos"),
     ("samples", put("lon", 0.0), "lon is"),
@@ -178,6 +207,7 @@ CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("samples", lambda rows: rows[0]["members"][0].update(name="../../x"), "does not lie where catalog/samples says"),
     ("samples", lambda rows: rows[0]["members"][0].update(crc32=7), "CRC-32 of"),
     ("shards", put("samples", 3), "samples is"),
+    ("shards", put("n_edges", 10**6), "1000000 in catalog/shards"),
     ("shards", put("index", 5), "numbers are not 0, 1, 2"),
     ("shards", lambda rows: rows.pop(), "but not in catalog/shards"),
     ("streetview", lambda rows: rows.pop(), "photos there"),
@@ -196,6 +226,37 @@ def test_tables_whose_hashes_are_right_are_held_against_the_samples(
     rewrite(copy, table, change)
     assert find_problems(str(copy), fast=True) == []
     assert said in "\n".join(map(str, find_problems(str(copy))))
+
+
+@pytest.mark.parametrize("table", ["drops", "streetview", "vocabulary"])
+def test_a_table_of_other_columns_is_named(copy: Path, table: str) -> None:
+    store, file = Store(copy), catalog_file(table, 0)
+    held = store.read_table(file)
+    store.write_table(file, held.append_column("more", pa.nulls(held.num_rows)))
+    amend_manifest(store, [file])
+    said = map(str, find_problems(str(copy), share=0.01))
+    assert f"{file}: its columns are not those of {table}" in said
+
+
+def test_an_index_that_is_not_that_of_its_samples_is_named(copy: Path) -> None:
+    store = Store(copy)
+    rows = store.read_table(catalog_file("samples", 0))
+
+    def said(group: int, data: bytes | None) -> str:
+        if data is None:
+            store.remove(index_file(group))
+        else:
+            store.write(index_file(group), data)
+        write_manifest(store)
+        assert find_problems(str(copy), fast=True) == []
+        return "\n".join(map(str, find_problems(str(copy), share=0.01)))
+
+    assert (
+        said(0, IndexPart.of(rows.slice(1)).to_bytes()) == f"{index_file(0)}: not that of {catalog_file('samples', 0)}"
+    )
+    assert said(0, None) == f"{index_file(0)}: missing"
+    assert said(0, right := IndexPart.of(rows).to_bytes()) == ""
+    assert said(1, right) == f"{index_file(1)}: without its samples"
 
 
 def test_groups_of_shards_are_held_against_each_other(copy: Path) -> None:
@@ -234,10 +295,6 @@ def test_a_changed_document_is_named(copy: Path, name: str) -> None:
 
 def test_tokens_that_break_a_law_are_named(copy: Path) -> None:
     """A law of two arrays, whose hashes and headers are all right."""
-    from schemas.sample import OSM_TOKENS, sample_hash
-    from schemas.tokens import OsmTokens
-    from storage.dataset import read_samples
-
     store = Store(copy)
     rows = store.read_table(catalog_file("samples", 0)).to_pylist()
     row = next(r for r in rows if r["n_edges"])
@@ -259,9 +316,122 @@ def test_tokens_that_break_a_law_are_named(copy: Path) -> None:
 
 
 def vars_of(tokens: Any) -> dict[str, np.ndarray[Any, Any]]:
-    from schemas.tokens import FIELDS
-
     return {name: getattr(tokens, name) for name in FIELDS}
+
+
+@dataclass
+class Sample:
+    """One sample with its rows, to be changed and written again: its hashes then agree with it."""
+
+    row: dict[str, Any]
+    photos: list[dict[str, Any]]
+    members: dict[str, bytes]
+    document: dict[str, Any]
+
+    def tokens(self, **changed: Any) -> None:
+        tokens = OsmTokens.from_bytes(self.members[OSM_TOKENS])
+        self.members[OSM_TOKENS] = OsmTokens(**{**vars_of(tokens), **changed}).to_bytes()
+
+    def moved(self, metres: float) -> None:
+        """The photo lies so far beyond the right edge, and all that is said of it agrees."""
+        info, footprint = self.document["streetview"][0], SampleMeta.from_bytes(self.members[JSON]).footprint
+        width = footprint.width * self.document["gsd"][0]
+        info["lon"] += (1 - info["x"] + metres / width) * (self.row["bbox"]["xmax"] - self.row["bbox"]["xmin"])
+        at = lonlat_to_normalised(Footprints.of([footprint]), np.array([0]), np.array([[info["lon"], info["lat"]]]))
+        info["x"], info["y"] = at[0].tolist()
+        self.photos[0].update({name: info[name] for name in ("lon", "x", "y")})
+
+    def twice(self, name: str, value: Any, *more: dict[str, Any]) -> None:
+        """A value that the document and a row agree in."""
+        for place in more or (self.document, self.row):
+            place[name] = value
+
+
+def checked(whole: Path, folder: Path, change: Callable[[Sample], Any], margin: float = 0.0) -> str:
+    """What is said of a sample with a photo after a change."""
+    store = Store(whole)
+    table = store.read_table(catalog_file("samples", 0))
+    row = table.filter(pc.greater(table["n_streetview"], 0)).to_pylist()[0]
+    photos = [p for p in store.read_table(catalog_file("streetview", 0)).to_pylist() if p["key"] == row["key"]]
+    ((_, members),) = read_samples(store, [row])
+    sample = Sample(row, photos, dict(members), json.loads(members[JSON]))
+    change(sample)
+    sample.members[JSON] = canonical_json(sample.document)
+    tar = TarWriter()
+    row["members"] = [
+        {"name": n, "offset": tar.add(f"{row['key']}.{n}", data), "size": len(data), "crc32": crc32(data)}
+        for n, data in sample.members.items()
+    ]
+    row["sha256"] = row["sha256"] and sample_hash(sample.members)
+    Store(folder).write(f"shards/{row['shard']}", tar.finish())
+    tags = np.sort(store.read_table(catalog_file("vocabulary", 0))["tag_id"].to_numpy())
+    job = (
+        row["shard"],
+        pa.Table.from_pylist([row], TABLES["samples"]),
+        pa.Table.from_pylist(photos, TABLES["streetview"]),
+    )
+    return "\n".join(map(str, ShardCheck(Store(folder), tags, margin, True)(job)))
+
+
+def picture(width: int, height: int, form: str = "JPEG") -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((width, height), 60).convert("RGB" if form == "JPEG" else "L").save(out, form)
+    return out.getvalue()
+
+
+def plane(missing: int) -> bytes:
+    out = io.BytesIO()
+    there = np.ones((128, 128), bool)
+    there[0, :missing] = False
+    Image.fromarray(there).save(out, "PNG")
+    return out.getvalue()
+
+
+#: Changes of a sample that its hashes and its row agree with, and what is said of them.
+SAMPLE: list[tuple[Callable[[Sample], Any], str]] = [
+    (lambda s: s.twice("x", 0.6886, s.document["streetview"][0], s.photos[0]), "sv.0.jpg does not lie at 0.6886"),
+    (lambda s: s.moved(0.1), "sv.0.jpg lies outside, at 1.00"),
+    (lambda s: s.moved(-104.5), "sv.0.jpg lies outside, at -0.00"),
+    (lambda s: s.twice("lon", s.row["lon"] + 1e-8), "its centre is not that of its footprint"),
+    (lambda s: s.photos.append(s.photos[0]), "sv.0.jpg is another photo"),
+    (lambda s: s.photos.clear(), "sv.0.jpg is another photo"),
+    (lambda s: s.row.update(n_edges=999), "n_edges is"),
+    (lambda s: s.row.update(n_rs=9), "n_rs is 1 in the sample, 9"),
+    (lambda s: s.row["bbox"].update(xmax=9.6), "bbox is"),
+    (lambda s: s.row.update(sha256=None), "it is not what was written"),
+    (lambda s: s.document["footprint"].update(key="xyz-18-137996-92094-128"), "key is xyz-18-137996-92094-128"),
+    (lambda s: s.members.update({"sv.1.jpg": s.members["sv.0.jpg"]}), "names other images than it has: sv.1.jpg"),
+    (lambda s: s.document["rs"][0].update(member="rs.png"), "names other images than it has: rs.jpg, rs.png"),
+    (lambda s: s.members.update({"rs.jpg": picture(128, 127)}), "rs.jpg: size is (128, 127)"),
+    (lambda s: s.members.update({"osm.png": picture(127, 128, "PNG")}), "osm.png: size is (127, 128)"),
+    (lambda s: s.members.update({"rs.jpg": picture(128, 128)[:2000]}), "Premature end of JPEG"),
+    (lambda s: s.members.update({"sv.0.jpg": s.members["sv.0.jpg"][:-9]}), "Premature end of JPEG"),
+    (lambda s: s.document["rs"][0].update(nodata_share=0.25), "rs.valid.png and nodata_share 0.25 do not agree"),
+    (lambda s: s.members.update({"rs.valid.png": plane(8)}), "rs.valid.png and nodata_share 0 do not agree"),
+    (lambda s: (s.members.update({"rs.valid.png": plane(8)}), s.document["rs"][0].update(nodata_share=9 / 128**2)),
+     "rs.valid.png leaves 0.000488 without data, its document 0.000549"),
+    (lambda s: s.tokens(tag_ids=OsmTokens.from_bytes(s.members[OSM_TOKENS]).tag_ids - 1), "tag_ids holds a tag that"),
+    (lambda s: s.tokens(region_tag_id=OsmTokens.from_bytes(s.members[OSM_TOKENS]).region_tag_id - 1),
+     "region_tag_id holds a tag that"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), SAMPLE)
+def test_a_sample_that_its_hashes_agree_with_is_held_against_its_laws(
+    whole: Path, tmp_path: Path, change: Callable[[Sample], Any], said: str
+) -> None:
+    found = checked(whole, tmp_path, change)
+    assert said in found
+    assert found
+
+
+def test_a_photo_may_lie_beside_its_footprint_by_the_margin_and_no_more(whole: Path, tmp_path: Path) -> None:
+    def said(metres: float, margin: float) -> str:
+        return checked(whole, tmp_path, lambda sample: sample.moved(metres), margin)
+
+    assert checked(whole, tmp_path, lambda _: None) == said(-0.5, 0.0) == said(2.9, 3.0) == said(-107.0, 3.0) == ""
+    assert "lies outside" in said(3.1, 3.0)
+    assert "lies outside" in said(-108.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +476,7 @@ def test_a_share_of_the_samples_is_the_same_each_time_and_reads_no_other(copy: P
     looked = [{p.what.split(":")[0] for p in find_problems(str(copy), share=share)} for share in (0.2, 0.2, 0.5, 1.0)]
     assert looked[0] == looked[1] < looked[2] < looked[3]
     assert 0 < len(looked[0]) < len(rows) / 2
+    assert ["its content is not what was written" in said for said in looked] == [False, False, False, True]
 
 
 def test_shares_are_per_cent_or_fractions() -> None:

@@ -20,8 +20,8 @@ from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.local import open_scene
 from pipeline.imagery.nodata import Stated, weigh
 from pipeline.imagery.raster import Patch, open_raster, read_footprints
-from pipeline.imagery.read import read_images
-from pipeline.imagery.scene import Scene, TileImage
+from pipeline.imagery.read import _fill, _Part, hidden, read_images
+from pipeline.imagery.scene import Asset, Mask, Scene, TileImage
 from pipeline.net.config import NetConfig
 from schemas.errors import InputError
 from schemas.footprint import Footprint
@@ -393,3 +393,28 @@ def test_a_transparent_picture_masks_unless_its_alpha_is_ignored(tmp_path: Path)
     for alpha, share in (("auto", SECOND.mean()), ("ignore", 0.0)):
         config = ImageryConfig(alpha=alpha, format="npy")  # type: ignore[arg-type]
         assert read_image(tmp_path / "a.png", config).nodata_share == pytest.approx(share)
+
+
+def test_a_mask_hides_of_an_image_what_its_own_scene_gave_to_it() -> None:
+    first, second = (Scene(name, None, ["red"], "uint8", None) for name in "ab")
+    missing = np.array([[False, True, True, True]])
+    image = TileImage(np.zeros((1, 1, 4), np.uint8), missing, np.array([[True, False, False, False]]), [first], None)
+    valid, masked = np.array([[True, True, True, False]]), np.array([[True, False, True, True]])
+    _fill(image, np.full((1, 1, 4), 9, np.uint8), _Part(np.zeros(0), valid, masked, None, None), second)
+    assert image.pixels.tolist() == [[[0, 9, 9, 0]]]
+    assert image.masked is not None
+    assert image.masked.tolist() == [[True, False, True, False]]
+    assert image.missing is not None
+    assert image.missing.tolist() == [[False, False, False, True]]
+    assert image.sources == ["a", "b"]
+    _fill(image, np.full((1, 1, 4), 7, np.uint8), _Part(np.zeros(0), valid, None, None, None), first)
+    assert image.sources == ["a", "b"]  # it gave nothing more
+
+
+def test_where_a_mask_has_no_data_it_hides_nothing() -> None:
+    scene = Scene("a", None, ["red"], "uint8", None, mask=Mask(Asset("m.tif", (1,)), values=(0,), bits=(2,)))
+    values, valid = np.array([[[0, 0, 4, 4, 3]]], np.uint8), np.array([[True, False, True, False, True]])
+    found = hidden(Patch(values, valid), scene)
+    assert found is not None
+    assert found.tolist() == [[True, False, True, False, False]]
+    assert hidden(Patch(values, np.zeros((1, 5), bool)), scene) is None

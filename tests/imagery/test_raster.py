@@ -210,6 +210,22 @@ def test_packed_channels_are_weighed_as_single_ones(seed: int, count: int) -> No
     assert abs((packed - exact).mean()) < 0.15
 
 
+@pytest.mark.parametrize(("width", "height"), [(20_001, 2), (100, 401)])
+def test_packed_channels_of_more_pixels_than_a_strip_holds_are_those_of_single_ones(width: int, height: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, height // 2 + 4, width // 2 + 4), dtype=np.uint8)
+    footprint = Footprint("a", "EPSG:3857", (0.5, 0.0, 1.3, 0.0, 0.5, 1.4), width, height)
+    (lines,) = resample.place_lines([footprint], "EPSG:3857", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    assert lines is not None
+    exact = np.empty((3, height, width), np.float32)
+    resample.bilinear(
+        pixels.astype(np.float32), resample.Taps.at(*lines.positions((0, 0)), width // 2 + 4, "f4"), exact
+    )
+    room = resample.Room(pixels[0].size, width)
+    packed = resample.bilinear_words(pixels, lines, (0, 0), room).transpose(2, 0, 1)[:3]
+    assert np.abs(packed - exact).max() <= 1.5 + 255 / 256
+    assert abs((packed - exact).mean()) < 0.15
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:3035", "EPSG:3995"])
 @pytest.mark.parametrize("zoom", [4, 8, 10, 12, 14, 17])
 def test_a_position_is_exact_to_a_thousandth_of_a_pixel_or_unknown(zoom: int, crs: str) -> None:

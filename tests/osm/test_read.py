@@ -187,6 +187,11 @@ def test_the_extent_is_the_box_of_the_header_cut_to_the_nodes(
     assert read_extract(path, RULES, tmp_path / "parts").extents == [extent]
 
 
+@pytest.mark.parametrize("other", ["n99 v2 dD x50 y60", "n99 v2 dD", "n99 v1", "n99 v1 x190 y47 Tshop=x"])
+def test_a_node_that_is_nowhere_widens_no_extent(tmp_path: Path, other: str) -> None:
+    assert read(tmp_path, f"{GRID}\n{other}").extents == [pytest.approx((9.0, 47.0, 9.002, 47.002))]
+
+
 def test_nothing_but_the_parts_is_left_behind(tmp_path: Path) -> None:
     """Neither what the passes leave for each other nor the copy that OPL is converted to."""
     extract = read(tmp_path, f"{GRID}\nw1 v1 Tbuilding=yes {SQUARE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ from hypothesis import strategies as st
 from schemas.catalog import SAMPLES
 from schemas.errors import DatasetError
 from schemas.index import SPLIT_CODES, IndexPart, index_file, key_hashes
-from schemas.tensors import PAGE_SUMS
+from schemas.tensors import PAGE, PAGE_SUMS
 
 MEMBERS = ("json", "osm.png", "osm.safetensors", "rs.jpg", "rs.npy", "sv.0.jpg", "sv.12.jpg")
 NUMBERS = st.integers(0, 1 << 40)
 DEGREES = st.floats(-180, 180)
+ROW: dict[str, Any] = {
+    "key": "a", "shard": "part-0000000.tar", "split": "train", "members": [], "sha256": "0" * 64, "lon": 0, "lat": 0,
+    "gsd_x": 1, "gsd_y": 1, "bbox": dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 0),
+}  # fmt: skip
 
 
 @st.composite
@@ -87,13 +92,27 @@ def test_equal_rows_give_equal_bytes_and_stock_safetensors_reads_them(held: list
     ],
 )  # fmt: skip
 def test_names_that_no_dataset_has_are_refused(column: str, value: object, message: str) -> None:
-    row = {
-        "key": "a", "shard": "part-0000000.tar", "split": "train", "members": [], "sha256": "0" * 64, "lon": 0,
-        "lat": 0, "gsd_x": 1, "gsd_y": 1, "bbox": dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), 0),
-    }  # fmt: skip
-    IndexPart.of(table([row]))
+    IndexPart.of(table([ROW]))
     with pytest.raises(DatasetError, match=message):
-        IndexPart.of(table([row | {column: value}]))
+        IndexPart.of(table([ROW | {column: value}]))
+
+
+def test_a_slice_is_checked_on_both_pages_that_it_lies_on() -> None:
+    keys = [f"{i:03d}" * 20 for i in range(100)]  # one lies across the border of two pages
+    data = IndexPart.of(table([{**ROW, "key": key} for key in keys])).to_bytes()
+    text = "".join(keys).encode()
+    (across,) = (i for i in range(100) if 60 * i // PAGE != (60 * i + 59) // PAGE)
+    at = np.array([across, across - 1, across + 1])
+    for damaged, wrong in ((60 * across, [0, 1]), (60 * across + 59, [0, 2]), (PAGE - 1, [0, 1]), (PAGE, [0, 2])):
+        held = bytearray(data)
+        held[data.index(text) + damaged] ^= 1
+        for i in range(3):
+            part = IndexPart.from_buffer(held, "here")
+            first, last = 60 * at[i : i + 1], 60 * at[i : i + 1] + 60
+            with pytest.raises(DatasetError, match="key_bytes") if i in wrong else nullcontext():
+                assert part.run("key_bytes", first, last)[first[0] : last[0]].tobytes().decode() == keys[at[i]]
+            with pytest.raises(DatasetError, match="key_bytes"):
+                part.whole()
 
 
 def test_the_file_stands_beside_its_samples() -> None:

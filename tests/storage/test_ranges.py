@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DatasetError
 from storage.ranges import CacheSettings, Range, RangeCache, RemoteShards, coalesce
 
 PIECES = st.lists(
@@ -104,3 +104,82 @@ def test_a_range_past_the_end_of_a_shard_is_short_and_not_kept(tmp_path: Path) -
     past = Range(0, 199_000, 202_000)
     assert remote.get([past]) == {past: content(0)[199_000:]}
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and f.name != "lock"]
+
+
+def remote(folder: Path, version: str = "v") -> RemoteShards:
+    fs = fsspec.filesystem("memory")
+    for number, name in enumerate(("a.tar", "b.tar")):
+        fs.pipe_file(f"/ranges/{name}", content(number))
+    return RemoteShards("memory://ranges", ["a.tar", "b.tar"], version, CacheSettings(str(folder)))
+
+
+def test_large_ranges_are_asked_for_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.ranges.MAX_REQUEST", 10_000)
+    shards, asked = remote(tmp_path), list[int]()
+    request = shards._request
+    monkeypatch.setattr(shards, "_request", lambda rs: asked.extend(r.end - r.start for r in rs) or request(rs))
+    wanted = [Range(0, 5, 25_006), Range(0, 9_000, 31_000), Range(1, 100_000, 110_000)]
+    assert shards.get(wanted) == {r: content(r.shard)[r.start : r.end] for r in wanted}
+    assert (max(asked), sum(asked)) == (10_000, 30_995 + 10_000)
+
+
+def test_another_version_of_a_dataset_has_ranges_of_its_own(tmp_path: Path) -> None:
+    wanted = Range(0, 0, 500)
+    remote(tmp_path).get([wanted])
+    other = remote(tmp_path, "w")
+    fsspec.filesystem("memory").pipe_file("/ranges/a.tar", bytes(500))
+    assert bytes(other.get([wanted])[wanted]) == bytes(500)
+    assert bytes(remote(tmp_path).get([wanted])[wanted]) == content(0)[:500]
+
+
+def test_what_is_found_counts_as_used_and_what_is_dropped_is_gone(tmp_path: Path) -> None:
+    cache, name = RangeCache(tmp_path, 100_000), "ab" * 16
+    cache.keep(name, b"held")
+    path = cache._path(name)
+    os.utime(path, (1e9, 1e9))
+    assert bytes(cache.find(name, 4) or b"") == b"held"
+    assert path.stat().st_mtime > 1e9
+    cache.drop(name)
+    assert cache.find(name, 4) is None
+    assert not path.exists()
+
+
+def test_a_sweep_leaves_what_is_being_written_and_takes_what_a_kill_left(tmp_path: Path) -> None:
+    cache = RangeCache(tmp_path, 1000)
+    (tmp_path / "ab").mkdir()
+    young, old = (tmp_path / "ab" / f".{name}.tmp" for name in ("young", "old"))
+    for path, age in ((young, 60), (old, 7200)):
+        path.write_bytes(bytes(900))
+        os.utime(path, (time.time() - age, time.time() - age))
+    cache.keep("cd" * 16, bytes(900))
+    assert young.exists()
+    assert not old.exists()
+    assert cache.find("cd" * 16, 900) is not None
+
+
+@pytest.mark.parametrize("harm", ["fails", "torn"])
+def test_each_range_is_asked_for_until_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.0)
+    shards = remote(tmp_path)
+    right, rounds = shards._fs.cat_ranges, list[int]()
+
+    def flaky(paths: Any, starts: Any, ends: Any, **options: Any) -> list[Any]:
+        rounds.append(len(paths))
+        answers = right(paths, starts, ends, **options)
+        return [a if k == 0 else OSError("busy") if harm == "fails" else a[:-9] for k, a in enumerate(answers)]
+
+    monkeypatch.setattr(shards._fs, "cat_ranges", flaky)
+    wanted = [Range(k % 2, at, at + 500) for k, at in enumerate(range(0, 200_000, 50_000))]
+    assert {r: bytes(data) for r, data in shards.get(wanted).items()} == {
+        r: content(r.shard)[r.start : r.end] for r in wanted
+    }
+    assert rounds == [4, 3, 2, 1]
+
+
+def test_who_may_not_read_is_told_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = remote(tmp_path)
+    asked: list[int] = []
+    monkeypatch.setattr(shards._fs, "cat_ranges", lambda *_, **__: asked.append(1) or [PermissionError("no")])
+    with pytest.raises(DatasetError, match=r"a.tar may not be read \(no\); check the credentials"):
+        shards.get([Range(0, 0, 9)])
+    assert asked == [1]

@@ -88,9 +88,21 @@ def test_who_may_not_ask_is_told_so_at_once_with_the_address(
     assert len(asked) == 1
 
 
-def test_what_passes_is_asked_for_again_although_it_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(22, "The Content-MD5 you specified did not match what we received"),
+        OSError(5, "Bad Request"),  # of a proxy on the way
+        ConnectionError("the connection that a signature was sent over has expired"),
+        TimeoutError("no answer within 400 s"),
+    ],
+    ids=str,
+)
+def test_what_passes_is_asked_for_again_although_it_is_no_argument(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.0)
-    asked, fetch = failing(OSError(22, "The Content-MD5 you specified did not match what we received"), 2)
+    asked, fetch = failing(error, 2)
     assert patiently("s3://b/x", fetch) == "there"  # type: ignore[arg-type]
     assert len(asked) == 3
 

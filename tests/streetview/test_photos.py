@@ -118,6 +118,11 @@ def test_a_limit_holds_for_photos_of_the_cache_and_a_wider_one_asks_again(tmp_pa
     (kept,) = (p for p in (tmp_path / str(order[0]) / "photos").rglob("*") if p.is_file() and p.suffix != ".json")
     kept.write_bytes(data[:-1])  # one that is cut short is fetched again
     assert fetched(str(order[0]), exact) == "whole"
+    small, smaller = (f"fresh {exact - n * 1e-6}" for n in (1, 2))
+    fsspec.filesystem("memory").rm("/limits/a.jpg")
+    assert fetched(small, exact - 1e-6) == fresh[exact - 1e-6]  # the same limit asks nobody again
+    assert fetched(small, exact - 2e-6) == fresh[exact - 2e-6]
+    assert fetched(smaller, exact - 1e-6).startswith("refused: ")
 
 
 def test_of_two_licences_the_setting_counts_for_a_folder_and_the_photos_own_in_a_table(tmp_path: Path) -> None:

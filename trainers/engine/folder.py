@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from schemas.errors import GeoshardsError, InputError
-from storage.files import UNFINISHED, put
+from storage.files import put
 from storage.owner import Owner
 from storage.store import Store
 from storage.urls import cache_folder, shown
@@ -121,7 +121,7 @@ class RunFolder:
         found = {}
         for path in self.local.rglob("*"):
             hidden = any(part.startswith(".") for part in path.relative_to(self.local).parts)
-            if path.is_file() and not (hidden or path.name.endswith(UNFINISHED)):
+            if path.is_file() and not hidden:
                 with suppress(FileNotFoundError):
                     found[path.relative_to(self.local).as_posix()] = path, _facts(path)
         return dict(sorted(found.items(), key=lambda item: (item[0].endswith(".pt"), item[1][1])))

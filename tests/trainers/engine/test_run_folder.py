@@ -20,7 +20,7 @@ import torch
 
 from pipeline.cli.main import main as geoshards
 from schemas.errors import InputError
-from storage.files import put
+from storage.files import atomic_file, put
 from storage.owner import Owner
 from storage.store import Store
 from tests.buckets import s3_server
@@ -220,6 +220,29 @@ def test_a_checkpoint_never_comes_before_its_history(cache: Path, brief: None, m
         assert sent == ["late", "metrics.jsonl 2"]
         put(folder.local / "metrics.jsonl", "123")
     assert sent[2:] == ["metrics.jsonl 3", "checkpoint.pt 6"]
+    fsspec.filesystem("memory").rm("/runs", recursive=True)
+
+
+def test_a_file_is_sent_once_as_long_as_it_does_not_change(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    sent: list[str] = []
+    folder = RunFolder("memory://runs/d")
+    send = folder._store.send
+    monkeypatch.setattr(folder_module, "EVERY", 60.0)
+    monkeypatch.setattr(folder._store, "send", lambda name, source: sent.append(name) or send(name, source))
+    with folder.opened("config.yaml", ""):
+        put(folder.local / "checkpoint.pt", b"two")
+        put(folder.local / "metrics.jsonl", "1")
+        for _ in range(3):
+            folder._send()
+        assert sent == ["metrics.jsonl", "checkpoint.pt"]
+        with atomic_file(folder.local / "half") as half:
+            half.write_text("x")
+            folder._send()
+            assert len(sent) == 2
+        put(folder.local / "metrics.jsonl", "2")
+    assert sent == ["metrics.jsonl", "checkpoint.pt", "half", "metrics.jsonl"]
     fsspec.filesystem("memory").rm("/runs", recursive=True)
 
 

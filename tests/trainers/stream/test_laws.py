@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.choose import split_digest
 from trainers.stream.catalog.index import Index, load_index
+from trainers.stream.members.read import ShardReader, Verify
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.stream import GeoStream
@@ -351,6 +353,17 @@ def test_law_7_a_flipped_bit_of_a_sample_is_a_masked_slot(
     flip_in(root, unread, "sv.0.jpg")
     seen = {k for b in GeoStream(str(root), view, batch_size=6, verify=verify) for k in b.key}
     assert (index.key(unread) in seen) == (verify == "crc")  # sha256 is that of the whole sample
+
+
+def test_each_way_of_checking_gives_the_members_that_were_asked_for(two: tuple[Path, Path]) -> None:
+    index = load_index(str(two[0]))
+    wanted = [("json",), ("rs.jpg", "sv.99.jpg"), (), ("osm.safetensors", "json")]
+    found = [ShardReader(index, verify=verify).read(range(4), wanted) for verify in get_args(Verify)]
+    assert [list(members) for members in found[0]] == [["json"], ["rs.jpg"], [], ["json", "osm.safetensors"]]
+    assert found[0] == found[1]
+    assert [dict(sorted(m.items())) for m in found[2]] == [dict(sorted(m.items())) for m in found[0]]
+    every = [ShardReader(index, verify=verify).read(range(4)) for verify in get_args(Verify)]
+    assert every[0] == every[1] == every[2]
 
 
 def test_a_way_of_checking_that_does_not_exist_is_refused(two: tuple[Path, Path]) -> None:

@@ -10,9 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,7 @@ from schemas.errors import ConfigError, CorruptSampleError, DatasetError
 from schemas.index import IndexPart, index_file, key_hashes
 from schemas.tokens import GRANULARITIES, OsmTokens
 from tests.trainers.stream.indexes import make_index, members_of, shard_of
+from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.flat import KeptColumn
@@ -301,6 +303,45 @@ def test_orders_of_a_cached_index_are_those_of_one_in_memory(dataset: Path, orde
         expected = held.choose(Request(1, start, 0)).sample
         assert np.array_equal(expected, mapped.choose(Request(1, start, 0)).sample)
         assert np.array_equal(expected, again.choose(Request(1, start, 0)).sample)
+
+
+def test_what_is_kept_of_one_choice_is_never_taken_for_another(tmp_path: Path) -> None:
+    """One cache for selections, splits, limits, layouts and orders, each of which decides what is kept."""
+    small = SyntheticSettings(samples=24, size=16, photos=0, objects=4, splits=("train", "train", "val"))
+    roots = [write_dataset(tmp_path / f"{n}", replace(small, samples_per_shard=n)) for n in (5, 24)]
+    rows = roots[1] / "catalog/samples/part-00000.parquet"
+    dealt = pq.read_table(rows)[::-1]  # in one shard they lie the other way round
+    pq.write_table(dealt, rows)
+    (roots[1] / index_file(0)).write_bytes(IndexPart.of(dealt).to_bytes())
+    shuffles: tuple[Shuffle, ...] = ("block", "spread", "none")
+    found: set[tuple[str, ...]] = set()
+    for root in map(str, roots):
+        for choice in (("", "train", None), ("", "val", None), ("", "train", 7), ("n_polygon > 0", "train", 7)):
+            for order in (Order(shuffle=shuffle, block=3, window=2, strata=4) for shuffle in shuffles):
+                walked = []
+                for cached_from in (1 << 30, 0):
+                    index = load_index(root, *choice, cached_from=cached_from)
+                    schedule = Schedule([index], None, order, seed=0, batch_size=len(index), parts=1)
+                    walked.append(tuple(map(index.key, schedule.choose(Request(0, 0, 0)).sample.tolist())))
+                assert walked[0] == walked[1], (root, choice, order.shuffle)
+                found.add(walked[0])
+    assert len(found) == 2 * 4 + 4 * 2  # a layout changes the order along the shards alone
+
+
+def test_a_remote_index_that_was_written_again_is_fetched_again(dataset: Path) -> None:
+    """Hashes of the dataset and sizes of its files are the same: a split has changed."""
+    memory = fsspec.filesystem("memory")
+    memory.put(str(dataset), "/again", recursive=True)
+    try:
+        before = load_index("memory://again", cached_from=0)
+        table = pq.read_table(dataset / "catalog/samples/part-00000.parquet")
+        moved = table.set_column(table.column_names.index("split"), "split", pa.array(["val"] * 3 + ["train"] * 50))
+        memory.pipe_file(f"/again/{index_file(0)}", IndexPart.of(moved).to_bytes())
+        after = load_index("memory://again", cached_from=0)
+        assert (len(before), len(after)) == (53, 50)
+        assert sorted({*before.keys()} - {*after.keys()}) == sorted(table["key"].to_pylist()[:3])
+    finally:
+        memory.rm("/again", recursive=True)
 
 
 def centres(order: Order, size: int = 32) -> np.ndarray:

@@ -26,7 +26,7 @@ from tests.trainers.stream.indexes import members_of, shard_of
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.index import load_index
-from trainers.stream.members.read import ShardReader
+from trainers.stream.members.read import ShardReader, Verify
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream
 
@@ -241,6 +241,23 @@ def test_damaged_bytes_are_fetched_again_and_not_kept(root: Path, server: Files,
         healed = list(stream(server.url, tmp_path, shuffle=shuffle, block=8))
         assert all(same(a, b) for a, b in zip(right, healed, strict=True))
         assert 0 < sum(server.requests.values()) <= len(kept)
+
+
+@pytest.mark.parametrize("verify", ["crc", "sha256"])
+def test_of_samples_that_are_asked_for_different_members_each_damaged_one_is_fetched_again(
+    root: Path, server: Files, tmp_path: Path, verify: Verify
+) -> None:
+    wanted = [("json",), ("rs.jpg",), ("osm.safetensors",), ("rs.jpg", "json")]
+    right = ShardReader(load_index(str(root))).read(range(4), wanted)
+    server.clear()
+    reader = ShardReader(load_index(server.url), CacheSettings(str(tmp_path)), verify)
+    assert [dict(m) for m in reader.read(range(4), wanted)] == [dict(m) for m in right]  # type: ignore[call-overload]
+    for file in [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "lock"]:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 16
+        file.write_bytes(data)
+    reader = ShardReader(load_index(server.url), CacheSettings(str(tmp_path)), verify)
+    assert [dict(m) for m in reader.read(range(4), wanted)] == [dict(m) for m in right]  # type: ignore[call-overload]
 
 
 def test_bytes_that_are_damaged_at_their_source_are_masked_and_not_kept(root: Path, tmp_path: Path) -> None:
