@@ -178,6 +178,13 @@ def choice(files: list[str], copy: Path, kept: Path, users: dict[str, list[str]]
     return Choice.of([e for f in files if (e := entry_of(f, kept, copy))], users)
 
 
+def in_turn(module: str, own: list[str], others: list[str]) -> list[list[str]]:
+    """Files of tests named for the module, the rest of its room's, and others: most faults are seen by the first."""
+    name = Path(module).stem
+    named = [f for f in own if f == module or name in Path(f).stem]
+    return [named, [f for f in own if f not in named], [f for f in others if f not in own]]
+
+
 def attempt(mutant: Mutant, tests: list[str], planned: float, copy: Path, stamp: int, grace: float) -> str:
     """Put the mutant into the copy, run the tests, and put the module back."""
     if not tests:
@@ -203,7 +210,7 @@ def harmless(path: Path) -> dict[tuple[str, str, str], str]:
 def examine(
     room: str, number: int, seed: int, root: Path = ROOT, most: float = 30.0, grace: float = 10.0
 ) -> list[Result]:
-    """Draw mutants from a room and try each with the room's tests, then with those elsewhere that import the module.
+    """Draw mutants from a room and try each with the tests of its module, of its room, then of those that import it.
 
     Tests of ``most`` seconds run for a mutant; one that takes ``grace`` seconds more than five times that hangs.
     """
@@ -222,7 +229,7 @@ def examine(
         ready = cache(lambda *files: choice(list(files), copy, kept, users))
         for i, m in enumerate(mutants):
             begin, tried, name = time.monotonic(), 0, room_of(m.file)
-            for files in (own[name], [f for f in tests_by_import(m.file, copy) if f not in own[name]]):
+            for files in in_turn(m.file, own[name], tests_by_import(m.file, copy)):
                 chosen = ready(*files)
                 tests = chosen.tests(m.file, m.lines, m.on_import, most)
                 outcome = attempt(m, tests, sum(chosen.seconds[t] for t in tests), copy, 10**9 + i, grace)
