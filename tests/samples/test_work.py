@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,23 @@ def test_the_settings_licence_takes_the_place_of_those_that_files_state_and_the_
     assert {x for own in built(setting, tmp_path / "a")[0].values() for x in own} == {"MIT", "ODbL-1.0"}
     silent = replace(job, scenes=[replace(s, licence=None) for s in job.scenes])
     assert {x for own in built(silent, tmp_path / "b")[0].values() for x in own} == {"CC-BY-SA-4.0", "ODbL-1.0"}
+
+
+def test_no_number_of_a_sample_s_document_has_more_than_nine_decimals(job: ShardJob, tmp_path: Path) -> None:
+    """1e-9 of a degree is 0.1 mm; the footprint is what was asked for. Two of its three pixels have no image."""
+    step = 1e-3 / 3
+    thirds = Footprint("t", "EPSG:4326", (step, 0, 9.5035 - step, 0, -step, 47.1005), 3, 1)
+    rs = replace(job.config.rs, max_nodata=1.0)
+    own = replace(job, out=str(tmp_path), footprints=Footprints.of([thirds], "xyz"), config=replace(job.config, rs=rs))
+    assert build_shard(own).samples == 1
+    with tarfile.open(next((tmp_path / "shards").iterdir())) as tar:
+        document = json.loads(tar.extractfile("t.json").read())  # type: ignore[union-attr]
+    assert tuple(document.pop("footprint")["transform"]) == thirds.transform
+    assert document["rs"][0]["nodata_share"] == 0.666666667
+    numbers: list[float] = []
+    json.loads(json.dumps(document), parse_float=lambda text: numbers.append(float(text)))
+    assert len(numbers) > 8
+    assert [n for n in numbers if n != round(n, 9)] == []
 
 
 def test_a_footprint_with_too_few_objects_is_a_drop_that_says_so(job: ShardJob, tmp_path: Path) -> None:

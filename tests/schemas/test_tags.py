@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from hashlib import blake2b
 
 import pytest
@@ -51,6 +52,12 @@ def test_value_yes_becomes_the_key(key: str) -> None:
 def test_a_list_of_values_is_one_tag_each(values: list[str]) -> None:
     assert format_tag("sport", " ; ".join(values)) == [f"sport:{v}" for v in values]
     assert format_tag("sport", ";".join(["", *values, " "])) == [f"sport:{v}" for v in values]
+
+
+def test_a_key_is_corrected_by_value_where_a_correction_names_one_of_its_tags() -> None:
+    rules = replace(RULES, corrections={"landuse=wood": "natural=wood", "bulding": "building"})
+    keys = ("landuse", " landuse ", "bulding", "natural", "landuse=wood")
+    assert [key for key in keys if rules.is_corrected_by_value(key)] == ["landuse", " landuse "]
 
 
 @given(ANY, ANY)
