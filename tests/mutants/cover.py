@@ -17,7 +17,7 @@ import coverage
 import pytest
 
 #: Seconds of CPU that the tests of one file are measured for; those that come after are left out.
-LONGEST = 60.0
+LONGEST = 30.0
 #: Tests from end to end, of whole builds where another room's module is looked at, or of other things than the code.
 BUILDS = ("tests/driver/", "tests/cli/", "tests/demo/", "tests/mirror/")
 SLOW = ("tests/real/", "tests/chaos/", "tests/mutants/", "tests/test_docs", "tests/test_contributing", "tests/hostile/")
