@@ -33,6 +33,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.mutants.changes import Mutant, code_lines, mutant_on
 from tests.mutants.cover import LONGEST, Choice, entry_of, measure, place, tests_by_import, tests_of
@@ -227,6 +228,8 @@ def examine(
                 import_module(name)
         for plugin in entry_points(group="pytest11"):
             plugin.load()
+        settings.register_profile("mutants", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("mutants")  # a busy machine or a lucky draw is no fault that was seen
         gc.freeze()  # or each child looks through all of it
         users, mutants = importers(copy), draw(modules(room, copy), copy, number, seed)
         own = {name: tests_of(name, copy) for name in {room_of(m.file) for m in mutants}}
