@@ -228,7 +228,9 @@ def examine(
                 import_module(name)
         for plugin in entry_points(group="pytest11"):
             plugin.load()
-        settings.register_profile("mutants", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+        settings.register_profile(
+            "mutants", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+        )
         settings.load_profile("mutants")  # a busy machine or a lucky draw is no fault that was seen
         gc.freeze()  # or each child looks through all of it
         users, mutants = importers(copy), draw(modules(room, copy), copy, number, seed)
