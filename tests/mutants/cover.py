@@ -15,6 +15,7 @@ from typing import Any
 
 import coverage
 import pytest
+from hypothesis import settings
 
 #: Seconds of CPU that the tests of one file are measured for; those that come after are left out.
 LONGEST = 30.0
@@ -114,6 +115,7 @@ def measure(file: str, root: Path, out: Path) -> int:
     """Run the tests of a file and write its entry; in a process of its own."""
     plugin = Measure(root)
     plugin.cov.start()
+    settings.load_profile("measure")
     code = pytest.main([file, "-p", "no:cacheprovider", "-p", "no:xdist", "-q"], plugins=[plugin])
     plugin.cov.stop()
     entry = plugin.entry(root)

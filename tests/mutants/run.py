@@ -33,7 +33,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.mutants.changes import Mutant, code_lines, mutant_on
 from tests.mutants.cover import LONGEST, Choice, entry_of, measure, place, tests_by_import, tests_of
@@ -190,6 +190,14 @@ def in_turn(module: str, own: list[str], others: list[str]) -> list[list[str]]:
     return [named, using, [f for f in own if f not in named + using], [f for f in others if f not in own]]
 
 
+def examples() -> None:
+    """How hypothesis tries: a busy machine or a lucky draw is no fault seen, the least failure is not looked for."""
+    own = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], **own)  # type: ignore[arg-type]
+    settings.register_profile("measure", settings.get_profile("mutants"), max_examples=10)  # they run the same lines
+    settings.load_profile("mutants")
+
+
 def attempt(mutant: Mutant, tests: list[str], planned: float, copy: Path, stamp: int, grace: float) -> str:
     """Put the mutant into the copy, run the tests, and put the module back."""
     if not tests:
@@ -228,10 +236,7 @@ def examine(
                 import_module(name)
         for plugin in entry_points(group="pytest11"):
             plugin.load()
-        settings.register_profile(
-            "mutants", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-        )
-        settings.load_profile("mutants")  # a busy machine or a lucky draw is no fault that was seen
+        examples()
         gc.freeze()  # or each child looks through all of it
         users, mutants = importers(copy), draw(modules(room, copy), copy, number, seed)
         own = {name: tests_of(name, copy) for name in {room_of(m.file) for m in mutants}}
