@@ -56,6 +56,7 @@ def test_columns_of_footprints_give_them_back_chosen_and_joined_with_what_they_c
     ]
     columns, one = Footprints.of(some, "xyz"), Footprints.of(some[1:2], "utm")
     assert list(columns) == some
+    assert len({columns, one, columns}) == 2  # they are themselves alone
     assert columns.crs == ("EPSG:3857", "EPSG:32632")
     mixed = Footprints.concat([one, columns.take(np.array([2, 0]))])
     assert list(mixed) == [some[1], some[2], some[0]]
