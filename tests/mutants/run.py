@@ -108,7 +108,7 @@ def forked(work: Callable[[], int], limit: float) -> int | None:
             code = work()
         finally:
             os._exit(code)
-    end = time.monotonic() + 10 * limit  # one that sleeps; others may use the machine
+    end = time.monotonic() + 3 * limit  # one that sleeps; others may use the machine
     try:
         while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -207,7 +207,7 @@ def attempt(mutant: Mutant, tests: list[str], planned: float, copy: Path, stamp:
     try:
         path.write_text(mutant.source)
         os.utime(path, (stamp, stamp))  # a time of its own: compiled files are believed by it
-        status = forked(lambda: runs(tests), grace + 5 * planned)
+        status = forked(lambda: runs(tests), grace + 3 * planned)
     finally:
         path.write_bytes(old)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -225,7 +225,7 @@ def examine(
 ) -> Iterator[Result]:
     """Draw mutants from a room and try each with the tests of its module, of its room, then of those that import it.
 
-    Tests of ``most`` seconds run for a mutant; one that takes ``grace`` seconds more than five times that hangs. Tests
+    Tests of ``most`` seconds run for a mutant; one that takes ``grace`` seconds more than three times that hangs. Tests
     of other rooms are left out where ``near``, and for what is known to be harmless.
     """
     known = harmless(root / "tests/mutants/harmless.toml")
