@@ -191,13 +191,14 @@ class Choice:
     def tests(self, file: str, lines: range, on_import: bool, most: float) -> list[str]:
         """Tests that run one of the lines, quick ones first, file by file, of ``most`` seconds together.
 
-        A line that runs on import is of every test that runs the file or one that imports it; one that no test runs in
-        its own process, of those that start others.
+        A line that runs on import is of every test that runs the file or one that imports it. Tests that start
+        processes may run any line: taken too are those beside tests that run the file, all where no test runs the line.
         """
         found = set().union(*(self.lines.get(file, {}).get(line, ()) for line in lines))
         if on_import:
             found |= self._touching(file).union(*map(self._touching, self.users.get(file, ())))
-        found = found or set(self.starts)
+        files = {name.partition("::")[0] for name in self._touching(file)}
+        found |= {name for name in self.starts if not found or name.partition("::")[0] in files}
         order = list(self.seconds)
         totals: dict[str, float] = defaultdict(float)
         for name in found:
