@@ -17,7 +17,7 @@ from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from pipeline.samples.job import ExtractObjects, ShardJob
 from pipeline.samples.work import build_shard
-from schemas.catalog import pending_file
+from schemas.catalog import pending_file, shard_name
 from schemas.footprint import Footprint, Footprints
 from storage.store import Store
 from tests.imagery.scenes import around, write_raster
@@ -54,6 +54,19 @@ def built(job: ShardJob, out: Path) -> tuple[dict[str, list[str]], list[tuple[An
     return {s["key"]: s["licences"] for s in samples}, [(d["key"], d["stage"], d["reason"]) for d in drops]
 
 
+def documents(out: Path) -> list[dict[str, Any]]:
+    """The JSON document of each sample of the first shard."""
+    with tarfile.open(out / "shards" / f"{shard_name(0)}.tar") as tar:
+        members = [m for m in tar.getmembers() if m.name.endswith(".json")]
+        return [json.loads(tar.extractfile(m).read()) for m in members]  # type: ignore[union-attr]
+
+
+def test_a_sample_says_when_its_own_objects_were_last_edited(job: ShardJob, tmp_path: Path) -> None:
+    built(job, tmp_path)
+    found = {d["footprint"]["key"]: d["osm_edited"] for d in documents(tmp_path)}
+    assert found == {"s0": "2024-06-01T00:00:00Z", "s1": "2024-06-01T00:00:00Z", "s2": None}
+
+
 def test_a_sample_has_the_licences_of_all_that_is_in_it_and_no_others(job: ShardJob, tmp_path: Path) -> None:
     found, drops = built(job, tmp_path)
     assert found == {
@@ -78,8 +91,7 @@ def test_no_number_of_a_sample_s_document_has_more_than_nine_decimals(job: Shard
     rs = replace(job.config.rs, max_nodata=1.0)
     own = replace(job, out=str(tmp_path), footprints=Footprints.of([thirds], "xyz"), config=replace(job.config, rs=rs))
     assert build_shard(own).samples == 1
-    with tarfile.open(next((tmp_path / "shards").iterdir())) as tar:
-        document = json.loads(tar.extractfile("t.json").read())  # type: ignore[union-attr]
+    (document,) = documents(tmp_path)
     assert tuple(document.pop("footprint")["transform"]) == thirds.transform
     assert document["rs"][0]["nodata_share"] == 0.666666667
     numbers: list[float] = []
