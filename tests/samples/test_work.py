@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.sources import find_imagery
@@ -19,6 +21,7 @@ from pipeline.samples.job import ExtractObjects, ShardJob
 from pipeline.samples.work import build_shard
 from schemas.catalog import pending_file, shard_name
 from schemas.footprint import Footprint, Footprints
+from schemas.sample import valid_member
 from storage.store import Store
 from tests.imagery.scenes import around, write_raster
 from tests.osm.opl import RULES
@@ -84,20 +87,32 @@ def test_the_settings_licence_takes_the_place_of_those_that_files_state_and_the_
     assert {x for own in built(silent, tmp_path / "b")[0].values() for x in own} == {"CC-BY-SA-4.0", "ODbL-1.0"}
 
 
-def test_no_number_of_a_sample_s_document_has_more_than_nine_decimals(job: ShardJob, tmp_path: Path) -> None:
-    """1e-9 of a degree is 0.1 mm; the footprint is what was asked for. Two of its three pixels have no image."""
+@pytest.fixture
+def thirds(job: ShardJob, tmp_path: Path) -> Path:
+    """A shard of one sample of three pixels in a row, of which the last two have no image."""
     step = 1e-3 / 3
-    thirds = Footprint("t", "EPSG:4326", (step, 0, 9.5035 - step, 0, -step, 47.1005), 3, 1)
+    row = Footprint("t", "EPSG:4326", (step, 0, 9.5035 - step, 0, -step, 47.1005), 3, 1)
     rs = replace(job.config.rs, max_nodata=1.0)
-    own = replace(job, out=str(tmp_path), footprints=Footprints.of([thirds], "xyz"), config=replace(job.config, rs=rs))
+    own = replace(job, out=str(tmp_path), footprints=Footprints.of([row], "xyz"), config=replace(job.config, rs=rs))
     assert build_shard(own).samples == 1
-    (document,) = documents(tmp_path)
-    assert tuple(document.pop("footprint")["transform"]) == thirds.transform
+    return tmp_path
+
+
+def test_no_number_of_a_sample_s_document_has_more_than_nine_decimals(thirds: Path) -> None:
+    """1e-9 of a degree is 0.1 mm; the footprint alone is what was asked for, digit by digit."""
+    (document,) = documents(thirds)
+    assert document.pop("footprint")["transform"][0] == 1e-3 / 3
     assert document["rs"][0]["nodata_share"] == 0.666666667
     numbers: list[float] = []
     json.loads(json.dumps(document), parse_float=lambda text: numbers.append(float(text)))
     assert len(numbers) > 8
     assert [n for n in numbers if n != round(n, 9)] == []
+
+
+def test_an_image_that_lacks_pixels_has_a_picture_of_those_it_has(thirds: Path) -> None:
+    with tarfile.open(thirds / "shards" / f"{shard_name(0)}.tar") as tar:
+        data = tar.extractfile(f"t.{valid_member('rs.png')}").read()  # type: ignore[union-attr]
+    assert (np.asarray(Image.open(io.BytesIO(data))) > 0).tolist() == [[True, False, False]]
 
 
 def test_a_footprint_with_too_few_objects_is_a_drop_that_says_so(job: ShardJob, tmp_path: Path) -> None:
