@@ -37,3 +37,16 @@ def test_authors_and_licences_make_nothing_of_the_attribution() -> None:
     assert set(re.findall(r"<(\w+)", html)) <= {"h1", "p", "ul", "li", "code"}
     assert html.count("<code>") == 1  # our own
     assert "\x1b" not in html
+
+
+def test_the_attribution_names_each_source_its_date_and_its_licence() -> None:
+    sources = [
+        {"kind": "osm", "name": "Monaco", "date": "2024-06-01", "licence": "ODbL-1.0"},
+        {"kind": "imagery", "name": "NAIP", "date": None, "licence": None},
+    ]
+    lines = _attribution({"sources": sources}, [], ["Ada"]).splitlines()
+    assert [line for line in lines if line.startswith("- ")] == [
+        "- osm: Monaco, 2024-06-01. Licence: ODbL-1.0.",
+        "- imagery: NAIP. Licence: not stated; ask the provider before sharing.",
+    ]
+    assert "Photos by: Ada." in lines

@@ -206,7 +206,7 @@ CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("samples", lambda rows: rows[0]["members"][0].update(size=2**60), "does not lie where catalog/samples says"),
     ("samples", lambda rows: rows[0]["members"][0].update(name="../../x"), "does not lie where catalog/samples says"),
     ("samples", lambda rows: rows[0]["members"][0].update(crc32=7), "CRC-32 of"),
-    ("shards", put("samples", 3), "samples is"),
+    ("shards", put("samples", 3), "shards/part-0000000.tar: samples is"),
     ("shards", put("n_edges", 10**6), "1000000 in catalog/shards"),
     ("shards", put("index", 5), "numbers are not 0, 1, 2"),
     ("shards", lambda rows: rows.pop(), "but not in catalog/shards"),
@@ -215,7 +215,7 @@ CONTENT: list[tuple[str, Callable[[list[dict[str, Any]]], Any], str]] = [
     ("streetview", put("key", "xyz-1-0-0-256"), "is no sample"),
     ("vocabulary", lambda rows: rows.pop(len(rows) // 2), "holds a tag that catalog/vocabulary lacks"),
     ("vocabulary", lambda rows: rows.append(rows[-1]), "a tag stands there twice"),
-    ("drops", lambda rows: rows.clear() if rows else rows.append(DROP), " in catalog/shards"),
+    ("drops", lambda rows: rows.clear() if rows else rows.append(DROP), f"{catalog_file('drops', 0)}: "),
 ]
 
 

@@ -343,6 +343,24 @@ def test_each_band_has_its_own_value_and_each_file_its_alpha_whoever_names_them(
             assert weigh(source, [3, 1], stated).nodata == (3, 1)
 
 
+@pytest.mark.parametrize("first", ["Byte", "Int16"])
+def test_a_value_is_held_to_the_type_of_its_own_band(tmp_path: Path, first: str) -> None:
+    """-9999 is a value of the band of 16 bits alone, whichever comes first; 0 is one of both."""
+    types = (first, "Int16" if first == "Byte" else "Byte")
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{i}"><NoDataValue>{-9999 if kind == "Int16" else 0}</NoDataValue>'
+        "</VRTRasterBand>"
+        for i, kind in enumerate(types, 1)
+    )
+    placed = "<GeoTransform>0, 1, 0, 0, 0, -1</GeoTransform>"
+    (tmp_path / "a.vrt").write_text(f'<VRTDataset rasterXSize="4" rasterYSize="4">{placed}{bands}</VRTDataset>')
+    with rasterio.open(tmp_path / "a.vrt") as source:
+        for own in ([1, 2], [2, 1]):
+            values = tuple(-9999.0 if types[b - 1] == "Int16" else 0.0 for b in own)
+            assert weigh(source, own, Stated()).nodata == values
+        assert weigh(source, [1, 2], Stated(nodata=-9999.0)).nodata == ()
+
+
 @pytest.mark.parametrize("whose", ["file", "catalog"])
 def test_a_pixel_is_no_data_where_each_band_has_its_own_value(tmp_path: Path, whose: str) -> None:
     """Neither where one band has its value, nor where all have that of the first; read as it lies, and warped."""

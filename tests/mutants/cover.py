@@ -15,9 +15,10 @@ from typing import Any
 
 import coverage
 import pytest
+from hypothesis import settings
 
 #: Seconds of CPU that the tests of one file are measured for; those that come after are left out.
-LONGEST = 60.0
+LONGEST = 30.0
 #: Tests from end to end, of whole builds where another room's module is looked at, or of other things than the code.
 BUILDS = ("tests/driver/", "tests/cli/", "tests/demo/", "tests/mirror/")
 SLOW = ("tests/real/", "tests/chaos/", "tests/mutants/", "tests/test_docs", "tests/test_contributing", "tests/hostile/")
@@ -114,6 +115,7 @@ def measure(file: str, root: Path, out: Path) -> int:
     """Run the tests of a file and write its entry; in a process of its own."""
     plugin = Measure(root)
     plugin.cov.start()
+    settings.load_profile("measure")
     code = pytest.main([file, "-p", "no:cacheprovider", "-p", "no:xdist", "-q"], plugins=[plugin])
     plugin.cov.stop()
     entry = plugin.entry(root)
@@ -189,13 +191,14 @@ class Choice:
     def tests(self, file: str, lines: range, on_import: bool, most: float) -> list[str]:
         """Tests that run one of the lines, quick ones first, file by file, of ``most`` seconds together.
 
-        A line that runs on import is of every test that runs the file or one that imports it; one that no test runs in
-        its own process, of those that start others.
+        A line that runs on import is of every test that runs the file or one that imports it. Tests that start
+        processes may run any line: taken too are those beside tests that run the file, all where no test runs the line.
         """
         found = set().union(*(self.lines.get(file, {}).get(line, ()) for line in lines))
         if on_import:
             found |= self._touching(file).union(*map(self._touching, self.users.get(file, ())))
-        found = found or set(self.starts)
+        files = {name.partition("::")[0] for name in self._touching(file)}
+        found |= {name for name in self.starts if not found or name.partition("::")[0] in files}
         order = list(self.seconds)
         totals: dict[str, float] = defaultdict(float)
         for name in found:

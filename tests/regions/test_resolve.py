@@ -204,7 +204,7 @@ def test_files_names_and_addresses_go_together(mirror: Mirror, tmp_path: Path) -
         ("monaco,missing.osm.pbf", "missing.osm.pbf does not exist"),
         ("", "region is empty"),
         (",", "region is empty"),
-        ("ftp://h.org/x.osm.pbf", "no http"),
+        ("ftp://user:secret@h.org/x.osm.pbf", "'ftp://h.org/x.osm.pbf' is no http"),
         ("https://h.org/x.zip?token=secret", r"'https://h.org/x.zip' does not end as an OSM file"),
         ("a.geojson,monaco", "a file of polygons stands alone"),
         ("missing.geojson", "missing.geojson cannot be read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +29,16 @@ def square(key: str, lon: float, lat: float) -> Footprint:
     return Footprint(key, "EPSG:4326", (2e-3, 0, lon - 0.01, 0, -5e-4, lat + 0.005), 10, 20)
 
 
-def write(folder: Path, index: int, places: list[tuple[float, float]], drops: int = 0, inputs: str = "") -> ShardResult:
+def write(
+    folder: Path,
+    index: int,
+    places: list[tuple[float, float]],
+    drops: int = 0,
+    inputs: str = "",
+    make: Callable[[str, float, float], Footprint] = square,
+) -> ShardResult:
     """A shard; its sample ``i`` has ``i`` points, ``2 i`` lines, ``3 i`` areas, ``4 i`` relations and ``i`` photos."""
-    footprints = [square(f"f{index}-{i}", *at) for i, at in enumerate(places)]
+    footprints = [make(f"f{index}-{i}", *at) for i, at in enumerate(places)]
     writer, placement = ShardWriter(str(folder), index, SPLIT, inputs or f"inputs {index}"), place(footprints)
     for i, footprint in enumerate(footprints):
         kinds = np.repeat(np.arange(3, dtype=np.uint8), (i, 2 * i, 3 * i))

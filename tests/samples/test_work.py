@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.sources import find_imagery
@@ -15,8 +19,9 @@ from pipeline.net.config import NetConfig
 from pipeline.samples.config import PlanConfig, ShardsConfig
 from pipeline.samples.job import ExtractObjects, ShardJob
 from pipeline.samples.work import build_shard
-from schemas.catalog import pending_file
+from schemas.catalog import pending_file, shard_name
 from schemas.footprint import Footprint, Footprints
+from schemas.sample import valid_member
 from storage.store import Store
 from tests.imagery.scenes import around, write_raster
 from tests.osm.opl import RULES
@@ -52,6 +57,19 @@ def built(job: ShardJob, out: Path) -> tuple[dict[str, list[str]], list[tuple[An
     return {s["key"]: s["licences"] for s in samples}, [(d["key"], d["stage"], d["reason"]) for d in drops]
 
 
+def documents(out: Path) -> list[dict[str, Any]]:
+    """The JSON document of each sample of the first shard."""
+    with tarfile.open(out / "shards" / f"{shard_name(0)}.tar") as tar:
+        members = [m for m in tar.getmembers() if m.name.endswith(".json")]
+        return [json.loads(tar.extractfile(m).read()) for m in members]  # type: ignore[union-attr]
+
+
+def test_a_sample_says_when_its_own_objects_were_last_edited(job: ShardJob, tmp_path: Path) -> None:
+    built(job, tmp_path)
+    found = {d["footprint"]["key"]: d["osm_edited"] for d in documents(tmp_path)}
+    assert found == {"s0": "2024-06-01T00:00:00Z", "s1": "2024-06-01T00:00:00Z", "s2": None}
+
+
 def test_a_sample_has_the_licences_of_all_that_is_in_it_and_no_others(job: ShardJob, tmp_path: Path) -> None:
     found, drops = built(job, tmp_path)
     assert found == {
@@ -67,6 +85,34 @@ def test_the_settings_licence_takes_the_place_of_those_that_files_state_and_the_
     assert {x for own in built(setting, tmp_path / "a")[0].values() for x in own} == {"MIT", "ODbL-1.0"}
     silent = replace(job, scenes=[replace(s, licence=None) for s in job.scenes])
     assert {x for own in built(silent, tmp_path / "b")[0].values() for x in own} == {"CC-BY-SA-4.0", "ODbL-1.0"}
+
+
+@pytest.fixture
+def thirds(job: ShardJob, tmp_path: Path) -> Path:
+    """A shard of one sample of three pixels in a row, of which the last two have no image."""
+    step = 1e-3 / 3
+    row = Footprint("t", "EPSG:4326", (step, 0, 9.5035 - step, 0, -step, 47.1005), 3, 1)
+    rs = replace(job.config.rs, max_nodata=1.0)
+    own = replace(job, out=str(tmp_path), footprints=Footprints.of([row], "xyz"), config=replace(job.config, rs=rs))
+    assert build_shard(own).samples == 1
+    return tmp_path
+
+
+def test_no_number_of_a_sample_s_document_has_more_than_nine_decimals(thirds: Path) -> None:
+    """1e-9 of a degree is 0.1 mm; the footprint alone is what was asked for, digit by digit."""
+    (document,) = documents(thirds)
+    assert document.pop("footprint")["transform"][0] == 1e-3 / 3
+    assert document["rs"][0]["nodata_share"] == 0.666666667
+    numbers: list[float] = []
+    json.loads(json.dumps(document), parse_float=lambda text: numbers.append(float(text)))
+    assert len(numbers) > 8
+    assert [n for n in numbers if n != round(n, 9)] == []
+
+
+def test_an_image_that_lacks_pixels_has_a_picture_of_those_it_has(thirds: Path) -> None:
+    with tarfile.open(thirds / "shards" / f"{shard_name(0)}.tar") as tar:
+        data = tar.extractfile(f"t.{valid_member('rs.png')}").read()  # type: ignore[union-attr]
+    assert (np.asarray(Image.open(io.BytesIO(data))) > 0).tolist() == [[True, False, False]]
 
 
 def test_a_footprint_with_too_few_objects_is_a_drop_that_says_so(job: ShardJob, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from pipeline.catalog.fold import fold
 from schemas.catalog import catalog_file, pending_file
+from schemas.footprint import Footprint
 from schemas.splits import block_split
 from storage.store import Store
-from tests.samples.shards import SPLIT, write
+from tests.samples.shards import SPLIT, square, write
 
 
 def test_the_split_of_a_sample_is_that_of_the_block_it_lies_in(tmp_path: Path) -> None:
@@ -45,6 +46,19 @@ def test_the_row_of_a_shard_sums_its_samples_and_bounds_them(tmp_path: Path) -> 
         found = {m.name: (m.offset_data, m.size) for m in tar.getmembers()}
     listed = {f"{s['key']}.{m['name']}": (m["offset"], m["size"]) for s in samples for m in s["members"]}
     assert listed == found
+
+
+def test_a_shard_that_reaches_across_the_180th_meridian_is_bounded_by_the_whole_circle(tmp_path: Path) -> None:
+    """One of UTM's last zone, 4 km wide."""
+    write(tmp_path, 0, [(179.9, 10.0), (-179.5, 11.0)], make=lambda key, lon, lat: (
+        square(key, lon, lat) if lon < 0 else Footprint(key, "EPSG:32660", (400.0, 0, 827e3, 0, -100.0, 1107e3), 10, 20)
+    ))  # fmt: skip
+    store = Store(str(tmp_path))
+    box = store.read_table(pending_file("samples", 0)).to_pylist()[0]["bbox"]
+    assert box["xmin"] > 179
+    assert box["xmax"] < -179
+    (row,) = store.read_table(pending_file("shards", 0)).to_pylist()
+    assert tuple(row["bbox"].values()) == pytest.approx((-180, box["ymin"], 180, 11.005))
 
 
 def test_a_folded_group_holds_the_rows_of_all_of_its_shards_in_their_order(tmp_path: Path) -> None:

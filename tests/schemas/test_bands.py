@@ -46,6 +46,17 @@ def test_names_and_wavelengths_are_those_of_stac() -> None:
         assert low * 1000 <= wavelength <= high * 1000, name  # type: ignore[operator]
 
 
+def test_wavelengths_are_those_that_the_sensors_makers_publish() -> None:
+    """In nm: ESA's centres of Sentinel-2A; middles of USGS's ranges of Landsat 8's and 7's thermal and pan bands."""
+    bands = SERVICES["esa"].split()
+    bands.insert(10, "B10")
+    centres = (442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1373.5, 1613.7, 2202.4)
+    assert [band(name).wavelength for name in bands] == list(centres)  # type: ignore[union-attr]
+    ranges = {"TIRS_B10": (10600, 11190), "TIRS_B11": (11500, 12510), "ETM_B6": (10400, 12500), "OLI_B8": (503, 676)}
+    for name, (low, high) in ranges.items():
+        assert band(name).wavelength == pytest.approx((low + high) / 2, abs=0.6), name  # type: ignore[union-attr]
+
+
 def test_services_call_the_same_bands_by_other_names() -> None:
     assert len({tuple(map(canonical, names.split())) for names in SERVICES.values()}) == 1
     for names in itertools.product(*(n.split() for n in SERVICES.values())):

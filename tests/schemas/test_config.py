@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import build, key_paths, merge, parse_override, parse_yaml, to_mapping
+from schemas.config import build, content, execution, key_paths, merge, parse_override, parse_yaml, to_mapping
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
 
@@ -72,6 +72,17 @@ def test_overrides_reach_every_setting(base: Outer, wanted: Outer) -> None:
     before = to_mapping(base)
     assert build(Outer, merge(before, overrides)) == wanted
     assert before == to_mapping(base)  # the base is not written to
+
+
+def test_content_is_all_settings_of_all_groups_but_those_of_execution() -> None:
+    @dataclass(frozen=True)
+    class Whole:
+        name: str = "x"
+        inner: Inner = Inner()
+        workers: int = execution(2)
+        machine: Inner = execution(Inner())
+
+    assert content(Whole()) == {"name": "x", "inner": {"share": 0.1, "rounds": 3, "mode": "fast"}}
 
 
 def test_the_last_override_wins() -> None:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.errors import InputError
-from schemas.footprint import Footprint, gair_query, inside
+from schemas.footprint import Footprint, Footprints, gair_query, inside
 
 UNIT = st.floats(0, 1)
 
@@ -47,6 +47,24 @@ def test_every_pixel_lies_within_the_bounds(fp: Footprint, u: float, v: float) -
     slack = 1e-9 * max(abs(x0), abs(y0), abs(x1), abs(y1), x1 - x0, y1 - y0)
     assert x0 - slack <= x <= x1 + slack
     assert y0 - slack <= y <= y1 + slack
+
+
+def test_columns_of_footprints_give_them_back_chosen_and_joined_with_what_they_came_from() -> None:
+    some = [
+        Footprint(f"f{k}", crs, (1.0, 2.0, 3.0 + k, 4.0, -5.0, 6.0), 7, 8 + k)
+        for k, crs in enumerate(("EPSG:3857", "EPSG:32632", "EPSG:3857"))
+    ]
+    columns, one = Footprints.of(some, "xyz"), Footprints.of(some[1:2], "utm")
+    assert list(columns) == some
+    assert len({columns, one, columns}) == 2  # they are themselves alone
+    assert columns.crs == ("EPSG:3857", "EPSG:32632")
+    mixed = Footprints.concat([one, columns.take(np.array([2, 0]))])
+    assert list(mixed) == [some[1], some[2], some[0]]
+    assert mixed.origin.tolist() == ["utm", "xyz", "xyz"]
+    places = mixed.crs_to_pixel(
+        np.array([2, 0]), np.stack([some[k].pixel_to_crs(np.array([[3, 2]]))[0] for k in (0, 1)])
+    )
+    assert places == pytest.approx(np.array([[3, 2], [3, 2]]))
 
 
 def test_corners_run_from_the_upper_left_around() -> None:

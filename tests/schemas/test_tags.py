@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from hashlib import blake2b
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.tags import TagRules, clean, format_key, format_tag, split_text, tag_id
+from schemas.tags import Reading, TagRules, clean, format_key, format_tag, split_text, tag_id
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 WEIRD = st.text("ab:; \t\n\x00\x1f\x7f\x85é\u0301\u037e🏠ﬁ", max_size=12) | ANY
@@ -51,6 +52,28 @@ def test_value_yes_becomes_the_key(key: str) -> None:
 def test_a_list_of_values_is_one_tag_each(values: list[str]) -> None:
     assert format_tag("sport", " ; ".join(values)) == [f"sport:{v}" for v in values]
     assert format_tag("sport", ";".join(["", *values, " "])) == [f"sport:{v}" for v in values]
+
+
+def test_a_key_is_corrected_by_value_where_a_correction_names_one_of_its_tags() -> None:
+    rules = replace(RULES, corrections={"landuse=wood": "natural=wood", "bulding": "building"})
+    keys = ("landuse", " landuse ", "bulding", "natural", "landuse=wood")
+    assert [key for key in keys if rules.is_corrected_by_value(key)] == ["landuse", " landuse "]
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        (("bulding", "yes"), Reading(("building:building",), "corrected_tag", "bulding=yes is building=yes")),
+        (("landuse", "wood"), Reading(("natural:wood",), "corrected_tag", "landuse=wood is natural=wood")),
+        (("landuse", "grass"), Reading(("landuse:grass",))),
+        (("fixme", "no"), Reading((), "corrected_tag", "fixme=no is left out")),
+        (("name", "A"), Reading()),
+        (("a$", "b"), Reading((), "malformed_tag", "a$=b")),
+    ],
+)
+def test_a_tag_that_is_corrected_left_out_or_malformed_says_so(tag: tuple[str, str], expected: Reading) -> None:
+    corrections = {"landuse=wood": "natural=wood", "bulding": "building", "fixme": None}
+    assert replace(RULES, corrections=corrections, malformed_key=r"\$").read(*tag) == expected
 
 
 @given(ANY, ANY)

@@ -183,3 +183,19 @@ def test_who_may_not_read_is_told_so_at_once(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DatasetError, match=r"a.tar may not be read \(no\); check the credentials"):
         shards.get([Range(0, 0, 9)])
     assert asked == [1]
+
+
+def test_what_was_fetched_is_held_until_it_is_forgotten(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/held/a.tar", content(0))
+    remote = RemoteShards("memory://held", ["a.tar"], "v", CacheSettings(str(tmp_path)))
+    wanted = {r: content(0)[r.start : r.end] for r in (Range(0, 0, 9000), Range(0, 50_000, 59_000))}
+    assert {r: bytes(found) for r, found in remote.get(list(wanted)).items()} == wanted
+    fs.pipe_file("/held/a.tar", content(1))
+    assert {r: bytes(found) for r, found in remote.get(list(wanted)).items()} == wanted
+    first, second = wanted
+    remote.forget([first])
+    assert {r: bytes(found) for r, found in remote.get(list(wanted)).items()} == {
+        first: content(1)[:9000], second: wanted[second],
+    }  # fmt: skip
+    assert RemoteShards("memory://held", ["a.tar"], "v", CacheSettings("none")).get([second])[second] != wanted[second]

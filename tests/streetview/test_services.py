@@ -411,3 +411,12 @@ def test_addresses_with_secrets_or_of_no_web_are_refused(url: str) -> None:
 def test_an_unknown_source_lists_those_that_there_are(cache: Path) -> None:
     with pytest.raises(InputError, match="nor one of panoramax, mapillary, kartaview"):
         open_source("googlestreetview", StreetviewConfig(), FAST, cache)
+
+
+@pytest.mark.parametrize("producer", ["none", " ", None])
+def test_a_producer_of_no_name_leaves_a_panoramax_photo_to_its_providers(producer: str | None) -> None:
+    providers = [{"name": "host", "roles": ["host"]}, {"name": " Ada ", "roles": ["producer"]}]
+    properties = {"geovisio:producer": producer}
+    assert panoramax._author({"providers": providers}, properties) == "Ada"
+    assert panoramax._author({}, properties) is None
+    assert panoramax._author({"providers": providers}, {"geovisio:producer": " Bo "}) == "Bo"

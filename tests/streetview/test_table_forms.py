@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files import text
-from pipeline.streetview.files.table import TableSource, spellings
+from pipeline.streetview.files.table import TableSource, _positive, spellings
 from pipeline.streetview.pictures.encode import encode_photos
 from pipeline.streetview.record import Drops, to_photo
 from schemas.errors import InputError
@@ -329,3 +329,10 @@ def test_quotes_do_not_make_a_large_table_slow(folder: Path) -> None:
     assert (len(found), drops) == (10_000, [])
     assert time.process_time() - began < 10
     assert np.unique([r["id"] for r in found]).size == 10_000
+
+
+@pytest.mark.parametrize(
+    ("value", "metres"), [("0.4", 0.4), (1, 1.0), ("0", None), (-3, None), (None, None), ("?", None)]
+)
+def test_an_accuracy_of_zero_or_less_is_not_known(value: Any, metres: float | None) -> None:
+    assert _positive(value) == metres
