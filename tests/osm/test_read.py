@@ -314,7 +314,11 @@ def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, name: str, data: b
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("x.json", b'{"elements": []}'), ("x.osm", b'<osm version="0.5"/>'), ("x.osm.pbf.gz", gzip.compress(b"a", mtime=0))],
+    [
+        ("x.json", b'{"elements": []}'),
+        ("x.osm", b'<osm version="0.5"/>'),
+        ("x.osm.pbf.gz", gzip.compress(b"a", mtime=0)),
+    ],
 )
 def test_a_sound_file_that_is_not_read_is_told_what_is(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
