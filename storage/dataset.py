@@ -34,7 +34,7 @@ def load_dataset(store: Store) -> dict[str, Any]:
         document = json.loads(data)
         version = int(document["schema_version"])
         missing = [name for name in ("content_hash", "layout_hash") if not isinstance(document.get(name), str)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DatasetError(f"{where} cannot be read ({error!r}); build the dataset again") from None
     if missing:
         raise DatasetError(f"{where} lacks {' and '.join(missing)}: the run that made it did not finish; run it again")

@@ -276,7 +276,9 @@ class Store:
         try:
             file = self.parquet(name)
             columns = [c for c in file.schema_arrow.names if c not in without]
-            return file.read(columns).replace_schema_metadata(None)
+            table = file.read(columns).replace_schema_metadata(None)
+            table.validate(full=True)  # texts that are no UTF-8, offsets beyond their bytes
+            return table
         except (pa.ArrowException, OSError) as error:
             if is_short(error):
                 raise shortage(error, self.path(name)) from None

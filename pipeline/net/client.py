@@ -261,7 +261,7 @@ def _plain_errors(url: str) -> Iterator[None]:
         raise InputError(
             f"{shown(url)}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to your network's own"
         ) from None
-    except (ValueError, urllib3.exceptions.LocationParseError):  # InvalidURL and more; of a redirect's target too
+    except (ValueError, AssertionError, urllib3.exceptions.LocationParseError):  # InvalidURL and more; a redirect's too
         raise InputError(f"{shown(url)} is no http(s) URL that can be read, or redirects to none") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, ConnectionError, TimeoutError) as e:
         raise Passing(_reason(e)) from None
