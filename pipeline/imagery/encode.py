@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.imagery.config import ImageryConfig
+from pipeline.imagery.words import as_fours
 from schemas.errors import InputError
 
 
@@ -54,18 +54,10 @@ def encode_valid(valid: NDArray[np.bool_]) -> bytes:
 
 
 def _jpeg(pixels: NDArray[np.uint8], config: ImageryConfig) -> bytes:
-    image, space = pixels.transpose(1, 2, 0), "RGB"
-    height, width, _ = image.shape
-    if image.strides == (4 * width, 4, 1) and _reaches(image, 4 * width * height):
-        # as the resampler leaves it, with a fourth channel that says nothing: no need to copy
-        image, space = np.lib.stride_tricks.as_strided(image, (height, width, 4)), "RGBX"
+    image, space = as_fours(pixels), "RGBX"  # as the resampler leaves it: no need to copy
+    if image is None:
+        image, space = np.ascontiguousarray(pixels.transpose(1, 2, 0)), "RGB"
     data: bytes = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=config.quality, colorspace=space, colorsubsampling=config.subsampling
+        image, quality=config.quality, colorspace=space, colorsubsampling=config.subsampling
     )
     return data
-
-
-def _reaches(view: NDArray[np.uint8], count: int) -> bool:
-    """Whether the array that ``view`` is a part of has ``count`` bytes from the view's beginning on."""
-    whole = view.base
-    return isinstance(whole, np.ndarray) and byte_bounds(view)[0] + count <= byte_bounds(whole)[1]

@@ -174,6 +174,8 @@ def find_valid(
     source: Any, evidence: Evidence, pixels: NDArray[Any], window: Window, shape: tuple[int, int] | None = None
 ) -> NDArray[np.bool_] | None:
     """Which ``pixels`` [bands,h,w] of a window, read at ``shape`` (h, w), are data, bool[h,w]; None: all."""
+    if not evidence.any and pixels.dtype.kind != "f":
+        return None
     valid = np.ones(pixels.shape[1:], bool)
     if pixels.dtype.kind == "f":
         valid &= np.isfinite(pixels).all(axis=0)

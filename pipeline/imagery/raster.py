@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from pipeline.imagery import resample
+from pipeline.imagery import resample, words
 from pipeline.imagery.grids.check import check_colours, check_place
 from pipeline.imagery.grids.turns import turns
 from pipeline.imagery.jpeg import JpegTiles, open_tiles
@@ -78,7 +78,7 @@ class _Raster:
 
     @property
     def packed(self) -> bool:
-        """Whether it is for `resample.bilinear_words`."""
+        """Whether it is for `words.bilinear_words`."""
         return self.dtype == np.uint8 and self.resampling == "bilinear" and len(self.bands) in (3, 4)
 
 
@@ -373,10 +373,13 @@ def _resample(
         if rasters[0].resampling == "bilinear":  # once for all footprints of the window
             real = resample.weight_type(rasters[0].dtype)
             loaded = [p if own else p.astype(real, copy=False) for p, own in zip(loaded, packed, strict=True)]
+        width, height = footprints[group[0]].width, footprints[group[0]].height
         largest = max(windows[k].width * windows[k].height for k in group)
-        room = resample.Room(largest, footprints[group[0]].width) if any(packed) else None
-        for key in group:
-            f, own = footprints[key], windows[key]
+        room = words.Room(largest, width) if any(packed) else None
+        # in one piece, which costs the system half of what many cost
+        sheets = [np.empty((len(group), height, width, 4), np.uint8) if own else None for own in packed]
+        for place, key in enumerate(group):
+            own = windows[key]
             rows = slice(own.row_off - origin[1], own.row_off - origin[1] + own.height)
             columns = slice(own.col_off - origin[0], own.col_off - origin[0] + own.width)
             whole = [i for i, v in enumerate(valid) if v is None or v[rows, columns].all()]
@@ -386,13 +389,13 @@ def _resample(
                 continue
             places = taps = None
             for number in whole:
-                raster, pixels = rasters[number], loaded[number]
-                if room is not None and packed[number]:
+                raster, pixels, sheet = rasters[number], loaded[number], sheets[number]
+                if room is not None and sheet is not None:
                     corner = (own.col_off, own.row_off)
-                    four = resample.bilinear_words(pixels[:, rows, columns], lines[key], corner, room)
-                    yield number, key, Patch(four.transpose(2, 0, 1)[: len(raster.bands)], None)
+                    words.bilinear_words(pixels[:, rows, columns], lines[key], corner, room, sheet[place])
+                    yield number, key, Patch(sheet[place].transpose(2, 0, 1)[: len(raster.bands)], None)
                     continue
-                out = np.empty((len(raster.bands), f.height, f.width), raster.dtype)
+                out = np.empty((len(raster.bands), height, width), raster.dtype)
                 if places is None:
                     places = lines[key].positions(origin)
                 if raster.resampling == "bilinear":

@@ -21,41 +21,54 @@ Affine = tuple[float, float, float, float, float, float]
 
 #: Source pixels by which an interpolated position may differ from the exact one.
 MAX_ERROR = 0.001
+#: Lines that share their steps: the first number that is good for a tile.
+MOST_ALIKE = 16
+_ALIKE = (MOST_ALIKE, 8, 4, 2, 1)
 #: Pixels between nodes, at most; the first that is fine enough is taken, for each tile by itself.
 _CELLS = (128, 32, 8)
 #: Source pixels a side of a window, so that positions fit 32 bits.
 MAX_WINDOW = 1 << 14
-_ONE = 1 << 16
+ONE = 1 << 16
 
 
 class Lines(NamedTuple):
-    """Source positions of a footprint's pixel centres, in units of 2^-16: in equal steps along each piece of a line."""
+    """Source positions of a footprint's pixel centres, in units of 2^-16: in equal steps along each piece of a line.
 
-    first: NDArray[np.int64]  # [2,pieces,height]: x, y of the first pixel of each piece, 0 the raster's outer edge
-    steps: NDArray[np.float32]  # [2,pieces,height]: a piece's end is exact to one unit
+    Neighbouring lines whose steps hardly differ share them, so that most positions take one addition.
+    """
+
+    first: NDArray[np.int64]  # [2,height]: x, y of each line's first pixel, 0 the raster's outer edge
+    starts: NDArray[np.int64]  # [2,groups,pieces]: of the first pixel of each piece, counted from the line's
+    steps: NDArray[np.float32]  # [2,groups,pieces]: a piece's end is exact to one unit
     cell: int  # pixels of a piece
     width: int  # of the footprint; the last piece may reach beyond
     low: tuple[float, float]  # the least x, y of all, in source pixels
     high: tuple[float, float]  # the greatest
 
+    @property
+    def alike(self) -> int:
+        """Lines of a group."""
+        return self.first.shape[1] // self.steps.shape[1]
+
     def positions(self, origin: tuple[int, int]) -> Fixed:
         """x, y i32[2,height,width] of all pixel centres, counted from ``origin``."""
-        _, pieces, height = self.first.shape
-        shape = (2, height, pieces, self.cell)
-        first = self.since(origin, 0)
-        grid = self.fill(first, slice(None), np.empty(shape, np.float32), np.empty(shape, np.int32))
-        return grid.reshape(2, height, -1)[..., : self.width]
+        height = self.first.shape[1]
+        grid = np.empty((2, height, self.width), np.int32)
+        return self.fill(self.since(origin, 0), slice(0, height), grid)
 
     def since(self, origin: tuple[int, int], shift: int) -> Fixed:
-        """``first`` counted from ``origin`` in pixels and ``shift`` in units of 2^-16, i32[2,pieces,height]."""
-        return (self.first - (np.array(origin)[:, None, None] * _ONE + shift)).astype(np.int32)
+        """``first`` counted from ``origin`` in pixels and ``shift`` in units of 2^-16, i32[2,height]."""
+        return (self.first - (np.array(origin)[:, None] * ONE + shift)).astype(np.int32)
 
-    def fill(self, first: Fixed, rows: slice, real: NDArray[np.float32], grid: Fixed) -> Fixed:
-        """x, y of some lines, in ``grid`` [2,rows,pieces,cell]; ``real`` is room."""
-        steps = self.steps[:, :, rows].swapaxes(1, 2)[..., None]
-        np.multiply(steps, np.arange(self.cell, dtype=np.float32), out=real)
-        np.copyto(grid, real, casting="unsafe")
-        grid += first[:, :, rows].swapaxes(1, 2)[..., None]
+    def fill(self, first: Fixed, rows: slice, grid: Fixed) -> Fixed:
+        """x, y of the lines of some whole groups, in ``grid`` [2,rows,width]."""
+        alike = self.alike
+        groups = slice(rows.start // alike, rows.stop // alike)
+        along = (self.steps[:, groups, :, None] * np.arange(self.cell, dtype=np.float32)).astype(np.int32)
+        along += self.starts[:, groups, :, None].astype(np.int32)
+        shared = along.reshape(2, along.shape[1], 1, -1)[..., : self.width]
+        several = (2, along.shape[1], alike)
+        np.add(first[:, rows].reshape(*several, 1), shared, out=grid.reshape(*several, self.width))
         return grid
 
 
@@ -78,9 +91,11 @@ def place_lines(footprints: list[Footprint], crs: str, transform: Affine) -> lis
             guess = np.empty_like(xy)
             guess[:, ::2] = across
             guess[:, 1::2] = (across[:, :-1] + across[:, 1:]) / 2
-            good = np.abs(guess - xy).max(axis=(1, 2, 3)) < MAX_ERROR  # NaN and infinity are not
+            error = np.abs(guess - xy).max(axis=(1, 2, 3))
+            good = error < MAX_ERROR  # NaN and infinity are not
         if good.any():
-            for at, lines in zip(np.flatnonzero(good), _between(nodes[good], cell, footprints[0]), strict=True):
+            placed = _between(nodes[good], cell, footprints[0], MAX_ERROR - error[good])
+            for at, lines in zip(np.flatnonzero(good), placed, strict=True):
                 found[left[at]] = lines
         left = [i for i, fine in zip(left, good, strict=True) if not fine]
     return found
@@ -100,21 +115,39 @@ def _project(footprints: list[Footprint], crs: str, transform: Affine, most: int
     return _to_source(places, first.crs, crs, transform), (cell[0], cell[1])
 
 
-def _between(nodes: Floats, cell: tuple[int, int], size: Footprint) -> list[Lines]:
-    """Lines through nodes f64[T,rows,columns,2]."""
+def _between(nodes: Floats, cell: tuple[int, int], size: Footprint, left: Floats) -> list[Lines]:
+    """Lines through nodes f64[T,rows,columns,2], between which positions are linear along both axes; they share steps
+    as far as no position moves by what is ``left`` [T] of `MAX_ERROR`."""
     across, down = cell
-    share = np.arange(down) / down
-    exact = nodes.transpose(0, 3, 2, 1)[..., None]  # [T,2,columns,rows,1]
-    ends = exact[..., :-1, :] * (1.0 - share) + exact[..., 1:, :] * share
-    ends = ends.reshape(*ends.shape[:3], -1)[..., : size.height]
-    slopes = (ends[:, :, 1:] - ends[:, :, :-1]) / across
-    first = ends[:, :, :-1]
-    pixels = np.minimum(across, size.width - across * np.arange(first.shape[2]))
-    last = first + slopes * (pixels[:, None] - 1)
-    low, high = np.minimum(first, last).min(axis=(2, 3)), np.maximum(first, last).max(axis=(2, 3))
-    units, steps = np.rint(first * _ONE).astype(np.int64), (slopes * _ONE).astype(np.float32)
-    reach = zip(map(tuple, low.tolist()), map(tuple, high.tolist()), strict=True)
-    return [Lines(u, s, across, size.width, *own) for u, s, own in zip(units, steps, reach, strict=True)]
+    exact = nodes.transpose(0, 3, 2, 1)  # [T,2,columns,rows]
+    first = np.rint(_at(exact[:, :, 0], np.arange(size.height), down) * ONE).astype(np.int64)
+    rims = [
+        np.append(np.arange(0, n - 1, apart), n - 1) for n, apart in zip((size.width, size.height), cell, strict=True)
+    ]
+    corners = _at(_at(exact, rims[1], down).swapaxes(2, 3), rims[0], across)
+    ends = corners.min(axis=(2, 3)).tolist(), corners.max(axis=(2, 3)).tolist()
+    reach = [(tuple(low), tuple(high)) for low, high in zip(*ends, strict=True)]
+    away = exact - exact[:, :, :1]  # from the line's first
+    turned = np.abs(np.diff(away)).max(axis=(1, 2, 3)) / down  # from line to line
+    fit = [n for n in _ALIKE if size.height % n == down % n == 0]
+    good = turned[:, None] * (np.array(fit) - 1) / 2 < left[:, None]
+    chosen = np.array(fit)[good.argmax(axis=1)]
+    found: list[Any] = [None] * len(nodes)
+    for alike in set(chosen.tolist()):
+        own = np.flatnonzero(chosen == alike)
+        middle = _at(away[own], np.arange(size.height // alike) * alike + (alike - 1) / 2, down).swapaxes(2, 3)
+        starts = np.rint(middle[..., :-1] * ONE).astype(np.int64)
+        steps = (np.diff(middle) * (ONE / across)).astype(np.float32)
+        for i, start, slope in zip(own.tolist(), starts, steps, strict=True):
+            found[i] = Lines(first[i], start, slope, across, size.width, *reach[i])
+    return found
+
+
+def _at(nodes: Floats, places: NDArray[Any], apart: int) -> Floats:
+    """Between nodes […,n] that lie ``apart``, at places [m] from the first on, […,m]."""
+    before = (places // apart).astype(np.intp)
+    share = places / apart - before
+    return nodes[..., before] * (1.0 - share) + nodes[..., before + 1] * share
 
 
 def _to_source(places: Floats, crs: str, source_crs: str, transform: Affine) -> Floats:
@@ -153,11 +186,11 @@ class Taps(NamedTuple):
     def at(cls, x: Fixed, y: Fixed, width: int, dtype: Any) -> Taps:
         """Of positions i32[H,W], every one with its four neighbours inside of arrays of ``width`` and ``dtype``."""
         real = weight_type(dtype)
-        x, y = x - _ONE // 2, y - _ONE // 2  # from edges to centres
+        x, y = x - ONE // 2, y - ONE // 2  # from edges to centres
         at = (y >> 16).astype(np.intp)
         at *= width
         at += x >> 16
-        u, v = ((p & (_ONE - 1)).astype(real) * real(1 / _ONE) for p in (x, y))
+        u, v = ((p & (ONE - 1)).astype(real) * real(1 / ONE) for p in (x, y))
         return cls(at, width, u, v)
 
 
@@ -190,91 +223,3 @@ def nearest(source: NDArray[Any], x: Fixed, y: Fixed, out: NDArray[Any]) -> None
     at += x >> 16
     for band, target in zip(source, out, strict=True):
         target[...] = band.reshape(-1).take(at, mode="clip")
-
-
-#: Half of the 256 that weights add up to, in each of four channels.
-_HALVES = np.uint64(0x0080008000800080)
-#: Pixels that are sampled at once, so that what is reckoned of them stays in the processor's cache.
-_STRIP = 1 << 14
-
-
-class Room:
-    """Memory of `bilinear_words`, one for many footprints: fresh memory costs as much as what is done in it."""
-
-    def __init__(self, words: int, width: int) -> None:
-        """For ``words`` source pixels and footprints of ``width``."""
-        strip = max(_STRIP, 2 * width)
-        self.pixels = np.empty((words, 4), np.uint8)
-        self.words = np.empty((words, 4), np.uint16)
-        self.long = np.empty((2, strip), np.uint64)
-        self.real = np.empty(2 * strip, np.float32)
-        self.grid = np.empty(2 * strip, np.int32)
-        self.place = np.empty((2, strip), np.int32)
-        self.at = np.empty(strip, np.intp)
-        self.short = np.empty((4, strip), np.uint16)
-
-
-def bilinear_words(pixels: NDArray[np.uint8], lines: Lines, origin: tuple[int, int], room: Room) -> NDArray[np.uint8]:
-    """As `bilinear`, up to four 8-bit channels [B,h,w] at once, u8[H,W,4]; at most 1.5 from the exact value.
-
-    A pixel is a word of 16 bits a channel, and weights are multiples of 1/256, so that one product weighs them all.
-
-    Args:
-        pixels: that every position has its four neighbours in.
-        lines: of the footprint.
-        origin: of ``pixels``.
-        room: for ``h · w`` words.
-    """
-    height, width = pixels.shape[1:]
-    together, channels = (r[: height * width].reshape(height, width, 4) for r in (room.pixels, room.words))
-    for number, band in enumerate(pixels):
-        together[..., number] = band
-    np.copyto(channels, together)
-    words = channels.reshape(-1).view(np.uint64)
-    first = lines.since(origin, _ONE // 2 - 128)  # from edges to centres, and to the nearest 256th
-    _, pieces, lower = first.shape
-    out = np.empty((lower, lines.width, 4), np.uint8)
-    strip = max(1, _STRIP // (pieces * lines.cell))
-    for top in range(0, lower, strip):
-        rows = slice(top, min(top + strip, lower))
-        shape = (2, rows.stop - top, pieces, lines.cell)
-        count = 2 * shape[1] * pieces * lines.cell
-        x, y = lines.fill(first, rows, room.real[:count].reshape(shape), room.grid[:count].reshape(shape)).reshape(
-            2, -1
-        )
-        out[rows] = _weigh(words, width, x, y, room).view(np.uint16).reshape(shape[1], -1, 4)[:, : lines.width]
-    return out
-
-
-def _weigh(words: NDArray[np.uint64], width: int, x: Fixed, y: Fixed, room: Room) -> NDArray[np.uint64]:
-    """Means of words at x, y and of their right, lower and lower right neighbours, rounded."""
-    n = len(x)
-    at = room.at[:n]
-    place, more = room.place[:, :n]
-    np.right_shift(y, 16, out=place)
-    place *= np.int32(width)
-    np.right_shift(x, 16, out=more)
-    np.add(place, more, out=at)
-    u, v, last, first = room.short[:, :n]
-    np.copyto(u, np.right_shift(x, 8, out=more), casting="unsafe")
-    np.copyto(v, np.right_shift(y, 8, out=more), casting="unsafe")
-    u &= np.uint16(255)
-    v &= np.uint16(255)
-    np.multiply(u, v, out=last)
-    last += np.uint16(128)
-    last >>= np.uint16(8)
-    u -= last
-    v -= last
-    np.subtract(np.uint16(256), last, out=first)
-    first -= u
-    first -= v
-    mean, term = room.long[:, :n]
-    words.take(at, mode="clip", out=mean)
-    mean *= first
-    for away, weight in ((1, u), (width, v), (width + 1, last)):
-        words[away:].take(at, mode="clip", out=term)
-        term *= weight
-        mean += term
-    mean += _HALVES
-    mean >>= np.uint64(8)
-    return mean

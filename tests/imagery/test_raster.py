@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from pipeline.imagery import raster, resample
+from pipeline.imagery import raster, resample, words
 from pipeline.imagery.jpeg import JpegTiles, doubles_alike, open_tiles
 from pipeline.imagery.raster import Patch, read_footprints
 from schemas.errors import InputError
@@ -205,9 +205,18 @@ def test_packed_channels_are_weighed_as_single_ones(seed: int, count: int) -> No
     exact = np.empty((count, 17, 23), np.float32)
     taps = resample.Taps.at(*lines.positions(origin), pixels.shape[2], np.float32)
     resample.bilinear(pixels.astype(np.float32), taps, exact)
-    packed = resample.bilinear_words(pixels, lines, origin, resample.Room(34 * 45, 23)).transpose(2, 0, 1)[:count]
+    packed = _packed(pixels, lines, origin, (17, 23))
     assert np.abs(packed - exact).max() <= 1.5 + 255 / 256  # rounding twice, and the nearest 256th of a pixel
     assert abs((packed - exact).mean()) < 0.15
+
+
+def _packed(
+    pixels: NDArray[np.uint8], lines: resample.Lines, origin: tuple[int, int], shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    out = np.empty((*shape, 4), np.uint8)
+    room = words.Room(pixels[0].size, shape[1])
+    words.bilinear_words(pixels, lines, origin, room, out)
+    return out.transpose(2, 0, 1)[: len(pixels)]
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_001, 2), (100, 401)])
@@ -220,8 +229,7 @@ def test_packed_channels_of_more_pixels_than_a_strip_holds_are_those_of_single_o
     resample.bilinear(
         pixels.astype(np.float32), resample.Taps.at(*lines.positions((0, 0)), width // 2 + 4, "f4"), exact
     )
-    room = resample.Room(pixels[0].size, width)
-    packed = resample.bilinear_words(pixels, lines, (0, 0), room).transpose(2, 0, 1)[:3]
+    packed = _packed(pixels, lines, (0, 0), (height, width))
     assert np.abs(packed - exact).max() <= 1.5 + 255 / 256
     assert abs((packed - exact).mean()) < 0.15
 
@@ -239,6 +247,7 @@ def test_a_position_is_exact_to_a_thousandth_of_a_pixel_or_unknown(zoom: int, cr
         assert lines is not None or zoom < 8
         if lines is None:
             continue
+        assert lines.alike > 1 or zoom < 14 or height % 2  # lines share their steps where the map hardly turns
         exact = expected(footprint, crs, transform)
         origin = np.floor(exact.min(axis=(1, 2))).astype(int)
         found = lines.positions((origin[0], origin[1])) / 65536 + origin[:, None, None]
