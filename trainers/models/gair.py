@@ -5,102 +5,21 @@ In: a :class:`TileBatch`. Out: the loss and its parts. docs/papers/gair.md#losse
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
-from schemas.bands import RGB, Bands, named
-from schemas.errors import ConfigError
+from schemas.bands import named
 from schemas.footprint import gair_query
+from trainers.models.coordinate_queue import CoordinateQueue
+from trainers.models.gair_settings import VARIANTS, GairLoss, GairSettings
 from trainers.models.location import LocationEncoder
 from trainers.models.losses import gather_plain, great_circle, info_nce, pad_rows, queue_nce
 from trainers.models.nili import Nili
-from trainers.models.vit import PixelNorm, ViT, ViTSettings, image_norm
+from trainers.models.vit import PixelNorm, ViT, image_norm
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
 #: Statistics of street-view photos in 0..255 (docs/papers/gair.md#photos).
 PHOTO = ((135.47184384, 142.28621995, 145.12271992), (59.19978436, 59.35279219, 72.02295734))
-
-
-@dataclass(frozen=True)
-class GairSettings:
-    """Size of the model."""
-
-    rs: ViTSettings = field(default_factory=lambda: ViTSettings(96, 8, 768, 12, 16))
-    sv: ViTSettings = field(default_factory=lambda: ViTSettings(224, 16, 768, 12, 12))
-    bands: Bands = RGB  # image bands in channel order, by any name; all: those of the dataset
-    dim: int = 768  # width of the common space
-    photos: int = 2  # most photos a tile and step; the image encoder runs once a tile
-    location_features: int = 256  # Fourier frequencies a scale
-    location_hidden: int = 1024  # width of the location MLPs
-    nili_hidden: int = 1024  # width of the non-linear head of NILI
-    queue: int = 4096  # coordinates kept as negatives
-    temperature: float = 0.07  # divides the similarities
-
-    def __post_init__(self) -> None:
-        if self.photos < 1 or self.queue < 1:
-            raise ConfigError("arch.photos and arch.queue must be at least 1")
-
-
-@dataclass(frozen=True)
-class GairLoss:
-    """Weights and false negatives of the losses; weight 0 switches one off."""
-
-    incl: float = 1.0  # image at the place against photo
-    secl: float = 1.0  # photo and image against location
-    gather: bool = True  # whether other ranks' photos are negatives in INCL
-    incl_radius: float | None = None  # metres: a photo nearer than this is no negative; none: the variant's, 0: off
-    secl_radius: float | None = None  # metres: a queued place nearer than this is no negative
-
-
-@dataclass(frozen=True)
-class GairVariant:
-    """Choices on which release and sense differ (docs/papers/gair.md#defects)."""
-
-    incl_radius: float  # metres
-    secl_radius: float  # metres
-
-
-#: Ours: photos within 25 m show the same scene, and places within 250 m are the same to the location encoder.
-VARIANTS: Mapping[str, GairVariant] = {
-    "ours": GairVariant(25.0, 250.0),
-    "paper": GairVariant(0.0, 0.0),
-    "released": GairVariant(0.0, 0.0),
-}
-
-
-class CoordinateQueue(nn.Module):
-    """The last K places seen, raw degrees, first in first out; starts empty and knows how many it holds."""
-
-    places: Tensor
-    held: Tensor
-    head: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.register_buffer("places", torch.zeros(size, 2, dtype=torch.float64))
-        self.register_buffer("held", torch.zeros((), dtype=torch.long))
-        self.register_buffer("head", torch.zeros((), dtype=torch.long))
-
-    def valid(self) -> Tensor:
-        """bool[K]: which rows hold a place."""
-        return torch.arange(self.size, device=self.places.device) < self.held
-
-    @torch.no_grad()
-    def push(self, lonlat: Tensor, valid: Tensor) -> None:
-        """Append the valid rows of f64[N,2]; of more than K only the last K. Never synchronises with the host."""
-        number = torch.cumsum(valid.long(), 0) - 1
-        count = valid.sum()
-        kept = valid & (number >= count - self.size)
-        place = torch.where(kept, (self.head + number) % self.size, self.size)
-        grown = torch.cat((self.places, self.places.new_zeros(1, 2)))
-        grown[place] = lonlat.double()
-        self.places.copy_(grown[: self.size])
-        self.head.copy_((self.head + count) % self.size)
-        self.held.copy_((self.held + count).clamp_max(self.size))
 
 
 class Gair(nn.Module):
