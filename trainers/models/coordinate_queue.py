@@ -5,19 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainers.models.gair_settings import QueueStart
+
 
 class CoordinateQueue(nn.Module):
-    """The last K places seen, raw degrees, first in first out; starts empty and knows how many it holds."""
+    """The last K places seen, raw degrees, first in first out; knows how many it holds.
+
+    ``start`` gaussian fills it first, as released, with random pairs of unit length: places near (0°, 0°).
+    """
 
     places: Tensor
     held: Tensor
     head: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, start: QueueStart = "empty") -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("places", torch.zeros(size, 2, dtype=torch.float64))
-        self.register_buffer("held", torch.zeros((), dtype=torch.long))
+        filled = start == "gaussian"
+        places = nn.functional.normalize(torch.randn(size, 2).double(), dim=1) if filled else torch.zeros(size, 2)
+        self.register_buffer("places", places.double())
+        self.register_buffer("held", torch.full((), size if filled else 0, dtype=torch.long))
         self.register_buffer("head", torch.zeros((), dtype=torch.long))
 
     def valid(self) -> Tensor:

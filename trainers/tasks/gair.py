@@ -24,7 +24,7 @@ def _build(settings: GairTraining) -> Gair:
 
 
 def _view(settings: GairTraining) -> View:
-    return Gair.view(settings.arch)
+    return Gair.view(settings.arch, settings.fidelity)
 
 
 GAIR = Task(
