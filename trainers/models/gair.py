@@ -48,7 +48,8 @@ class Gair(nn.Module):
     """The model. ``forward`` gives ``loss`` and the unweighted losses that have a weight, each a scalar.
 
     And ``temperature`` where it is learned. ``gather``: whether the ranks' samples are one batch; then the mean of a
-    loss over the ranks is that batch's loss. ``unused``: whether weights that are trained can be without a gradient.
+    loss over the ranks is that batch's loss. ``unused``: whether weights that are trained are without a gradient.
+    ``contrast_alone``: whether all losses are of the rows that ``represent`` gives, see trainers.engine.grad_cache.
     """
 
     def __init__(self, settings: GairSettings, variant: str = "ours", loss: GairLoss | None = None) -> None:
@@ -68,7 +69,7 @@ class Gair(nn.Module):
         self._objectives(len(bands))
 
     def _objectives(self, channels: int) -> None:
-        """What the losses need beside the encoders; what none of them needs is not trained."""
+        """What the losses need beside the encoders."""
         s, w = self.settings, self.weights
         self.queue = CoordinateQueue(s.queue, self.rules.queue_start)
         self.temperature = Temperature(s.temperature, s.temperature_learned, s.temperature_range)
@@ -76,9 +77,7 @@ class Gair(nn.Module):
             self.first = FirstEncoders(rs=self.rs, sv=self.sv)
         if w.rec:
             self.rs_decoder, self.sv_decoder = MaskedImages(s, s.rs, channels), MaskedImages(s, s.sv, 3)
-        self.unused = not (w.incl or w.secl)
-        if not w.secl:
-            self.location.requires_grad_(requires_grad=False)
+        self.unused, self.contrast_alone = not w.secl, not w.rec
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Gair:

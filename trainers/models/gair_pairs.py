@@ -36,6 +36,11 @@ class Pairs:
         """With so many photos: ranks differ in theirs, and only equal shapes can be gathered."""
         return self._each(lambda name, t: t if name.startswith("tile") else pad_rows(t, count))
 
+    @staticmethod
+    def joined(parts: Sequence[Pairs]) -> Pairs:
+        """Several as one, in their order."""
+        return Pairs(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Pairs)})
+
     def leaves(self) -> Pairs:
         """The same values, without what they were made from, ready to receive gradients."""
         return self._each(lambda _, t: t.detach().requires_grad_(t.dtype == torch.float32))
@@ -48,13 +53,6 @@ class Pairs:
 
     def _each(self, change) -> Pairs:  # type: ignore[no-untyped-def]
         return Pairs(**{f.name: change(f.name, getattr(self, f.name)) for f in fields(Pairs)})
-
-
-def joined(parts: Sequence[Pairs]) -> Pairs:
-    """Several as one, in their order."""
-    if len(parts) == 1:
-        return parts[0]
-    return Pairs(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Pairs)})
 
 
 def photo_numbers(batch: TileBatch) -> tuple[Tensor, Tensor]:
