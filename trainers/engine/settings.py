@@ -71,6 +71,7 @@ class TrainSettings:
     epochs: int | None = None  # or epochs of the whole run
     batch_size: int = 256  # samples a step, over all ranks and accumulation
     accumulate: int = 1  # micro-batches a step and rank
+    accumulate_contrast: bool = False  # whether they are one contrast, at the cost of a second pass (GAIR)
     seed: int = 0  # of weights, order, augmentation and masks
     stop_after: int | None = None  # stop with a checkpoint after so many steps of this call
     resume: str = "never"  # auto: go on from the checkpoint in out, if there is one; or path or URL of a checkpoint
@@ -133,7 +134,8 @@ class Task:
     presets: Presets
     select: str  # samples that the model can use
     #: Settings to a model whose forward maps a batch to {"loss": …, parts}, and whose ``gather`` says whether the mean
-    #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch.
+    #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch; and
+    #: ``unused``, where it has it, whether weights that are trained can be without a gradient.
     build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
     #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.

@@ -33,7 +33,9 @@ def evaluate_gair(
     SECL's negatives are the places of the split: those of the queue depend on the training. Every process computes the
     same.
     """
-    stream = open_split(settings, roots, Gair.view(model.settings), settings.eval.split, settings.eval.samples)
+    stream = open_split(
+        settings, roots, Gair.view(model.settings, model.fidelity), settings.eval.split, settings.eval.samples
+    )
     if stream is None:
         return None
     photo, place, lonlat = map(torch.cat, zip(*_embed(model, stream.batches(until_epoch=1), device), strict=True))

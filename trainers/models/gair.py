@@ -6,144 +6,113 @@ In: a :class:`TileBatch`. Out: the loss and its parts. docs/papers/gair.md#losse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from schemas.bands import RGB, Bands, named
-from schemas.errors import ConfigError
+from schemas.bands import named
+from schemas.config import build
 from schemas.footprint import gair_query
+from trainers.models.coordinate_queue import CoordinateQueue
+from trainers.models.gair_extras import FirstEncoders, MaskedImages, cosine
+from trainers.models.gair_pairs import Pairs, locations_in_tile, photo_numbers, places_in_tile
+from trainers.models.gair_settings import GairLoss, GairSettings, choices
 from trainers.models.location import LocationEncoder
-from trainers.models.losses import gather_plain, great_circle, info_nce, pad_rows, queue_nce
+from trainers.models.losses import (
+    OwnNegatives,
+    distributed,
+    gather_plain,
+    gather_rows,
+    great_circle,
+    info_nce,
+    masked_mean,
+    queue_nce,
+)
 from trainers.models.nili import Nili
-from trainers.models.vit import PixelNorm, ViT, ViTSettings, image_norm
+from trainers.models.noise import hash32
+from trainers.models.temperature import Temperature
+from trainers.models.vit import PixelNorm, ViT, image_norm, unit_norm
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
 #: Statistics of street-view photos in 0..255 (docs/papers/gair.md#photos).
 PHOTO = ((135.47184384, 142.28621995, 145.12271992), (59.19978436, 59.35279219, 72.02295734))
-
-
-@dataclass(frozen=True)
-class GairSettings:
-    """Size of the model."""
-
-    rs: ViTSettings = field(default_factory=lambda: ViTSettings(96, 8, 768, 12, 16))
-    sv: ViTSettings = field(default_factory=lambda: ViTSettings(224, 16, 768, 12, 12))
-    bands: Bands = RGB  # image bands in channel order, by any name; all: those of the dataset
-    dim: int = 768  # width of the common space
-    photos: int = 2  # most photos a tile and step; the image encoder runs once a tile
-    location_features: int = 256  # Fourier frequencies a scale
-    location_hidden: int = 1024  # width of the location MLPs
-    nili_hidden: int = 1024  # width of the non-linear head of NILI
-    queue: int = 4096  # coordinates kept as negatives
-    temperature: float = 0.07  # divides the similarities
-
-    def __post_init__(self) -> None:
-        if self.photos < 1 or self.queue < 1:
-            raise ConfigError("arch.photos and arch.queue must be at least 1")
-
-
-@dataclass(frozen=True)
-class GairLoss:
-    """Weights and false negatives of the losses; weight 0 switches one off."""
-
-    incl: float = 1.0  # image at the place against photo
-    secl: float = 1.0  # photo and image against location
-    gather: bool = True  # whether other ranks' photos are negatives in INCL
-    incl_radius: float | None = None  # metres: a photo nearer than this is no negative; none: the variant's, 0: off
-    secl_radius: float | None = None  # metres: a queued place nearer than this is no negative
-
-
-@dataclass(frozen=True)
-class GairVariant:
-    """Choices on which release and sense differ (docs/papers/gair.md#defects)."""
-
-    incl_radius: float  # metres
-    secl_radius: float  # metres
-
-
-#: Ours: photos within 25 m show the same scene, and places within 250 m are the same to the location encoder.
-VARIANTS: Mapping[str, GairVariant] = {
-    "ours": GairVariant(25.0, 250.0),
-    "paper": GairVariant(0.0, 0.0),
-    "released": GairVariant(0.0, 0.0),
-}
-
-
-class CoordinateQueue(nn.Module):
-    """The last K places seen, raw degrees, first in first out; starts empty and knows how many it holds."""
-
-    places: Tensor
-    held: Tensor
-    head: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.register_buffer("places", torch.zeros(size, 2, dtype=torch.float64))
-        self.register_buffer("held", torch.zeros((), dtype=torch.long))
-        self.register_buffer("head", torch.zeros((), dtype=torch.long))
-
-    def valid(self) -> Tensor:
-        """bool[K]: which rows hold a place."""
-        return torch.arange(self.size, device=self.places.device) < self.held
-
-    @torch.no_grad()
-    def push(self, lonlat: Tensor, valid: Tensor) -> None:
-        """Append the valid rows of f64[N,2]; of more than K only the last K. Never synchronises with the host."""
-        number = torch.cumsum(valid.long(), 0) - 1
-        count = valid.sum()
-        kept = valid & (number >= count - self.size)
-        place = torch.where(kept, (self.head + number) % self.size, self.size)
-        grown = torch.cat((self.places, self.places.new_zeros(1, 2)))
-        grown[place] = lonlat.double()
-        self.places.copy_(grown[: self.size])
-        self.head.copy_((self.head + count) % self.size)
-        self.held.copy_((self.held + count).clamp_max(self.size))
+#: 8-bit levels to what the image encoder takes, by ``arch.image_norm``.
+NORMS = {"unit": unit_norm, "statistics": image_norm}
+#: Stream of random numbers for the masks of photos.
+PHOTO_MASK = 203
 
 
 class Gair(nn.Module):
-    """The model. ``forward`` gives ``loss`` and the unweighted ``incl``, ``secl``, each a scalar.
+    """The model. ``forward`` gives ``loss`` and the unweighted losses that have a weight, each a scalar.
 
-    ``gather``: whether the ranks' samples are one batch; then the mean of a loss over the ranks is that batch's loss.
+    And ``temperature`` where it is learned. ``gather``: whether the ranks' samples are one batch; then the mean of a
+    loss over the ranks is that batch's loss. ``unused``: whether weights that are trained are without a gradient.
+    ``contrast_alone``: whether all losses are of the rows that ``represent`` gives, see trainers.engine.grad_cache.
     """
 
     def __init__(self, settings: GairSettings, variant: str = "ours", loss: GairLoss | None = None) -> None:
         super().__init__()
-        s, v = settings, VARIANTS[variant]
-        self.settings, self.weights = s, loss or GairLoss()
-        given = self.weights
-        self.gather = given.gather
-        self.incl_radius = v.incl_radius if given.incl_radius is None else given.incl_radius
-        self.secl_radius = v.secl_radius if given.secl_radius is None else given.secl_radius
+        self.weights = w = loss or GairLoss()
+        s, v = settings, choices(settings, variant, w)
+        self.settings, self.fidelity, self.rules = s, variant, v
+        self.gather, self.incl_radius, self.secl_radius = v.gather, v.incl_radius, v.secl_radius
         bands = named(s.bands)
-        self.rs_norm, self.sv_norm = image_norm(bands), PixelNorm(*PHOTO)
+        self.rs_norm = NORMS[v.image_norm](bands)
+        self.sv_norm = PixelNorm(*PHOTO)
         self.rs = ViT(s.rs, len(bands), class_token=False)
         self.sv = ViT(s.sv)
         self.sv_head = nn.Linear(s.sv.dim, s.dim)
         self.nili = Nili(s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, variant)
         self.location = LocationEncoder(s.dim, s.location_features, s.location_hidden)
-        self.queue = CoordinateQueue(s.queue)
+        self._objectives(len(bands))
+
+    def _objectives(self, channels: int) -> None:
+        """What the losses need beside the encoders."""
+        s, w = self.settings, self.weights
+        self.queue = CoordinateQueue(s.queue, self.rules.queue_start)
+        self.temperature = Temperature(s.temperature, s.temperature_learned, s.temperature_range)
+        if w.dist:
+            self.first = FirstEncoders(rs=self.rs, sv=self.sv)
+        if w.rec:
+            self.rs_decoder, self.sv_decoder = MaskedImages(s, s.rs, channels), MaskedImages(s, s.sv, 3)
+        self.unused, self.contrast_alone = not w.secl, not w.rec
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Gair:
+        """The model that plain values of the settings ``arch``, ``fidelity`` and ``loss`` describe; weights are new."""
+        return cls(build(GairSettings, config["arch"]), config["fidelity"], build(GairLoss, config["loss"]))
 
     @staticmethod
-    def view(settings: GairSettings) -> View:
+    def view(settings: GairSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         size, bands = settings.sv.image_size, named(settings.bands)
-        return View(settings.rs.image_size, bands, photos=settings.photos, photo_size=size)
+        fit = choices(settings, fidelity).photo_fit
+        return View(settings.rs.image_size, bands, photos=settings.photos, photo_size=size, photo_fit=fit)
 
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         """Patch tokens [B,P,D] of the images; their mean is the tile's embedding."""
         return self.rs(self.rs_norm(batch.rs))
 
+    def photo_features(self, batch: TileBatch, encoder: nn.Module | None = None) -> Tensor:
+        """Features [Q,D] of the photos, before the common space; of another ``encoder`` where one is given."""
+        return (encoder or self.sv)(self.sv_norm(batch.photos))[:, 0]
+
     def encode_photos(self, batch: TileBatch) -> Tensor:
         """Photo embeddings [Q,dim] in the common space."""
-        return self.sv_head(self.sv(self.sv_norm(batch.photos))[:, 0])
+        return self.sv_head(self.photo_features(batch))
+
+    def query(self, tokens: Tensor, sample: Tensor, xy: Tensor) -> Tensor:
+        """Image embeddings f32[N,dim] at places xy f32[N,2], normalised image coordinates, in tiles ``sample`` i64[N].
+
+        A number beyond the tiles, which padding has, reads the last one.
+        """
+        return self.nili(tokens, sample.clamp_max(len(tokens) - 1), gair_query(xy))
 
     def localise(self, tokens: Tensor, batch: TileBatch) -> Tensor:
         """Image embeddings f32[Q,dim] at the photos' places."""
-        sample = batch.photo_sample.clamp_max(len(tokens) - 1)
-        return self.nili(tokens, sample, gair_query(batch.photo_xy))
+        return self.query(tokens, batch.photo_sample, batch.photo_xy)
 
     def photo_mask(self, batch: TileBatch) -> Tensor:
         """bool[Q]: photos of valid samples that have an image."""
@@ -151,35 +120,100 @@ class Gair(nn.Module):
         return batch.photo_valid & tile[batch.photo_sample]
 
     def forward(self, batch: TileBatch) -> dict[str, Tensor]:
-        valid = self.photo_mask(batch)
-        place = self.localise(self.encode_tiles(batch), batch)
-        photo = self.encode_photos(batch)
-        # Ranks differ in their photo count: rows are brought to the most that a batch can hold before any gathering.
-        most = bucket(len(batch) * self.settings.photos, PHOTO_CAPACITY)
-        lonlat, seen = pad_rows(batch.photo_lonlat, most), pad_rows(valid, most)
         parts: dict[str, Tensor] = {}
-        if self.weights.incl:
-            parts["incl"] = self._incl(pad_rows(photo, most), pad_rows(place, most), lonlat, seen)
-        if self.weights.secl:
-            parts["secl"] = self._secl(photo, place, batch.photo_lonlat, valid)
-            if self.training:
-                self.queue.push(gather_plain(lonlat), gather_plain(seen))
-        total = sum((getattr(self.weights, name) * value for name, value in parts.items()), batch.gsd.new_zeros(()))
-        return {"loss": total, **parts}
+        if self.weights.rec:
+            parts["rec"] = self.reconstruction(batch)
+        if self.weights.contrast:
+            parts |= self.contrast(self.represent(batch))
+        return self.weighted(parts)
 
-    def _incl(self, photo: Tensor, place: Tensor, lonlat: Tensor, valid: Tensor) -> Tensor:
-        others = gather_plain(lonlat) if self.gather else lonlat
-        near = great_circle(lonlat, others) < self.incl_radius
-        return info_nce(photo, place, valid, self.settings.temperature, near, self.gather)
+    def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``loss``, the sum of ``parts`` by their weights, and the parts."""
+        terms = [getattr(self.weights, name) * value for name, value in parts.items() if hasattr(self.weights, name)]
+        return {"loss": torch.stack(terms).sum(), **parts}
 
-    def _secl(self, photo: Tensor, place: Tensor, lonlat: Tensor, valid: Tensor) -> Tensor:
-        """Photo to location and image to location, against the queue, which is encoded anew each step."""
-        count = len(lonlat)
+    def represent(self, batch: TileBatch) -> Pairs:
+        """What the contrast sees of a batch; photos are as many as a batch of its size can hold."""
+        tokens, features = self.encode_tiles(batch), self.photo_features(batch)
+        count = self.rules.hard_negatives
+        xy, xy_far = places_in_tile(batch, count, self.incl_radius)
+        others, others_far = locations_in_tile(batch, count, self.secl_radius)
+        # One pass for the photos' places and those drawn.
+        xy = torch.cat((batch.photo_xy[:, None], xy), 1)
+        sample = batch.photo_sample[:, None].expand(-1, count + 1)
+        found = self.query(tokens, sample.reshape(-1), xy.view(-1, 2)).float().view(len(xy), count + 1, -1)
+        valid, tile_valid = self.photo_mask(batch), batch.valid & batch.has_rs
+        photo_kept, tile_kept = self._kept(batch, tokens, features)
+        pairs = Pairs(
+            self.sv_head(features).float(), found[:, 0], batch.photo_lonlat, valid, found[:, 1:],
+            xy_far & valid[:, None], others, others_far & valid[:, None], photo_kept, tile_kept, tile_valid,
+        )  # fmt: skip
+        return pairs.padded(bucket(len(batch) * self.settings.photos, PHOTO_CAPACITY))
+
+    def _kept(self, batch: TileBatch, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines of the photos' and the tiles' features to those of the first encoders."""
+        if not self.weights.dist:
+            return batch.photo_xy.new_zeros(len(features)), batch.photo_xy.new_zeros(len(tokens))
+        with torch.no_grad():
+            photo = self.photo_features(batch, self.first["sv"])
+            tile = self.first["rs"](self.rs_norm(batch.rs)).mean(1)
+        return cosine(features, photo), cosine(tokens.mean(1), tile)
+
+    def contrast(self, pairs: Pairs) -> dict[str, Tensor]:
+        """The losses between rows that have a weight, in float32; then the queue takes the places in."""
+        w, photo, place, valid = self.weights, pairs.photo, pairs.place, pairs.valid
+        parts: dict[str, Tensor] = {}
+        with torch.autocast(photo.device.type, enabled=False):
+            temperature = self.temperature()
+            if w.incl:
+                others = gather_plain(pairs.lonlat) if self.gather else pairs.lonlat
+                near = great_circle(pairs.lonlat, others) < self.incl_radius
+                own = OwnNegatives(pairs.elsewhere, pairs.elsewhere_far)
+                parts["incl"] = info_nce(photo, place, valid, temperature, near, self.gather, own)
+            if w.secl:
+                parts["secl"] = self._secl(pairs, temperature)
+                if self.training:
+                    self.queue.push(gather_plain(pairs.lonlat), gather_plain(valid))
+            if w.dist:
+                kept = ((pairs.photo_kept, valid), (pairs.tile_kept, pairs.tile_valid))
+                parts["dist"] = -sum(masked_mean(cosines, rows, self.gather) for cosines, rows in kept)
+        if isinstance(temperature, Tensor):
+            parts["temperature"] = temperature.detach().squeeze()
+        return parts
+
+    def _secl(self, pairs: Pairs, temperature: float | Tensor) -> Tensor:
+        """Photo to location and image to location; the queue is encoded anew each step."""
+        lonlat, valid, gather = pairs.lonlat, pairs.valid, self.gather
+        count, drawn = pairs.others.shape[:2]
         # The queue is written after the loss: a copy keeps the values that the backward pass needs.
         queued = self.queue.places.clone()
-        encoded = self.location(torch.cat((lonlat, queued)))
-        own, negatives = encoded[:count], encoded[count:]
+        encoded = self.location(torch.cat((lonlat, queued, pairs.others.reshape(-1, 2))))
+        own, negatives, hard = encoded.split((count, len(queued), count * drawn))
         allowed = self.queue.valid()[None] & (great_circle(lonlat, queued) >= self.secl_radius)
-        temperature, gather = self.settings.temperature, self.gather
-        terms = [queue_nce(a, own, valid, negatives, allowed, temperature, gather) for a in (photo, place)]
+        if self.rules.in_batch:
+            places, seen, rows = (gather_plain(lonlat), gather_plain(valid), gather_rows(own)) if gather else (
+                lonlat, valid, own
+            )  # fmt: skip
+            first = dist.get_rank() * count if gather and distributed() else 0
+            index = torch.arange(len(places), device=places.device)
+            other = index[None] != index[first : first + count, None]
+            far = great_circle(lonlat, places) >= self.secl_radius
+            negatives, allowed = torch.cat((negatives, rows)), torch.cat((allowed, seen[None] & other & far), 1)
+        extra = OwnNegatives(hard.view(count, drawn, -1), pairs.others_far)
+        terms = [
+            queue_nce(a, own, valid, negatives, allowed, temperature, gather, extra) for a in (pairs.photo, pairs.place)
+        ]
         return (terms[0] + terms[1]) / 2
+
+    def reconstruction(self, batch: TileBatch) -> Tensor:
+        """L_rec: hidden patches of the images and of the photos, half each."""
+        seed, number = photo_numbers(batch)
+        photos, valid = batch.photos, batch.photo_valid & self.photo_mask(batch)
+        whole = photos.new_zeros(len(photos), 0, 0)
+        image = self.rs_decoder(
+            self.rs, self.rs_norm, batch.rs, batch.seed, batch.valid & batch.has_rs, batch.rs_valid, self.gather
+        )
+        photo = self.sv_decoder(
+            self.sv, self.sv_norm, photos, hash32(seed, number, PHOTO_MASK), valid, whole, self.gather
+        )
+        return (image + photo) / 2

@@ -265,3 +265,8 @@ def image_norm(bands: Sequence[str]) -> PixelNorm:
     known = [IMAGENET.moments.get(canonical(b)) for b in bands]
     found = [k or (127.5, 64.0) for k in known] if all(known) else [(127.5, 64.0)] * len(known)
     return PixelNorm(tuple(mean for mean, _ in found), tuple(deviation for _, deviation in found))
+
+
+def unit_norm(bands: Sequence[str]) -> PixelNorm:
+    """The range of 8 bits to 0..1, whichever the bands are."""
+    return PixelNorm((0.0,) * len(bands), (255.0,) * len(bands))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class View:
     anchors: KeyPoints = "ours"  # places by which an object is located
     photos: int = 0  # most photos a tile
     photo_size: int = 224  # pixels a side of a photo after resizing
+    photo_fit: Literal["squash", "crop"] = "squash"  # a photo to its square: all of it, or its middle undistorted
 
 
 @dataclass

@@ -171,11 +171,21 @@ class Decoder:
         left, top, right, bottom = window or WHOLE
         photos = []
         for info in infos:
-            pixels = resize(decode_rgb(data[info.member], info.member, at_least=side), side)
+            picture = decode_rgb(data[info.member], info.member, at_least=side)
+            pixels = resize(picture, side, middle(picture) if self.view.photo_fit == "crop" else None)
             heading = float("nan") if info.heading is None else info.heading
             x, y = (info.x - left) / (right - left), (info.y - top) / (bottom - top)
             photos.append(Photo(pixels, x, y, info.lon, info.lat, heading))
         return tuple(photos)
+
+
+def middle(picture: Pixels) -> Window | None:
+    """The square in the middle of a picture [C,H,W]; None where it is one."""
+    height, width = picture.shape[1:]
+    if height == width:
+        return None
+    across, down = min(1.0, height / width), min(1.0, width / height)
+    return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2
 
 
 def choose_channels(names: tuple[str, ...], wanted: tuple[str, ...], where: str) -> list[int]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.gair import evaluate_gair
-from trainers.models.gair import Gair, GairLoss, GairSettings
+from trainers.models.gair import Gair
+from trainers.models.gair_settings import GairLoss, GairSettings
 from trainers.stream.batch import View
 
 
@@ -23,7 +24,7 @@ def _build(settings: GairTraining) -> Gair:
 
 
 def _view(settings: GairTraining) -> View:
-    return Gair.view(settings.arch)
+    return Gair.view(settings.arch, settings.fidelity)
 
 
 GAIR = Task(

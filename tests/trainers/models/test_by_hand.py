@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainers.batches import GAIR, GEOLINK, gair_batch, geolink_batch
-from trainers.models.gair import Gair, GairLoss
+from trainers.models.gair import Gair
+from trainers.models.gair_settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.models.nodes import node_features
 from trainers.stream.batch import TileBatch

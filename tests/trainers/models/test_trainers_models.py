@@ -21,7 +21,9 @@ from tests.trainers.batches import (
     gradients,
     mask_slot,
 )  # fmt: skip
-from trainers.models.gair import CoordinateQueue, Gair, GairLoss
+from trainers.models.coordinate_queue import CoordinateQueue
+from trainers.models.gair import Gair
+from trainers.models.gair_settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.stream.stream import GeoStream, StreamSettings
 
