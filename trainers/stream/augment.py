@@ -98,7 +98,10 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class TileSample:
-    """One decoded sample at the size that the model takes; the image as it was decoded where ``look`` is set."""
+    """One decoded sample at the size that the model takes; the image as it was decoded where ``look`` is set.
+
+    Where a view takes several dates, images and planes have one more axis, first, of those that the sample has.
+    """
 
     rs: NDArray[np.uint8] | None  # [C,S,S]; [C,H,W] with a look
     tokens: OsmTokens | None
@@ -144,7 +147,8 @@ def augment(sample: TileSample, seed: np.uint64, settings: AugmentSettings, band
     if sample.look is not None:
         sample = replace(sample, look=replace(sample.look, turn=turn, colours=colours))
     elif sample.rs is not None:
-        sample = replace(sample, rs=coloured(sample.rs, colours))
+        dates = sample.rs.reshape(-1, *sample.rs.shape[-3:])
+        sample = replace(sample, rs=np.stack([coloured(d, colours) for d in dates]).reshape(sample.rs.shape))
     mirrored = draw(seed, PHOTO_FLIP, max(1, len(sample.photos))) < settings.photo_flip
     photos = (
         replace(p, pixels=np.ascontiguousarray(p.pixels[..., ::-1])) if m else p
