@@ -107,7 +107,7 @@ def test_colours_change_alike_on_all_dates_and_on_both_roads(root: Path) -> None
     here, there = (batches(root, 2, loud, pixels) for pixels in ("workers", "device"))
     assert (here.rs.int() - there.rs.int()).abs().max() <= 1
     plain = batches(root, 2, STORED)
-    for i in here.has_date.all(1).nonzero().flatten().tolist():
+    for i in range(1, 12, 4):  # of two dates, so that none is drawn
         first, second = (here.rs[i].double().mean((1, 2, 3)) / plain.rs[i].double().mean((1, 2, 3))).tolist()
         assert first == pytest.approx(second, rel=0.02)
         assert abs(first - 1) > 1e-3
