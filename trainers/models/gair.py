@@ -199,7 +199,7 @@ class Gair(nn.Module):
             other = index[None] != index[first : first + count, None]
             far = great_circle(lonlat, places) >= self.secl_radius
             negatives, allowed = torch.cat((negatives, rows)), torch.cat((allowed, seen[None] & other & far), 1)
-        extra = OwnNegatives(hard.view(count, drawn, -1), pairs.others_far)
+        extra = OwnNegatives(hard.view(count, drawn, own.shape[1]), pairs.others_far)
         terms = [
             queue_nce(a, own, valid, negatives, allowed, temperature, gather, extra) for a in (pairs.photo, pairs.place)
         ]

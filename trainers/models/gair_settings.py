@@ -81,6 +81,8 @@ class GairLoss:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"loss.{name}={value} must be at least 0")
+        if not (self.contrast or self.rec):
+            raise ConfigError("all weights of loss are 0: nothing is learned; give loss.incl, secl, rec or dist")
 
     @property
     def contrast(self) -> bool:

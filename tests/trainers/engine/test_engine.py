@@ -464,11 +464,15 @@ class Tail:
     gap: bool = True  # whether a sample cannot be read; micro-batches count the samples that they were to have
 
 
+_KEPT = ["loss.dist=0.2", "arch.temperature_learned=true"]
+_CACHED, _LOCAL = [*_KEPT, "accumulate=2", "accumulate_contrast=true"], ["loss.gather=false", "loss.secl=0"]
 _PIXELS, _APART, _ODD = ["loss.cont=0", "loss.cst=0"], ["loss.gather=false"], ["stream.limit=45"]
 TAILS = {
     "one batch": Tail("geolink", [], []),
     "means by sample": Tail("geolink", ["arch.cst_mean=sample"], ["arch.cst_mean=sample"]),
     "photos": Tail("gair", _ODD, _ODD),
+    "one contrast": Tail("gair", [*_ODD, *_CACHED], [*_ODD, *_KEPT]),
+    "one contrast a rank": Tail("gair", [*_ODD, *_CACHED, *_LOCAL], [*_ODD, *_KEPT, *_LOCAL, "accumulate=2"]),
     "pixels of micro-batches": Tail("geolink", [*_PIXELS, "accumulate=2"], _PIXELS, gap=False),
     "micro-batches of ranks": Tail("geolink", [*_APART, "accumulate=2"], [*_APART, "accumulate=4"]),
     "micro-batches of ranks of photos": Tail(
