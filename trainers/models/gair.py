@@ -88,8 +88,11 @@ class Gair(nn.Module):
     def view(settings: GairSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         size, bands = settings.sv.image_size, named(settings.bands)
-        fit = choices(settings, fidelity).photo_fit
-        return View(settings.rs.image_size, bands, photos=settings.photos, photo_size=size, photo_fit=fit)
+        v = choices(settings, fidelity)
+        return View(
+            settings.rs.image_size, bands, levels=v.levels, photos=settings.photos, photo_size=size,
+            photo_fit=v.photo_fit,
+        )  # fmt: skip
 
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         """Patch tokens [B,P,D] of the images; their mean is the tile's embedding."""
@@ -162,7 +165,7 @@ class Gair(nn.Module):
     def contrast(self, pairs: Pairs) -> dict[str, Tensor]:
         """The losses between rows that have a weight, in float32; then the queue takes the places in."""
         w, photo, place, valid = self.weights, pairs.photo, pairs.place, pairs.valid
-        parts: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}  # between rows
         with torch.autocast(photo.device.type, enabled=False):
             temperature = self.temperature()
             if w.incl:
