@@ -88,8 +88,11 @@ class Gair(nn.Module):
     def view(settings: GairSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         size, bands = settings.sv.image_size, named(settings.bands)
-        fit = choices(settings, fidelity).photo_fit
-        return View(settings.rs.image_size, bands, photos=settings.photos, photo_size=size, photo_fit=fit)
+        v = choices(settings, fidelity)
+        return View(
+            settings.rs.image_size, bands, levels=v.levels, photos=settings.photos, photo_size=size,
+            photo_fit=v.photo_fit,
+        )  # fmt: skip
 
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         """Patch tokens [B,P,D] of the images; their mean is the tile's embedding."""
@@ -162,7 +165,7 @@ class Gair(nn.Module):
     def contrast(self, pairs: Pairs) -> dict[str, Tensor]:
         """The losses between rows that have a weight, in float32; then the queue takes the places in."""
         w, photo, place, valid = self.weights, pairs.photo, pairs.place, pairs.valid
-        parts: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}  # between rows
         with torch.autocast(photo.device.type, enabled=False):
             temperature = self.temperature()
             if w.incl:
@@ -199,7 +202,7 @@ class Gair(nn.Module):
             other = index[None] != index[first : first + count, None]
             far = great_circle(lonlat, places) >= self.secl_radius
             negatives, allowed = torch.cat((negatives, rows)), torch.cat((allowed, seen[None] & other & far), 1)
-        extra = OwnNegatives(hard.view(count, drawn, -1), pairs.others_far)
+        extra = OwnNegatives(hard.view(count, drawn, own.shape[1]), pairs.others_far)
         terms = [
             queue_nce(a, own, valid, negatives, allowed, temperature, gather, extra) for a in (pairs.photo, pairs.place)
         ]

@@ -67,7 +67,7 @@ def _draw(batch: TileBatch, count: int, stream: int) -> Tensor:
     """Uniform f32[Q,count,2], by the slots' seeds alone."""
     seed, number = photo_numbers(batch)
     index = torch.arange(2 * count, device=seed.device)
-    return uniform(seed[:, None], number[:, None] * 2 * count + index, stream).view(-1, count, 2)
+    return uniform(seed[:, None], number[:, None] * 2 * count + index, stream).view(len(seed), count, 2)
 
 
 def places_in_tile(batch: TileBatch, count: int, radius: float) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from trainers.models.vit import ViTSettings
 Fit = Literal["squash", "crop"]
 ImageNorm = Literal["unit", "statistics"]
 QueueStart = Literal["empty", "gaussian"]
+Levels = Literal["dataset", "published"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class GairSettings:
     temperature: float = 0.07  # divides the similarities; where it is learned, its first value
     temperature_learned: bool = False  # whether training changes it
     temperature_range: tuple[float, float] = (0.01, 0.5)  # what a learned one is kept within
+    levels: Literal["auto", Levels] = "auto"  # whose statistics of bands map values to 8 bits
     image_norm: Literal["auto", ImageNorm] = "auto"  # 8-bit levels to 0..1, or by mean and deviation of the bands
     photo_fit: Literal["auto", Fit] = "auto"  # a photo to its square: squashed, or its middle cut out
     decoder_dim: int = 512  # width of the pixel decoders, which loss.rec needs
@@ -81,6 +83,8 @@ class GairLoss:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(f"loss.{name}={value} must be at least 0")
+        if not (self.contrast or self.rec):
+            raise ConfigError("all weights of loss are 0: nothing is learned; give loss.incl, secl, rec or dist")
 
     @property
     def contrast(self) -> bool:
@@ -98,6 +102,7 @@ class GairVariant:
     in_batch: bool
     hard_negatives: int
     queue_start: QueueStart
+    levels: Levels
     image_norm: ImageNorm
     photo_fit: Fit
 
@@ -106,15 +111,15 @@ class GairVariant:
 VARIANTS: Mapping[str, GairVariant] = {
     "ours": GairVariant(
         incl_radius=25.0, secl_radius=50.0, gather=True, in_batch=True, hard_negatives=4, queue_start="empty",
-        image_norm="statistics", photo_fit="crop",
+        levels="dataset", image_norm="statistics", photo_fit="crop",
     ),
     "paper": GairVariant(
         incl_radius=0.0, secl_radius=0.0, gather=False, in_batch=False, hard_negatives=0, queue_start="gaussian",
-        image_norm="unit", photo_fit="squash",
+        levels="published", image_norm="unit", photo_fit="squash",
     ),
     "released": GairVariant(
         incl_radius=0.0, secl_radius=0.0, gather=False, in_batch=False, hard_negatives=0, queue_start="gaussian",
-        image_norm="unit", photo_fit="squash",
+        levels="published", image_norm="unit", photo_fit="squash",
     ),
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from schemas.bands import RGB
 from schemas.tokens import FIELDS, NORMALISED, Granularity, empty_tokens
 from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
+from trainers.stream.members.levels import Levels
 from trainers.stream.pixels import LOOK, look_row, place, show
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
@@ -42,6 +43,7 @@ class View:
     osm: tuple[Granularity, ...] = ()  # granularities of tokens that are read, the objects among them; none: no tokens
     tag_width: int = 512  # features a tag
     anchors: KeyPoints = "ours"  # places by which an object is located
+    levels: Levels = "dataset"  # whose statistics of bands map values to 8 bits
     photos: int = 0  # most photos a tile
     photo_size: int = 224  # pixels a side of a photo after resizing
     photo_fit: Literal["squash", "crop"] = "squash"  # a photo to its square: all of it, or its middle undistorted
@@ -66,7 +68,7 @@ class TileBatch:
     gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image, as lonlat and bbox of the whole footprint
     window: Tensor  # f32 [B,4] left, top, right, bottom of what is shown, normalised coordinates of the footprint
     image_size: int  # S, pixels a side of the image that a model takes
-    look: Tensor  # f64 [B,13] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
+    look: Tensor  # f64 [B,14] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
     rs: Tensor  # u8 [B,C,S,S]; [B,C,H,W], each image in the corner of its slot, where something is left
     rs_valid: Tensor  # u8 [B,S,S] or [B,H,W] as rs: 255 where a pixel is data; [B,0,0] where all of the batch are
     has_rs: Tensor  # bool [B]
