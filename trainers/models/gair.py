@@ -16,10 +16,12 @@ from schemas.bands import named
 from schemas.config import build
 from schemas.footprint import gair_query
 from trainers.models.coordinate_queue import CoordinateQueue
+from trainers.models.croma import Croma
+from trainers.models.dates import DatePool
 from trainers.models.gair_extras import FirstEncoders, MaskedImages, cosine
 from trainers.models.gair_pairs import Pairs, locations_in_tile, photo_numbers, places_in_tile
-from trainers.models.gair_settings import GairLoss, GairSettings, choices
-from trainers.models.location import LocationEncoder
+from trainers.models.gair_settings import GairInit, GairLoss, GairSettings, choices
+from trainers.models.location import SCALES, location_encoder
 from trainers.models.losses import (
     OwnNegatives,
     distributed,
@@ -30,16 +32,20 @@ from trainers.models.losses import (
     masked_mean,
     queue_nce,
 )
-from trainers.models.nili import Nili
+from trainers.models.nili import cell_size, query_module
 from trainers.models.noise import hash32
+from trainers.models.photo import PhotoEncoder
+from trainers.models.scatter import take
 from trainers.models.temperature import Temperature
-from trainers.models.vit import PixelNorm, ViT, image_norm, unit_norm
+from trainers.models.vit import PatchViT, PixelNorm, image_norm, unit_norm
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
 #: Statistics of street-view photos in 0..255 (docs/papers/gair.md#photos).
 PHOTO = ((135.47184384, 142.28621995, 145.12271992), (59.19978436, 59.35279219, 72.02295734))
 #: 8-bit levels to what the image encoder takes, by ``arch.image_norm``.
 NORMS = {"unit": unit_norm, "statistics": image_norm}
+#: Image encoders by ``arch.rs_encoder``: pixels to patch tokens.
+ENCODERS = {"croma": Croma, "vit": PatchViT}
 #: Stream of random numbers for the masks of photos.
 PHOTO_MASK = 203
 
@@ -61,11 +67,15 @@ class Gair(nn.Module):
         bands = named(s.bands)
         self.rs_norm = NORMS[v.image_norm](bands)
         self.sv_norm = PixelNorm(*PHOTO)
-        self.rs = ViT(s.rs, len(bands), class_token=False)
-        self.sv = ViT(s.sv)
+        self.rs = ENCODERS[s.rs_encoder](s.rs, len(bands))
+        self.dates = DatePool(s.rs.dim, s.date_pool) if s.dates > 1 else None
+        self.sv = PhotoEncoder(s.sv, s.pooler)
         self.sv_head = nn.Linear(s.sv.dim, s.dim)
-        self.nili = Nili(s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, variant)
-        self.location = LocationEncoder(s.dim, s.location_features, s.location_hidden)
+        self.nili = query_module(s.query, s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, variant)  # or a baseline
+        self.location = location_encoder(
+            s.location, s.dim, hidden=s.location_hidden, features=s.location_features,
+            scales=s.location_scales or SCALES[variant], degree=s.location_degree,
+        )  # fmt: skip
         self._objectives(len(bands))
 
     def _objectives(self, channels: int) -> None:
@@ -84,38 +94,60 @@ class Gair(nn.Module):
         """The model that plain values of the settings ``arch``, ``fidelity`` and ``loss`` describe; weights are new."""
         return cls(build(GairSettings, config["arch"]), config["fidelity"], build(GairLoss, config["loss"]))
 
+    def load(self, init: GairInit) -> None:
+        """Start from the weights of others.
+
+        Raises:
+            ConfigError: a file cannot be read, or does not fit.
+        """
+        if init.rs:
+            self.rs.load(init.rs, named(self.settings.bands), self.rs_norm)
+        if init.sv:
+            self.sv.load(init.sv)
+        if self.weights.dist:
+            self.first.renew(rs=self.rs, sv=self.sv)
+
     @staticmethod
     def view(settings: GairSettings, fidelity: str = "ours") -> View:
         """What the stream has to read."""
         size, bands = settings.sv.image_size, named(settings.bands)
         v = choices(settings, fidelity)
         return View(
-            settings.rs.image_size, bands, levels=v.levels, photos=settings.photos, photo_size=size,
-            photo_fit=v.photo_fit,
+            settings.rs.image_size, bands, dates=settings.dates, levels=v.levels, photos=settings.photos,
+            photo_size=size, photo_fit=v.photo_fit,
         )  # fmt: skip
 
-    def encode_tiles(self, batch: TileBatch) -> Tensor:
-        """Patch tokens [B,P,D] of the images; their mean is the tile's embedding."""
-        return self.rs(self.rs_norm(batch.rs))
+    def encode_tiles(self, batch: TileBatch, encoder: nn.Module | None = None) -> Tensor:
+        """Patch tokens [B,P,D] of the images, pooled over dates; their mean is the tile's embedding.
+
+        By another ``encoder`` where one is given.
+        """
+        encode = encoder or self.rs
+        if self.dates is None:
+            return encode(self.rs_norm(batch.rs))
+        each = encode(self.rs_norm(batch.rs.flatten(0, 1))).unflatten(0, batch.has_date.shape)
+        return self.dates(each, batch.has_date)
 
     def photo_features(self, batch: TileBatch, encoder: nn.Module | None = None) -> Tensor:
         """Features [Q,D] of the photos, before the common space; of another ``encoder`` where one is given."""
-        return (encoder or self.sv)(self.sv_norm(batch.photos))[:, 0]
+        return (encoder or self.sv)(self.sv_norm(batch.photos))
 
     def encode_photos(self, batch: TileBatch) -> Tensor:
         """Photo embeddings [Q,dim] in the common space."""
         return self.sv_head(self.photo_features(batch))
 
-    def query(self, tokens: Tensor, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
         """Image embeddings f32[N,dim] at places xy f32[N,2], normalised image coordinates, in tiles ``sample`` i64[N].
 
-        A number beyond the tiles, which padding has, reads the last one.
+        ``tokens`` are those of ``batch``. A number beyond the tiles, which padding has, reads the last one.
         """
-        return self.nili(tokens, sample.clamp_max(len(tokens) - 1), gair_query(xy))
+        sample = sample.clamp_max(len(tokens) - 1)
+        cell = cell_size(batch.bbox, batch.window, self.settings.rs.grid)
+        return self.nili(tokens, sample, gair_query(xy), take(cell, sample))
 
     def localise(self, tokens: Tensor, batch: TileBatch) -> Tensor:
         """Image embeddings f32[Q,dim] at the photos' places."""
-        return self.query(tokens, batch.photo_sample, batch.photo_xy)
+        return self.query(tokens, batch, batch.photo_sample, batch.photo_xy)
 
     def photo_mask(self, batch: TileBatch) -> Tensor:
         """bool[Q]: photos of valid samples that have an image."""
@@ -144,7 +176,7 @@ class Gair(nn.Module):
         # One pass for the photos' places and those drawn.
         xy = torch.cat((batch.photo_xy[:, None], xy), 1)
         sample = batch.photo_sample[:, None].expand(-1, count + 1)
-        found = self.query(tokens, sample.reshape(-1), xy.view(-1, 2)).float().view(len(xy), count + 1, -1)
+        found = self.query(tokens, batch, sample.reshape(-1), xy.view(-1, 2)).float().view(len(xy), count + 1, -1)
         valid, tile_valid = self.photo_mask(batch), batch.valid & batch.has_rs
         photo_kept, tile_kept = self._kept(batch, tokens, features)
         pairs = Pairs(
@@ -159,7 +191,7 @@ class Gair(nn.Module):
             return batch.photo_xy.new_zeros(len(features)), batch.photo_xy.new_zeros(len(tokens))
         with torch.no_grad():
             photo = self.photo_features(batch, self.first["sv"])
-            tile = self.first["rs"](self.rs_norm(batch.rs)).mean(1)
+            tile = self.encode_tiles(batch, self.first["rs"]).mean(1)
         return cosine(features, photo), cosine(tokens.mean(1), tile)
 
     def contrast(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -213,8 +245,12 @@ class Gair(nn.Module):
         seed, number = photo_numbers(batch)
         photos, valid = batch.photos, batch.photo_valid & self.photo_mask(batch)
         whole = photos.new_zeros(len(photos), 0, 0)
+        dates, images, planes = batch.has_date.shape[1], batch.rs, batch.rs_valid
+        if dates > 1:  # each is an image of its own; the same patches are hidden in all
+            images, planes = images.flatten(0, 1), planes.flatten(0, 1)
+        shown = ((batch.valid & batch.has_rs)[:, None] & batch.has_date).flatten()
         image = self.rs_decoder(
-            self.rs, self.rs_norm, batch.rs, batch.seed, batch.valid & batch.has_rs, batch.rs_valid, self.gather
+            self.rs, self.rs_norm, images, batch.seed.repeat_interleave(dates), shown, planes, self.gather
         )
         photo = self.sv_decoder(
             self.sv, self.sv_norm, photos, hash32(seed, number, PHOTO_MASK), valid, whole, self.gather

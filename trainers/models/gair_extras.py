@@ -6,10 +6,12 @@ import copy
 
 from torch import Tensor, nn
 
+from trainers.models.croma import Croma
 from trainers.models.gair_settings import GairSettings
 from trainers.models.losses import normalise
 from trainers.models.mae import MaeDecoder, gather_patches, mask_patches, patchify, reconstruction_loss
-from trainers.models.vit import PixelNorm, ViT, ViTSettings
+from trainers.models.photo import PhotoEncoder
+from trainers.models.vit import PatchViT, PixelNorm, ViTSettings
 
 
 class FirstEncoders(nn.Module):
@@ -48,8 +50,9 @@ class MaskedImages(nn.Module):
         self.decoder = MaeDecoder(vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads)
 
     def forward(
-        self, encoder: ViT, norm: PixelNorm, images: Tensor, seed: Tensor, valid: Tensor, data: Tensor, gather: bool
-    ) -> Tensor:
+        self, encoder: Croma | PatchViT | PhotoEncoder, norm: PixelNorm, images: Tensor, seed: Tensor, valid: Tensor,
+        data: Tensor, gather: bool,
+    ) -> Tensor:  # fmt: skip
         """Mean squared error of hidden patches of images u8[N,C,S,S].
 
         Args:
@@ -65,7 +68,7 @@ class MaskedImages(nn.Module):
         mask = mask_patches(seed, self.vit.grid, self.ratio)
         pixels = patchify(images, patch)
         seen = norm.patches(gather_patches(pixels, mask.keep))
-        tokens = encoder.encode(encoder.embed_patches(seen, mask.keep))
+        tokens = encoder.encode_visible(seen, mask.keep)
         token, patches = tokens.split((int(encoder.class_token), mask.keep.shape[1]), 1)
         predicted = self.decoder(token, patches, mask)
         planes = None

@@ -12,25 +12,37 @@ from typing import Any, Literal
 
 from schemas.bands import RGB, Bands
 from schemas.errors import ConfigError
+from trainers.models.dates import DatePooling
+from trainers.models.location import LocationKind
+from trainers.models.nili import QueryKind
 from trainers.models.vit import ViTSettings
 
 Fit = Literal["squash", "crop"]
 ImageNorm = Literal["unit", "statistics"]
 QueueStart = Literal["empty", "gaussian"]
 Levels = Literal["dataset", "published"]
+ImageEncoder = Literal["croma", "vit"]
 
 
 @dataclass(frozen=True)
 class GairSettings:
     """Size of the model."""
 
+    rs_encoder: ImageEncoder = "croma"  # of images: CROMA's, or the ViT that GeoLink trains
     rs: ViTSettings = field(default_factory=lambda: ViTSettings(96, 8, 768, 12, 16))
     sv: ViTSettings = field(default_factory=lambda: ViTSettings(224, 16, 768, 12, 12))
     bands: Bands = RGB  # image bands in channel order, by any name; all: those of the dataset
+    dates: int = 1  # most images of a tile, encoded one by one and pooled; 1: one that is drawn
+    date_pool: DatePooling = "attention"  # by weights that each patch gives to its dates, or their mean
+    pooler: bool = True  # whether a photo is its class token through Linear and tanh, or that token itself
     dim: int = 768  # width of the common space
     photos: int = 2  # most photos a tile and step; the image encoder runs once a tile
-    location_features: int = 256  # Fourier frequencies a scale
+    location: LocationKind = "rff"  # random Fourier features at several scales, or spherical harmonics and a SIREN
+    location_features: int = 256  # rff: Fourier frequencies a scale
+    location_scales: tuple[float, ...] | None = None  # rff: their deviations, in waves a 17,244 km; null: the variant's
+    location_degree: int = 40  # sh_siren: highest degree of the harmonics; 180 degrees over it is the finest detail
     location_hidden: int = 1024  # width of the location MLPs
+    query: QueryKind = "nili"  # how a place is read from the patches: NILI, or a sample of them and one linear layer
     nili_hidden: int = 1024  # width of the non-linear head of NILI
     queue: int = 4096  # coordinates kept as negatives
     queue_start: Literal["auto", QueueStart] = "auto"  # what the queue holds at first: nothing, or random places
@@ -46,8 +58,13 @@ class GairSettings:
     mask: float = 0.75  # share of patches that they predict
 
     def __post_init__(self) -> None:
-        if self.photos < 1 or self.queue < 1:
-            raise ConfigError("arch.photos and arch.queue must be at least 1")
+        for name in (
+            "photos", "queue", "dates", "dim", "location_features", "location_degree", "location_hidden", "nili_hidden",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"arch.{name}={getattr(self, name)} must be at least 1")
+        if self.location_scales is not None and not (self.location_scales and min(self.location_scales) > 0):
+            raise ConfigError(f"arch.location_scales={list(self.location_scales)} must be one or more numbers above 0")
         if not 0 <= self.mask < 1:
             raise ConfigError(f"arch.mask={self.mask} must lie in [0, 1)")
         if self.decoder_dim % self.decoder_heads or self.decoder_dim % 4:
@@ -62,6 +79,14 @@ class GairSettings:
             raise ConfigError(
                 f"arch.temperature_range=[{low}, {high}] must lie above 0 and hold arch.temperature={self.temperature}"
             )
+
+
+@dataclass(frozen=True)
+class GairInit:
+    """Weights of others that a new model starts from: each file fits whole, or the run does not start."""
+
+    rs: str = ""  # path or URL: CROMA_base.pt, or for rs_encoder=vit a ViT with timm's names (geoshards export)
+    sv: str = ""  # path or URL: a ViT of transformers or timm
 
 
 @dataclass(frozen=True)

@@ -226,8 +226,10 @@ class PatchViT(ViT):
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image)[:, 1:]
 
-    def load(self, path: str) -> None:
+    def load(self, path: str, bands: tuple[str, ...], _norm: PixelNorm) -> None:
         """Take weights with timm's names, as ``geoshards export`` writes them; a head of classes is left out.
+
+        ``bands`` are in the order in which the weights take them, and so is the norm.
 
         Raises:
             ConfigError: the file cannot be read, or does not fit.
@@ -236,7 +238,7 @@ class PatchViT(ViT):
         s = self.settings
         load_strictly(
             self, held, path, f"the model has arch.rs of {s.image_size} pixels, patch {s.patch}, {s.depth} blocks of "
-            f"{s.dim}, and {self.patch_embed.proj.in_channels} arch.bands",
+            f"{s.dim}, and {len(bands)} arch.bands",
         )  # fmt: skip
 
 

@@ -39,7 +39,6 @@ class View:
 
     image_size: int  # pixels a side of the image after resizing
     bands: tuple[str, ...] = RGB  # in channel order, by any name that schemas.bands knows or the images have
-    dates: int = 1  # most images of one tile; 1: one that is drawn
     osm: tuple[Granularity, ...] = ()  # granularities of tokens that are read, the objects among them; none: no tokens
     tag_width: int = 512  # features a tag
     anchors: KeyPoints = "ours"  # places by which an object is located
@@ -47,6 +46,7 @@ class View:
     photos: int = 0  # most photos a tile
     photo_size: int = 224  # pixels a side of a photo after resizing
     photo_fit: Literal["squash", "crop"] = "squash"  # a photo to its square: all of it, or its middle undistorted
+    dates: int = 1  # most images of one tile; 1: one that is drawn
 
 
 @dataclass

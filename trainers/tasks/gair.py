@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.gair import evaluate_gair
 from trainers.models.gair import Gair
-from trainers.models.gair_settings import GairLoss, GairSettings
+from trainers.models.gair_settings import GairInit, GairLoss, GairSettings
 from trainers.stream.batch import View
 
 
@@ -17,10 +17,13 @@ class GairTraining(TrainSettings):
 
     arch: GairSettings = field(default_factory=GairSettings)
     loss: GairLoss = field(default_factory=GairLoss)
+    init: GairInit = field(default_factory=GairInit)
 
 
 def _build(settings: GairTraining) -> Gair:
-    return Gair(settings.arch, settings.fidelity, settings.loss)
+    model = Gair(settings.arch, settings.fidelity, settings.loss)
+    model.load(settings.init)
+    return model
 
 
 def _view(settings: GairTraining) -> View:

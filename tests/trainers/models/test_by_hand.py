@@ -54,6 +54,14 @@ def in_town(batch: TileBatch, seed: int) -> TileBatch:
     return replace(batch, photo_lonlat=torch.tensor([11.5, 48.1]) + noise * torch.tensor([0.006, 0.004]))
 
 
+def patch_sides(batch: TileBatch) -> Tensor:
+    """Metres a side of each tile's patches, by the distances of its corners."""
+    west, south, east, north = batch.bbox.unbind(1)
+    corners = torch.stack((west, south, east, south, west, north), 1).view(-1, 3, 2)
+    apart = torch.stack([metres(c, c) for c in corners])
+    return (apart[:, 0, 1] * apart[:, 0, 2]).sqrt().float() / GAIR.rs.grid
+
+
 @torch.no_grad()
 def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path) -> None:
     torch.manual_seed(0)
@@ -65,8 +73,10 @@ def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path
     counted = [q for q in range(len(batch.photos)) if batch.photo_valid[q] and int(batch.photo_sample[q]) not in (2, 3)]
     assert len(counted) < int(batch.photo_valid.sum())
     sample, lonlat = batch.photo_sample[counted], batch.photo_lonlat[counted]
-    photo = model.sv_head(model.sv(pixels(batch.photos, PHOTO))[counted, 0])  # the class token
-    place = model.nili(model.rs(pixels(batch.rs, IMAGE)), sample, 2 * batch.photo_xy[counted] - 1)
+    token = model.sv.vit(pixels(batch.photos, PHOTO))[counted, 0]  # the class token
+    photo = model.sv_head(torch.tanh(model.sv.pooler(token)))
+    tokens, cell = model.rs(pixels(batch.rs, IMAGE)), patch_sides(batch)
+    place = model.nili(tokens, sample, 2 * batch.photo_xy[counted] - 1, cell[sample])
     location, negatives = model.location(lonlat), model.location(queued)
     near, far, apart = metres(lonlat, lonlat) < 100, metres(lonlat, queued) >= 250, metres(lonlat, lonlat) >= 250
     drawn, fits = (t[counted] for t in places_in_tile(batch, 3, 100.0))  # of what they are see test_gair_objectives.py
@@ -77,7 +87,8 @@ def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path
     incl, secl = [], []
     for i in range(len(counted)):
         others = [j for j in range(len(counted)) if j != i and not near[i, j]]
-        beside = model.nili(model.rs(pixels(batch.rs, IMAGE)), sample[i].repeat(3), 2 * drawn[i] - 1)[fits[i]]
+        own = sample[i].repeat(3)
+        beside = model.nili(tokens, own, 2 * drawn[i] - 1, cell[own])[fits[i]]
         seen = torch.cat((place[others], beside))
         incl += [named_first(photo[i], seen, place[i]), named_first(place[i], photo[others], photo[i])]
         beyond = torch.cat((negatives[far[i]], location[apart[i]], model.location(unseen[i])[distant[i]]))

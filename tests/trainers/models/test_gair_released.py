@@ -30,7 +30,7 @@ class Street(nn.Module):
         self.encoder = copy.deepcopy(model.sv)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encoder(pixels)[:, 0]
+        return self.encoder(pixels)
 
 
 def both(loss: GairLoss) -> tuple[Gair, Reference]:

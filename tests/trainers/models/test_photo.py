@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from schemas.bands import RGB
 from schemas.errors import ConfigError
 from trainers.models.photo import PhotoEncoder
-from trainers.models.vit import PatchViT, ViT, ViTSettings
+from trainers.models.vit import PatchViT, PixelNorm, ViT, ViTSettings
 
 transformers = pytest.importorskip("transformers", reason="the judge of photo encoders; pip install transformers")
 
@@ -118,10 +119,9 @@ def test_an_exported_image_encoder_loads_whole_or_not_at_all(tmp_path: Path) -> 
     torch.manual_seed(0)
     theirs, ours = ViT(SIZE).eval(), PatchViT(SIZE).eval()
     save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
-    ours.load(str(tmp_path / "vit.safetensors"))
+    norm = PixelNorm((0.0,), (1.0,))
+    ours.load(str(tmp_path / "vit.safetensors"), RGB, norm)
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(ours(image), theirs(image)[:, 1:])
-    with pytest.raises(
-        ConfigError, match=r"vit.safetensors .* has another shape of patch_embed.proj.weight .*4 arch.ba"
-    ):
-        PatchViT(SIZE, 4).load(str(tmp_path / "vit.safetensors"))
+    with pytest.raises(ConfigError, match=r"another shape of patch_embed.proj.weight .*4 arch.bands"):
+        PatchViT(SIZE, 4).load(str(tmp_path / "vit.safetensors"), (*RGB, "nir"), norm)
