@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
-
-
-@cache
-def _recurrence(degree: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """a, b f64[l-1] of each l = 2 … degree for m = 0 … l-2: P(l,m) = a · (z P(l-1,m) − b P(l-2,m))."""
-    found = []
-    for n in range(2, degree + 1):
-        m2 = torch.arange(n - 1, dtype=torch.float64).square()
-        a = ((4 * n * n - 1) / (n * n - m2)).sqrt()
-        b = (((n - 1) ** 2 - m2) / (4 * (n - 1) ** 2 - 1)).sqrt()
-        found.append((a, b))
-    return tuple(found)
 
 
 def legendre(z: Tensor, degree: int) -> list[Tensor]:
@@ -28,6 +15,11 @@ def legendre(z: Tensor, degree: int) -> list[Tensor]:
     of Condon and Shortley.
     """
     y = (1 - z.square()).clamp_min(0).sqrt()
+    order = torch.arange(degree + 1, device=z.device, dtype=torch.float64)
+    l2, m2 = order[:, None].square(), order.square()
+    below = (order - 1)[:, None].square()
+    # P(l,m) = a · (z P(l-1,m) − b P(l-2,m)); what is not finite has m ≥ l - 1 and is not read
+    a, b = ((4 * l2 - 1) / (l2 - m2)).sqrt(), ((below - m2) / (4 * below - 1)).sqrt()
     rows = [torch.full_like(z, math.sqrt(1 / (4 * math.pi)))[:, None]]
     for n in range(1, degree + 1):
         before = rows[-1]
@@ -35,8 +27,7 @@ def legendre(z: Tensor, degree: int) -> list[Tensor]:
         beside = math.sqrt(2 * n + 1) * z[:, None] * before[:, -1:]
         parts = [beside, diagonal]
         if n > 1:
-            a, b = (t.to(z.device) for t in _recurrence(degree)[n - 2])
-            parts.insert(0, a * (z[:, None] * before[:, :-1] - b * rows[-2]))
+            parts.insert(0, a[n, : n - 1] * (z[:, None] * before[:, :-1] - b[n, : n - 1] * rows[-2]))
         rows.append(torch.cat(parts, 1))
     return rows
 
