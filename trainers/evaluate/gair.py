@@ -11,7 +11,7 @@ from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import TrainSettings
 from trainers.evaluate.protocols import retrieval
 from trainers.evaluate.split import open_split
-from trainers.models.gair import Gair
+from trainers.models.gair.model import Gair
 from trainers.models.losses import great_circle, info_nce, normalise, queue_nce
 from trainers.stream.batch import TileBatch
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.gair import evaluate_gair
-from trainers.models.gair import Gair
-from trainers.models.gair_settings import GairInit, GairLoss, GairSettings
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairInit, GairLoss, GairSettings
 from trainers.stream.batch import View
 
 

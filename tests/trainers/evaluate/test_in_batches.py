@@ -14,8 +14,8 @@ from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.engine.cli import parse
 from trainers.evaluate.gair import evaluate_gair
 from trainers.evaluate.geolink import evaluate_geolink
-from trainers.models.gair import Gair
-from trainers.models.gair_settings import GairLoss
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.stream import GeoStream, StreamSettings

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainers.batches import GAIR, GEOLINK, gair_batch, geolink_batch
-from trainers.models.gair import Gair
-from trainers.models.gair_pairs import locations_in_tile, places_in_tile
-from trainers.models.gair_settings import GairLoss
+from trainers.models.gair.model import Gair
+from trainers.models.gair.pairs import locations_in_tile, places_in_tile
+from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.models.nodes import node_features
 from trainers.stream.batch import TileBatch

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from trainers.models.croma import Croma, alibi, slopes
+from trainers.models.gair.croma import Croma, alibi, slopes
 from trainers.models.mae import gather_patches, patchify
 from trainers.models.vit import PixelNorm, ViTSettings
 

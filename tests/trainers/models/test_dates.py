@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainers.models.dates import DatePool, DatePooling
+from trainers.models.gair.dates import DatePool, DatePooling
 
 PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, True, False], [False, False, False]])
 

@@ -12,9 +12,9 @@ import torch
 from schemas.errors import ConfigError
 from tests.trainers.batches import GAIR, gair_batch, gradients
 from trainers.engine.cli import main, parse
-from trainers.models.croma import Croma
-from trainers.models.gair import Gair
-from trainers.models.gair_settings import GairInit, GairLoss, GairSettings
+from trainers.models.gair.croma import Croma
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairInit, GairLoss, GairSettings
 from trainers.models.vit import ViT, ViTSettings
 from trainers.stream.batch import TileBatch
 from trainers.tasks.gair import GAIR as TASK

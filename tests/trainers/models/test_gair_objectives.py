@@ -12,13 +12,13 @@ import torch.nn.functional as F
 
 from schemas.errors import ConfigError
 from tests.trainers.batches import GAIR, gair_batch, gradients
-from trainers.models.gair import Gair
-from trainers.models.gair_pairs import locations_in_tile, photo_numbers, places_in_tile
-from trainers.models.gair_settings import VARIANTS, GairLoss, GairSettings, choices
+from trainers.models.gair.model import Gair
+from trainers.models.gair.pairs import locations_in_tile, photo_numbers, places_in_tile
+from trainers.models.gair.settings import VARIANTS, GairLoss, GairSettings, choices
+from trainers.models.gair.temperature import Temperature
 from trainers.models.losses import distance, great_circle
 from trainers.models.mae import mask_patches
 from trainers.models.noise import hash32
-from trainers.models.temperature import Temperature
 from trainers.stream.batch import TileBatch
 
 SETTINGS = replace(GAIR, decoder_dim=16, decoder_heads=2)

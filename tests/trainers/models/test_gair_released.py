@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from tests.trainers.batches import GAIR, gair_batch
 from tests.trainers.models.gair_reference import Reference, Sample, distillation
-from trainers.models.coordinate_queue import CoordinateQueue
-from trainers.models.gair import Gair
-from trainers.models.gair_settings import GairLoss
+from trainers.models.gair.coordinate_queue import CoordinateQueue
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairLoss
 from trainers.stream.batch import TileBatch
 
 SETTINGS = replace(GAIR, photos=1, queue=40)

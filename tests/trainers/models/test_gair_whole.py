@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from tests.trainers.batches import GAIR
 from tests.trainers.synthetic import Made, SyntheticSettings, _encoded, make_sample, write_samples
-from trainers.models.gair import PHOTO, Gair
-from trainers.models.gair_pairs import Pairs
-from trainers.models.gair_settings import GairLoss
+from trainers.models.gair.model import PHOTO, Gair
+from trainers.models.gair.pairs import Pairs
+from trainers.models.gair.settings import GairLoss
 from trainers.models.vit import ViTSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.stream import GeoStream

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.harmonics import spherical_harmonics
-from trainers.models.location import (
+from trainers.models.gair.harmonics import spherical_harmonics
+from trainers.models.gair.location import (
     FINE_SCALES,
     RELEASED_SCALES,
     SCALE,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from schemas.bands import RGB
 from schemas.errors import ConfigError
-from trainers.models.photo import PhotoEncoder
+from trainers.models.gair.photo import PhotoEncoder
 from trainers.models.vit import PatchViT, PixelNorm, ViT, ViTSettings
 
 transformers = pytest.importorskip("transformers", reason="the judge of photo encoders; pip install transformers")

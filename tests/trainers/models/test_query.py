@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.nili import LinearHead, MlpHead, Nili, Sampler, cell_size, cubic_kernel, query_module
+from trainers.models.gair.nili import LinearHead, MlpHead, Nili, Sampler, cell_size, cubic_kernel, query_module
 from trainers.models.vit import grid_positions
 
 N, DIM = 6, 5

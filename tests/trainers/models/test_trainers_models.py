@@ -21,9 +21,9 @@ from tests.trainers.batches import (
     gradients,
     mask_slot,
 )  # fmt: skip
-from trainers.models.coordinate_queue import CoordinateQueue
-from trainers.models.gair import Gair
-from trainers.models.gair_settings import GairLoss
+from trainers.models.gair.coordinate_queue import CoordinateQueue
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.stream.stream import GeoStream, StreamSettings
 

@@ -6,11 +6,11 @@ import copy
 
 from torch import Tensor, nn
 
-from trainers.models.croma import Croma
-from trainers.models.gair_settings import GairSettings
+from trainers.models.gair.croma import Croma
+from trainers.models.gair.photo import PhotoEncoder
+from trainers.models.gair.settings import GairSettings
 from trainers.models.losses import normalise
 from trainers.models.mae import MaeDecoder, gather_patches, mask_patches, patchify, reconstruction_loss
-from trainers.models.photo import PhotoEncoder
 from trainers.models.vit import PatchViT, PixelNorm, ViTSettings
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.models.harmonics import spherical_harmonics
+from trainers.models.gair.harmonics import spherical_harmonics
 
 #: Which encoder: random Fourier features, or spherical harmonics and a SIREN.
 LocationKind = Literal["rff", "sh_siren"]

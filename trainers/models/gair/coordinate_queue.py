@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainers.models.gair_settings import QueueStart
+from trainers.models.gair.settings import QueueStart
 
 
 class CoordinateQueue(nn.Module):

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from schemas.bands import named
 from schemas.config import build
 from schemas.footprint import gair_query
-from trainers.models.coordinate_queue import CoordinateQueue
-from trainers.models.croma import Croma
-from trainers.models.dates import DatePool
-from trainers.models.gair_extras import FirstEncoders, MaskedImages, cosine
-from trainers.models.gair_pairs import Pairs, locations_in_tile, photo_numbers, places_in_tile
-from trainers.models.gair_settings import GairInit, GairLoss, GairSettings, choices
-from trainers.models.location import SCALES, location_encoder
+from trainers.models.gair.coordinate_queue import CoordinateQueue
+from trainers.models.gair.croma import Croma
+from trainers.models.gair.dates import DatePool
+from trainers.models.gair.extras import FirstEncoders, MaskedImages, cosine
+from trainers.models.gair.location import SCALES, location_encoder
+from trainers.models.gair.nili import cell_size, query_module
+from trainers.models.gair.pairs import Pairs, locations_in_tile, photo_numbers, places_in_tile
+from trainers.models.gair.photo import PhotoEncoder
+from trainers.models.gair.settings import GairInit, GairLoss, GairSettings, choices
+from trainers.models.gair.temperature import Temperature
 from trainers.models.losses import (
     OwnNegatives,
     distributed,
@@ -32,11 +35,8 @@ from trainers.models.losses import (
     masked_mean,
     queue_nce,
 )
-from trainers.models.nili import cell_size, query_module
 from trainers.models.noise import hash32
-from trainers.models.photo import PhotoEncoder
 from trainers.models.scatter import take
-from trainers.models.temperature import Temperature
 from trainers.models.vit import PatchViT, PixelNorm, image_norm, unit_norm
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 

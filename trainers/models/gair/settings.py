@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from schemas.bands import RGB, Bands
 from schemas.errors import ConfigError
-from trainers.models.dates import DatePooling
-from trainers.models.location import LocationKind
-from trainers.models.nili import QueryKind
+from trainers.models.gair.dates import DatePooling
+from trainers.models.gair.location import LocationKind
+from trainers.models.gair.nili import QueryKind
 from trainers.models.vit import ViTSettings
 
 Fit = Literal["squash", "crop"]
