@@ -71,21 +71,29 @@ class FeedForward(nn.Module):
         return self.net(self.input_norm(x))
 
 
+class Block(nn.ModuleList):
+    """Attention, then two layers; both pre-norm."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__((Attention(dim, heads), FeedForward(dim)))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        attention, feed_forward = self
+        x = x + attention(x, bias)
+        return x + feed_forward(x)
+
+
 class Transformer(nn.Module):
     """Pre-norm blocks and a final norm."""
 
     def __init__(self, settings: ViTSettings) -> None:
         super().__init__()
-        dim, heads = settings.dim, settings.heads
-        self.layers = nn.ModuleList(
-            nn.ModuleList((Attention(dim, heads), FeedForward(dim))) for _ in range(settings.depth)
-        )
-        self.norm_out = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(Block(settings.dim, settings.heads) for _ in range(settings.depth))
+        self.norm_out = nn.LayerNorm(settings.dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        for attention, feed_forward in self.layers:  # type: ignore[misc]  # each a list of two
-            x = x + attention(x, bias)
-            x = x + feed_forward(x)
+        for block in self.layers:
+            x = block(x, bias)
         return self.norm_out(x)
 
 

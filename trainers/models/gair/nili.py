@@ -34,7 +34,12 @@ class LinearHead(nn.Linear):
     def __init__(self, dim: int, _hidden: int, out: int) -> None:
         super().__init__(9 * dim + 2, out)
 
-    def forward(self, taps: Tensor, delta: Tensor, cell: Tensor) -> Tensor:  # noqa: ARG002
+    def forward(  # type: ignore[override]  # a head takes what any head does
+        self,
+        taps: Tensor,
+        delta: Tensor,
+        cell: Tensor,  # noqa: ARG002
+    ) -> Tensor:
         """Of neighbourhoods [R,9*D], offsets from their middle f32[R,2] and ground sizes of a patch f32[R]."""
         return super().forward(torch.cat((taps, delta.to(taps.dtype)), -1))
 
