@@ -286,6 +286,7 @@ def test_a_run_is_not_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.
     [
         (["seed=1"], "seed was 0, is 1"),
         (["arch.dim=32"], "another arch"),
+        (["loss.dist=0.2"], "other losses"),
         (["stream.select=n_rs > 0 AND n_line > 0"], "selection_hash"),
     ],
 )

@@ -144,3 +144,28 @@ def test_a_map_of_coordinates_comes_back_as_it_is_stored(coordinates: Path) -> N
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_map_of_coordinates_comes_back_on_the_device(coordinates: Path, bf16: bool) -> None:
     check_places(coordinates, VARY, "device", bf16, "cuda")
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 48), (40, 80), (64, 64)])
+def test_a_photo_is_squashed_or_its_middle_cut_out_as_the_fidelity_has_it(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    """Photos whose levels are their own coordinates: what of them is shown, and that its aspect is kept."""
+    s = SyntheticSettings(samples=9, size=32, photos=1, form="png")
+    x, y = (np.arange(width) + 0.5) / width * 255, (np.arange(height) + 0.5) / height * 255
+    levels = np.stack((np.broadcast_to(x, (height, width)), np.broadcast_to(y[:, None], (height, width))), 2)
+    picture = np.rint(np.concatenate((levels, levels[..., :1]), 2)).astype(np.uint8)
+    made = []
+    for number in range(s.samples):
+        meta, members, tokens = make_sample(number, s)
+        made.append((meta, members | {p.member: _encoded(picture) for p in meta.streetview}, tokens))
+    root = write_samples(tmp_path / "d", [made], s)
+    for fidelity, fit in (("ours", "crop"), ("paper", "squash"), ("released", "squash")):
+        view = Gair.view(SETTINGS, fidelity)
+        batch = next(GeoStream(str(root), view, batch_size=8, augment=AugmentSettings(enabled=False)).batches())
+        photo = batch.photos[int(batch.photo_valid.nonzero()[0])].float() / 255
+        shown = [min(1.0, other / side) if fit == "crop" else 1.0 for side, other in ((width, height), (height, width))]
+        size = view.photo_size
+        for axis, (part, share) in enumerate(zip((photo[0].mean(0), photo[1].mean(1)), shown, strict=True)):
+            expected = 0.5 + ((torch.arange(size) + 0.5) / size - 0.5) * share
+            assert (part - expected)[2:-2].abs().max() < 0.03, (fidelity, axis)
