@@ -65,7 +65,7 @@ def patch_sides(batch: TileBatch) -> Tensor:
 @torch.no_grad()
 def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path) -> None:
     torch.manual_seed(0)
-    model = Gair(GAIR, "ours", GairLoss(incl=0.7, secl=0.3, hard_negatives=3, incl_radius=100.0, secl_radius=250.0))
+    model = Gair(GAIR, "ours", GairLoss(incl=0.7, secl=0.3, hard_negatives=3, incl_radius=200.0, secl_radius=250.0))
     first, batch = in_town(gair_batch(dataset, 8), 1), in_town(gair_batch(dataset, 8, 1), 2)
     batch.has_rs[2] = batch.valid[3] = False
     model(first)
@@ -78,8 +78,8 @@ def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path
     tokens, cell = model.rs(pixels(batch.rs, IMAGE)), patch_sides(batch)
     place = model.nili(tokens, sample, 2 * batch.photo_xy[counted] - 1, cell[sample])
     location, negatives = model.location(lonlat), model.location(queued)
-    near, far, apart = metres(lonlat, lonlat) < 100, metres(lonlat, queued) >= 250, metres(lonlat, lonlat) >= 250
-    drawn, fits = (t[counted] for t in places_in_tile(batch, 3, 100.0))  # of what they are see test_gair_objectives.py
+    near, far, apart = metres(lonlat, lonlat) < 200, metres(lonlat, queued) >= 250, metres(lonlat, lonlat) >= 250
+    drawn, fits = (t[counted] for t in places_in_tile(batch, 3, 200.0))  # of what they are see test_gair_objectives.py
     unseen, distant = (t[counted] for t in locations_in_tile(batch, 3, 250.0))
     assert near.float().mean() < 0.9
     assert all(0.1 < part.float().mean() < 0.95 for part in (far, apart))

@@ -17,11 +17,17 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.trainers.models import test_by_hand as by_hand
+from tests.trainers.models import test_croma as croma
+from tests.trainers.models import test_gair_encoders as encoders
 from tests.trainers.models import test_gair_objectives as objectives
 from tests.trainers.models import test_gair_whole as whole
+from tests.trainers.models import test_location as location
+from tests.trainers.models import test_query as query
 from tests.trainers.models import test_trainers_models as parts
 
-GAIR, PAIRS, LOSSES = "trainers.models.gair", "trainers.models.gair_pairs", "trainers.models.losses"
+GAIR, PAIRS, LOSSES = "trainers.models.gair.model", "trainers.models.gair.pairs", "trainers.models.losses"
+NILI, PHOTO, CROMA = "trainers.models.gair.nili", "trainers.models.gair.photo", "trainers.models.gair.croma"
+DATES, LOCATION = "trainers.models.gair.dates", "trainers.models.gair.location"
 SAMPLE, AUGMENT = "trainers.stream.sample", "trainers.stream.augment"
 Check = Callable[..., Any]
 #: Tests that are given a dataset, and whether it is that of coordinates.
@@ -32,10 +38,24 @@ DRAWN: Check = objectives.test_hard_negatives_follow_the_slot_alone
 REBUILT: Check = objectives.test_reconstruction_is_that_of_the_hidden_patches_of_images_and_photos
 KEPT: Check = objectives.test_distillation_holds_the_encoders_to_what_they_were_at_first
 OWN: Check = objectives.test_its_own_place_is_never_a_negative
+ONE_DATE: Check = encoders.test_a_tile_of_one_date_is_what_a_model_of_one_date_sees
+GARBAGE: Check = encoders.test_garbage_in_a_missing_date_changes_no_loss_and_no_gradient
 
 
 def beyond(root: Path) -> None:
     objectives.test_hard_negatives_lie_in_the_tile_beyond_the_radius(root, 40.0)
+
+
+def tokens(_root: Path) -> None:
+    croma.test_the_tokens_are_those_of_the_formulas_at_any_size_of_image(24)
+
+
+def sides(_root: Path) -> None:
+    query.test_the_ground_size_of_a_patch_is_the_root_of_its_area()
+
+
+def kernels(_root: Path) -> None:
+    location.test_features_follow_the_kernel_of_each_scale()
 
 
 class Fault(NamedTuple):
@@ -49,22 +69,34 @@ class Fault(NamedTuple):
 
 
 FAULTS = [
-    Fault("coordinates left in 0..1", GAIR, "gair_query(xy))", "xy)", WHOLE),
-    Fault("x and y taken for row and column", GAIR, "gair_query(xy))", "gair_query(xy.flip(-1)))", WHOLE),
+    Fault("coordinates left in 0..1", GAIR, "gair_query(xy), take", "xy, take", WHOLE),
+    Fault("x and y taken for row and column", GAIR, "gair_query(xy), take", "gair_query(xy.flip(-1)), take", WHOLE),
     Fault("places of one tile read in another", GAIR, "sample.clamp_max(len(tokens) - 1)", "(sample + 1) % 8", WHOLE),
     Fault("photos not in the crop's coordinates", SAMPLE, "(info.x - left) / (right - left)", "info.x", WHOLE),
     Fault("crop's height taken for its width", SAMPLE, "/ (bottom - top)\n", "/ (right - left)\n", WHOLE),
     Fault("photos stay where they were as the tile turns", AUGMENT, "x=float(x), y=float(y)", "x=p.x, y=p.y", WHOLE),
     Fault("the tile stays as its photos turn", AUGMENT, "else turn.image(sample.rs),", "else sample.rs,", WHOLE),
-    Fault("weights of the near corners", "trainers.models.nili", "area.flip(1)", "area", WHOLE),
-    Fault("row and column swapped in the neighbourhood", "trainers.models.nili", "cell[..., 1, None, None] + tap[:",
-          "cell[..., 0, None, None] + tap[:", WHOLE),
+    Fault("weights of the near corners", NILI, "area.flip(1)", "area", WHOLE),
+    Fault("row and column swapped in the neighbourhood", NILI, "place[..., 1, None, None] + tap[:",
+          "place[..., 0, None, None] + tap[:", WHOLE),
     Fault("photos of another sample", GAIR, "self.sv_head(features).float(), found",
           "self.sv_head(features).float().roll(1, 0), found", WHOLE),
-    Fault("red for blue", GAIR, "self.sv_norm(batch.photos))[:, 0]", "self.sv_norm(batch.photos.flip(1)))[:, 0]", HAND),
-    Fault("mean pooling for the class token", GAIR, "(self.sv_norm(batch.photos))[:, 0]",
-          "(self.sv_norm(batch.photos)).mean(1)", HAND),
-    Fault("images without their norm", GAIR, "self.rs(self.rs_norm(batch.rs))", "self.rs(batch.rs / 255)", HAND),
+    Fault("red for blue", GAIR, "(self.sv_norm(batch.photos))", "(self.sv_norm(batch.photos.flip(1)))", HAND),
+    Fault("mean pooling for the class token", PHOTO, "self.vit(image)[:, 0]", "self.vit(image).mean(1)", HAND),
+    Fault("the pooler without its tanh", PHOTO, "torch.tanh(self.pooler(token))", "self.pooler(token)", HAND),
+    Fault("images without their norm", GAIR, "encode(self.rs_norm(batch.rs))", "encode(batch.rs / 255)", HAND),
+    Fault("patches of one size for all tiles", GAIR, "take(cell, sample)", "take(cell, sample * 0)", HAND),
+    Fault("patch sizes of the tile for its window's", NILI, "(right - left) * (bottom - top)", "1", sides),
+    Fault("attention that grows with distance", CROMA, "bias.to(q.dtype)", "-bias.to(q.dtype)", tokens),
+    Fault("attention without distance", CROMA, "bias.to(q.dtype)", "0 * bias.to(q.dtype)", tokens),
+    Fault("patches with channels innermost", CROMA, "(0, 2, 4, 1, 3, 5)", "(0, 2, 4, 3, 5, 1)", tokens),
+    Fault("no norm at the end", CROMA, "return self.norm_out(x)", "return x", tokens),
+    Fault("a missing date has a share", DATES, "torch.where(held, score.float(), low)",
+          "score.float().expand(*present.shape, 1, 1)", ONE_DATE),
+    Fault("a missing date is looked at", DATES, "tokens = torch.where(held, tokens, torch.zeros_like(tokens))",
+          "held = torch.ones_like(held)", GARBAGE),
+    Fault("one date alone is encoded", GAIR, "batch.rs.flatten(0, 1)", "batch.rs[:, [0] * 3].flatten(0, 1)", GARBAGE),
+    Fault("Fourier features of degrees", LOCATION, "equal_earth(lonlat), self", "lonlat, self", kernels),
     Fault("a drawn place for the photo's", GAIR, "float(), found[:, 0],", "float(), found[:, -1],", HAND),
     Fault("samples without an image count", GAIR, "batch.valid & batch.has_rs, batch.valid.new_zeros(1)",
           "batch.valid, batch.valid.new_zeros(1)", HAND),
@@ -112,9 +144,8 @@ FAULTS = [
           "self.photo_features(batch).detach()", KEPT),
     Fault("photos are not reconstructed", GAIR, "return (image + photo) / 2", "return image", REBUILT),
     Fault("one mask for all photos of a tile", GAIR, "hash32(seed, number, PHOTO_MASK)", "seed", REBUILT),
-    Fault("images that are missing are reconstructed", GAIR,
-          "self.rs_decoder(\n            self.rs, self.rs_norm, batch.rs, batch.seed, batch.valid & batch.has_rs,",
-          "self.rs_decoder(\n            self.rs, self.rs_norm, batch.rs, batch.seed, batch.valid,", REBUILT),
+    Fault("images that are missing are reconstructed", GAIR, "shown = ((batch.valid & batch.has_rs)",
+          "shown = ((batch.valid | batch.has_rs)", REBUILT),
 ]  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def passing(loss: GairLoss) -> Gair:
     """A model whose embeddings begin with the levels, 0..1, that it saw: of a photo, and of an image at a place."""
     torch.manual_seed(0)
     model = Gair(SETTINGS, "released", loss)
-    model.rs, model.sv = Means(SETTINGS.rs.patch, SETTINGS.rs.dim), Means(SETTINGS.sv.image_size, SETTINGS.sv.dim)
+    model.rs = Means(SETTINGS.rs.patch, SETTINGS.rs.dim)
+    model.sv = nn.Sequential(Means(SETTINGS.sv.image_size, SETTINGS.sv.dim), nn.Flatten())
     head = model.nili.imnet
     with torch.no_grad():
         for layer in (head, model.sv_head):
