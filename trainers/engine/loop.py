@@ -232,21 +232,7 @@ class Trainer:
         result = StepResult(self.step + 1, [], {})
         losses = result.values
         key = epoch_key("dropout", "", "none", self.settings.seed, self.stream.samples_seen)
-        micros = range(self.settings.accumulate)
-        if self.settings.accumulate_contrast:
-            held = [self._next(batches, result) for _ in micros]
-            share = torch.stack([self._share(batch) for batch in held]).sum()
-            parts = cached_step(self.plain_model, held, share, lambda micro: self._drawing(key, micro))
-            share_gradients(self.plain_model)
-            losses |= {name: value.float() * share for name, value in parts.items()}
-        for micro in () if self.settings.accumulate_contrast else micros:
-            batch = self._next(batches, result)
-            with without_sync(self.model, micro == micros[-1]), self._drawing(key, micro):
-                parts = self.model(batch)
-                share = self._share(batch)
-                (parts["loss"] * share).backward()
-            for name, value in parts.items():
-                losses[name] = losses.get(name, 0.0) + value.detach().float() * share
+        (self._one_contrast if self.settings.accumulate_contrast else self._micro_batches)(batches, result, key)
         if self.settings.optim.clip:
             norm = nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
             losses["grad_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -255,6 +241,27 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return result
+
+    def _micro_batches(self, batches: Iterator[TileBatch], result: StepResult, key: int) -> None:
+        """Gradients and losses of the step's micro-batches, each by itself."""
+        losses, accumulate = result.values, self.settings.accumulate
+        for micro in range(accumulate):
+            batch = self._next(batches, result)
+            with without_sync(self.model, micro == accumulate - 1), self._drawing(key, micro):
+                parts = self.model(batch)
+                share = self._share(batch)
+                (parts["loss"] * share).backward()
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0.0) + value.detach().float() * share
+
+    def _one_contrast(self, batches: Iterator[TileBatch], result: StepResult, key: int) -> None:
+        """Gradients and losses of the step's micro-batches as one contrast."""
+        model: Any = self.plain_model  # `check` has seen that it is a Contrast
+        held = [self._next(batches, result) for _ in range(self.settings.accumulate)]
+        share = torch.stack([self._share(batch) for batch in held]).sum()
+        parts = cached_step(model, held, share, lambda micro: self._drawing(key, micro))
+        share_gradients(model)
+        result.values.update({name: value.float() * share for name, value in parts.items()})
 
     def _next(self, batches: Iterator[TileBatch], result: StepResult) -> TileBatch:
         """The next micro-batch, on the device; its samples are noted in the result of the step."""

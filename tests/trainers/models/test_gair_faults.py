@@ -139,7 +139,7 @@ FAULTS = [
     Fault("places by the row in the batch", PAIRS, "- torch.searchsorted(sample, sample)", "", DRAWN),
     Fault("drawn places outside of the tile", PAIRS, "* (high - low)", "* 2 * (high - low)", beyond),
     Fault("distances in a tile by its longer side", PAIRS, "torch.minimum(width,", "torch.maximum(4 * width,", beyond),
-    Fault("away from the first encoders", GAIR, 'parts["dist"] = -sum(', 'parts["dist"] = sum(', KEPT),
+    Fault("away from the first encoders", GAIR, 'parts["dist"] = -(', 'parts["dist"] = (', KEPT),
     Fault("the first encoders are the present ones", GAIR, 'self.photo_features(batch, self.first["sv"])',
           "self.photo_features(batch).detach()", KEPT),
     Fault("photos are not reconstructed", GAIR, "return (image + photo) / 2", "return image", REBUILT),

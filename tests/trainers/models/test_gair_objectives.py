@@ -170,7 +170,7 @@ def test_reconstruction_is_that_of_the_hidden_patches_of_images_and_photos(datas
     held: dict[str, torch.Tensor] = {}
     for name in ("rs_decoder", "sv_decoder"):
         getattr(model, name).decoder.register_forward_hook(lambda _m, _a, out, name=name: held.update({name: out}))
-    found = float(model(batch)["rec"])
+    found = float(model(batch)["rec"].detach())
     seed, number = photo_numbers(batch)
     terms = []
     for name, images, seeds, vit, kept, norm in (

@@ -210,8 +210,8 @@ class Gair(nn.Module):
                 if self.training:
                     self.queue.push(gather_plain(pairs.lonlat), gather_plain(valid))
             if w.dist:
-                kept = ((pairs.photo_kept, valid), (pairs.tile_kept, pairs.tile_valid))
-                parts["dist"] = -sum(masked_mean(cosines, rows, self.gather) for cosines, rows in kept)
+                photo_kept = masked_mean(pairs.photo_kept, valid, self.gather)
+                parts["dist"] = -(photo_kept + masked_mean(pairs.tile_kept, pairs.tile_valid, self.gather))
         if isinstance(temperature, Tensor):
             parts["temperature"] = temperature.detach().squeeze()
         return parts
