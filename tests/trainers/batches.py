@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from trainers.engine.checkpoint import load_checkpoint
-from trainers.models.gair import Gair, GairLoss, GairSettings
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairLoss, GairSettings
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.models.geolink_settings import GeoLinkSettings
 from trainers.models.vit import ViTSettings

@@ -136,7 +136,7 @@ def help_text(task: Task) -> str:
         "       [model=tiny|small|base|large] [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json]",
         f"       python trainers/{task.name}.py --version",
         "",
-        "settings and their defaults (model= and preset= change some of them):",
+        "settings and their defaults (model=, fidelity= and preset= change some of them):",
         settings_help(task.settings(), inspect.getsource),
         "",
         f"sizes: {', '.join(task.presets.sizes)}; recipes: {', '.join(task.presets.recipes)}; "

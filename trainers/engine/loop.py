@@ -38,6 +38,7 @@ from trainers.engine.checkpoint import (
     set_rng_state,
 )
 from trainers.engine.folder import RunFolder
+from trainers.engine.grad_cache import cached_step, check, share_gradients
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
 from trainers.engine.report import Tracker, check_trackers, memory_mb, trackers
@@ -116,8 +117,8 @@ class Trainer:
             settings=replace(settings.stream, workers=_workers(settings, device)),
             accumulate=settings.accumulate, pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
-        unused = any(value == 0 for value in to_mapping(settings).get("loss", {}).values())
-        self.model = replicate(model, settings, device, unused)
+        check(model, settings)
+        self.model = replicate(model, settings, device, getattr(model, "unused", False))
         self.total = self.stream.samples_in(settings.steps, settings.epochs)
         self.optimizer = make_optimizer(model, settings.optim, device)
         self.schedule = CosineSchedule(self.optimizer, settings.optim, self.total)
@@ -166,6 +167,10 @@ class Trainer:
             raise ConfigError(
                 f"{name} was made with another {' and '.join(differ)}; give the same model=, fidelity= and arch.*, or "
                 "start anew with another out=…"
+            )
+        if set(state["model"]) != set(self.plain_model.state_dict()):
+            raise ConfigError(
+                f"{name} was made with other losses, which have weights of their own; give the same loss.*"
             )
         self.stream.load_state_dict(state["stream"])
         load_state(self.plain_model, self.optimizer, state["model"], state["optimizer"])
@@ -224,25 +229,10 @@ class Trainer:
 
     def _step(self, batches: Iterator[TileBatch]) -> StepResult:
         """One optimiser step; its losses are weighted over the micro-batches."""
-        accumulate = self.settings.accumulate
-        key = epoch_key("dropout", "", "none", self.settings.seed, self.stream.samples_seen)
         result = StepResult(self.step + 1, [], {})
         losses = result.values
-        for micro in range(accumulate):
-            waiting = time.perf_counter()
-            batch = next(batches)
-            self.wait_seconds += time.perf_counter() - waiting
-            result.keys += [name for name in batch.key if name]
-            batch = batch.to(self.device)
-            # Dropout follows the position, as every other draw does: a resumed run repeats it.
-            torch.manual_seed((key + micro * self.stream.place.world + self.stream.place.rank) % 2**63)
-            last = micro == accumulate - 1
-            with without_sync(self.model, last), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                parts = self.model(batch)
-                share = self._share(batch)
-                (parts["loss"] * share).backward()
-            for name, value in parts.items():
-                losses[name] = losses.get(name, 0.0) + value.detach().float() * share
+        key = epoch_key("dropout", "", "none", self.settings.seed, self.stream.samples_seen)
+        (self._one_contrast if self.settings.accumulate_contrast else self._micro_batches)(batches, result, key)
         if self.settings.optim.clip:
             norm = nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
             losses["grad_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -251,6 +241,43 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return result
+
+    def _micro_batches(self, batches: Iterator[TileBatch], result: StepResult, key: int) -> None:
+        """Gradients and losses of the step's micro-batches, each by itself."""
+        losses, accumulate = result.values, self.settings.accumulate
+        for micro in range(accumulate):
+            batch = self._next(batches, result)
+            with without_sync(self.model, micro == accumulate - 1), self._drawing(key, micro):
+                parts = self.model(batch)
+                share = self._share(batch)
+                (parts["loss"] * share).backward()
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0.0) + value.detach().float() * share
+
+    def _one_contrast(self, batches: Iterator[TileBatch], result: StepResult, key: int) -> None:
+        """Gradients and losses of the step's micro-batches as one contrast."""
+        model: Any = self.plain_model  # `check` has seen that it is a Contrast
+        held = [self._next(batches, result) for _ in range(self.settings.accumulate)]
+        share = torch.stack([self._share(batch) for batch in held]).sum()
+        parts = cached_step(model, held, share, lambda micro: self._drawing(key, micro))
+        share_gradients(model)
+        result.values.update({name: value.float() * share for name, value in parts.items()})
+
+    def _next(self, batches: Iterator[TileBatch], result: StepResult) -> TileBatch:
+        """The next micro-batch, on the device; its samples are noted in the result of the step."""
+        waiting = time.perf_counter()
+        batch = next(batches)
+        self.wait_seconds += time.perf_counter() - waiting
+        result.keys += [name for name in batch.key if name]
+        return batch.to(self.device)
+
+    def _drawing(self, key: int, micro: int) -> torch.autocast:
+        """Precision and random draws of a micro-batch.
+
+        Dropout follows the position, as every other draw does: a resumed run repeats it.
+        """
+        torch.manual_seed((key + micro * self.stream.place.world + self.stream.place.rank) % 2**63)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _share(self, batch: TileBatch) -> Tensor:
         """What a micro-batch's losses count in its step: its samples in those of the step, times the processes.

@@ -1,11 +1,12 @@
 """Settings of a training run: dataclasses whose comments are the help text, presets, files and overrides.
 
-Order of precedence, weakest first: defaults, size (model=), recipe (preset=), --config FILE, key=value.
+Order of precedence, weakest first: defaults, size (model=), fidelity=, recipe (preset=), --config FILE, key=value.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,11 +67,14 @@ class TrainSettings:
     out: str = ""  # run directory or URL (s3://…); empty: runs/NAME-DATE-TIME
     preset: Literal["auto", "none", "tiny", "one_gpu", "paper"] = "auto"  # recipe; auto: by hardware if no model=
     model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # size; auto: what fits the hardware
-    fidelity: Literal["ours", "paper", "released"] = "ours"  # whose choice counts where they differ
+    fidelity: Literal["ours", "paper", "released"] = (
+        "ours"  # whose choice counts where they differ, data and recipe too
+    )
     steps: int | None = None  # optimiser steps of the whole run
     epochs: int | None = None  # or epochs of the whole run
     batch_size: int = 256  # samples a step, over all ranks and accumulation
     accumulate: int = 1  # micro-batches a step and rank
+    accumulate_contrast: bool = False  # whether they are one contrast, at the cost of a second pass (GAIR)
     seed: int = 0  # of weights, order, augmentation and masks
     stop_after: int | None = None  # stop with a checkpoint after so many steps of this call
     resume: str = "never"  # auto: go on from the checkpoint in out, if there is one; or path or URL of a checkpoint
@@ -115,6 +119,7 @@ class Presets:
 
     sizes: Mapping[str, Mapping[str, Any]]  # by model=
     recipes: Mapping[str, Mapping[str, Any]]  # by preset=
+    fidelities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by fidelity=, data and recipe of each
 
 
 def read_presets(file: str) -> Presets:
@@ -133,7 +138,8 @@ class Task:
     presets: Presets
     select: str  # samples that the model can use
     #: Settings to a model whose forward maps a batch to {"loss": …, parts}, and whose ``gather`` says whether the mean
-    #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch.
+    #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch; and
+    #: ``unused``, where it has it, whether weights that are trained can be without a gradient.
     build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
     #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.
@@ -141,7 +147,7 @@ class Task:
 
 
 def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic: str) -> TrainSettings:
-    """The settings of a run: size, then recipe, then ``file``, then ``overrides``.
+    """The settings of a run: size, then fidelity, then recipe, then ``file``, then ``overrides``.
 
     Args:
         task: the trainer.
@@ -160,15 +166,21 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
         by_size = given.get("model", "auto") != "auto"
         recipe = "none" if by_size else "tiny" if automatic == "tiny" else "one_gpu"
     held = task.presets.recipes.get(recipe, {})
-    model = overlay(held, given).get("model", "auto")
+    named = overlay(held, given)
+    model, fidelity = (str(named.get(key, default)) for key, default in (("model", "auto"), ("fidelity", "ours")))
     name = automatic if model == "auto" else model
-    size = dict(task.presets.sizes.get(str(name), {}))
-    if "epochs" in held or "steps" in held:
-        size = {key: value for key, value in size.items() if key not in ("epochs", "steps")}
-    settings = build(task.settings, overlay(overlay(size, held), given))
+    layers = task.presets.sizes.get(name, {}), task.presets.fidelities.get(fidelity, {}), held
+    settings = build(task.settings, overlay(functools.reduce(_over, layers), given))
     if settings.stream.select is None:
         settings = dataclasses.replace(settings, stream=dataclasses.replace(settings.stream, select=task.select))
     return dataclasses.replace(settings, model=typing.cast(Any, name), preset=typing.cast(Any, recipe))
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``; its length of the run, in whichever unit, takes the place of the other."""
+    if "epochs" in above or "steps" in above:
+        below = {key: value for key, value in below.items() if key not in ("epochs", "steps")}
+    return overlay(below, above)
 
 
 def fit_tags(task: Task, settings: TrainSettings, roots: Sequence[str]) -> TrainSettings:

@@ -11,7 +11,7 @@ from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import TrainSettings
 from trainers.evaluate.protocols import retrieval
 from trainers.evaluate.split import open_split
-from trainers.models.gair import Gair
+from trainers.models.gair.model import Gair
 from trainers.models.losses import great_circle, info_nce, normalise, queue_nce
 from trainers.stream.batch import TileBatch
 
@@ -33,7 +33,9 @@ def evaluate_gair(
     SECL's negatives are the places of the split: those of the queue depend on the training. Every process computes the
     same.
     """
-    stream = open_split(settings, roots, Gair.view(model.settings), settings.eval.split, settings.eval.samples)
+    stream = open_split(
+        settings, roots, Gair.view(model.settings, model.fidelity), settings.eval.split, settings.eval.samples
+    )
     if stream is None:
         return None
     photo, place, lonlat = map(torch.cat, zip(*_embed(model, stream.batches(until_epoch=1), device), strict=True))

@@ -88,6 +88,7 @@ class GeoLink(nn.Module):
     """The model. ``forward`` gives ``loss`` and the unweighted ``rec``, ``cont``, ``cst``, each a scalar.
 
     ``gather``: whether the ranks' samples are one batch; then the mean of a loss over the ranks is that batch's loss.
+    ``unused``: whether weights that are trained are without a gradient.
     """
 
     def __init__(self, settings: GeoLinkSettings, variant: str = "ours", loss: GeoLinkLoss | None = None) -> None:
@@ -95,6 +96,7 @@ class GeoLink(nn.Module):
         s, v = settings, choices(settings, variant)
         self.settings, self.fidelity, self.rules, self.weights = s, variant, v, loss or GeoLinkLoss()
         self.gather = v.gather if self.weights.gather is None else self.weights.gather
+        self.unused = 0 in (self.weights.rec, self.weights.cont, self.weights.cst)
         bands = named(s.bands)
         channels = len(bands)
         self.norm = image_norm(bands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,8 +44,28 @@ def _cross_entropy(logits: Tensor, positive: Tensor, allowed: Tensor, rows: Tens
     return torch.where(rows, total - own, torch.zeros_like(own))
 
 
+@dataclass(frozen=True)
+class OwnNegatives:
+    """Further negatives that each of N rows has for itself."""
+
+    rows: Tensor  # [N,H,D] embeddings of any length
+    allowed: Tensor  # bool [N,H]
+
+    def beside(self, a: Tensor, similarity: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Similarities f32[N,M] of rows a f32[N,D] of unit length, and which are allowed, with these appended."""
+        rows = normalise(torch.where(self.allowed[..., None], self.rows, torch.zeros_like(self.rows)))
+        own = torch.einsum("nd,nhd->nh", a, rows)
+        return torch.cat((similarity, own), 1), torch.cat((allowed, self.allowed), 1)
+
+
 def info_nce(
-    a: Tensor, b: Tensor, valid: Tensor, temperature: float, excluded: Tensor | None = None, gather: bool = False
+    a: Tensor,
+    b: Tensor,
+    valid: Tensor,
+    temperature: float | Tensor,
+    excluded: Tensor | None = None,
+    gather: bool = False,
+    own: OwnNegatives | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE between paired rows a, b [N,D]: docs/papers/geolink.md#losses, docs/papers/gair.md#losses.
 
@@ -54,6 +75,7 @@ def info_nce(
         temperature: divides the similarities.
         excluded: bool[N,M], pairs that are no negatives; M is N times the ranks where ``gather`` is on.
         gather: whether the other ranks' rows are negatives too.
+        own: negatives of the kind of b for each row of a.
     """
     a, b = normalise(blank(a, valid)), normalise(blank(b, valid))
     first = 0
@@ -61,38 +83,54 @@ def info_nce(
     if gather and distributed():
         all_a, all_b, all_valid = gather_rows(a), gather_rows(b), gather_plain(valid)
         first = dist.get_rank() * len(a)
-    own = torch.arange(len(a), device=a.device) + first
+    positive = torch.arange(len(a), device=a.device) + first
     allowed = all_valid[None].expand(len(a), -1)
     if excluded is not None:
         allowed = allowed & ~excluded
     # A row always sees its own positive, whatever is excluded.
-    allowed = allowed | (torch.arange(len(all_a), device=a.device)[None] == own[:, None])
-    forward = _cross_entropy(a @ all_b.T / temperature, own, allowed, valid)
-    backward = _cross_entropy(b @ all_a.T / temperature, own, allowed, valid)
+    allowed = allowed | (torch.arange(len(all_a), device=a.device)[None] == positive[:, None])
+    there, seen = a @ all_b.T, allowed
+    if own is not None:
+        there, seen = own.beside(a, there, allowed)
+    forward = _cross_entropy(there / temperature, positive, seen, valid)
+    backward = _cross_entropy(b @ all_a.T / temperature, positive, allowed, valid)
     return masked_mean((forward + backward) / 2, valid, gather)
 
 
 def queue_nce(
-    a: Tensor, positive: Tensor, valid: Tensor, queue: Tensor, allowed: Tensor, temperature: float, gather: bool = False
+    a: Tensor,
+    positive: Tensor,
+    valid: Tensor,
+    queue: Tensor,
+    allowed: Tensor,
+    temperature: float | Tensor,
+    gather: bool = False,
+    own: OwnNegatives | None = None,
 ) -> Tensor:
     """InfoNCE of rows a [N,D] to their positives [N,D] against a queue [K,D]; ``allowed`` bool[N,K] negatives.
 
     docs/papers/gair.md#losses, SECL. Without negatives the loss is 0. ``gather`` is that of
-    :func:`masked_mean`.
+    :func:`masked_mean`, ``own`` are further negatives of each row.
     """
     a, positive = normalise(blank(a, valid)), normalise(blank(positive, valid))
-    own = (a * positive).sum(-1, keepdim=True)
-    logits = torch.cat((own, a @ normalise(queue).T), 1) / temperature
+    similarity = torch.cat(((a * positive).sum(-1, keepdim=True), a @ normalise(queue).T), 1)
     allowed = torch.cat((torch.ones_like(allowed[:, :1]), allowed), 1)
+    if own is not None:
+        similarity, allowed = own.beside(a, similarity, allowed)
     first = torch.zeros(len(a), dtype=torch.long, device=a.device)
-    return masked_mean(_cross_entropy(logits, first, allowed, valid), valid, gather)
+    return masked_mean(_cross_entropy(similarity / temperature, first, allowed, valid), valid, gather)
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:
-    """Distances f32[N,M] in metres between a f64[N,2] and b f64[M,2] in degrees longitude, latitude (haversine)."""
+    """Distances f32[N,M] in metres between a f64[N,2] and b f64[M,2] in degrees longitude, latitude."""
+    return distance(a[:, None], b[None])
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Metres f32[...] between places f64[...,2] in degrees longitude, latitude, which broadcast (haversine)."""
     a, b = torch.deg2rad(a.double()), torch.deg2rad(b.double())
-    delta = (a[:, None] - b[None]) / 2
-    lat = torch.cos(a[:, None, 1]) * torch.cos(b[None, :, 1])
+    delta = (a - b) / 2
+    lat = torch.cos(a[..., 1]) * torch.cos(b[..., 1])
     h = torch.sin(delta[..., 1]) ** 2 + lat * torch.sin(delta[..., 0]) ** 2
     return (2 * EARTH_RADIUS * torch.asin(h.clamp(0, 1).sqrt())).float()
 

@@ -70,7 +70,7 @@ class MaeDecoder(nn.Module):
         self.apply(init_linear)
 
     def forward(self, token: Tensor, patches: Tensor, mask: PatchMask) -> Tensor:
-        """Class token [B,1,D] and visible tokens [B,V,D] to predictions [B,M,patch*patch*C].
+        """Class token [B,0|1,D] and visible tokens [B,V,D] to predictions [B,M,patch*patch*C].
 
         The blocks see a set whose members carry their positions, so the patches need not be put back in order.
         """
@@ -78,7 +78,7 @@ class MaeDecoder(nn.Module):
         filler = self.mask_token + self.position[mask.hidden]
         x = torch.cat((self.embed(token).to(seen.dtype), seen, filler), 1)
         x = run_blocks(self.blocks, x, self.recompute and self.training)
-        return self.head(self.norm(x[:, 1 + patches.shape[1] :]))
+        return self.head(self.norm(x[:, token.shape[1] + patches.shape[1] :]))
 
 
 def reconstruction_loss(

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from schemas.bands import IMAGENET, canonical
 from schemas.errors import ConfigError
+from trainers.models.weights import load_strictly, read_weights
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, 4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,6 +159,7 @@ class ViT(nn.Module):
         class_token: whether a learned token stands before the patches.
         eps: of the final norm; timm has 1e-6.
         recompute: whether training trades a second forward pass of the blocks for the memory of their activations.
+        block_eps: of the norms in the blocks.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class ViT(nn.Module):
         class_token: bool = True,
         eps: float = 1e-6,
         recompute: bool = False,
+        block_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.settings, self.recompute = settings, recompute
@@ -179,7 +182,7 @@ class ViT(nn.Module):
         self.class_token = class_token
         # A parameter, not a buffer, as in timm; fixed, as in MAE.
         self.pos_embed = nn.Parameter(position[None], requires_grad=False)
-        self.blocks = nn.ModuleList(Block(dim, settings.heads) for _ in range(settings.depth))
+        self.blocks = nn.ModuleList(Block(dim, settings.heads, block_eps) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.blocks.apply(init_linear)
 
@@ -194,6 +197,10 @@ class ViT(nn.Module):
     def encode(self, tokens: Tensor) -> Tensor:
         """All blocks and the final norm over patch tokens [B,V,D]; the class token is put first."""
         return self.norm(run_blocks(self.blocks, self._with_class_token(tokens), self.recompute and self.training))
+
+    def encode_visible(self, pixels: Tensor, patch: Tensor) -> Tensor:
+        """Tokens [B,(1+)V,D] of chosen patches alone; arguments as of :meth:`embed_patches`."""
+        return self.encode(self.embed_patches(pixels, patch))
 
     def levels(self, image: Tensor, blocks: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
         """Patch tokens [B,P,D] after each of ``blocks`` (counted from 0), without a norm, and the normed tokens."""
@@ -211,6 +218,28 @@ class ViT(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.encode(self.embed(image))
+
+
+class PatchViT(ViT):
+    """The encoder with a class token, as GeoLink trains it, whose output are the patch tokens [B,P,D] alone."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image)[:, 1:]
+
+    def load(self, path: str, bands: tuple[str, ...], _norm: PixelNorm) -> None:
+        """Take weights with timm's names, as ``geoshards export`` writes them; a head of classes is left out.
+
+        ``bands`` are in the order in which the weights take them, and so is the norm.
+
+        Raises:
+            ConfigError: the file cannot be read, or does not fit.
+        """
+        held = {name: value for name, value in read_weights(path).items() if not name.startswith("head.")}
+        s = self.settings
+        load_strictly(
+            self, held, path, f"the model has arch.rs of {s.image_size} pixels, patch {s.patch}, {s.depth} blocks of "
+            f"{s.dim}, and {len(bands)} arch.bands",
+        )  # fmt: skip
 
 
 class PixelNorm(nn.Module):
@@ -238,3 +267,8 @@ def image_norm(bands: Sequence[str]) -> PixelNorm:
     known = [IMAGENET.moments.get(canonical(b)) for b in bands]
     found = [k or (127.5, 64.0) for k in known] if all(known) else [(127.5, 64.0)] * len(known)
     return PixelNorm(tuple(mean for mean, _ in found), tuple(deviation for _, deviation in found))
+
+
+def unit_norm(bands: Sequence[str]) -> PixelNorm:
+    """The range of 8 bits to 0..1, whichever the bands are."""
+    return PixelNorm((0.0,) * len(bands), (255.0,) * len(bands))

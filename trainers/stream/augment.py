@@ -23,7 +23,7 @@ from schemas.tokens import OsmTokens
 from trainers.stream.order import draw
 
 #: Independent uses of one slot seed.
-FLIP, JITTER, PHOTO_FLIP, PHOTO_CHOICE, DATE, CROP, ROTATE, COLOUR, DROP = range(9)
+FLIP, JITTER, PHOTO_FLIP, PHOTO_CHOICE, DATE, CROP, ROTATE, COLOUR, DROP, PHOTO_JITTER = range(10)
 #: A window that is the whole footprint.
 WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
 #: Weights of red, green and blue in what the eye sees as brightness (ITU-R BT.601).
@@ -50,18 +50,20 @@ class AugmentSettings:
     saturation: float = 0.0  # largest relative change; of images with red, green and blue alone
     hue: float = 0.0  # largest turn of the colour circle, 0..0.5 of it; the same
     drop_objects: float = 0.0  # share of OSM objects left out at random
+    jitter_bands: tuple[str, ...] = ()  # bands whose brightness and contrast change, together; empty: all
     photo_flip: float = 0.0  # probability of a mirror of a photo alone; docs/papers/gair.md#photos has 0.5
+    photo_jitter: float = 0.0  # probability of a change of a photo's colours; docs/papers/gair.md#photos has 0.3
+    photo_colour: float = 0.1  # largest relative change of its brightness, contrast and saturation, and turn of hue
 
     def __post_init__(self) -> None:
-        shares = ("crop", "flip", "flip_vertical", "rotate", "jitter", "photo_flip", "drop_objects")
+        shares = ("crop", "flip", "flip_vertical", "rotate", "jitter", "photo_flip", "photo_jitter", "drop_objects")
         wrong = [n for n in shares if not 0 <= getattr(self, n) <= 1]
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             wrong.append("crop_area")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             wrong.append("crop_ratio")
-        if not 0 <= self.hue <= 0.5:
-            wrong.append("hue")
+        wrong += [n for n in ("hue", "photo_colour") if not 0 <= getattr(self, n) <= 0.5]
         if wrong:
             raise ConfigError(f"stream.augment.{wrong[0]}={getattr(self, wrong[0])} is out of range")
 
@@ -73,6 +75,7 @@ class Colours(NamedTuple):
     contrast: float = 1.0  # factor about the mean of the image
     saturation: float = 1.0  # factor about grey
     hue: float = 0.0  # turn of the colour circle, in circles
+    channels: int = 0  # which: bit k stands for channel k; 0: all
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class TileSample:
-    """One decoded sample at the size that the model takes; the image as it was decoded where ``look`` is set."""
+    """One decoded sample at the size that the model takes; the image as it was decoded where ``look`` is set.
+
+    Where a view takes several dates, images and planes have one more axis, first, of those that the sample has.
+    """
 
     rs: NDArray[np.uint8] | None  # [C,S,S]; [C,H,W] with a look
     tokens: OsmTokens | None
@@ -144,13 +150,24 @@ def augment(sample: TileSample, seed: np.uint64, settings: AugmentSettings, band
     if sample.look is not None:
         sample = replace(sample, look=replace(sample.look, turn=turn, colours=colours))
     elif sample.rs is not None:
-        sample = replace(sample, rs=coloured(sample.rs, colours))
+        dates = sample.rs.reshape(-1, *sample.rs.shape[-3:])
+        sample = replace(sample, rs=np.stack([coloured(d, colours) for d in dates]).reshape(sample.rs.shape))
     mirrored = draw(seed, PHOTO_FLIP, max(1, len(sample.photos))) < settings.photo_flip
     photos = (
-        replace(p, pixels=np.ascontiguousarray(p.pixels[..., ::-1])) if m else p
-        for p, m in zip(sample.photos, mirrored, strict=False)
+        replace(p, pixels=coloured(np.ascontiguousarray(p.pixels[..., ::-1]) if m else p.pixels, c))
+        for p, m, c in zip(sample.photos, mirrored, photo_colours(seed, settings, len(sample.photos)), strict=False)
     )
     return replace(sample, photos=tuple(photos))
+
+
+def photo_colours(seed: np.uint64, settings: AugmentSettings, count: int) -> list[Colours]:
+    """How each of the slot's photos is coloured."""
+    found = []
+    for chance, *change in draw(seed, PHOTO_JITTER, 5 * count).reshape(count, 5).tolist():
+        by = [settings.photo_colour * (2 * value - 1) for value in change]
+        still = chance >= settings.photo_jitter
+        found.append(Colours() if still else Colours(1 + by[0], 1 + by[1], 1 + by[2], by[3]))
+    return found
 
 
 def turned(sample: TileSample, turn: Turn) -> TileSample:
@@ -177,6 +194,10 @@ def draw_colours(seed: np.uint64, settings: AugmentSettings, bands: tuple[str, .
     if chance >= settings.jitter:
         return Colours()
     found = Colours(1 + settings.brightness * (2 * brightness - 1), 1 + settings.contrast * (2 * contrast - 1))
+    if settings.jitter_bands:
+        chosen = {canonical(b) for b in settings.jitter_bands}
+        channels = sum(1 << k for k, b in enumerate(bands) if canonical(b) in chosen)
+        return found._replace(channels=channels) if channels else Colours()
     if (settings.saturation or settings.hue) and tuple(map(canonical, bands)) == RGB:
         saturation, hue = (2 * draw(seed, COLOUR, 2) - 1).tolist()
         found = found._replace(saturation=1 + settings.saturation * saturation, hue=settings.hue * hue)
@@ -187,6 +208,10 @@ def coloured(image: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
     """u8[C,H,W] with other colours."""
     if colours == Colours():
         return image
+    if colours.channels:
+        rows, changed = [k for k in range(len(image)) if colours.channels >> k & 1], image.copy()
+        changed[rows] = jitter(image[rows], colours.brightness, colours.contrast)
+        return changed
     image = jitter(image, colours.brightness, colours.contrast)
     return image if colours[2:] == Colours()[2:] else recolour(image, colours.saturation, colours.hue)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from schemas.bands import RGB
 from schemas.tokens import FIELDS, NORMALISED, Granularity, empty_tokens
 from trainers.embed.features import TagTable
 from trainers.stream.augment import Photo, TileSample
+from trainers.stream.members.levels import Levels
 from trainers.stream.pixels import LOOK, look_row, place, show
 
 #: Least capacities: of packed tokens, and of photos, each of which costs a pass of an encoder.
@@ -41,15 +42,19 @@ class View:
     osm: tuple[Granularity, ...] = ()  # granularities of tokens that are read, the objects among them; none: no tokens
     tag_width: int = 512  # features a tag
     anchors: KeyPoints = "ours"  # places by which an object is located
+    levels: Levels = "dataset"  # whose statistics of bands map values to 8 bits
     photos: int = 0  # most photos a tile
     photo_size: int = 224  # pixels a side of a photo after resizing
+    photo_fit: Literal["squash", "crop"] = "squash"  # a photo to its square: all of it, or its middle undistorted
+    dates: int = 1  # most images of one tile; 1: one that is drawn
 
 
 @dataclass
 class TileBatch:
     """B slots. N nodes, E related pairs, T tags of nodes, U distinct tags, P patch incidences, Q photos: capacities.
 
-    Those of a granularity that the view does not read are 0.
+    Those of a granularity that the view does not read are 0. Where it takes D dates, D > 1, images have one more axis:
+    rs u8 [B,D,C,…], rs_valid u8 [B,D,…]; an image that a tile lacks is 0 and ``has_date`` false.
     """
 
     key: list[str]  # [B] sample keys, "" in a masked slot
@@ -63,10 +68,11 @@ class TileBatch:
     gsd: Tensor  # f32 [B,2] true metres a pixel of the stored image, as lonlat and bbox of the whole footprint
     window: Tensor  # f32 [B,4] left, top, right, bottom of what is shown, normalised coordinates of the footprint
     image_size: int  # S, pixels a side of the image that a model takes
-    look: Tensor  # f64 [B,13] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
+    look: Tensor  # f64 [B,14] what is left to do to rs, see trainers.stream.pixels; [B,0] where it is done
     rs: Tensor  # u8 [B,C,S,S]; [B,C,H,W], each image in the corner of its slot, where something is left
     rs_valid: Tensor  # u8 [B,S,S] or [B,H,W] as rs: 255 where a pixel is data; [B,0,0] where all of the batch are
     has_rs: Tensor  # bool [B]
+    has_date: Tensor  # bool [B,D] which images there are, those of has_rs first
     node_valid: Tensor  # bool [N]
     node_sample: Tensor  # i64 [N] slot, B in padding
     node_kind: Tensor  # i64 [N] schemas.features.Kind
@@ -107,9 +113,11 @@ class TileBatch:
         moved = self._map(lambda t: t.to(device, non_blocking=non_blocking))
         if not moved.look.shape[1]:
             return moved
-        rs, valid = show(moved.rs, moved.look, moved.image_size), moved.rs_valid
-        if valid.shape[1]:
-            valid = place(valid[:, None], moved.look, moved.image_size)[:, 0]
+        size, dates, valid = moved.image_size, moved.rs.shape[1:-3], moved.rs_valid
+        look = moved.look.repeat_interleave(math.prod(dates), 0)
+        rs = show(moved.rs.flatten(0, -4), look, size).unflatten(0, (-1, *dates))
+        if valid.shape[-1]:
+            valid = place(valid.flatten(0, -3)[:, None], look, size)[:, 0].unflatten(0, (-1, *dates))
         return replace(moved, rs=rs, rs_valid=valid, look=moved.look[:, :0])
 
     def pin_memory(self) -> TileBatch:
@@ -225,7 +233,7 @@ def bucket(count: int, least: int = CAPACITY) -> int:
 
 def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float, corrupt: list[str]) -> TileBatch:
     """The batch of ``slots`` as a model with ``view`` takes it; ``tags`` is needed where the view reads tokens."""
-    size, count = view.image_size, len(slots)
+    count = len(slots)
     held = [(i, p) for i, s in enumerate(slots) if s.sample for p in s.sample.photos[: view.photos]]
     photos = bucket(len(held), PHOTO_CAPACITY) if view.photos else 0
     arrays: dict[str, NDArray[np.generic]] = {
@@ -237,30 +245,15 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         "gsd": np.stack([s.gsd for s in slots]).astype(np.float32),
         "window": np.array([s.sample.window if s.sample else (0, 0, 1, 1) for s in slots], np.float32),
         "has_rs": np.array([s.sample is not None and s.sample.rs is not None for s in slots], bool),
+        "has_date": np.arange(view.dates) < np.array([[_dates(s.sample, view)] for s in slots]),
         "look": _pack_looks(slots),
         **_pack_tokens(slots, view, tags),
         **_pack_photos(held, photos, count),
     }
-    images = [s.sample.rs if s.sample is not None else None for s in slots]
-    planes = [s.sample.rs_valid if s.sample is not None else None for s in slots]
-    shapes = [(size, size) if i is None or not arrays["look"].size else i.shape[1:] for i in images]
-    height, width = np.max(shapes, 0).tolist()
+    shapes = _image_shapes(slots, view, bool(arrays["look"].size))
     side = view.photo_size if view.photos else 0
-    lacking = any(p is not None for p in planes)
-    blank = {
-        "rs": (count, len(view.bands), height, width), "photos": (photos, 3, side, side),
-        "rs_valid": (count, height, width) if lacking else (count, 0, 0),
-    }  # fmt: skip
-    tensors, pixels = _allocate(arrays, blank)
-    pixels["rs_valid"][:] = 255
-    for i, plane in enumerate(planes):
-        if plane is not None:
-            pixels["rs_valid"][i, : plane.shape[0], : plane.shape[1]] = plane
-    for i, image in enumerate(images):
-        if image is None or image.shape[1:] != (height, width):
-            pixels["rs"][i] = 0
-        if image is not None:
-            pixels["rs"][i, :, : image.shape[1], : image.shape[2]] = image
+    tensors, pixels = _allocate(arrays, shapes | {"photos": (photos, 3, side, side)})
+    _fill_images(slots, pixels["rs"], pixels["rs_valid"])
     for k, (_, photo) in enumerate(held):
         pixels["photos"][k] = photo.pixels
     pixels["photos"][len(held) :] = 0
@@ -269,10 +262,50 @@ def pack(slots: Sequence[Slot], view: View, tags: TagTable | None, weight: float
         key=[s.key for s in slots],
         corrupt=corrupt,
         weight=weight,
-        image_size=size,
+        image_size=view.image_size,
         patch_grid=min(grids) if grids else (0, 0),
         **tensors,
     )
+
+
+def _dates(sample: TileSample | None, view: View) -> int:
+    """Images that a slot shows."""
+    if sample is None or sample.rs is None:
+        return 0
+    return len(sample.rs) if view.dates > 1 else 1
+
+
+def _image_shapes(slots: Sequence[Slot], view: View, later: bool) -> dict[str, tuple[int, ...]]:
+    """Of rs and rs_valid: as large as the largest image where something is left to do ``later``."""
+    samples = [s.sample for s in slots]
+    sizes = [
+        s.rs.shape[-2:] if later and s is not None and s.rs is not None else (view.image_size,) * 2 for s in samples
+    ]
+    height, width = np.max(sizes, 0).tolist()
+    whole = all(s is None or s.rs_valid is None for s in samples)
+    dates = (view.dates,) if view.dates > 1 else ()
+    plane = (0, 0) if whole else (height, width)
+    return {
+        "rs": (len(slots), *dates, len(view.bands), height, width),
+        "rs_valid": (len(slots), *dates, *plane),
+    }
+
+
+def _fill_images(slots: Sequence[Slot], rs: NDArray[np.uint8], valid: NDArray[np.uint8]) -> None:
+    """Each image in the corner of its slot, 0 around it."""
+    valid[:] = 255
+    for i, sample in enumerate(s.sample for s in slots):
+        image = None if sample is None else sample.rs
+        if sample is None or image is None:
+            rs[i] = 0
+            continue
+        height, width = image.shape[-2:]
+        place = (i, slice(len(image))) if rs.ndim == 5 else (i,)
+        if image.shape != rs[i].shape:
+            rs[i] = 0
+        rs[*place, ..., :height, :width] = image
+        if sample.rs_valid is not None:
+            valid[*place, ..., :height, :width] = sample.rs_valid
 
 
 def _pack_looks(slots: Sequence[Slot]) -> NDArray[np.float64]:
@@ -281,7 +314,7 @@ def _pack_looks(slots: Sequence[Slot]) -> NDArray[np.float64]:
     if not any(s is not None and s.look is not None for s in samples):
         return np.zeros((len(slots), 0))
     return np.array([
-        look_row(s.look, *s.rs.shape[1:]) if s is not None and s.rs is not None and s.look else [0.0] * LOOK
+        look_row(s.look, *s.rs.shape[-2:]) if s is not None and s.rs is not None and s.look else [0.0] * LOOK
         for s in samples
     ])  # fmt: skip
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from trainers.stream.augment import FROM_YIQ, TO_YIQ, Look
 
 #: Numbers of a row: left, top, right, bottom in pixels of the decoded image; its height and width; transpose, flip_x,
-#: flip_y; brightness, contrast, saturation, hue. All 0: no image.
-LOOK = 13
+#: flip_y; brightness, contrast, saturation, hue, channels. All 0: no image.
+LOOK = 14
 #: Fraction bits of a weight, so that 255 times the sum of the largest weights fits 32 bits.
 _BITS = 22
 
@@ -33,7 +33,7 @@ def look_row(look: Look, height: int, width: int) -> list[float]:
 
 
 def show(images: Tensor, look: Tensor, size: int) -> Tensor:
-    """u8[B,C,size,size] of decoded images u8[B,C,H,W] by their rows f64[B,13]; zero where a row is.
+    """u8[B,C,size,size] of decoded images u8[B,C,H,W] by their rows f64[B,14]; zero where a row is.
 
     An image lies at the upper left of its slot. Waits for nothing on the device.
     """
@@ -82,12 +82,16 @@ def _taps(low: Tensor, high: Tensor, length: Tensor, size: int, most: int) -> tu
 
 
 def _colour(images: Tensor, change: Tensor) -> Tensor:
-    """Images u8[B,C,S,S] by rows of Colours f64[B,4]."""
-    brightness, contrast, saturation, hue = change.unbind(1)
-    mean = (images.double().mean((1, 2, 3)) * brightness)[:, None]
+    """Images u8[B,C,S,S] by rows of Colours f64[B,5]."""
+    brightness, contrast, saturation, hue, channels = change.unbind(1)
+    bit = torch.arange(images.shape[1], device=images.device)
+    chosen = (channels.long()[:, None] >> bit & 1).bool() | (channels == 0)[:, None]  # [B,C]
+    means = images.double().mean((2, 3)) * chosen
+    mean = (means.sum(1) / chosen.sum(1).clamp(min=1) * brightness)[:, None]
     levels = torch.arange(256, device=images.device) * brightness[:, None]
     levels = ((levels - mean) * contrast[:, None] + mean).round().clamp(0, 255).to(torch.uint8)
     shown = levels.gather(1, images.flatten(1).long()).view(images.shape)
+    shown = torch.where(chosen[:, :, None, None] | (brightness == 0)[:, None, None, None], shown, images)
     if images.shape[1] != 3:
         return shown
     c, s = (saturation * f(2 * math.pi * hue) for f in (torch.cos, torch.sin))

@@ -82,9 +82,9 @@ class Decoder:
         ``photos`` adds all photos: which of them are shown is known when the json member is read.
         """
         images, sv = split_names(names)
-        wanted = list(images) if seed is None else images[:1]
-        if seed is not None and len(images) > 1 and self.augmentation.enabled:
-            wanted = [images[int(draw(seed, DATE)[0] * len(images))]]
+        wanted = list(images)
+        if seed is not None:
+            wanted = self._dates(images, seed)
         wanted += [plane for plane in map(valid_member, wanted) if plane in names]
         if self.view.osm:
             wanted.append(OSM_TOKENS)
@@ -93,6 +93,15 @@ class Decoder:
         if self.view.photos and photos:
             wanted += sv
         return tuple(wanted)
+
+    def _dates(self, images: list[str], seed: np.uint64) -> list[str]:
+        """Those of a sample's images that the slot with ``seed`` shows, in their order; drawn only to vary samples."""
+        most = self.view.dates
+        if len(images) <= most or not self.augmentation.enabled:
+            return images[:most]
+        if most == 1:
+            return [images[int(draw(seed, DATE)[0] * len(images))]]
+        return [images[i] for i in sorted(np.argsort(draw(seed, DATE, len(images)), kind="stable")[:most])]
 
     def decode(self, slots: Sequence[Encoded]) -> list[TileSample | CorruptSampleError]:
         """The samples as their slots show them, or why one cannot be decoded.
@@ -129,28 +138,45 @@ class Decoder:
 
     def _one(self, slot: Encoded, images: dict[str, RsInfo], cut: Cut) -> TileSample:
         data, infos, seed = slot.data, cut.infos, slot.seed
-        image = next(filter(is_image, data), None)
+        names = sorted(filter(is_image, data), key=member_order)[: self.view.dates]
         if len(infos) > self.view.photos:
             random = self.augmentation.enabled
             order = np.argsort(draw(seed, PHOTO_CHOICE, len(infos)), kind="stable") if random else range(len(infos))
             infos = [infos[i] for i in sorted(list(order)[: self.view.photos])]
         if any(info.member not in data for info in infos):
             data = {**data, **slot.more([info.member for info in infos])}
-        rs = valid = None
-        if image:
-            levels = self._image(slot, image, images.get(image), cut.window)
-            plane = valid_member(image)
-            if plane in data:
-                valid = decode_valid(data[plane], plane, *levels.shape[1:])
-            if not self.on_device:
-                valid = None if valid is None else resize(valid[None], self.view.image_size, cut.window)[0]
-                levels = resize(levels, self.view.image_size, cut.window)
-            rs = levels
+        rs, valid = self._images(slot, names, images, cut.window)
         shown = self._photos(infos, cut.window, data)
         look = Look(cut.window or WHOLE) if self.on_device and rs is not None else None
         tokens = None if cut.tokens is None else with_key_points(cut.tokens, self.view.anchors)
         whole = TileSample(rs, tokens, shown, cut.window or WHOLE, look, valid)
         return augment(whole, seed, self.augmentation, self.view.bands)
+
+    def _images(
+        self, slot: Encoded, names: Sequence[str], known: dict[str, RsInfo], window: Window | None
+    ) -> tuple[Pixels | None, Pixels | None]:
+        """The images of the dates ``names`` and which of their pixels are data, as TileSample has them."""
+        found: list[Pixels] = []
+        planes: list[Pixels | None] = []
+        size: tuple[int, ...] = ()
+        for name in names:
+            levels, plane = self._image(slot, name, known.get(name), window), valid_member(name)
+            if size not in ((), levels.shape):
+                raise CorruptSampleError(f"{names[0]} and {name} differ in their size; build the sample again")
+            size = levels.shape
+            valid = decode_valid(slot.data[plane], plane, *levels.shape[1:])[None] if plane in slot.data else None
+            if not self.on_device:
+                valid = None if valid is None else resize(valid, self.view.image_size, window)
+                levels = resize(levels, self.view.image_size, window)
+            found.append(levels)
+            planes.append(valid)
+        if not found:
+            return None, None
+        if self.view.dates == 1:
+            return found[0], None if planes[0] is None else planes[0][0]
+        whole = np.full((1, *found[0].shape[1:]), 255, np.uint8)
+        lacking = any(p is not None for p in planes)
+        return np.stack(found), np.concatenate([whole if p is None else p for p in planes]) if lacking else None
 
     def _image(self, slot: Encoded, name: str, info: RsInfo | None, window: Window | None) -> Pixels:
         """The bands that the view takes, in its order, wherever the image has them; at the size that it is decoded."""
@@ -171,11 +197,21 @@ class Decoder:
         left, top, right, bottom = window or WHOLE
         photos = []
         for info in infos:
-            pixels = resize(decode_rgb(data[info.member], info.member, at_least=side), side)
+            picture = decode_rgb(data[info.member], info.member, at_least=side)
+            pixels = resize(picture, side, middle(picture) if self.view.photo_fit == "crop" else None)
             heading = float("nan") if info.heading is None else info.heading
             x, y = (info.x - left) / (right - left), (info.y - top) / (bottom - top)
             photos.append(Photo(pixels, x, y, info.lon, info.lat, heading))
         return tuple(photos)
+
+
+def middle(picture: Pixels) -> Window | None:
+    """The square in the middle of a picture [C,H,W]; None where it is one."""
+    height, width = picture.shape[1:]
+    if height == width:
+        return None
+    across, down = min(1.0, height / width), min(1.0, width / height)
+    return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2
 
 
 def choose_channels(names: tuple[str, ...], wanted: tuple[str, ...], where: str) -> list[int]:

@@ -214,7 +214,7 @@ class GeoStream(IterableDataset[TileBatch]):
         if settings.verify not in get_args(Verify):
             raise ConfigError(f"stream.verify={settings.verify}: choose {', '.join(get_args(Verify))}")
         on_device = settings.pixels == "device"
-        known = [read_statistics(index.root) for index in indexes]
+        known = [read_statistics(index.root, view.levels) for index in indexes]
         self._levels = "+".join(statistics.identity(view.bands) for statistics in known)
         self._loader = BatchLoader(
             indexes, self.schedule, view, self.tags, settings.augment, cache, on_device, known, settings.verify

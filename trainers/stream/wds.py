@@ -73,7 +73,7 @@ def wds_pipeline(
     dataset = webdataset.WebDataset(shards, **given).compose(partial(_of_split, chosen=chosen))
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
-    known = read_statistics(str(root))
+    known = read_statistics(str(root), view.levels)
     return dataset.batched(batch_size, collation_fn=partial(_batch, decoder=decoder, known=known, tags=tags, seed=seed))
 
 

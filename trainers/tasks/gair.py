@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.gair import evaluate_gair
-from trainers.models.gair import Gair, GairLoss, GairSettings
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairInit, GairLoss, GairSettings
 from trainers.stream.batch import View
 
 
@@ -16,14 +17,17 @@ class GairTraining(TrainSettings):
 
     arch: GairSettings = field(default_factory=GairSettings)
     loss: GairLoss = field(default_factory=GairLoss)
+    init: GairInit = field(default_factory=GairInit)
 
 
 def _build(settings: GairTraining) -> Gair:
-    return Gair(settings.arch, settings.fidelity, settings.loss)
+    model = Gair(settings.arch, settings.fidelity, settings.loss)
+    model.load(settings.init)
+    return model
 
 
 def _view(settings: GairTraining) -> View:
-    return Gair.view(settings.arch)
+    return Gair.view(settings.arch, settings.fidelity)
 
 
 GAIR = Task(

@@ -191,6 +191,8 @@ def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPa
     assert (paper.fidelity, paper.optim.lr, paper.precision) == ("paper", 1e-4, "bf16")
     assert parse(GEOLINK, ["preset=paper", "model=tiny", "epochs=1"])[0].model == "tiny"
     assert parse(GEOLINK, ["preset=paper", "steps=7"])[0].epochs is None
+    gair, _, _ = parse(GAIR, ["preset=paper"])
+    assert (gair.model, gair.fidelity, gair.epochs, gair.batch_size // gair.accumulate) == ("base", "paper", 300, 512)
     for found, recipe in (("tiny", "tiny"), ("base", "one_gpu")):
         monkeypatch.setattr(cli, "automatic_preset", lambda found=found: found)
         settings, _, _ = parse(GEOLINK, [])
@@ -284,6 +286,7 @@ def test_a_run_is_not_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.
     [
         (["seed=1"], "seed was 0, is 1"),
         (["arch.dim=32"], "another arch"),
+        (["loss.dist=0.2"], "other losses"),
         (["stream.select=n_rs > 0 AND n_line > 0"], "selection_hash"),
     ],
 )
@@ -464,11 +467,15 @@ class Tail:
     gap: bool = True  # whether a sample cannot be read; micro-batches count the samples that they were to have
 
 
+_KEPT = ["loss.dist=0.2", "arch.temperature_learned=true"]
+_CACHED, _LOCAL = [*_KEPT, "accumulate=2", "accumulate_contrast=true"], ["loss.gather=false", "loss.secl=0"]
 _PIXELS, _APART, _ODD = ["loss.cont=0", "loss.cst=0"], ["loss.gather=false"], ["stream.limit=45"]
 TAILS = {
     "one batch": Tail("geolink", [], []),
     "means by sample": Tail("geolink", ["arch.cst_mean=sample"], ["arch.cst_mean=sample"]),
     "photos": Tail("gair", _ODD, _ODD),
+    "one contrast": Tail("gair", [*_ODD, *_CACHED], [*_ODD, *_KEPT]),
+    "one contrast a rank": Tail("gair", [*_ODD, *_CACHED, *_LOCAL], [*_ODD, *_KEPT, *_LOCAL, "accumulate=2"]),
     "pixels of micro-batches": Tail("geolink", [*_PIXELS, "accumulate=2"], _PIXELS, gap=False),
     "micro-batches of ranks": Tail("geolink", [*_APART, "accumulate=2"], [*_APART, "accumulate=4"]),
     "micro-batches of ranks of photos": Tail(
@@ -492,6 +499,40 @@ def test_the_last_batch_of_an_epoch_has_the_same_gradient_on_two_ranks(dataset: 
         error = torch.cat([(found[n] - g).flatten() for n, g in expected.items()]).norm()
         size = torch.cat([g.flatten() for g in expected.values()]).norm()
         assert error < 1e-5 * size, f"{name}: {error / size:.2g}"
+
+
+def test_a_fidelity_brings_data_and_recipe_between_size_and_preset() -> None:
+    """Over the size, under the preset and the user; its length takes the place of the size's."""
+    ours, paper, released = (
+        parse(GAIR, ["model=tiny", f"fidelity={name}"])[0] for name in ("ours", "paper", "released")
+    )
+    rate = 1.5e-6 * 256 * 96 * 2 / 256
+    for found in (paper, released):
+        assert (found.optim.lr, found.optim.clip, found.optim.min_lr) == (pytest.approx(rate), 0, 1e-14)
+        assert (found.optim.beta1, found.optim.beta2, found.optim.weight_decay) == (0.9, 0.95, 0.05)
+        assert found.optim.warmup * 300 == pytest.approx(10)
+        assert (found.epochs, found.steps, found.batch_size) == (300, None, 16)  # the batch is the size's
+        assert len(found.arch.bands) == 10
+        look = found.stream.augment
+        assert (look.flip, look.crop, look.rotate, look.jitter, look.brightness, look.contrast) == (
+            0,
+            0,
+            0,
+            0.7,
+            0.2,
+            0.2,
+        )
+        assert (look.photo_flip, look.photo_jitter, look.photo_colour) == (0.5, 0.3, 0.1)
+        assert found.arch.rs.dim == ours.arch.rs.dim
+    assert paper.stream.augment.jitter_bands == ("B2", "B3", "B4")
+    assert released.stream.augment.jitter_bands == ("B3", "B4", "B5")  # what channels 1, 2, 3 are once B1 is dropped
+    assert (ours.epochs, ours.steps, ours.arch.bands, ours.optim.clip) == (None, 200, ("red", "green", "blue"), 1.0)
+    words = ["fidelity=released", "optim.lr=1e-3", "stream.augment.flip=0.5", "arch.bands=[R,G,B]", "steps=5"]
+    mine, _, _ = parse(GAIR, ["preset=tiny", *words])
+    assert (mine.optim.lr, mine.stream.augment.flip, mine.arch.bands) == (1e-3, 0.5, ("R", "G", "B"))
+    assert (mine.steps, mine.epochs, mine.stream.augment.jitter, mine.optim.clip) == (5, None, 0.7, 0)
+    assert parse(GAIR, ["preset=tiny", "fidelity=paper"])[0].steps == 40
+    assert parse(GEOLINK, ["model=tiny", "fidelity=paper"])[0].optim == parse(GEOLINK, ["model=tiny"])[0].optim
 
 
 def test_unknown_settings_are_config_errors() -> None:

@@ -18,7 +18,8 @@ from trainers.engine.settings import Task
 from trainers.evaluate.gair import _distances, _losses
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
-from trainers.models.gair import Gair, GairLoss
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink
 from trainers.models.losses import great_circle
 from trainers.stream.stream import GeoStream

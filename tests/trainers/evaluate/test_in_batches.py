@@ -14,7 +14,8 @@ from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.engine.cli import parse
 from trainers.evaluate.gair import evaluate_gair
 from trainers.evaluate.geolink import evaluate_geolink
-from trainers.models.gair import Gair
+from trainers.models.gair.model import Gair
+from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.stream import GeoStream, StreamSettings
@@ -59,7 +60,7 @@ def test_geolink_is_measured_the_same_in_batches_of_any_size(data: str) -> None:
 
 def test_gair_is_measured_the_same_in_batches_of_any_size(data: str) -> None:
     torch.manual_seed(0)
-    model = Gair(replace(GAIR_SETTINGS, photos=2)).eval()
+    model = Gair(replace(GAIR_SETTINGS, photos=2), loss=GairLoss(hard_negatives=0)).eval()
     whole, parts = (evaluate_gair(model, asked(GAIR, f"eval.batch_size={n}"), [data], CPU) for n in (64, 8))
     assert whole is not None
     assert parts is not None

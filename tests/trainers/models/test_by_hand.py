@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainers.batches import GAIR, GEOLINK, gair_batch, geolink_batch
-from trainers.models.gair import Gair, GairLoss
+from trainers.models.gair.model import Gair
+from trainers.models.gair.pairs import locations_in_tile, places_in_tile
+from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink, GeoLinkLoss
 from trainers.models.nodes import node_features
 from trainers.stream.batch import TileBatch
@@ -52,10 +54,18 @@ def in_town(batch: TileBatch, seed: int) -> TileBatch:
     return replace(batch, photo_lonlat=torch.tensor([11.5, 48.1]) + noise * torch.tensor([0.006, 0.004]))
 
 
+def patch_sides(batch: TileBatch) -> Tensor:
+    """Metres a side of each tile's patches, by the distances of its corners."""
+    west, south, east, north = batch.bbox.unbind(1)
+    corners = torch.stack((west, south, east, south, west, north), 1).view(-1, 3, 2)
+    apart = torch.stack([metres(c, c) for c in corners])
+    return (apart[:, 0, 1] * apart[:, 0, 2]).sqrt().float() / GAIR.rs.grid
+
+
 @torch.no_grad()
 def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path) -> None:
     torch.manual_seed(0)
-    model = Gair(GAIR, "ours", GairLoss(incl=0.7, secl=0.3, incl_radius=100.0))
+    model = Gair(GAIR, "ours", GairLoss(incl=0.7, secl=0.3, hard_negatives=3, incl_radius=200.0, secl_radius=250.0))
     first, batch = in_town(gair_batch(dataset, 8), 1), in_town(gair_batch(dataset, 8, 1), 2)
     batch.has_rs[2] = batch.valid[3] = False
     model(first)
@@ -63,17 +73,26 @@ def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path
     counted = [q for q in range(len(batch.photos)) if batch.photo_valid[q] and int(batch.photo_sample[q]) not in (2, 3)]
     assert len(counted) < int(batch.photo_valid.sum())
     sample, lonlat = batch.photo_sample[counted], batch.photo_lonlat[counted]
-    photo = model.sv_head(model.sv(pixels(batch.photos, PHOTO))[counted, 0])  # the class token
-    place = model.nili(model.rs(pixels(batch.rs, IMAGE)), sample, 2 * batch.photo_xy[counted] - 1)
+    token = model.sv.vit(pixels(batch.photos, PHOTO))[counted, 0]  # the class token
+    photo = model.sv_head(torch.tanh(model.sv.pooler(token)))
+    tokens, cell = model.rs(pixels(batch.rs, IMAGE)), patch_sides(batch)
+    place = model.nili(tokens, sample, 2 * batch.photo_xy[counted] - 1, cell[sample])
     location, negatives = model.location(lonlat), model.location(queued)
-    near, far = metres(lonlat, lonlat) < 100, metres(lonlat, queued) >= 250
+    near, far, apart = metres(lonlat, lonlat) < 200, metres(lonlat, queued) >= 250, metres(lonlat, lonlat) >= 250
+    drawn, fits = (t[counted] for t in places_in_tile(batch, 3, 200.0))  # of what they are see test_gair_objectives.py
+    unseen, distant = (t[counted] for t in locations_in_tile(batch, 3, 250.0))
     assert near.float().mean() < 0.9
-    assert 0.1 < far.float().mean() < 0.9
+    assert all(0.1 < part.float().mean() < 0.95 for part in (far, apart))
+    assert all(part.any() for part in (fits, distant))
     incl, secl = [], []
     for i in range(len(counted)):
         others = [j for j in range(len(counted)) if j != i and not near[i, j]]
-        incl += [named_first(photo[i], place[others], place[i]), named_first(place[i], photo[others], photo[i])]
-        secl += [named_first(a[i], negatives[far[i]], location[i]) for a in (photo, place)]
+        own = sample[i].repeat(3)
+        beside = model.nili(tokens, own, 2 * drawn[i] - 1, cell[own])[fits[i]]
+        seen = torch.cat((place[others], beside))
+        incl += [named_first(photo[i], seen, place[i]), named_first(place[i], photo[others], photo[i])]
+        beyond = torch.cat((negatives[far[i]], location[apart[i]], model.location(unseen[i])[distant[i]]))
+        secl += [named_first(a[i], beyond, location[i]) for a in (photo, place)]
     found = model(batch)
     expected = {"incl": float(torch.stack(incl).mean()), "secl": float(torch.stack(secl).mean())}
     expected["loss"] = 0.7 * expected["incl"] + 0.3 * expected["secl"]

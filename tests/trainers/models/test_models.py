@@ -16,10 +16,8 @@ from schemas.relations import INVERSE, Relation
 from tests.trainers.batches import geolink_batch, geolink_model
 from trainers.embed.features import TagTable
 from trainers.models.fusion import MultiHead, Places
-from trainers.models.location import SCALE, LocationEncoder, equal_earth
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
 from trainers.models.mae import gather_patches, mask_patches, patchify, reconstruction_loss
-from trainers.models.nili import Nili
 from trainers.models.nodes import (
     CountRule,
     NodeInputs,
@@ -529,85 +527,6 @@ def test_great_circle_of_known_arcs() -> None:
 
 
 # ---- location and NILI
-
-
-def test_equal_earth_is_equal_area_and_symmetric() -> None:
-    lon = torch.linspace(-179, 179, 60, dtype=torch.float64)
-    lat = torch.linspace(-88, 88, 60, dtype=torch.float64)
-    places = torch.stack(torch.meshgrid(lon, lat, indexing="ij"), -1).reshape(-1, 2).requires_grad_()
-    xy = equal_earth(places) / SCALE
-    dx = torch.autograd.grad(xy[:, 0].sum(), places, retain_graph=True)[0]
-    dy = torch.autograd.grad(xy[:, 1].sum(), places)[0]
-    # On a unit sphere an area element is cos(lat) dlon dlat, in radians.
-    determinant = (dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0]) * (180 / math.pi) ** 2
-    expected = torch.cos(torch.deg2rad(places[:, 1])).detach()
-    torch.testing.assert_close(determinant, expected, atol=1e-4, rtol=1e-4)
-    mirrored = equal_earth(-places.detach())
-    torch.testing.assert_close(mirrored, -equal_earth(places.detach()))
-
-
-def test_equal_earth_of_known_places() -> None:
-    pole = equal_earth(torch.tensor([[0.0, 90.0]]))[0] / SCALE
-    assert pole.tolist() == pytest.approx([0.0, 1.3173627591574], abs=1e-9)  # north edge on a unit sphere
-    edge = equal_earth(torch.tensor([[180.0, 0.0]]))[0] / SCALE
-    assert edge.tolist() == pytest.approx([2.7066299836960748, 0.0], abs=1e-9)
-    assert edge[0].item() * SCALE == pytest.approx(1.0, abs=1e-3)
-
-
-def test_location_features_follow_the_rff_kernel_and_autocast_is_off() -> None:
-    torch.manual_seed(0)
-    encoder = LocationEncoder(8, features=4096, hidden=16)
-    place = torch.tensor([[7.42, 43.74], [7.42, 43.745]], dtype=torch.float64)
-    features = encoder.features(place)
-    distance = float((equal_earth(place[0]) - equal_earth(place[1])).norm())
-    for scale, sigma in enumerate((1.0, 16.0, 256.0)):
-        kernel = float((features[scale, 0] * features[scale, 1]).sum() / 4096)
-        assert kernel == pytest.approx(math.exp(-0.5 * (2 * math.pi * sigma * distance) ** 2), abs=0.02)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(encoder(place), encoder(place))
-        assert encoder(place).dtype == torch.float32
-        under = encoder(place)
-    torch.testing.assert_close(under, encoder(place))
-
-
-def test_nili_returns_the_place_asked_for() -> None:
-    n = 12
-    nili = Nili(2, n, 2, 8, "released")
-    with torch.no_grad():
-        nili.imnet.weight.zero_()
-        nili.imnet.bias.zero_()
-        for channel in range(2):
-            nili.imnet.weight[channel, channel * 9 + 4] = 1  # the middle tap
-    tokens = (2 * grid_positions(n, 0.5) / n - 1)[None]  # each cell holds its own centre (x, y)
-    u = torch.rand(300, 2) * 2 * (1 - 1 / n) - (1 - 1 / n)
-    torch.testing.assert_close(nili(tokens, torch.zeros(300).long(), u), u, atol=1e-4, rtol=0)
-
-
-def test_released_nili_is_a_bilinear_sample_of_a_convolution() -> None:
-    n, dim, out = 6, 5, 4
-    nili = Nili(dim, n, out, 8, "released")
-    tokens = torch.randn(3, n * n, dim)
-    sample = torch.randint(0, 3, (200,))
-    u = torch.rand(200, 2) * 2 * (1 - 1 / n) - (1 - 1 / n)
-    image = tokens.transpose(1, 2).view(3, dim, n, n)
-    weight = nili.imnet.weight[:, : 9 * dim].view(out, dim, 3, 3)
-    mapped = F.conv2d(image, weight, nili.imnet.bias, padding=1)
-    expected = F.grid_sample(mapped[sample], u[:, None, None], align_corners=False)[:, :, 0, 0]
-    torch.testing.assert_close(nili(tokens, sample, u), expected, atol=2e-4, rtol=1e-4)
-
-
-def test_our_nili_is_more_than_that() -> None:
-    nili = Nili(5, 6, 4, 8, "ours")
-    tokens = torch.randn(1, 36, 5)
-    line = torch.stack((torch.linspace(-0.1, 0.2, 3), torch.full((3,), 0.05)), 1)
-    a, b, c = nili(tokens, torch.zeros(3).long(), line)
-    assert ((a + c) / 2 - b).abs().max() > 1e-4  # not linear between two patch centres
-
-
-@pytest.mark.parametrize("u", [[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0], [1.5, -1.5], [1 / 3, 1 / 3]])
-def test_nili_is_finite_on_borders_and_beyond(u: list[float]) -> None:
-    nili = Nili(4, 6, 3, 8)
-    assert nili(torch.randn(1, 36, 4), torch.zeros(1).long(), torch.tensor([u])).isfinite().all()
 
 
 def test_relation_inverse_is_walked(dataset: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.trainers.stream.test_stream import VIEW, equal
 from trainers.stream.augment import (
     WHOLE,
     AugmentSettings,
+    Colours,
     Look,
     Photo,
     TileSample,
@@ -32,6 +34,7 @@ from trainers.stream.augment import (
     draw_colours,
     draw_turn,
     draw_window,
+    jitter,
     recolour,
     turned,
 )
@@ -101,12 +104,17 @@ def test_graph_and_picture_agree_within_a_sixteenth_of_a_pixel(number: int, on_d
     assert np.abs(graph - picture[0]).mean() < 2
 
 
-@pytest.mark.parametrize("bands", [("R", "G", "B"), ("B8", "B4", "B3", "B2")])
+@pytest.mark.parametrize(
+    ("bands", "chosen"), [(("R", "G", "B"), ()), (("B8", "B4", "B3", "B2"), ()), (("B8", "B4", "B3"), ("red", "B8"))]
+)
 @pytest.mark.parametrize("size", [32, 100])
-def test_the_device_makes_the_pixels_that_workers_make(bands: tuple[str, ...], size: int) -> None:
+def test_the_device_makes_the_pixels_that_workers_make(
+    bands: tuple[str, ...], chosen: tuple[str, ...], size: int
+) -> None:
     settings = AugmentSettings(
-        crop=0.7, rotate=0.6, flip_vertical=0.5, jitter=0.8, brightness=0.3, contrast=0.3, saturation=0.4, hue=0.1
-    )
+        crop=0.7, rotate=0.6, flip_vertical=0.5, jitter=0.8, brightness=0.3, contrast=0.3, saturation=0.4, hue=0.1,
+        jitter_bands=chosen,
+    )  # fmt: skip
     rng = np.random.default_rng(size)
     sides = rng.integers(20, 260, (40, 2)).tolist()
     noise = [rng.integers(0, 256, (len(bands), h, w)).astype(np.uint8) for h, w in sides]
@@ -266,3 +274,33 @@ def test_a_cropped_stream_resumes_byte_for_byte_and_names_its_windows(dataset: P
         )
     )
     assert [b.key for b in plain] == [b.key for b in whole]  # what is shown changes, not the order
+
+
+def test_colours_of_chosen_bands_leave_the_others_as_they_are() -> None:
+    bands = ("B2", "B3", "B4", "B5")
+    settings = AugmentSettings(jitter=1.0, jitter_bands=("B4", "green"))
+    image = np.random.default_rng(0).integers(0, 256, (4, 9, 9)).astype(np.uint8)
+    colours = draw_colours(SEEDS[0], settings, bands)
+    found = coloured(image, colours)
+    assert np.array_equal(found[[0, 3]], image[[0, 3]])
+    assert np.array_equal(found[1:3], jitter(image[1:3], colours.brightness, colours.contrast))
+    assert not np.array_equal(found[1:3], image[1:3])
+    assert draw_colours(SEEDS[0], AugmentSettings(jitter=1.0, jitter_bands=("B9",)), bands) == Colours()
+
+
+def test_photos_are_varied_one_by_one_and_at_their_rates() -> None:
+    """Each by itself, in its colours or its side, within what the settings allow."""
+    grey = np.full((3, 8, 8), 100, np.uint8)
+    grey[:, :, :4] = 50
+    photos = tuple(Photo(grey, 0.5, 0.5, 0.0, 0.0, math.nan) for _ in range(4))
+    settings = AugmentSettings(photo_flip=0.5, photo_jitter=0.3, photo_colour=0.1, jitter=0.0, flip=0.0)
+    mirrored = recoloured = 0
+    for seed in SEEDS[:100]:
+        for shown in augment(TileSample(None, None, photos), seed, settings).photos:
+            mirrored += bool(shown.pixels[0, 0, 0] > shown.pixels[0, 0, 7])
+            recoloured += not set(np.unique(shown.pixels)) <= {50, 100}
+            assert 40 <= shown.pixels.min() < shown.pixels.max() <= 115
+    assert 0.42 < mirrored / 400 < 0.58
+    assert 0.2 < recoloured / 400 < 0.4
+    still = augment(TileSample(None, None, photos), SEEDS[0], AugmentSettings(jitter=0.0, flip=0.0)).photos
+    assert all(np.array_equal(p.pixels, grey) for p in still)

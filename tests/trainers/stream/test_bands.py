@@ -204,6 +204,25 @@ def test_the_dataset_s_own_statistics_come_before_published_ones(data: dict[str,
     assert_equal(images(picture), plain)
 
 
+def test_a_released_run_maps_ten_bands_by_the_published_statistics_to_the_unit_range(tmp_path: Path) -> None:
+    """Whatever a table of the dataset says; by docs/papers/gair.md#images."""
+    own = write_dataset(tmp_path / "d", SENTINEL)
+    write_statistics(str(own), workers=1)
+    words = ["fidelity=released", "stream.augment.enabled=false", "arch.rs.image_size=48"]
+    model = GAIR.build(settings(GAIR, *words))
+    index, ten = load_index(str(own), split="train"), [b for b in TWELVE if b not in ("B1", "B9")]
+    known = np.array([SENTINEL2.moments[canonical(b)] for b in ten])[:, :, None, None]
+    for key, image in by_key(GAIR, own, *words).items():
+        raw = np.load(io.BytesIO(ShardReader(index).one(index.keys().index(key), ["rs.npy"])["rs.npy"]))
+        kept = raw[[TWELVE.index(b) for b in ten]].astype(np.float64)
+        expected = np.clip((kept - known[:, 0] + 2 * known[:, 1]) / (4 * known[:, 1]) * 255, 0, 255).astype(np.uint8)
+        assert np.abs(image.astype(int) - expected).max() <= 1
+        unit = model.rs_norm(torch.from_numpy(image)[None])[0]
+        torch.testing.assert_close(unit, torch.from_numpy(image) / 255)
+    assert any((image != by_key(GAIR, own, *words, "arch.levels=dataset")[key]).any()
+               for key, image in by_key(GAIR, own, *words).items())  # fmt: skip
+
+
 def test_statistics_of_other_samples_are_refused(tmp_path: Path) -> None:
     own = write_dataset(tmp_path / "d", SENTINEL)
     write_statistics(str(own), workers=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from schemas.errors import DatasetError
 from storage.dataset import find_catalog, load_dataset
 from storage.store import Store
 from trainers.stream.members.decode import Pixels
+
+#: Whose statistics of bands decide: the dataset's where it has them, or the published ones always.
+Levels = Literal["dataset", "published"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,14 @@ class BandStatistics:
         return blake2b(repr(used).encode(), digest_size=8).hexdigest() if used else "published"
 
 
-def read_statistics(root: str) -> BandStatistics:
-    """The statistics of a dataset; none where it has no such table.
+def read_statistics(root: str, levels: Levels = "dataset") -> BandStatistics:
+    """The statistics of a dataset; none where it has no such table, or ``levels`` are by the published ones.
 
     Raises:
         DatasetError: they cannot be read.
     """
+    if levels == "published":
+        return BandStatistics(root)
     store = Store(root)
     table = find_catalog(store, "statistics")
     if table is None:
