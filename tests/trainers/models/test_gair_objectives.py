@@ -240,6 +240,7 @@ def test_a_setting_overrides_what_the_variant_chooses() -> None:
     )
 
 
+@torch.no_grad()
 def test_a_step_is_one_graph_that_waits_for_no_value(dataset: Path) -> None:
     """What is compiled breaks nowhere, so nothing of a batch is read on the host."""
     model, batch = model_of(GairLoss(dist=0.2)), gair_batch(dataset, 8)
