@@ -143,7 +143,11 @@ class Gair(nn.Module):
     def localise(self, tokens: Tensor, batch: TileBatch) -> Tensor:
         """Image embeddings f32[Q,dim] at the photos' places."""
         sample = batch.photo_sample.clamp_max(len(tokens) - 1)
-        return self.nili(tokens, sample, gair_query(batch.photo_xy))
+        return self.query(tokens, sample, gair_query(batch.photo_xy))
+
+    def query(self, tokens: Tensor, sample: Tensor, u: Tensor) -> Tensor:
+        """Image embeddings f32[M,dim] at places ``u`` f32[M,2] in -1..1 (gair_query) of the tiles ``sample`` i64[M]."""
+        return self.nili(tokens, sample, u)
 
     def photo_mask(self, batch: TileBatch) -> Tensor:
         """bool[Q]: photos of valid samples that have an image."""
