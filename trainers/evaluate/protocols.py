@@ -46,17 +46,12 @@ def knn(train: Labelled, test: Labelled, k: int = 20, temperature: float = 0.07)
 
 
 def linear_probe(train: Labelled, test: Labelled, decay: float = 1e-3, steps: int = 100) -> float:
-    """Accuracy of :func:`named_by_probe`."""
-    return float((named_by_probe(train, test.features, decay, steps) == test.classes).float().mean())
+    """Accuracy of a softmax regression on standardised features, fitted by L-BFGS: no learning rate to choose.
 
-
-def named_by_probe(train: Labelled, features: Tensor, decay: float = 1e-3, steps: int = 100) -> Tensor:
-    """Classes i64[N] that a softmax regression gives to f32[N,D], fitted by L-BFGS: no learning rate to choose.
-
-    It sees standardised features; ``decay`` times half the squared weights is added to the mean cross-entropy.
+    ``decay`` times half the squared weights is added to the mean cross-entropy.
     """
-    x, y = _standardised(train.features, features)
-    classes = int(train.classes.max()) + 1
+    x, y = _standardised(train.features, test.features)
+    classes = int(max(train.classes.max(), test.classes.max())) + 1
     with torch.enable_grad():
         weight = torch.zeros(x.shape[1], classes, requires_grad=True)
         bias = torch.zeros(classes, requires_grad=True)
@@ -69,7 +64,7 @@ def named_by_probe(train: Labelled, features: Tensor, decay: float = 1e-3, steps
             return loss
 
         solver.step(closure)
-    return (y @ weight.detach() + bias.detach()).argmax(1)
+    return float(((y @ weight.detach() + bias.detach()).argmax(1) == test.classes).float().mean())
 
 
 def ridge(train: Tensor, targets: Tensor, features: Tensor) -> Tensor:

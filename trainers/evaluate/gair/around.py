@@ -46,6 +46,7 @@ class _Mapped:
     grounds: PackedGeometry  # polygons
     land_use: NDArray[np.int64]  # UNKNOWN: none
     building: NDArray[np.bool_]
+    box: Floats  # [2,G,2] least and greatest corner of each of these
 
 
 def labels_around(stream: GeoStream, legend: Legend, places: Places) -> Around:
@@ -84,7 +85,11 @@ def _mapped(tokens: OsmTokens, legend: Legend, size: Floats) -> _Mapped:
     road, use, built = of(legend.roads), of(legend.land_use), of(legend.buildings) != UNKNOWN
     lines = np.flatnonzero((tokens.kind == Kind.LINE) & (road != UNKNOWN))
     areas = np.flatnonzero((tokens.kind == Kind.POLYGON) & (built | (use != UNKNOWN)))
-    return _Mapped(whole.take(lines), road[lines], whole.take(areas), use[areas], built[areas])
+    grounds = whole.take(areas)
+    start, _, part = grounds.edges(closed=True)
+    first = np.flatnonzero(np.diff(part, prepend=-1))  # every object has a vertex
+    box = np.stack([f.reduceat(start, first) if len(first) else np.zeros((0, 2)) for f in (np.minimum, np.maximum)])
+    return _Mapped(whole.take(lines), road[lines], grounds, use[areas], built[areas], box)
 
 
 def _nearest_road(mapped: _Mapped, at: Floats) -> int:
@@ -107,30 +112,22 @@ def _ground(mapped: _Mapped, at: Floats, size: Floats) -> tuple[float, int]:
     points = points[((points >= 0) & (points < size)).all(1)]
     if not len(points):
         return math.nan, UNKNOWN
-    start, end, owner = mapped.grounds.edges(closed=True)
-    held = _near(start, end, owner, len(mapped.grounds), at)
-    inside = _inside(start[held], end[held], owner[held], len(mapped.grounds), points)
-    built = inside[:, mapped.building].any(1)
-    uses = np.unique(mapped.land_use[mapped.land_use != UNKNOWN])
-    amount = [int(inside[:, mapped.land_use == use].any(1).sum()) for use in uses]
+    near = np.flatnonzero(((mapped.box[0] <= at + REACH) & (mapped.box[1] >= at - REACH)).all(1))
+    inside = _inside(mapped.grounds.take(near), points)
+    built, own = inside[:, mapped.building[near]].any(1), mapped.land_use[near]
+    uses = np.unique(own[own != UNKNOWN])
+    amount = [int(inside[:, own == use].any(1).sum()) for use in uses]
     use = int(uses[int(np.argmax(amount))]) if amount and max(amount) else UNKNOWN
     return float(built.mean()), use
 
 
-def _near(start: Floats, end: Floats, owner: NDArray[np.int64], count: int, at: Floats) -> NDArray[np.bool_]:
-    """Which edges are of objects whose boxes come within reach of ``at``."""
-    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-    np.minimum.at(low, owner, np.minimum(start, end))
-    np.maximum.at(high, owner, np.maximum(start, end))
-    return np.asarray(((low <= at + REACH) & (high >= at - REACH)).all(1)[owner])
-
-
-def _inside(start: Floats, end: Floats, owner: NDArray[np.int64], count: int, points: Floats) -> NDArray[np.bool_]:
-    """Which of ``points`` f64[K,2] lie in each object, bool[K,count]: an odd number of edges lies to their right."""
+def _inside(polygons: PackedGeometry, points: Floats) -> NDArray[np.bool_]:
+    """Which of ``points`` f64[K,2] lie in each of G polygons, bool[K,G]: an odd number of edges lies to their right."""
+    if not len(polygons):
+        return np.zeros((len(points), 0), bool)
+    start, end, owner = polygons.edges(closed=True)
     x, y = points[:, :1], points[:, 1:]
     crossed = (start[:, 1] > y) != (end[:, 1] > y)
     rise = np.where(end[:, 1] == start[:, 1], 1.0, end[:, 1] - start[:, 1])
     crossed &= x < start[:, 0] + (y - start[:, 1]) / rise * (end[:, 0] - start[:, 0])
-    odd = np.zeros((count, len(points)), np.int64)
-    np.add.at(odd, owner, crossed.T.astype(np.int64))
-    return np.asarray(odd.T % 2 == 1)
+    return np.logical_xor.reduceat(crossed, np.flatnonzero(np.diff(owner, prepend=-1)), axis=1)

@@ -34,26 +34,30 @@ class Colours:
 
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         """Histograms f32[B,CELLS * CELLS,BINS ** 3] around each cell."""
-        maps = _one_hot(batch.rs[:, self.channels])
-        cells = F.adaptive_avg_pool2d(maps, CELLS)
+        cells = histograms(batch.rs[:, self.channels], CELLS)
         around = F.avg_pool2d(cells, 3, 1, 1, count_include_pad=False)
         return around.flatten(2).transpose(1, 2)
 
     def encode_photos(self, batch: TileBatch) -> Tensor:
         """f32[Q,BINS ** 3]."""
-        return _one_hot(batch.photos).mean((2, 3)).sqrt()
+        return histograms(batch.photos, 1)[:, :, 0, 0].sqrt()
 
     def query(self, tokens: Tensor, sample: Tensor, u: Tensor) -> Tensor:
         """f32[Q,BINS ** 3] at places ``u`` f32[Q,2] in -1..1 of the tiles ``sample`` i64[Q]."""
         return sampled(tokens, sample, u, "bilinear").sqrt()
 
 
-def _one_hot(pixels: Tensor) -> Tensor:
-    """Which bin each pixel of u8[N,3,H,W] falls in, f32[N,BINS ** 3,H,W]."""
-    level = pixels.long() * BINS // 256
+def histograms(pixels: Tensor, cells: int) -> Tensor:
+    """Shares f32[N,BINS ** 3,cells,cells] of each colour among the pixels of u8[N,3,H,W] in each cell of a grid."""
+    count, _, height, width = pixels.shape
+    level = pixels.int() * BINS // 256
     bins = (level[:, 0] * BINS + level[:, 1]) * BINS + level[:, 2]
-    found = torch.zeros(len(bins), BINS**3, *bins.shape[1:], device=pixels.device)
-    return found.scatter_(1, bins[:, None], 1.0)
+    row, column = (torch.arange(n, device=pixels.device) * cells // n for n in (height, width))
+    cell = row[:, None] * cells + column[None]
+    image = torch.arange(count, device=pixels.device)[:, None, None] * cells**2
+    held = torch.bincount(((image + cell) * BINS**3 + bins).flatten(), minlength=count * cells**2 * BINS**3)
+    found = held.view(count, cells, cells, BINS**3).float()
+    return (found / found.sum(-1, keepdim=True).clamp_min(1)).permute(0, 3, 1, 2).contiguous()
 
 
 def sampled(tokens: Tensor, sample: Tensor, u: Tensor, mode: str, chunk: int = 256) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainers.evaluate.gair.around import Around
@@ -10,7 +11,7 @@ from trainers.evaluate.gair.embed import MODES, Seen
 from trainers.evaluate.gair.intervals import PerPhoto
 from trainers.evaluate.gair.places import Places
 from trainers.evaluate.gair.retrieval import retrieval, retrieval_chance
-from trainers.evaluate.protocols import Labelled, named_by_probe, ridge
+from trainers.evaluate.protocols import Labelled, ridge
 from trainers.models.losses import normalise
 
 #: Fewest labelled photos, on each side, for which a probe says something.
@@ -23,7 +24,7 @@ WAYS = {mode: f"sampling_{mode}" for mode in ("nili", *MODES)}
 
 
 def probes(train: Tensor, seen: Around, test: Tensor, held: Around) -> tuple[dict[str, PerPhoto], dict[str, float]]:
-    """``probe/TASK`` accuracies by photo, and scores that are none of single photos.
+    """``probe/TASK``, accuracies of ridge regressions to the classes, by photo; and scores that are none of photos.
 
     Args:
         train, test: photo features f32[M,D] of training photos and f32[N,D] of held-out ones.
@@ -33,8 +34,8 @@ def probes(train: Tensor, seen: Around, test: Tensor, held: Around) -> tuple[dic
     for task in CLASSES:
         rows, known, asked = _classed(train, seen, held, task)
         if known is not None:
-            right = named_by_probe(known, test[rows].float().cpu()) == asked
-            found[f"probe/{task}"] = PerPhoto(right.double(), rows)
+            guess = ridge(known.features, F.one_hot(known.classes), test.cpu()[rows]).argmax(1)
+            found[f"probe/{task}"] = PerPhoto((guess == asked).double(), rows)
     return found, _density(train, seen, test, held)
 
 
