@@ -59,7 +59,7 @@ class GairEvaluation:
         self._build, self._settings, self._roots, self._device = build, settings, list(roots), device
         self._beside: dict[str, float] = {}
         self._probed = False  # whether probes and sampling of the others are among them
-        self._labels: dict[str, Around] = {}
+        self._labels: dict[bool, Around] = {}  # by whether the photos are held out
 
     @torch.no_grad()
     def __call__(self, model: Gair, done: bool) -> EvaluationReport | None:
@@ -76,7 +76,7 @@ class GairEvaluation:
             scores = self._model(model, held)
             if train is not None:
                 scores |= self._learned(train, held, list(others))
-        around = self._labels.get(self._settings.eval.split)
+        around = self._labels.get(True)
         classes = around.land_use if around else torch.full((len(held.places),), UNKNOWN)
         shown = held.seen[""].photo.cpu()
         return EvaluationReport(scores | self._beside, shown, classes, TASKS["land_use"], NOTE, HISTORY, PARTS)
@@ -164,11 +164,10 @@ class GairEvaluation:
 
     def _learned(self, train: _Split, held: _Split, others: Sequence[str]) -> dict[str, float]:
         """Probes and sampling, whose maps are fitted on training photos; of ``others``, if there are, once."""
-        name = self._settings.eval.split
-        for split, part in (("train", train), (name, held)):
-            if split not in self._labels:
-                self._labels[split] = labels_around(part.stream, Legend.of(self._roots), part.places)
-        seen, asked = self._labels["train"], self._labels[name]
+        for held_out, part in ((False, train), (True, held)):
+            if held_out not in self._labels:
+                self._labels[held_out] = labels_around(part.stream, Legend.of(self._roots), part.places)
+        seen, asked = self._labels[False], self._labels[True]
         scores: dict[str, float] = {}
         for word in ("", *others):
             one, other = train.seen[word], held.seen[word]
