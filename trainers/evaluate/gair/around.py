@@ -117,7 +117,7 @@ def _ground(mapped: _Mapped, at: Floats, size: Floats) -> tuple[float, int]:
     built, own = inside[:, mapped.building[near]].any(1), mapped.land_use[near]
     uses = np.unique(own[own != UNKNOWN])
     amount = [int(inside[:, own == use].any(1).sum()) for use in uses]
-    use = int(uses[int(np.argmax(amount))]) if amount and max(amount) else UNKNOWN
+    use = int(uses[int(np.argmax(amount))]) if any(amount) else UNKNOWN
     return float(built.mean()), use
 
 

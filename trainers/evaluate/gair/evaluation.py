@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class GairEvaluation:
     """
 
     def __init__(
-        self, build: Callable[[TrainSettings], Gair], settings: TrainSettings, roots: Sequence[str],
+        self, build: Callable[[Any], Gair], settings: TrainSettings, roots: Sequence[str],
         device: torch.device,
     ) -> None:  # fmt: skip
         self._build, self._settings, self._roots, self._device = build, settings, list(roots), device
