@@ -1,9 +1,13 @@
-"""An evaluation as numbers: a JSON history and one HTML page in the run folder, with a plot of the embeddings."""
+"""An evaluation as numbers: a JSON history and one HTML page in the run folder, with tables, curves and a plot.
+
+What stands beside a score, such as chance, has the name of the score, a point and a word of :data:`BESIDE`.
+"""
 
 from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,83 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f
 _SIDE = 480
 #: Scores of the one line.
 _SHOWN = (
-    "loss", "rec", "cont", "cst", "cst_zero", "cst_mean", "incl", "secl", "r@1", "chance_r@1", "location_r@1",
-    "median_km", "chance_median_km", "land_use_linear",
+    "loss", "rec", "cont", "cst", "cst_zero", "cst_mean", "incl", "secl", "r@1", "chance_r@1", "photo_to_place/r@1",
+    "photo_to_place/r@1.chance", "photo_to_place_in_tile/r@1", "photo_to_place_in_tile/r@1.chance", "grid/error_m",
+    "grid/error_m.chance", "land_use_linear",
 )  # fmt: skip
+#: Words that follow a score's name and a point, and what a page calls them.
+BESIDE: Mapping[str, str] = {
+    "low": "95 % from", "high": "to", "chance": "chance", "untrained": "untrained", "colours": "colours alone",
+    "floor": "best possible",
+}  # fmt: skip
+#: Of those, the ones that a curve draws, with the model's own first.
+_DRAWN = {"": ("model", "#0072b2"), "chance": ("chance", "#999999"), "untrained": ("untrained", "#e69f00"),
+          "colours": ("colours alone", "#cc79a7")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Scores under each other, with what stands beside them."""
+
+    title: str
+    note: str
+    rows: tuple[tuple[str, str], ...]  # label, name of the score
+
+    def html(self, scores: Mapping[str, float]) -> str:
+        """The rows and columns that ``scores`` has; empty without any."""
+        rows = [(label, name) for label, name in self.rows if name in scores]
+        words = [word for word in BESIDE if any(f"{name}.{word}" in scores for _, name in rows)]
+        head = "".join(f"<th>{html.escape(text)}</th>" for text in ("", "model", *(BESIDE[w] for w in words)))
+        body = "".join(
+            f"<tr><th>{html.escape(label)}</th>"
+            + "".join(f"<td>{_number(scores.get(n))}</td>" for n in (name, *(f"{name}.{w}" for w in words)))
+            + "</tr>"
+            for label, name in rows
+        )
+        return f"{_heading(self.title, self.note)}<table><tr>{head}</tr>{body}</table>" if rows else ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores against a quantity, its values side by side at equal steps."""
+
+    title: str
+    note: str
+    unit: str
+    points: tuple[tuple[float, str], ...]  # value, name of the score
+
+    def html(self, scores: Mapping[str, float]) -> str:
+        """The lines that ``scores`` has; empty without any."""
+        points = [(value, name) for value, name in self.points if name in scores]
+        lines = {w: [scores.get(f"{n}.{w}" if w else n) for _, n in points] for w in _DRAWN}
+        held = [y for line in lines.values() for y in line if y is not None]
+        if not points:
+            return ""
+        low, high = min(0.0, *held), max(held)
+        step = (_SIDE - 80) / max(1, len(points) - 1)
+
+        def place(i: int, y: float) -> str:
+            return f"{50 + i * step:.1f},{30 + (high - y) / max(high - low, 1e-9) * 200:.1f}"
+
+        drawn = []
+        for row, (word, (label, colour)) in enumerate(_DRAWN.items()):
+            dots = [place(i, y) for i, y in enumerate(lines[word]) if y is not None]
+            if dots:
+                drawn.append(f'<polyline points="{" ".join(dots)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+                drawn.append(f'<text x="{60 + 110 * row}" y="16" fill="{colour}">{label}</text>')
+        drawn += [f'<text x="{45 + i * step:.1f}" y="250">{value:g}</text>' for i, (value, _) in enumerate(points)]
+        drawn += [f'<text x="2" y="{y}">{value:.3g}</text>' for y, value in ((36, high), (236, low))]
+        drawn.append(f'<text x="{_SIDE // 2}" y="268">{html.escape(self.unit)}</text>')
+        shape = f'<svg width="{_SIDE}" height="275" style="border:1px solid #ccc;font:12px sans-serif">'
+        return f"{_heading(self.title, self.note)}{shape}{''.join(drawn)}</svg>"
+
+
+def _heading(title: str, note: str) -> str:
+    return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +112,8 @@ class EvaluationReport:
     classes: Tensor  # i64 [N], -1: unlabelled
     names: tuple[str, ...]  # of the classes
     note: str  # what the scores mean
+    history: tuple[str, ...] = ()  # scores that the page shows over the steps; none: all
+    parts: tuple[Table | Curve, ...] = ()  # what it shows of the last step
 
     def line(self, step: int) -> str:
         """The scores that matter, in one line."""
@@ -49,12 +129,10 @@ class EvaluationReport:
             put(out / name, text)
 
     def page(self, rows: list[dict[str, Any]]) -> str:
-        """The history as a table, and the plot of the last step."""
-        names = list(rows[-1])
+        """The history as a table; tables, curves and the plot of the last step."""
+        names = ["step", *self.history] if self.history else list(rows[-1])
         head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{row.get(n, float('nan')):.4g}</td>" for n in names) + "</tr>" for row in rows
-        )
+        body = "".join("<tr>" + "".join(f"<td>{_number(row.get(n))}</td>" for n in names) + "</tr>" for row in rows)
         keys = "".join(
             f'<span style="color:{COLOURS[i % len(COLOURS)]}">● {html.escape(name)}</span> '
             for i, name in enumerate((*self.names, "unlabelled"))
@@ -66,6 +144,7 @@ class EvaluationReport:
             "<h1>Evaluation on the validation split</h1>"
             f"<table><tr>{head}</tr>{body}</table>"
             f"<p>{html.escape(self.note)}</p>"
+            f"{''.join(part.html(rows[-1]) for part in self.parts)}"
             f"<h2>Features, two principal axes</h2><p>{keys}</p>{self._plot()}"
         )
 

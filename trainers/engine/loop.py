@@ -107,7 +107,7 @@ class Trainer:
         if data.weights and settings.steps is None:
             raise ConfigError("a mixture has no epoch: say how long to train, with steps=N")
         self.task, self.settings, self.device, self.quiet = task, settings, device, quiet
-        self.roots = data.roots
+        self.measure = task.evaluation(settings, data.roots, device)
         begin = time.perf_counter()
         torch.manual_seed(settings.seed)
         model = shard(task.build(settings).to(device), settings)
@@ -338,7 +338,7 @@ class Trainer:
     def _evaluate(self, out: RunFolder, written: list[Tracker]) -> None:
         """Measure the model on the validation split; the best by its loss is kept beside the last."""
         with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            report = self.task.evaluate(self.plain_model, self.settings, self.roots, self.device)
+            report = self.measure(self.plain_model, self.finished)
         if report is None:
             return
         self.evaluation = {"step": self.step, **report.scores}

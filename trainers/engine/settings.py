@@ -57,6 +57,14 @@ class EvalSettings:
     batch_size: int = 64  # samples a forward pass
     split: str = "val"  # samples on which is measured
     train_samples: int = 1024  # most training samples that the neighbours and the linear probe learn from
+    photos: int = 8  # most photos a tile (gair)
+    grid: int = 8  # places a side of the grid over a tile in which photos are looked for (gair)
+    full: Literal["end", "always", "never"] = "end"  # when training samples are read for probes, too (gair)
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size", "train_samples", "photos", "grid"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"setting eval.{name}={getattr(self, name)} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,9 @@ class Task:
     #: ``unused``, where it has it, whether weights that are trained can be without a gradient.
     build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
-    #: Model, settings, dataset directories and device to a report; None where there is nothing to measure on.
-    evaluate: Callable[[Any, Any, Sequence[str], Any], EvaluationReport | None]
+    #: Settings, dataset directories and device to what measures the models of a run: model and whether the run is done
+    #: to a report; None where there is nothing to measure on. What does not change in a run it finds once.
+    evaluation: Callable[[Any, Sequence[str], Any], Callable[[Any, bool], EvaluationReport | None]]
 
 
 def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic: str) -> TrainSettings:

@@ -77,8 +77,8 @@ def _pairs(classes: Mapping[int, int]) -> Tensor:
     return torch.tensor(sorted(classes.items()), dtype=torch.long).T.contiguous()
 
 
-def _class_of(ids: Tensor, table: Tensor) -> Tensor:
-    """Class i64[U] of each tag id, UNKNOWN where the table lacks it."""
+def class_of(ids: Tensor, table: Tensor) -> Tensor:
+    """Class i64[U] of each tag id i64[U] by a table of a legend, UNKNOWN where that lacks it."""
     table = table.to(ids.device)
     at = torch.searchsorted(table[0], ids).clamp_max(table.shape[1] - 1)
     return torch.where(table[0][at] == ids, table[1][at], UNKNOWN)
@@ -96,18 +96,18 @@ def labels(batch: TileBatch, legend: Legend) -> dict[str, Tensor]:
     mapped = torch.zeros(b, dtype=torch.bool, device=sample.device)
     mapped[batch.node_sample[batch.node_valid]] = True
 
-    use = _class_of(batch.tag_id, legend.land_use)[batch.tag_row]
+    use = class_of(batch.tag_id, legend.land_use)[batch.tag_row]
     counted = polygon & (use != UNKNOWN)
     area = extent.new_zeros(b * len(LAND_USE))
     area = area.index_add(0, (sample * len(LAND_USE) + use)[counted], extent[counted]).view(b, -1)
     land_use = torch.where(area.sum(1) > 0, area.argmax(1), UNKNOWN)
 
-    built = polygon & (_class_of(batch.tag_id, legend.buildings)[batch.tag_row] == 0)
+    built = polygon & (class_of(batch.tag_id, legend.buildings)[batch.tag_row] == 0)
     density = extent.new_zeros(b).index_add(0, sample[built], extent[built])
     steps = torch.tensor(DENSITY, device=sample.device)
     level = torch.bucketize(density, steps)
 
-    road = _class_of(batch.tag_id, legend.roads)[batch.tag_row]
+    road = class_of(batch.tag_id, legend.roads)[batch.tag_row]
     driven = line & (road != UNKNOWN)
     greatest = torch.zeros(b, dtype=torch.long, device=sample.device)
     greatest = greatest.scatter_reduce(0, sample[driven], road[driven], "amax")

@@ -1,12 +1,16 @@
-"""Protocols on frozen features (docs/papers/geolink.md#downstream): nearest neighbours, linear probe, retrieval."""
+"""Protocols on frozen features (docs/papers/geolink.md#downstream): nearest neighbours, linear probes, retrieval."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+#: Shrinkages of a ridge regression, in squared deviations of a feature.
+DECAYS = tuple(10.0**k for k in range(-4, 3))
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,7 @@ def linear_probe(train: Labelled, test: Labelled, decay: float = 1e-3, steps: in
 
     ``decay`` times half the squared weights is added to the mean cross-entropy.
     """
-    mean, deviation = train.features.mean(0), train.features.std(0).clamp_min(1e-6)
-    x, y = (train.features - mean) / deviation, (test.features - mean) / deviation
+    x, y = _standardised(train.features, test.features)
     classes = int(max(train.classes.max(), test.classes.max())) + 1
     with torch.enable_grad():
         weight = torch.zeros(x.shape[1], classes, requires_grad=True)
@@ -62,6 +65,32 @@ def linear_probe(train: Labelled, test: Labelled, decay: float = 1e-3, steps: in
 
         solver.step(closure)
     return float(((y @ weight.detach() + bias.detach()).argmax(1) == test.classes).float().mean())
+
+
+def ridge(train: Tensor, targets: Tensor, features: Tensor) -> Tensor:
+    """Targets f64[N,K] that a linear map gives to f32[N,D], fitted on f32[M,D] and f32[M,K] by ridge regression.
+
+    It sees standardised features. How much it shrinks is what generalised cross-validation finds best (Golub, Heath and
+    Wahba 1979): nothing is held out.
+    """
+    x, z = _standardised(train.double(), features.double())
+    mean = targets.double().mean(0)
+    y, rows = targets.double() - mean, len(train)
+    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    inner, best, chosen = u.T @ y, math.inf, torch.zeros_like(s)
+    for decay in DECAYS:
+        share = s.square() / (s.square() + decay * rows)
+        free = 1 - (float(share.sum()) + 1) / rows
+        score = float((y - u @ (share[:, None] * inner)).square().mean()) / max(free, 1e-6) ** 2
+        if score < best:
+            best, chosen = score, s / (s.square() + decay * rows)
+    return z @ (vh.T @ (chosen[:, None] * inner)) + mean
+
+
+def _standardised(train: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [.,D] by mean and deviation of the first."""
+    mean, deviation = train.mean(0), train.std(0).clamp_min(1e-6)
+    return (train - mean) / deviation, (features - mean) / deviation
 
 
 def retrieval(a: Tensor, b: Tensor, at: tuple[int, ...] = (1, 5)) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from trainers.engine.settings import Task, TrainSettings, read_presets
-from trainers.evaluate.gair import evaluate_gair
+from trainers.evaluate.gair.evaluation import GairEvaluation
 from trainers.models.gair.model import Gair
 from trainers.models.gair.settings import GairInit, GairLoss, GairSettings
 from trainers.stream.batch import View
@@ -32,5 +33,6 @@ def _view(settings: GairTraining) -> View:
 
 GAIR = Task(
     "gair", "Train GAIR: images, the street-view photos taken in them, and where.",
-    GairTraining, read_presets(__file__), "n_rs > 0 AND n_streetview > 0", _build, _view, evaluate_gair,
+    GairTraining, read_presets(__file__), "n_rs > 0 AND n_streetview > 0", _build, _view,
+    partial(GairEvaluation, _build),
 )  # fmt: skip

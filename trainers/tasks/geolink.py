@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
+from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.geolink import evaluate_geolink
 from trainers.models.geolink import GeoLink, GeoLinkLoss, GeoLinkSettings
@@ -26,7 +30,13 @@ def _view(settings: GeoLinkTraining) -> View:
     return GeoLink.view(settings.arch, settings.fidelity)
 
 
+def _evaluation(
+    settings: GeoLinkTraining, roots: Sequence[str], device: torch.device
+) -> Callable[[GeoLink, bool], EvaluationReport | None]:
+    return lambda model, _done: evaluate_geolink(model, settings, roots, device)
+
+
 GEOLINK = Task(
     "geolink", "Train GeoLink: images with the OpenStreetMap objects in them.",
-    GeoLinkTraining, read_presets(__file__), "n_rs > 0", _build, _view, evaluate_geolink,
+    GeoLinkTraining, read_presets(__file__), "n_rs > 0", _build, _view, _evaluation,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main
 from trainers.engine.evaluation import EvaluationReport, principal
 from trainers.engine.settings import Task
-from trainers.evaluate.gair import _distances, _losses
+from trainers.evaluate.gair.losses import split_losses
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
 from trainers.models.gair.model import Gair
@@ -140,12 +141,29 @@ def test_gair_reports_on_the_validation_split_and_keeps_the_best(with_photos: Pa
     assert [row["step"] for row in rows] == [2, 4]
     for row in rows:
         assert row["loss"] == pytest.approx(row["incl"] + row["secl"])
-        assert row["chance_r@5"] == row["location_chance_r@5"] == pytest.approx(5 * row["chance_r@1"])
-        assert row["median_km"] >= 0
-        assert 0 < row["chance_median_km"] < 20_000
+        assert row["photo_to_place/r@5.chance"] == pytest.approx(5 * row["photo_to_place/r@1.chance"])
+        assert row["grid/error_m.floor"] < row["grid/error_m"] < 5_000_000
+        assert all(math.isfinite(value) for value in row.values())
+    assert [any(name.startswith(("probe/", "sampling_")) for name in row) for row in rows] == [
+        False,
+        True,
+    ]  # at the end
+    kept = [name for name in rows[0] if name.endswith((".untrained", ".colours", ".floor"))]
+    assert len(kept) > 50
+    assert [rows[1][name] for name in kept] == [rows[0][name] for name in kept]
     assert load_checkpoint(tmp_path / "r" / "best.pt")["evaluation"]["best"] == min(row["loss"] for row in rows)
-    shown = (tmp_path / "r" / "evaluation.html").read_text().count("<circle")
-    assert shown == round(1 / rows[0]["chance_r@1"]) > 16
+    page = (tmp_path / "r" / "evaluation.html").read_text()
+    assert page.count("<circle") == round(1 / rows[0]["photo_to_place/r@1.chance"]) > 16
+    for title in ("Retrieval", "Localisation", "Moved queries", "Location encoder", "Ways to read", "Probes"):
+        assert f"<h2>{title}" in page
+    metrics = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [m["val/grid/error_m"] for m in metrics if "val/loss" in m] == [row["grid/error_m"] for row in rows]
+
+
+@pytest.mark.parametrize("name", ["samples", "batch_size", "train_samples", "photos", "grid"])
+def test_an_evaluation_of_nothing_is_refused_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(GAIR, [f"eval.{name}=0", "dry_run=true"]) == 2
+    assert f"eval.{name}=0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("near", "far"), [(150.0, 400.0), (0.0, 0.0)])
@@ -155,7 +173,7 @@ def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes(near: float, far:
     lonlat = torch.rand(11, 2, generator=generator).double() * 0.01  # a square of some 1.1 km
     model = Gair(GAIR_SETTINGS, "ours", GairLoss(2.0, 3.0))
     model.incl_radius, model.secl_radius = near, far
-    found = _losses(model, photo, place, location, lonlat, batch=4)
+    found = split_losses(model, photo, place, location, lonlat, batch=4)
     apart = great_circle(lonlat, lonlat)
 
     def loss(a: torch.Tensor, b: torch.Tensor, i: int, others: list[int], radius: float) -> float:
@@ -172,15 +190,6 @@ def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes(near: float, far:
     assert found["incl"] == pytest.approx(sum(incl) / 11, rel=1e-5)
     assert found["secl"] == pytest.approx(sum(secl) / 11, rel=1e-5)
     assert found["loss"] == pytest.approx(2 * found["incl"] + 3 * found["secl"], rel=1e-6)
-
-
-def test_the_distance_of_a_photo_is_to_the_place_that_it_names() -> None:
-    lonlat = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]]).double()
-    east = 111.195  # kilometres a degree of the equator
-    right = _distances(torch.eye(3), torch.eye(3), lonlat)
-    assert right == {"median_km": 0.0, "chance_median_km": pytest.approx(3 * east, rel=1e-3)}
-    wrong = _distances(torch.eye(3), torch.eye(3)[[1, 0, 2]], lonlat)  # the first two are taken for each other
-    assert wrong["median_km"] == pytest.approx(east, rel=1e-3)
 
 
 @pytest.mark.parametrize("task", [TASK, GAIR], ids=["geolink", "gair"])
