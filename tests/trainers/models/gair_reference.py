@@ -1,4 +1,4 @@
-"""GAIR's losses composed as released, from docs/papers/gair.md: the peer of the numerical check.
+"""GAIR's losses composed as released, from docs/papers/gair.md#losses: the peer of the numerical check.
 
 One photo after another, one corner and one tap after another, one queued place after another, in plain loops. Nothing
 here is shared with trainers.models; the two image encoders are given, as they have references of their own.

@@ -12,6 +12,10 @@ from trainers.models.losses import EARTH_RADIUS, distance, pad_rows
 from trainers.models.noise import uniform
 from trainers.stream.batch import TileBatch
 
+#: Fields of `Pairs` that have a row a photo.
+OF_PHOTOS = (
+    "photo", "place", "lonlat", "valid", "elsewhere", "elsewhere_far", "others", "others_far", "photo_kept",
+)  # fmt: skip
 #: Streams of random numbers: places in a tile for the image, and for the location encoder.
 IMAGE_PLACE, LOCATION_PLACE = 201, 202
 
@@ -34,7 +38,8 @@ class Pairs:
 
     def padded(self, count: int) -> Pairs:
         """With so many photos: ranks differ in theirs, and only equal shapes can be gathered."""
-        return self._each(lambda name, t: t if name.startswith("tile") else pad_rows(t, count))
+        rows = {name: pad_rows(getattr(self, name), count) for name in OF_PHOTOS}
+        return Pairs(**rows, tile_kept=self.tile_kept, tile_valid=self.tile_valid)
 
     @staticmethod
     def joined(parts: Sequence[Pairs]) -> Pairs:
@@ -43,16 +48,14 @@ class Pairs:
 
     def leaves(self) -> Pairs:
         """The same values, without what they were made from, ready to receive gradients."""
-        return self._each(lambda _, t: t.detach().requires_grad_(t.dtype == torch.float32))
+        held = {f.name: getattr(self, f.name).detach() for f in fields(Pairs)}
+        return Pairs(**{name: t.requires_grad_(t.dtype == torch.float32) for name, t in held.items()})
 
     def backward(self, leaves: Pairs) -> None:
         """Hand the gradients of ``leaves``, made of the same batch, on to what these values were made from."""
         named = [(getattr(self, f.name), getattr(leaves, f.name).grad) for f in fields(Pairs)]
         live = [(value, grad) for value, grad in named if grad is not None and value.requires_grad]
         torch.autograd.backward([value for value, _ in live], [grad for _, grad in live])
-
-    def _each(self, change) -> Pairs:  # type: ignore[no-untyped-def]
-        return Pairs(**{f.name: change(f.name, getattr(self, f.name)) for f in fields(Pairs)})
 
 
 def photo_numbers(batch: TileBatch) -> tuple[Tensor, Tensor]:
