@@ -218,7 +218,11 @@ def _paint_roofs(
     side = np.where(np.abs(along) * ends > far, np.where(along > 0, 2, 3), np.where(across > 0, 0, 1))
     value = np.take(np.array([p[1] for p in planes], dtype=np.float32), n * 4 + side)
     # Courses of tiles, the ridge, and the parapet's light on flat roofs.
-    value += of(np.where(kind == "flat", 0.0, 0.035)) * np.sin(across * np.float32(6.0))
+    courses = np.array([k.material == "tiles" for k, _ in found]) & (kind != "flat")
+    value += of(np.where(courses, 0.035, 0.0)) * np.sin(across * np.float32(6.0))
+    seams = np.array([k.material == "metal" for k, _ in found])
+    if seams.any():
+        value -= of(np.where(seams, 0.24, 0.0)) * (np.sin(along * np.float32(2.1)) > 0.4)
     value[far < of(np.where(kind == "gabled", 0.3, 0.0))] = 1.12
     base.ravel()[at] = _packed(np.stack([of(c) * value for c in look.roof(np.array([k.roof_rgb for k, _ in found])).T]))
     return numbers

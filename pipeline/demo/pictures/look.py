@@ -105,6 +105,7 @@ class Look:
         None  # (4, 3): three rows mix a building's roof colour, the last is added; None: as it is
     )
     walls: FloatArray | None = None  # the same of walls
+    sky: tuple[int, float] = (0, 0.0)  # half degrees by which the clouds are turned, and how many more there are
 
     @property
     def shadow_per_m(self) -> FloatArray:

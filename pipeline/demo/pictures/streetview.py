@@ -87,9 +87,10 @@ def _draw_sky(view: View, bearing: float) -> None:
     t = np.clip(up / 0.55, 0, 1) ** 0.7
     texture = noise_texture(view.seed + 3, 720, 1.6)
     azimuth = np.degrees(bearing) + np.degrees(np.arctan(TX))
-    columns = (azimuth * 2).astype(np.intp)
+    turn, more = view.look.sky
+    columns = (azimuth * 2).astype(np.intp) + turn
     lines = (np.degrees(np.arctan(up[:, 0])) * 5).astype(np.intp)
-    cloud = np.clip(tiled(texture, lines, columns) * 0.55 - 0.1, 0, 0.85)
+    cloud = np.clip(tiled(texture, lines, columns) * 0.55 - 0.1 + more, 0, 0.85)
     for plane, high, far in zip(view.image, zenith, low, strict=True):
         sky = far + (high - far) * t
         plane[:half] = sky + (238.0 - sky) * cloud
