@@ -149,9 +149,10 @@ def _behind(draft: Draft, block: Block, free: Any, kind: str) -> None:
     _, density = _BEHIND.get(kind, _BEHIND["fields"])
     draft.trees(block, scatter(rng, free, density * float(rng.choice([0.1, 0.5, 1.0, 2.0]))), (1.2, 3.4))
     deep = shapely.buffer(free, -4.0)
-    for xy in scatter(rng, deep, 0.0006 if kind != "industrial" else 0.0002):
-        ring = rectangle(xy, rng.uniform(3, 7), rng.uniform(3, 5), rng.uniform(0, np.pi))
-        draft.building(block, ring, 1, "flat", "gravel", "house", {"building": "shed"}, eaves=2.5)
+    places = scatter(rng, deep, 0.0006 if kind != "industrial" else 0.0002)
+    sheds = [rectangle(xy, rng.uniform(3, 7), rng.uniform(3, 5), rng.uniform(0, np.pi)) for xy in places]
+    for n in _kept(deep, np.array(sheds)).tolist() if sheds else ():
+        draft.building(block, sheds[n], 1, "flat", "gravel", "house", {"building": "shed"}, eaves=2.5)
     for xy in scatter(rng, deep, 0.0012):
         style = str(rng.choice(["garden", "lawn", "lawn2", "bed", "gravel", "paving"]))
         ring = rectangle(xy, rng.uniform(6, 22), rng.uniform(5, 14), rng.uniform(0, np.pi))

@@ -190,9 +190,7 @@ def _grid(net: Network) -> None:
         if net.rng.random() < 0.45:
             a, b = ((s + 0.5, t), (s + 0.5, t + 1)) if net.rng.random() < 0.5 else ((s, t + 0.5), (s + 1, t + 0.5))
             ends = np.array([net.at(*(np.array(p) / 4)) for p in (a, b)])
-            net.add(
-                _joined(net, ends[0] * 1.04 - ends[1] * 0.04, ends[1] * 1.04 - ends[0] * 0.04), "living_street", "grid"
-            )
+            net.add(_joined(net, ends[0] * 1.3 - ends[1] * 0.3, ends[1] * 1.3 - ends[0] * 0.3), "living_street", "grid")
 
 
 def _joined(net: Network, a: FloatArray, b: FloatArray) -> FloatArray:
