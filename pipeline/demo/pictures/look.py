@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.demo.geo import FloatArray
 
@@ -98,7 +99,7 @@ class Look:
     to_sun: FloatArray  # (3,) unit vector: east, north, up
     shade: float = 1.0  # 0..1: how deep cast shadows are; 0 under clouds
     #: (styles, 3) float32: colours of the ground, in the order of STYLES
-    styles: FloatArray = field(default_factory=lambda: STYLE_RGB)
+    styles: NDArray[np.float32] = field(default_factory=lambda: STYLE_RGB)
     crowns: FloatArray = field(default_factory=lambda: CROWN_RGB)  # (3, 3): crowns of hue 0, 1/2 and 1
     cars: FloatArray = field(default_factory=lambda: np.array(CAR_RGB))  # (8, 3)
     roofs: FloatArray | None = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,12 +141,10 @@ def draw_solids(view: View, blocks: list[Block]) -> None:
     solids = [_solids(block) for block in blocks]
     if not solids:
         return
-    faces = [*_walls_in_view(view, solids), *_roofs_in_view(view, solids)]
-    for _, look, places in sorted(faces, key=lambda f: f[0]):
-        if isinstance(look, Face):
-            _draw_wall(view, look, places)
-        else:
-            _draw_slope(view, *look, places)
+    walls = [(far, partial(_draw_wall, view, face, at)) for far, face, at in _walls_in_view(view, solids)]
+    roofs = [(far, partial(_draw_slope, view, *look, at)) for far, look, at in _roofs_in_view(view, solids)]
+    for _, draw in sorted([*walls, *roofs], key=lambda f: f[0]):
+        draw()
 
 
 def _walls_in_view(view: View, solids: list[_Solids]) -> Iterator[tuple[float, Face, FloatArray]]:

@@ -140,7 +140,7 @@ def _runs(items: list[Any]) -> list[list[Any]]:
 def _write_districts(plan: Plan, folder: Path, made: Iterator[list[Made]]) -> dict[str, int]:
     labels = TileLabels(plan)
     shots: list[Pose] = []
-    around: list[FloatArray] = [np.empty((0, 0))]
+    around: list[FloatArray] = []
 
     def parts() -> Iterator[MapPart]:
         for run in made:
@@ -153,9 +153,7 @@ def _write_districts(plan: Plan, folder: Path, made: Iterator[list[Made]]) -> di
     counts = write_map(plan, parts(), folder / "world.osm.pbf")
     labels.write(folder / "tiles.parquet")
     _write_table(shots, folder / "photos.csv")
-    rows = [a for a in around if len(a)]
-    if rows:
-        write_photo_labels(shots, np.concatenate(rows), folder / "photos.parquet")
+    write_photo_labels(shots, np.concatenate(around), folder / "photos.parquet")
     return counts | {"photos": len(shots)}
 
 

@@ -192,5 +192,6 @@ def _lake(draft: Draft, block: Block, land: Any) -> None:
 def _blob(rng: np.random.Generator, at: FloatArray, radius: float) -> FloatArray:
     """A round outline with bays, (32, 2) metres."""
     t = np.linspace(0, 2 * np.pi, 33)[:-1]
-    r = radius * (1 + sum(rng.uniform(0, 0.22) * np.sin(k * t + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5)))
+    waves = [rng.uniform(0, 0.22) * np.sin(k * t + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5)]
+    r = radius * (1 + np.sum(waves, axis=0))
     return np.asarray(at + r[:, None] * np.column_stack([np.cos(t), np.sin(t)]))

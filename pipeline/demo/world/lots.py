@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.demo.geo import FloatArray, rectangle
 from pipeline.demo.town.block import PATCH, PATH, Block, Tags
@@ -71,7 +72,7 @@ def _rows(
     return (np.array(rings), characters, angles) if rings else None
 
 
-def _kept(land: Any, rings: FloatArray) -> FloatArray:
+def _kept(land: Any, rings: FloatArray) -> NDArray[np.intp]:
     """Numbers of the footprints that lie on the land and overlap none before them."""
     shapes = shapely.polygons(rings)
     shapely.prepare(land)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 from pipeline.demo.geo import CENTRE_LAT, CENTRE_LON, TILE_ZOOM, Bounds, FloatArray
@@ -65,11 +66,11 @@ class Plan:
         tiles = np.column_stack([left + xy[:, 0] / self.tile_m, top + self.rows - xy[:, 1] / self.tile_m])
         return np.asarray(tile_to_lonlat(tiles, TILE_ZOOM))
 
-    def tile_of(self, xy: FloatArray) -> FloatArray:
+    def tile_of(self, xy: FloatArray) -> NDArray[np.int64]:
         """(n, 2) metres -> (n, 2) column and row of the tile, counted from the north-western one."""
         return np.floor(np.column_stack([xy[:, 0], self.size[1] - xy[:, 1]]) / self.tile_m).astype(np.int64)
 
-    def inside(self, xy: FloatArray, margin: float = 0.0) -> FloatArray:
+    def inside(self, xy: FloatArray, margin: float = 0.0) -> NDArray[np.bool_]:
         """Which of (n, 2) places lie on the world's tiles, so far from their border."""
         return np.asarray(((xy > margin) & (xy < np.array(self.size) - margin)).all(axis=1))
 

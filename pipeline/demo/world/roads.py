@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from pipeline.demo.geo import FloatArray, rectangle
 from pipeline.demo.town.block import MARKING, PATH, ROAD, SIDEWALK, Block, Tags
@@ -43,10 +44,10 @@ def lay(draft: Draft, street: Street, others: shapely.STRtree, mapped: bool) -> 
         _on_the_map(draft, street, crossings)
 
 
-def _clear(xy: FloatArray, others: shapely.STRtree, room: float) -> FloatArray:
+def _clear(xy: FloatArray, others: shapely.STRtree, room: float) -> NDArray[np.bool_]:
     """Which places are away from the middle of every street."""
     first, _ = others.query(shapely.points(xy), predicate="dwithin", distance=room)
-    return np.bincount(first, minlength=len(xy)) == 0
+    return np.asarray(np.bincount(first, minlength=len(xy)) == 0)
 
 
 def _furniture(draft: Draft, block: Block, street: Street, total: float, others: shapely.STRtree) -> None:
@@ -82,9 +83,9 @@ def _cars(draft: Draft, block: Block, street: Street, total: float) -> None:
             draft.cars(block, *along(street.line, d, side * (street.half - 1.0)))
     n = int(draft.rng.poisson(c.traffic / 86_400 / _CAR_M_S * total * 2))
     if n:
-        side = draft.rng.choice([-1.0, 1.0], n)
-        for s in (-1.0, 1.0):
-            d = draft.rng.uniform(6, max(total - 6, 7), int((side == s).sum()))
+        right = int(draft.rng.binomial(n, 0.5))
+        for s, count in ((-1.0, right), (1.0, n - right)):
+            d = draft.rng.uniform(6, max(total - 6, 7), count)
             draft.cars(block, *along(street.line, d, s * min(street.half - 1.2, 1.9)))
 
 

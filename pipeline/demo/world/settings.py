@@ -19,7 +19,7 @@ class WorldSettings:
     photos: int = 4000  # street-view photos, 0..1000000
     seed: int = 0  # another world for each, 0 or more
     style: str = "mixed"  # mixed: towns of several kinds in open country; or one kind for all of it
-    unmapped: float = 0.2  # share of buildings that the map lacks, 0..1
+    unmapped: float = 0.2  # share of buildings, shops and land use that the map lacks, 0..1
     outdated: float = 0.03  # share of buildings that are gone and still mapped, 0..1
     unmapped_streets: float = 0.17  # share of the smallest streets and paths that the map lacks, 0..1
     mapped_trees: float = 0.1  # share of trees along streets that are mapped, 0..1

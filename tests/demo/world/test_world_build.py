@@ -20,7 +20,14 @@ from pipeline.demo.world.aerial import render_sheet, shift_of
 from pipeline.demo.world.build import WorldFiles, build_world
 from pipeline.demo.world.district import World
 from pipeline.demo.world.plan import Plan
-from tests.demo.world.conftest import SETTINGS
+from pipeline.demo.world.settings import WorldSettings
+
+SETTINGS = WorldSettings(tiles=9, photos=6, seed=5, style="village", shift_m=2.5)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> WorldFiles:
+    return build_world(tmp_path_factory.mktemp("world") / "small", SETTINGS, workers=1)
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
