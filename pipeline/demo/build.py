@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from pipeline.demo.folder import have_folder, in_order
 from pipeline.demo.pictures.aerial import aerial_windows, render_window, write_aerial
 from pipeline.demo.pictures.pose import PhotoPose, default_photo_count, exif_bytes, photo_poses
 from pipeline.demo.pictures.streetview import render_photo
@@ -26,13 +25,9 @@ from pipeline.demo.town.osm_writer import write_osm
 from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
 from schemas.errors import InputError
-from storage.files import atomic_folder, file_sha256
-from storage.locks import locked
 
 GENERATOR_VERSION = 4  # raise it when the same parameters give other bytes
-RECORD = "demo.json"
 JPEG_QUALITY = 88
-_AHEAD = 6  # windows or photos that may be in the making
 _RENDERERS = 2
 
 Each = Callable[[Callable[[World, Any], Any], Sequence[Any]], Iterator[Any]]
@@ -82,53 +77,14 @@ def build_demo(
     if photos < 0:
         raise InputError(f"demo photos must not be negative, not {photos}")
     asked = {"generator_version": GENERATOR_VERSION, "seed": seed, "side_tiles": plan.side_tiles, "photos": photos}
-    if is_complete(out, asked):
-        return files
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).is_file())):
-        raise InputError(f"{out} holds something other than a demo build; choose an empty folder")
-    with locked(out.with_name(f".{out.name}.lock")):
-        if not is_complete(out, asked):
-            _make(plan, out, asked, workers, progress, built)
+    photo_count = photos
+    have_folder(out, asked, lambda fresh: _write_all(plan, fresh, photo_count, workers, progress), built)
     return files
-
-
-def _make(
-    plan: Plan,
-    out: Path,
-    asked: dict[str, Any],
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-    built: Path | None,
-) -> None:
-    """Put a whole build of these parameters at out."""
-    with atomic_folder(out) as fresh:
-        if built is not None and is_complete(built, asked):
-            shutil.copytree(built, fresh, dirs_exist_ok=True)
-            return
-        counts = _write_all(plan, fresh, asked["photos"], workers, progress)
-        record = {"parameters": asked, "counts": counts, "files": _digests(fresh)}
-        (fresh / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def built_in(cache: Path, seed: int, scale: int) -> Path:
     """Folder of the demo in the cache, where builds of the region demo leave it."""
     return cache / f"demo-{seed}-{scale}"
-
-
-def is_complete(out: Path, asked: dict[str, Any]) -> bool:
-    """Whether out holds a build of these parameters with all its files at their sizes."""
-    try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        if record["parameters"] != asked:
-            return False
-        return all((out / name).stat().st_size == entry["bytes"] for name, entry in record["files"].items())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _digests(folder: Path) -> dict[str, dict[str, Any]]:
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths}
 
 
 def _write_all(
@@ -167,14 +123,7 @@ def _in_turn(world: World, work: Callable[[World, Any], Any], items: Sequence[An
 
 
 def _in_order(pool: ProcessPoolExecutor, work: Callable[[World, Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """Results in order, a few of them in the making at any time."""
-    waiting: deque[Future[Any]] = deque()
-    for item in items:
-        waiting.append(pool.submit(_task, work, item))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    return in_order(pool, partial(_task, work), items)
 
 
 def _write_photo(world: World, photo: tuple[str, PhotoPose]) -> None:

@@ -14,6 +14,7 @@ from pipeline.demo import DemoFiles
 from pipeline.demo.geo import CENTRE_LAT, CENTRE_LON, grid_convergence, to_lonlat, to_utm
 from pipeline.demo.pictures.aerial import PIXEL_M
 from pipeline.demo.pictures.ground import make_ground, rasterise
+from pipeline.demo.pictures.look import TOWN
 from pipeline.demo.pictures.pose import (
     CAMERA,
     DRIVEN,
@@ -116,7 +117,7 @@ def test_ground_raster_uses_pixel_centres() -> None:
         0, 0, "meadow", surfaces=[Surface((np.array([(2.0, 2.0), (6.0, 2.0), (6.0, 5.0), (2.0, 5.0)]),), 0, "lake")]
     )
     block.bounds = (0.0, 0.0, 10.0, 10.0)
-    ids = make_ground([block], (0.0, 0.0, 10.0, 10.0), 1.0).ids
+    ids = make_ground([block], (0.0, 0.0, 10.0, 10.0), 1.0, TOWN).ids
     line, column = np.nonzero(ids)
     assert (line.min(), line.max(), column.min(), column.max()) == (5, 7, 2, 5)
 

@@ -16,10 +16,7 @@ from rasterio.windows import Window
 
 from pipeline.demo.geo import UTM_CRS, Bounds, FloatArray, grown, overlaps
 from pipeline.demo.pictures.ground import (
-    CAR_RGB,
-    STYLE_IS_WATER,
-    STYLE_TEXTURE,
-    TO_SUN,
+    SHADOW_REACH_M,
     Ground,
     blur,
     building_shapes,
@@ -33,10 +30,10 @@ from pipeline.demo.pictures.ground import (
     stamp_slices,
     stamps_in,
     tiled,
-    tree_rgb,
     tree_shadows,
     trees_in,
 )
+from pipeline.demo.pictures.look import STYLE_IS_WATER, STYLE_TEXTURE, TOWN, Look
 from pipeline.demo.town.block import Block, Building
 from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
@@ -46,8 +43,7 @@ AERIAL_MARGIN_M = 60.0  # the image goes on this far beyond the region's box
 WINDOW_PX = 512  # windows are rendered one at a time; a multiple of the file's tiles
 _TILE_PX = 512
 _OVERSAMPLE = 2  # outlines are drawn finer by this factor, then averaged
-_APRON_PX = 16  # rendered around each window, so that trees and blur cross its edges
-_REACH_M = 60.0  # longest cast shadow
+APRON_PX = 16  # rendered around each window, so that trees and blur cross its edges
 _SHADOW_DEPTH = 0.56
 _SKY_TINT = np.array([0.90, 0.97, 1.12], dtype=np.float32)  # light in shadows is blue
 
@@ -89,32 +85,44 @@ def render_window(world: World, window: tuple[int, int, int, int]) -> NDArray[np
     """One window of the image: (height, width, 3) uint8."""
     left, top, _, _ = aerial_grid(world.plan)
     c, r, w, h = window
-    a = _APRON_PX
+    a = APRON_PX
     inner = (left + c * PIXEL_M, top - (r + h) * PIXEL_M, left + (c + w) * PIXEL_M, top - r * PIXEL_M)
     bounds = grown(inner, a * PIXEL_M)
-    blocks = world.blocks_in(grown(bounds, _REACH_M))
-    image, shadow = _scene(world, blocks, bounds, (c - a, r - a))
-    trees = trees_in(blocks, bounds)
-    tree_shadows(shadow, trees, bounds, PIXEL_M)
-    for plane, tint in zip(image, _SKY_TINT, strict=True):
-        plane *= 1.0 - shadow * (_SHADOW_DEPTH * (1.0 - 0.25 * (tint - 1.0)))
-    _tree_crowns(image, trees, bounds, world.plan.seed)
+    blocks = world.blocks_in(grown(bounds, SHADOW_REACH_M))
+    image = paint_aerial(blocks, bounds, PIXEL_M, (c - a, r - a), world.plan.seed, TOWN)
     return _develop(image, world.plan.seed, window).transpose(1, 2, 0)
 
 
+def paint_aerial(
+    blocks: list[Block], bounds: Bounds, pixel: float, corner: tuple[int, int], seed: int, look: Look
+) -> NDArray[np.float32]:
+    """Blocks from above, in light and shadow: (3, h, w) in 0-255 for bounds of h x w whole pixels of so many metres.
+
+    corner is the column and row of the first pixel in the texture of the ground, so that parts fit together.
+    """
+    image, shadow = _scene(blocks, bounds, pixel, corner, seed, look)
+    trees = trees_in(blocks, bounds)
+    if look.shade:
+        tree_shadows(shadow, trees, bounds, pixel, look)
+        for plane, tint in zip(image, _SKY_TINT, strict=True):
+            plane *= 1.0 - shadow * (look.shade * _SHADOW_DEPTH * (1.0 - 0.25 * (tint - 1.0)))
+    _tree_crowns(image, trees, bounds, pixel, seed, look)
+    return image
+
+
 def _scene(
-    world: World, blocks: list[Block], bounds: Bounds, corner: tuple[int, int]
+    blocks: list[Block], bounds: Bounds, pixel: float, corner: tuple[int, int], seed: int, look: Look
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Ground, roofs and cars in light (3, h, w), and the share of each pixel in a building's shadow."""
-    fine = PIXEL_M / _OVERSAMPLE
-    ground = make_ground(blocks, bounds, fine)
+    fine = pixel / _OVERSAMPLE
+    ground = make_ground(blocks, bounds, fine, look)
     base = np.take(_packed(ground.rgb.T), ground.ids)
-    _paint_cars(base, blocks, bounds, fine)
-    roofs = _paint_roofs(base, blocks, bounds, fine)
+    _paint_cars(base, blocks, bounds, fine, look)
+    roofs = _paint_roofs(base, blocks, bounds, fine, look)
     shadow = ground.shadow * (roofs == 0)
     image = _averaged(base)
     pairs = shadow[::2] + shadow[1::2]
-    _texture(image, ground, roofs, bounds, corner, world.plan.seed)
+    _texture(image, ground, roofs, bounds, pixel, corner, seed)
     return image, np.asarray((pairs[:, ::2] + pairs[:, 1::2]) / np.float32(4))
 
 
@@ -140,7 +148,7 @@ def _averaged(packed: NDArray[np.uint32]) -> NDArray[np.float32]:
     return planes
 
 
-def _paint_cars(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, fine: float) -> None:
+def _paint_cars(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, fine: float, look: Look) -> None:
     shapes = []
     for block in blocks:
         if overlaps(block.bounds, bounds):
@@ -150,10 +158,10 @@ def _paint_cars(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, f
                 shapes.append(({"type": "Polygon", "coordinates": [closed]}, int(car[3]) + 1))
     cars = rasterise(shapes, bounds, fine, "uint8")
     at = np.flatnonzero(cars)
-    base.ravel()[at] = _packed(np.array(CAR_RGB).T)[cars.ravel()[at] - 1]
+    base.ravel()[at] = _packed(look.cars.T)[cars.ravel()[at] - 1]
 
 
-def roof_planes(k: Building) -> tuple[FloatArray, FloatArray]:
+def roof_planes(k: Building, to_sun: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Geometry and brightness of a roof.
 
     Returns (centre x, y, ridge direction x, y, half length, half width) in metres and the
@@ -173,12 +181,14 @@ def roof_planes(k: Building) -> tuple[FloatArray, FloatArray]:
     end_tilt = math.atan2(k.rise_m, length / 2)
     light = []
     for normal, slope in ((n, tilt), (-n, tilt), (d, end_tilt), (-d, end_tilt)):
-        cosine = float(normal @ TO_SUN[:2]) * math.sin(slope) + float(TO_SUN[2]) * math.cos(slope)
-        light.append(0.5 + 0.5 * max(cosine, 0.0) / float(TO_SUN[2]))
+        cosine = float(normal @ to_sun[:2]) * math.sin(slope) + float(to_sun[2]) * math.cos(slope)
+        light.append(0.5 + 0.5 * max(cosine, 0.0) / float(to_sun[2]))
     return np.array([c[0], c[1], d[0], d[1], length / 2, width / 2]), np.array(light)
 
 
-def _paint_roofs(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, fine: float) -> NDArray[np.uint16]:
+def _paint_roofs(
+    base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, fine: float, look: Look
+) -> NDArray[np.uint16]:
     """Paint roofs over the ground; returns the raster of building numbers (0: none)."""
     found = [(k, m) for block in blocks for k, m, box in building_shapes(block) if overlaps(box, bounds)]
     # High ones last, for footprints that overlap.
@@ -188,7 +198,7 @@ def _paint_roofs(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, 
     if not len(at):
         return numbers
     line, column = np.divmod(at, numbers.shape[1])
-    planes = [roof_planes(k) for k, _ in found]
+    planes = [roof_planes(k, look.to_sun) for k, _ in found]
     x, y, east, north, half_length, half_width = np.array([p[0] for p in planes]).T
     kind = np.array([k.roof for k, _ in found])
     n = numbers.ravel()[at].astype(np.intp) - 1
@@ -208,9 +218,13 @@ def _paint_roofs(base: NDArray[np.uint32], blocks: list[Block], bounds: Bounds, 
     side = np.where(np.abs(along) * ends > far, np.where(along > 0, 2, 3), np.where(across > 0, 0, 1))
     value = np.take(np.array([p[1] for p in planes], dtype=np.float32), n * 4 + side)
     # Courses of tiles, the ridge, and the parapet's light on flat roofs.
-    value += of(np.where(kind == "flat", 0.0, 0.035)) * np.sin(across * np.float32(6.0))
+    courses = np.array([k.material == "tiles" for k, _ in found]) & (kind != "flat")
+    value += of(np.where(courses, 0.035, 0.0)) * np.sin(across * np.float32(6.0))
+    seams = np.array([k.material == "metal" for k, _ in found])
+    if seams.any():
+        value -= of(np.where(seams, 0.24, 0.0)) * (np.sin(along * np.float32(2.1)) > 0.4)
     value[far < of(np.where(kind == "gabled", 0.3, 0.0))] = 1.12
-    base.ravel()[at] = _packed(np.stack([of(c) * value for c in np.array([k.roof_rgb for k, _ in found]).T]))
+    base.ravel()[at] = _packed(np.stack([of(c) * value for c in look.roof(np.array([k.roof_rgb for k, _ in found])).T]))
     return numbers
 
 
@@ -219,6 +233,7 @@ def _texture(
     ground: Ground,
     roofs: NDArray[np.uint16],
     bounds: Bounds,
+    pixel: float,
     corner: tuple[int, int],
     seed: int,
 ) -> None:
@@ -231,8 +246,8 @@ def _texture(
     water = np.take(STYLE_IS_WATER[ground.style], ids) & ~roof
     strength = np.take(STYLE_TEXTURE[ground.style], ids)
     strength[roof] = 0.045
-    x = bounds[0] + (np.arange(len(columns), dtype=np.float32)[None, :] + 0.5) * PIXEL_M
-    y = bounds[3] - (np.arange(len(lines), dtype=np.float32)[:, None] + 0.5) * PIXEL_M
+    x = bounds[0] + (np.arange(len(columns), dtype=np.float32)[None, :] + 0.5) * pixel
+    y = bounds[3] - (np.arange(len(lines), dtype=np.float32)[:, None] + 0.5) * pixel
     factor = row_factor(ground, ids, x.astype(np.float32), y.astype(np.float32))
     factor[roof] = 1.0
     rough *= 0.55
@@ -253,7 +268,9 @@ def _texture(
 
 
 @lru_cache(maxsize=8192)
-def _crown(radius_q: int, fx: int, fy: int, variant: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _crown(
+    radius_q: int, fx: int, fy: int, variant: int, seed: int, sun: tuple[float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(share of the ground that shows, brightness) of a tree crown lit from the sun's side, with clumps of leaves."""
     radius, half = radius_q / 4.0, half_of(radius_q)
     grid = np.arange(-half, half + 1, dtype=np.float32)
@@ -265,21 +282,24 @@ def _crown(radius_q: int, fx: int, fy: int, variant: int, seed: int) -> tuple[ND
     cover = np.clip(radius + 0.5 - d, 0, 1)
     # A dome: brightness follows its slope against the sun; image rows run south.
     rise = np.clip(d / max(radius, 0.5), 0, 1)
-    lit = (x * TO_SUN[0] - y * TO_SUN[1]) / max(radius, 0.5)
+    lit = (x * sun[0] - y * sun[1]) / max(radius, 0.5)
     clump = noise_texture(seed + 2, 256, 0.7)
     oy, ox = rng.integers(0, 200, 2)
     light = 0.92 + 0.42 * lit - 0.16 * rise**2 + 0.13 * clump[oy : oy + len(grid), ox : ox + len(grid)]
     return (1 - cover).astype(np.float32), (cover * np.clip(light, 0.35, 1.6)).astype(np.float32)
 
 
-def _tree_crowns(image: NDArray[np.float32], trees: FloatArray, bounds: Bounds, seed: int) -> None:
+def _tree_crowns(
+    image: NDArray[np.float32], trees: FloatArray, bounds: Bounds, pixel: float, seed: int, look: Look
+) -> None:
     shape = image.shape[1:]
-    shown, stamps = stamps_in(trees[:, 0], trees[:, 1], trees[:, 2], bounds, PIXEL_M, shape)
+    shown, stamps = stamps_in(trees[:, 0], trees[:, 1], trees[:, 2], bounds, pixel, shape)
     hues = trees[shown, 4]
-    colours = tree_rgb(hues).astype(np.float32)[:, :, None, None]
+    sun = look.to_sun[0], look.to_sun[1]
+    colours = look.crown(hues).astype(np.float32)[:, :, None, None]
     variants = ((hues * 997).astype(np.intp) % 6).tolist()
     for colour, variant, (radius, fx, fy, column, line) in zip(colours, variants, stamps, strict=True):
-        bare, light = _crown(radius, fx, fy, variant, seed)
+        bare, light = _crown(radius, fx, fy, variant, seed, sun)
         lines, columns, *part = stamp_slices(column, line, half_of(radius), shape)
         view = image[:, lines, columns]
         view *= bare[part[0], part[1]]
@@ -295,7 +315,7 @@ def _develop(image: NDArray[np.float32], seed: int, window: tuple[int, int, int,
     rng = np.random.default_rng([seed, 303, c, r])
     noise = rng.standard_normal((h, w), dtype=np.float32)
     noise *= 2.2
-    image = np.ascontiguousarray(image[:, _APRON_PX - 1 : 1 - _APRON_PX, _APRON_PX - 1 : 1 - _APRON_PX])
+    image = np.ascontiguousarray(image[:, APRON_PX - 1 : 1 - APRON_PX, APRON_PX - 1 : 1 - APRON_PX])
     for plane in image:
         blur(plane, 4.0)
     image = image[:, 1:-1, 1:-1]

@@ -6,7 +6,6 @@ Rasters are row 0 = north; a pixel belongs to the surface that covers its centre
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,87 +16,17 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
-from pipeline.demo.geo import Bounds, FloatArray, bounds_of, overlaps, rectangle
+from pipeline.demo.geo import Bounds, FloatArray, bounds_of, grown, overlaps, rectangle
+from pipeline.demo.pictures.look import (
+    CAR_SIZE_M,
+    INDEX,
+    STYLE_ROW_DEPTH,
+    STYLE_ROW_M,
+    Look,
+)
 from pipeline.demo.town.block import Block, Building, Surface
 
-# One sun for all pictures: late August, late morning.
-SUN_AZIMUTH_DEG = 148.0  # clockwise from grid north
-SUN_ELEVATION_DEG = 46.0
-_AZ, _EL = math.radians(SUN_AZIMUTH_DEG), math.radians(SUN_ELEVATION_DEG)
-TO_SUN = np.array([math.sin(_AZ) * math.cos(_EL), math.cos(_AZ) * math.cos(_EL), math.sin(_EL)])
-# Shadow displacement in metres for each metre of height.
-SHADOW_PER_M = -TO_SUN[:2] / TO_SUN[2]
-
-
-@dataclass(frozen=True)
-class Style:
-    """Look of a surface: RGB 0-255, texture strength (share of brightness), rows.
-
-    row_m is the distance between rows in metres (0: none), row_depth their contrast.
-    """
-
-    rgb: tuple[int, int, int]
-    texture: float = 0.06
-    row_m: float = 0.0
-    row_depth: float = 0.0
-
-
-STYLES: dict[str, Style] = {
-    "ground": Style((128, 132, 96), 0.10),
-    "garden": Style((104, 122, 74), 0.22),
-    "lawn": Style((112, 138, 76), 0.10),
-    "lawn2": Style((126, 144, 86), 0.10),
-    "bed": Style((112, 104, 72), 0.30),
-    "meadow": Style((124, 146, 82), 0.12),
-    "meadow2": Style((146, 156, 96), 0.14),
-    "scrub": Style((118, 118, 90), 0.26),
-    "forest_floor": Style((46, 62, 40), 0.20),
-    "wheat": Style((206, 182, 122), 0.06, 14.0, 0.05),
-    "barley": Style((192, 174, 116), 0.07, 12.0, 0.07),
-    "maize": Style((92, 128, 62), 0.10, 3.2, 0.10),
-    "rape": Style((168, 168, 98), 0.08, 15.0, 0.05),
-    "potato": Style((116, 128, 76), 0.10, 2.8, 0.16),
-    "beet": Style((84, 132, 70), 0.08, 4.0, 0.08),
-    "bare": Style((156, 130, 102), 0.10, 6.0, 0.09),
-    "vine": Style((118, 130, 80), 0.10, 3.4, 0.30),
-    "court": Style((158, 150, 138), 0.08),
-    "yard": Style((150, 148, 142), 0.08),
-    "gravel": Style((176, 166, 146), 0.10),
-    "sand": Style((206, 190, 150), 0.07),
-    "grave": Style((168, 164, 158), 0.10),
-    "paving": Style((182, 172, 158), 0.05),
-    "path": Style((194, 180, 150), 0.06),
-    "track": Style((178, 164, 132), 0.12),
-    "cycleway": Style((142, 134, 128), 0.05),
-    "asphalt": Style((124, 124, 126), 0.05),
-    "asphalt2": Style((134, 132, 132), 0.06),
-    "sidewalk": Style((168, 164, 158), 0.05),
-    "marking": Style((222, 222, 218), 0.02),
-    "zebra": Style((230, 230, 222), 0.02),
-    "ballast": Style((132, 120, 110), 0.14),
-    "rail": Style((92, 80, 74), 0.08),
-    "platform": Style((188, 184, 178), 0.04),
-    "pitch": Style((98, 148, 72), 0.05, 11.0, 0.06),
-    "river": Style((72, 94, 88), 0.05),
-    "lake": Style((52, 80, 92), 0.04),
-    "pond": Style((66, 82, 66), 0.06),
-    "pool": Style((92, 178, 200), 0.03),
-}
-WATER_STYLES = ("river", "lake", "pond", "pool")
-
-CAR_RGB: tuple[tuple[int, int, int], ...] = (
-    (236, 236, 236), (40, 42, 46), (128, 130, 134), (176, 180, 184), (150, 34, 34), (38, 60, 120),
-    (92, 96, 84), (70, 72, 76),
-)  # fmt: skip
-CAR_SIZE_M = (4.3, 1.8, 1.45)  # length, width, height
-
-_NAMES = tuple(STYLES)
-_INDEX = {name: n for n, name in enumerate(_NAMES)}
-STYLE_RGB = np.array([STYLES[n].rgb for n in _NAMES], dtype=np.float32)
-STYLE_TEXTURE = np.array([STYLES[n].texture for n in _NAMES], dtype=np.float32)
-STYLE_ROW_M = np.array([STYLES[n].row_m for n in _NAMES], dtype=np.float32)
-STYLE_ROW_DEPTH = np.array([STYLES[n].row_depth for n in _NAMES], dtype=np.float32)
-STYLE_IS_WATER = np.array([n in WATER_STYLES for n in _NAMES])
+SHADOW_REACH_M = 60.0  # longest cast shadow
 
 
 def _mapping(*rings: FloatArray) -> dict[str, Any]:
@@ -122,13 +51,14 @@ def building_shapes(block: Block) -> list[tuple[Building, dict[str, Any], Bounds
     return block.cache["buildings"]
 
 
-def shadow_shapes(block: Block) -> list[tuple[dict[str, Any], Bounds]]:
+def shadow_shapes(block: Block, look: Look) -> list[tuple[dict[str, Any], Bounds]]:
     """Cast shadows of a block's buildings and cars: the hull of footprint and moved footprint."""
-    if "shadows" not in block.cache:
+    if block.cache.get("sun") is not look:
+        block.cache["sun"] = look
         found = []
         for k in block.buildings:
             top = k.eaves_m + 0.6 * k.rise_m
-            moved = SHADOW_PER_M * top
+            moved = look.shadow_per_m * top
             # Wall by wall, since the hull of an L or a courtyard would be too large.
             if len(k.ring) == 4 and k.hole is None:
                 found.append(_hull(k.ring, moved))
@@ -136,7 +66,7 @@ def shadow_shapes(block: Block) -> list[tuple[dict[str, Any], Bounds]]:
                 for ring in (k.ring,) if k.hole is None else (k.ring, k.hole):
                     for a, c in zip(ring, np.roll(ring, -1, axis=0), strict=True):
                         found.append(_hull(np.array([a, c]), moved))
-        moved = SHADOW_PER_M * CAR_SIZE_M[2]
+        moved = look.shadow_per_m * CAR_SIZE_M[2]
         found += [_hull(car_ring(car), moved) for car in block.cars]
         block.cache["shadows"] = [(_mapping(r), bounds_of(r)) for r in found if len(r) >= 3]
     return block.cache["shadows"]
@@ -178,7 +108,7 @@ def rasterise(shapes: list[tuple[Any, int]], bounds: Bounds, resolution: float, 
     return np.asarray(rasterize(shapes, out_shape=shape, transform=transform, dtype=dtype))
 
 
-def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, *, min_size: float = 0.0) -> Ground:
+def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, look: Look, *, min_size: float = 0.0) -> Ground:
     """Rasterise the ground of a box; surfaces smaller than min_size metres are left out."""
     found: list[tuple[int, int, Surface, dict[str, Any]]] = []
     for block in blocks:
@@ -190,12 +120,13 @@ def make_ground(blocks: list[Block], bounds: Bounds, resolution: float, *, min_s
     shapes = [(mapping, n) for n, (_, _, _, mapping) in enumerate(found, start=1)]
     ids = rasterise(shapes, bounds, resolution, "uint16")
     surfaces = [f[2] for f in found]
-    style = np.array([_INDEX["ground"]] + [_INDEX[s.style] for s in surfaces], dtype=np.uint8)
+    style = np.array([INDEX["ground"]] + [INDEX[s.style] for s in surfaces], dtype=np.uint8)
     tone = np.array([1.0] + [s.tone for s in surfaces], dtype=np.float32)
     angle = np.array([0.0] + [s.angle for s in surfaces], dtype=np.float32)
-    dark = [(m, 1) for block in blocks for m, box in shadow_shapes(block) if overlaps(box, bounds)]
+    near = [block for block in blocks if look.shade and overlaps(grown(block.bounds, SHADOW_REACH_M), bounds)]
+    dark = [(m, 1) for block in near for m, box in shadow_shapes(block, look) if overlaps(box, bounds)]
     shadow = rasterise(dark, bounds, resolution, "uint8")
-    return Ground(bounds, resolution, ids, style, STYLE_RGB[style] * tone[:, None], angle, shadow)
+    return Ground(bounds, resolution, ids, style, look.styles[style] * tone[:, None], angle, shadow)
 
 
 def row_factor(ground: Ground, ids: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
@@ -270,13 +201,6 @@ def _disc(radius_q: int, fx: int, fy: int) -> NDArray[np.float32]:
     return (np.clip(radius + 0.5 - d, 0, 1) * 0.9).astype(np.float32)
 
 
-def tree_rgb(hue: FloatArray) -> FloatArray:
-    """Crown colours (n, 3) for hues in 0-1: yellow-green broadleaf to dark conifer."""
-    t = np.asarray(hue)[..., None]
-    light, mid, dark = np.array([106, 126, 62]), np.array([76, 104, 54]), np.array([50, 78, 52])
-    return np.where(t < 0.5, light + (mid - light) * t * 2, mid + (dark - mid) * (t - 0.5) * 2)
-
-
 def stamps_in(
     x: FloatArray, y: FloatArray, radius: FloatArray, bounds: Bounds, resolution: float, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], list[tuple[int, ...]]]:
@@ -305,10 +229,10 @@ def stamp_slices(column: int, line: int, half: int, shape: tuple[int, ...]) -> t
     return slice(l0, l1), slice(c0, c1), slice(l0 - top, l1 - top), slice(c0 - left, c1 - left)
 
 
-def tree_shadows(shadow: NDArray[np.float32], trees: FloatArray, bounds: Bounds, resolution: float) -> None:
+def tree_shadows(shadow: NDArray[np.float32], trees: FloatArray, bounds: Bounds, resolution: float, look: Look) -> None:
     """Stamp the shadows of tree crowns into a shadow raster (row 0 north)."""
     reach = trees[:, 3] - trees[:, 2]
-    x, y = trees[:, 0] + SHADOW_PER_M[0] * reach, trees[:, 1] + SHADOW_PER_M[1] * reach
+    x, y = (trees[:, axis] + look.shadow_per_m[axis] * reach for axis in range(2))
     for radius, fx, fy, column, line in stamps_in(x, y, trees[:, 2], bounds, resolution, shadow.shape)[1]:
         lines, columns, *part = stamp_slices(column, line, half_of(radius), shadow.shape)
         view = shadow[lines, columns]

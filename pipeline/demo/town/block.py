@@ -31,6 +31,8 @@ HEIGHT_TAGGED_RATE = 0.08
 ADDRESS_TAGGED_RATE = 0.5
 
 LEVEL_M = 3.0  # height of one storey
+#: Roof materials, and how many radians of rows a metre of roof has: courses across the slope, negative: seams down it.
+ROOF_SEAMS = {"tiles": 16.0, "metal": -5.2, "slate": 0.0, "gravel": 0.0}
 ID_STRIDE = 20_000  # ids reserved for one block, for each object type
 _FIRST_LOCAL = 8  # 0: lattice vertex, 1-3: east edge, 4-6: north edge
 
@@ -91,6 +93,7 @@ class Building:
     style: str
     levels: int
     osm_id: int
+    material: str = "tiles"  # of the roof, one of ROOF_SEAMS
 
 
 @dataclass
@@ -98,7 +101,8 @@ class Block:
     """Everything in block (i, j).
 
     trees is (n, 5): x, y, crown radius m, height m, hue 0-1; cars is (n, 4): x, y,
-    direction in radians, colour number. bounds encloses all of it (xmin, ymin, xmax, ymax).
+    direction in radians, colour number; posts is (n, 4): x, y,
+    height m, kind (0-2: lamps, 3: a sign). bounds encloses all of it (xmin, ymin, xmax, ymax).
     """
 
     i: int
@@ -113,6 +117,7 @@ class Block:
     buildings: list[Building] = field(default_factory=list)
     trees: FloatArray = field(default_factory=lambda: np.empty((0, 5)))
     cars: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
+    posts: FloatArray = field(default_factory=lambda: np.empty((0, 4)))
     bounds: Bounds = (0.0, 0.0, 0.0, 0.0)
     cache: dict[str, Any] = field(default_factory=dict)
 

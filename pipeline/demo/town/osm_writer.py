@@ -21,7 +21,7 @@ from pipeline.demo.town.world import World
 
 GENERATOR = "geoshards-demo"
 TIMESTAMP = dt.datetime(2024, 8, 20, 10, 0, 0, tzinfo=dt.UTC)
-_META = {"version": 1, "visible": True, "timestamp": TIMESTAMP, "changeset": 1, "uid": 1, "user": "geoshards demo"}
+META = {"version": 1, "visible": True, "timestamp": TIMESTAMP, "changeset": 1, "uid": 1, "user": "geoshards demo"}
 
 
 def blocks_in_order(world: World) -> Iterator[Block]:
@@ -54,10 +54,10 @@ def write_osm(world: World, path: Path) -> dict[str, int]:
             relations += block.relations
         # Ways and relations wait in memory: the format wants all nodes first.
         for way in sorted(ways, key=lambda w: w.id):
-            writer.add_way(OsmWay(id=way.id, nodes=list(way.refs), tags=way.tags, **_META))
+            writer.add_way(OsmWay(id=way.id, nodes=list(way.refs), tags=way.tags, **META))
         for relation in sorted(relations, key=lambda r: r.id):
             members = [(kind, ref, role) for kind, ref, role in relation.members]
-            writer.add_relation(OsmRelation(id=relation.id, members=members, tags=relation.tags, **_META))
+            writer.add_relation(OsmRelation(id=relation.id, members=members, tags=relation.tags, **META))
     finally:
         writer.close()
     return {"nodes": nodes, "ways": len(ways), "relations": len(relations)}
@@ -84,5 +84,5 @@ def _write_nodes(
     for k in order.tolist():
         node = block.node_ids[k]
         place = exact.get(node, (float(lonlat[k, 0]), float(lonlat[k, 1])))
-        writer.add_node(Node(id=node, location=place, tags=block.node_tags.get(node, {}), **_META))
+        writer.add_node(Node(id=node, location=place, tags=block.node_tags.get(node, {}), **META))
     return len(block.node_ids)
