@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from pipeline.cli.main import main as geoshards
 from schemas.errors import ConfigError, DatasetError
 from tests.trainers.batches import PLAIN, trained
 from trainers.engine.cli import main
 from trainers.evaluate.finetune import main as finetune
 from trainers.evaluate.heads import ChangeHead, RegressionHead, UperNet, confusion, scores, to_map
+from trainers.export import FORMATS
 from trainers.export import weights as weights_module
 from trainers.export.weights import architecture, export, load_multimodal
 from trainers.models.geolink import GeoLink
@@ -80,6 +83,45 @@ def test_the_vit_has_the_names_and_shapes_of_timm(checkpoint: Path, tmp_path: Pa
     assert facts["std"] == pytest.approx([0.229, 0.224, 0.225])
     assert [architecture(s) for s in SIZES.values()] == [f"vit_{n}_patch16_224" for n in SIZES]
     assert architecture(ViTSettings(96, 16, 96, 3, 3)) == "custom"
+
+
+@pytest.mark.parametrize("form", ["timm", "safetensors"])
+def test_the_facts_in_a_file_are_those_of_its_weights(checkpoint: Path, tmp_path: Path, form: str) -> None:
+    """What timm's class is called with, and what brings 8-bit pixels to what the ViT takes."""
+    model, path = trained(checkpoint), exported(checkpoint, form, tmp_path / "w.safetensors")
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["config"])
+    assert ViTSettings(**{f.name: facts[f.name] for f in fields(ViTSettings)}) == model.settings.vit
+    assert facts["architecture"] == "custom"  # of timm's width, not of its depth
+    assert facts["pos_embed_requires_grad"] is model.vit.pos_embed.requires_grad
+    assert (facts["num_classes"], facts["global_pool"]) == (0, "")  # all tokens, no classifier
+    assert tuple(facts["bands"]) == model.settings.bands
+    image = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    mean, std = (torch.tensor(facts[name]).view(3, 1, 1) for name in ("mean", "std"))
+    torch.testing.assert_close(model.norm(image), (image / 255 - mean) / std, atol=1e-5, rtol=1e-5)
+    if form == "safetensors":
+        other = GeoLink.of(facts["training"])
+        other.load_state_dict(load_file(path))
+        assert (other.settings, other.fidelity) == (model.settings, model.fidelity)
+
+
+@pytest.mark.parametrize("form", [f for f in FORMATS if f != "onnx" or find_spec("onnxscript")])
+def test_the_command_writes_a_file_of_its_form_beside_the_checkpoint(
+    checkpoint: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending = {"timm": ".safetensors", "multimodal": ".pt", "torchscript": ".ts", "onnx": ".onnx"}
+    path = checkpoint.with_name(f"checkpoint-{form}{ending.get(form, '.safetensors')}")
+    assert geoshards(["export", str(checkpoint), "--format", form]) == 0
+    assert capsys.readouterr().out == f"{path}: {FORMATS[form][1]}\n"
+    held = path.read_bytes()
+    other = checkpoint.with_name("other")
+    assert geoshards(["export", str(checkpoint), "--format", form, "--out", str(other), "--json"]) == 0
+    said = {"file": str(other), "format": form, "bytes": other.stat().st_size}
+    assert json.loads(capsys.readouterr().out) == said
+    if form not in ("torchscript", "onnx"):  # a trace names its parts as it likes
+        assert other.read_bytes() == held
+    assert geoshards(["export", str(checkpoint), "--format", form, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_timm_gives_the_same_features(checkpoint: Path, tmp_path: Path) -> None:
