@@ -35,13 +35,36 @@ def by_key(batches: list[TileBatch], name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_slots_of_another_epoch_have_other_seeds(mixed: bool) -> None:
+def test_slots_of_another_epoch_or_run_have_other_seeds(mixed: bool) -> None:
     indexes = [make_index(16, name) for name in "ab"]
-    schedule = Schedule(indexes, [1, 1] if mixed else None, Order(), seed=0, batch_size=32, parts=1)
-    requests = [Request(0, 0, 0), Request(0, 32, 0) if mixed else Request(1, 0, 0)]
-    first, second = (schedule.choose(r).seed.tolist() for r in requests)
-    assert not set(first) & set(second)
+    first, again, *others = (
+        schedule.choose(request).seed.tolist()
+        for seed, request in ((0, Request(0, 0, 0)), (0, Request(0, 0, 0)), (0, later(mixed)), (1, Request(0, 0, 0)))
+        for schedule in [Schedule(indexes, [1, 1] if mixed else None, Order(), seed=seed, batch_size=32, parts=1)]
+    )
+    assert first == again
+    assert all(not set(first) & set(other) for other in others)
     assert len(set(first)) == 32
+
+
+def later(mixed: bool) -> Request:
+    """A batch of samples that have been seen before."""
+    return Request(0, 32, 0) if mixed else Request(1, 0, 0)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_run_of_another_seed_reads_in_another_order(mixed: bool) -> None:
+    """Of one dataset and of each of a mixture, from epoch to epoch as from run to run."""
+    indexes = [make_index(16, name) for name in "ab"]
+    orders = set()
+    for seed in (0, 1):
+        schedule = Schedule(indexes, [1, 1] if mixed else None, Order(), seed=seed, batch_size=32, parts=1)
+        for request in (Request(0, 0, 0), later(mixed)):
+            chosen = schedule.choose(request)
+            for i in (0, 1):
+                assert sorted(chosen.sample[chosen.source == i].tolist()) == list(range(16))
+            orders |= {tuple(chosen.sample[chosen.source == i].tolist()) for i in (0, 1)}
+    assert len(orders) == 8
 
 
 def test_a_sample_is_cropped_and_shown_in_another_way_in_another_epoch(dataset: Path) -> None:
