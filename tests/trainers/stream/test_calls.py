@@ -74,6 +74,26 @@ def test_a_sample_is_cropped_and_shown_in_another_way_in_another_epoch(dataset: 
     assert sum(torch.equal(windows[0][k], windows[1][k]) for k in windows[0]) <= 3
 
 
+@pytest.mark.parametrize("draw", ["flip", "flip_vertical", "rotate", "jitter", "drop_objects", "photo_flip"])
+def test_each_slot_draws_for_itself_and_anew_in_each_epoch(dataset: Path, draw: str) -> None:
+    off = dict.fromkeys(("crop", "flip", "flip_vertical", "rotate", "jitter", "drop_objects", "photo_flip"), 0.0)
+    augment = AugmentSettings(**off | {draw: 0.05 if draw == "drop_objects" else 0.5})
+    view = replace(VIEW, photos=2)  # all that there are: none is chosen
+    first, second = (
+        {k: v for b in GeoStream(dataset, view, batch_size=8, epoch=n, augment=augment) for k, v in shown(b).items()}
+        for n in (0, 1)
+    )
+    differ = sum(any(not torch.equal(a, b) for a, b in zip(first[k], second[k], strict=True)) for k in first)
+    assert 10 < differ < 50
+
+
+def shown(batch: TileBatch) -> dict[str, tuple[torch.Tensor, ...]]:
+    """Image, places of the objects, and photos of each sample."""
+    photos = [batch.photos[(batch.photo_sample == i) & batch.photo_valid] for i in range(len(batch))]
+    own = nodes(batch)
+    return {k: (batch.rs[i], own[k], photos[i]) for i, k in enumerate(batch.key) if k}
+
+
 def test_places_within_polygons_are_drawn_anew_for_each_crop(dataset: Path) -> None:
     same = AugmentSettings(crop=1.0, crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0)  # one window in every slot
     first, second = (
