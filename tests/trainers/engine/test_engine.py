@@ -454,6 +454,16 @@ def test_two_ranks_train_as_one(dataset: Path, on_two_ranks: Path, tmp_path: Pat
     assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_log_the_losses_of_both(on_two_ranks: Path, parallel: str) -> None:
+    one, two = (
+        json.loads((on_two_ranks / name / "metrics.jsonl").read_text().splitlines()[0])
+        for name in ("one-two", f"two-one-{parallel}")
+    )
+    names = ("step", "samples", "loss", "rec", "cont", "cst", "grad_norm", "lr")
+    assert {n: two[n] for n in names} == pytest.approx({n: one[n] for n in names}, rel=1e-4)
+
+
 @dataclass(frozen=True)
 class Tail:
     """A trainer, its words on two processes, and on one that must give the same gradients."""

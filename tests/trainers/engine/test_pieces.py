@@ -16,6 +16,7 @@ from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main, parse
 from trainers.engine.loop import Trainer, train
 from trainers.stream.datasets import parse_datasets
+from trainers.stream.order import Place
 from trainers.tasks.geolink import GEOLINK
 
 #: Pixels alone: their loss is a mean over samples, in whichever pieces.
@@ -92,6 +93,25 @@ def test_pieces_of_a_step_draw_dropout_of_their_own_and_a_step_repeats_its_own(d
         trainer._step(batches)
     assert len(set(drawn[:4])) == 4
     assert drawn[:4] == drawn[4:]
+
+
+def test_pieces_of_ranks_draw_what_as_many_of_one_process_do(dataset: Path) -> None:
+    """Two ranks that accumulate twice: each piece of the step another draw, as those of a process alone."""
+
+    def draws(accumulate: int, place: Place) -> list[float]:
+        settings, _, _ = parse(GEOLINK, [*WORDS, "steps=9", f"accumulate={accumulate}", "optim.lr=0"])
+        trainer = Trainer(GEOLINK, settings, parse_datasets(str(dataset)), torch.device("cpu"), quiet=True)
+        batches = list(trainer.stream.batches(steps=1))
+        trainer.stream.position, trainer.stream.place = 0, place
+        drawn: list[float] = []
+        trainer.plain_model.register_forward_pre_hook(lambda *_: drawn.append(float(torch.rand(()))))
+        trainer._step(iter(batches))
+        return drawn
+
+    first, second = (draws(2, Place(rank=rank, world=2)) for rank in (0, 1))
+    alone = draws(4, Place())
+    assert len(set(alone)) == 4
+    assert [first[0], second[0], first[1], second[1]] == alone
 
 
 def test_what_is_not_finite_is_neither_saved_nor_measured(dataset: Path, tmp_path: Path) -> None:

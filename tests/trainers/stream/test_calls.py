@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from schemas.errors import DatasetError
+from schemas.sample import JSON, OSM_TOKENS
 from storage.dataset import sample_rows
 from storage.store import Store
 from tests.trainers.stream.indexes import make_index
@@ -195,7 +196,9 @@ def test_of_several_photos_and_dates_each_is_shown_at_some_time(dataset: Path) -
     dates, seeds = ("json", "rs.0.npy", "rs.1.npy"), slot_seeds(3, np.arange(20))
     drawn = {Decoder(VIEW, AugmentSettings()).wanted(dates, seed, False)[0] for seed in seeds}
     assert drawn == {"rs.0.npy", "rs.1.npy"}
-    assert {Decoder(VIEW, plain).wanted(dates, s, False)[0] for s in seeds} == {"rs.0.npy"}
+    assert {Decoder(VIEW, plain).wanted(dates, s, False) for s in seeds} == {("rs.0.npy", OSM_TOKENS, JSON)}
+    every = Decoder(VIEW, plain).wanted(dates, None, False)  # a block is fetched for whichever slot
+    assert every == ("rs.0.npy", "rs.1.npy", OSM_TOKENS, JSON)
 
 
 def test_a_state_of_other_features_of_tags_is_refused(dataset: Path) -> None:
