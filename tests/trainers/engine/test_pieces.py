@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from schemas.errors import GeoshardsError
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main, parse
 from trainers.engine.loop import Trainer, train
+from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import parse_datasets
 from trainers.stream.order import Place
 from trainers.tasks.geolink import GEOLINK
@@ -112,6 +115,21 @@ def test_pieces_of_ranks_draw_what_as_many_of_one_process_do(dataset: Path) -> N
     alone = draws(4, Place())
     assert len(set(alone)) == 4
     assert [first[0], second[0], first[1], second[1]] == alone
+
+
+def test_the_wait_for_data_is_that_of_all_pieces_of_all_steps(dataset: Path) -> None:
+    settings, _, _ = parse(GEOLINK, [*WORDS, "steps=9", "accumulate=2"])
+    trainer = Trainer(GEOLINK, settings, parse_datasets(str(dataset)), torch.device("cpu"), quiet=True)
+
+    def late() -> Iterator[TileBatch]:
+        for batch in trainer.stream.batches(steps=2):
+            time.sleep(0.05)
+            yield batch
+
+    batches = late()
+    for _ in range(2):
+        trainer._step(batches)
+    assert trainer.wait_seconds >= 4 * 0.05
 
 
 def test_what_is_not_finite_is_neither_saved_nor_measured(dataset: Path, tmp_path: Path) -> None:

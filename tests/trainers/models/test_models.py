@@ -35,7 +35,7 @@ from trainers.models.noise import uniform
 from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, HeteroGAT, HeteroGCN, NodeNorm, NodeTransformer
 from trainers.models.region import Aggregation, softmax_over_present, sum_of_present
 from trainers.models.scatter import rank_in_segment, segment_softmax
-from trainers.models.vit import Attention, ViT, ViTSettings, grid_positions, sincos
+from trainers.models.vit import SIZES, Attention, ViT, ViTSettings, grid_positions, sincos
 from trainers.stream.batch import TileBatch
 
 
@@ -83,6 +83,34 @@ def test_vit_has_timms_parameter_names() -> None:
         == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"}
         | block
     )
+
+
+def test_sizes_are_those_of_their_names() -> None:
+    """Parameters as timm counts them without a classifier; each head is 64 wide (Touvron et al. 2021)."""
+    timm = {"tiny": 5_524_416, "small": 21_665_664, "base": 85_798_656, "large": 303_301_632}
+    for name, settings in SIZES.items():
+        with torch.device("meta"):
+            assert sum(p.numel() for p in ViT(settings).parameters()) == timm[name]
+        assert settings.dim == 64 * settings.heads
+        assert settings.grid == 14
+    assert SIZES.keys() == timm.keys()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_token", [True, False])
+def test_levels_are_the_patches_behind_their_blocks(class_token: bool) -> None:
+    vit = ViT(ViTSettings(32, 8, 16, 3, 2), class_token=class_token)
+    image, first = torch.randn(3, 3, 32, 32), int(class_token)
+    levels, tokens = vit.levels(image, (2, 0))
+    assert torch.equal(tokens, vit(image))
+    assert tokens.shape == (3, 16 + first, 16)
+    x = vit.embed(image)
+    if class_token:
+        x = torch.cat((vit.cls_token.expand(3, -1, -1), x), 1)  # it has no place
+    states = [x := block(x) for block in vit.blocks]
+    assert torch.equal(levels[0], states[2][:, first:])
+    assert torch.equal(levels[1], states[0][:, first:])
+    torch.testing.assert_close(vit.norm(states[2]), tokens)
 
 
 def test_patch_embedding_equals_a_matrix_product() -> None:

@@ -1,0 +1,113 @@
+"""Promises of the trainers' command line: which settings its words give, what it refuses, what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from trainers.engine import cli
+from trainers.engine.cli import help_text, main, parse
+from trainers.tasks.gair import GAIR
+from trainers.tasks.geolink import GEOLINK
+
+TASKS = {"geolink": GEOLINK, "gair": GAIR}
+
+
+def test_settings_come_from_preset_file_and_overrides_in_that_order(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: tiny\nbatch_size: 4\noptim: {lr: 5e-4, clip: 2}\narch: {vit: {depth: 2}}\n")
+    settings, quiet, _ = parse(GEOLINK, ["--config", str(file), "optim.lr=3e-4", "epochs=2", "--quiet"])
+    assert quiet
+    assert settings.model == "tiny"
+    assert settings.batch_size == 4
+    assert (settings.optim.lr, settings.optim.clip, settings.optim.beta2) == (3e-4, 2.0, 0.95)
+    assert settings.epochs == 2
+    assert settings.steps is None
+    vit = settings.arch.vit  # type: ignore[attr-defined]  # of GeoLink
+    assert (vit.depth, vit.dim) == (2, 96)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_presets_build_and_help_names_the_settings(name: str) -> None:
+    task = TASKS[name]
+    for preset in task.presets.sizes:
+        settings, _, _ = parse(task, [f"model={preset}"])
+        assert task.view(settings).image_size % 8 == 0
+    text = help_text(task)
+    assert "stream.max_corrupt=100" in text
+
+
+def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in TASKS.values():
+        assert set(task.presets.recipes) == {"tiny", "one_gpu", "paper"}
+        for recipe in task.presets.recipes:
+            assert parse(task, [f"preset={recipe}"])[0].preset == recipe
+    paper, _, _ = parse(GEOLINK, ["preset=paper"])
+    assert (paper.model, paper.batch_size, paper.epochs, paper.steps) == ("large", 2640, 60, None)
+    assert (paper.fidelity, paper.optim.lr, paper.precision) == ("paper", 1e-4, "bf16")
+    assert parse(GEOLINK, ["preset=paper", "model=tiny", "epochs=1"])[0].model == "tiny"
+    assert parse(GEOLINK, ["preset=paper", "steps=7"])[0].epochs is None
+    for found, recipe in (("tiny", "tiny"), ("base", "one_gpu")):
+        monkeypatch.setattr(cli, "automatic_preset", lambda found=found: found)
+        settings, _, _ = parse(GEOLINK, [])
+        assert (settings.preset, settings.model) == (recipe, found)
+        assert parse(GEOLINK, ["model=small"])[0].preset == "none"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stepz=3"], "did you mean steps"),
+        (["steps=x"], "wrong type"),
+        (["--fast"], "not understood"),
+        (["20"], "not understood"),
+        (["model=huge"], "choose one of"),
+        (["steps=1", "epochs=1"], "not both"),
+        (["arch.vit.patch=7"], "multiple of patch"),
+        (["data=a:0.5,b"], "b has no weight"),
+        (["--config"], "needs a file"),
+        (["steps=0"], "at least 1"),
+        (["stream.shuffle=globl"], "did you mean global"),
+    ],
+)
+def test_a_wrong_call_exits_with_2(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(GEOLINK, words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+
+
+def test_missing_data_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(GEOLINK, [f"data={tmp_path}/none", "model=tiny", f"out={tmp_path}/r"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path}/none/dataset.json does not exist")
+    assert not (tmp_path / "r").exists()
+
+
+def test_unknown_settings_are_config_errors() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean optim.lr"):
+        parse(GEOLINK, ["optim.lrr=1"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["data=none", "--help", "stepz=3"]])
+def test_help_is_printed_whatever_else_is_asked(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(GEOLINK, words) == 0
+    assert capsys.readouterr() == (f"{help_text(GEOLINK)}\n", "")
+
+
+def test_a_run_that_is_not_quiet_says_what_it_reads_measures_and_writes(
+    split_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"data={split_dataset}", f"out={tmp_path}/r", "model=tiny", "batch_size=4", "steps=2", "eval.every=1"]
+    assert main(GEOLINK, [*words, "log.tensorboard=false"]) == 0
+    out, err = capsys.readouterr()
+    rows = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    said = [line for line in err.splitlines() if line.startswith("validation at step ")]
+    assert len(said) == len(rows) == 2
+    for line, row in zip(said, rows, strict=True):
+        assert line.startswith(f"validation at step {row['step']}  loss {row['loss']:.4g}  rec {row['rec']:.4g}  ")
+    assert any(line.startswith("tags: hash, ") for line in err.splitlines())
+    assert any(line.startswith("order: global") for line in err.splitlines())
+    assert out.splitlines()[-1] == f"checkpoint: {tmp_path}/r/checkpoint.pt"
