@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from schemas.errors import GeoshardsError
-from trainers.engine.checkpoint import load_checkpoint
+from trainers.engine.checkpoint import load_checkpoint, rng_state, set_rng_state
 from trainers.engine.cli import main, parse
 from trainers.engine.loop import Trainer, train
 from trainers.stream.batch import TileBatch
@@ -159,6 +159,14 @@ def test_a_checkpoint_brings_back_all_that_a_run_goes_on_from(dataset: Path) -> 
     a, b = one._step(one.stream.batches(steps=1)), other._step(other.stream.batches(steps=1))
     assert a.keys == b.keys
     assert torch.equal(a.values["loss"], b.values["loss"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_generators_of_gpus_go_on_where_they_were() -> None:
+    state = rng_state()
+    drawn = torch.rand(3, device="cuda")
+    set_rng_state(state)
+    assert torch.equal(torch.rand(3, device="cuda"), drawn)
 
 
 def test_a_run_that_goes_on_counts_its_own_rate(dataset: Path, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConfigError
+from storage.store import Store
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import parse
-from trainers.engine.ray_job import _absolute, _fit, count_workers
+from trainers.engine.ray_job import _absolute, _fit, _storage, count_workers
 from trainers.tasks.geolink import GEOLINK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -208,6 +209,14 @@ def test_what_ends_a_run_on_the_cluster_is_raised_where_it_was_asked_for() -> No
     _fit(Run(None), None)
     with pytest.raises(RuntimeError, match="a worker died"):
         _fit(Run(RuntimeError("a worker died")), None)
+
+
+def test_what_ray_notes_lies_beside_the_run_on_this_machine_or_in_a_store(tmp_path: Path) -> None:
+    assert _storage(Store(str(tmp_path))) == {"storage_path": f"{tmp_path}/ray"}
+    given = _storage(Store("memory://notes/run"))
+    with given["storage_filesystem"].open_output_stream(f"{given['storage_path']}/note") as file:
+        file.write(b"it ran")
+    assert Store("memory://notes/run").read("ray/note") == b"it ran"
 
 
 def test_workers_are_given_absolute_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -182,6 +182,47 @@ def test_noise_is_uniform_and_independent_of_shape() -> None:
     assert abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02
 
 
+def test_both_halves_of_a_seed_and_its_use_count_for_themselves() -> None:
+    low, high = torch.arange(1, 200), torch.arange(1, 200).flip(0) * 7919
+    counter = torch.zeros(1).long()
+    seen = [uniform(seed, counter, use) for seed in ((high << 32) | low, (low << 32) | high) for use in (1, 2)]
+    seen += [uniform(low ^ high, counter, 1), uniform(low, counter, 1), uniform(high << 32, counter, 1)]
+    every = torch.stack(seen)
+    assert len(every.unique()) > 0.99 * every.numel()
+
+
+def test_each_slot_hides_what_its_own_seed_says(dataset: Path) -> None:
+    """Another seed of one slot, as of another epoch, changes what is hidden of its sample, and of no other."""
+    model, batch = geolink_model(), geolink_batch(dataset, 32)
+    seed = batch.seed.clone()
+    seed[3] += 1 << 40
+    other = replace(batch, seed=seed)
+    with torch.no_grad():
+        patches = [model.encode_image(b).mask.keep for b in (batch, other)]
+    assert len({tuple(row) for row in patches[0].tolist()}) == 32
+    assert (patches[0] != patches[1]).any(1).nonzero().flatten().tolist() == [3]
+    nodes = [mask_nodes(b, 0.5, share_count) for b in (batch, other)]
+    assert batch.node_sample[nodes[0] != nodes[1]].unique().tolist() == [3]
+    drawn = []
+    model.osm.register_forward_pre_hook(lambda _m, given: drawn.append(given[0].masked))
+    with torch.no_grad():
+        model(batch)
+        model(other)
+    assert torch.equal(drawn[0], mask_nodes(batch, model.settings.node_mask, share_count))
+    assert torch.equal(drawn[1], mask_nodes(other, model.settings.node_mask, share_count))
+
+
+def test_groups_of_one_size_hide_one_more_or_less_by_the_seeds_of_their_slots(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 48)
+    hidden = mask_nodes(batch, 0.3, share_count)
+    for kind in range(3):
+        own = batch.node_valid & (batch.node_kind == kind)
+        size, masked = (torch.bincount(batch.node_sample[m], minlength=49)[:48] for m in (own, own & hidden))
+        common = size[size > 0].mode().values
+        low = int(0.3 * common)
+        assert set(masked[size == common].tolist()) == {low, low + 1}
+
+
 def test_geolink_s_pixel_loss_leaves_out_what_is_no_data(dataset: Path) -> None:
     """Half of each image lacks data: what stands there counts for nothing."""
     model, batch = geolink_model().eval(), geolink_batch(dataset)
