@@ -201,8 +201,11 @@ def test_each_slot_hides_what_its_own_seed_says(dataset: Path) -> None:
         patches = [model.encode_image(b).mask.keep for b in (batch, other)]
     assert len({tuple(row) for row in patches[0].tolist()}) == 32
     assert (patches[0] != patches[1]).any(1).nonzero().flatten().tolist() == [3]
-    nodes = [mask_nodes(b, 0.5, share_count) for b in (batch, other)]
-    assert batch.node_sample[nodes[0] != nodes[1]].unique().tolist() == [3]
+    for rule in (share_count, at_least_one):  # how many, and which
+        nodes = [mask_nodes(b, 0.5, rule) for b in (batch, other)]
+        assert batch.node_sample[nodes[0] != nodes[1]].unique().tolist() == [3]
+    few = [choose_nodes(b, batch.node_valid, 3).node for b in (batch, other)]
+    assert (few[0] != few[1]).any(1).nonzero().flatten().tolist() == [3]
     drawn = []
     model.osm.register_forward_pre_hook(lambda _m, given: drawn.append(given[0].masked))
     with torch.no_grad():
