@@ -35,7 +35,7 @@ from trainers.models.noise import uniform
 from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, HeteroGAT, HeteroGCN, NodeNorm, NodeTransformer
 from trainers.models.region import Aggregation, softmax_over_present, sum_of_present
 from trainers.models.scatter import rank_in_segment, segment_softmax
-from trainers.models.vit import SIZES, Attention, ViT, ViTSettings, grid_positions, sincos
+from trainers.models.vit import SIZES, Attention, Block, ViT, ViTSettings, grid_positions, sincos
 from trainers.stream.batch import TileBatch
 
 
@@ -48,6 +48,25 @@ def test_attention_equals_torch() -> None:
         theirs.out_proj.bias.copy_(ours.proj.bias)
     x = torch.randn(3, 7, 32)
     torch.testing.assert_close(ours(x), theirs(x, x, x)[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_block_equals_torchs_layer() -> None:
+    ours = Block(32, 4).eval()
+    theirs = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True).eval()
+    names = {
+        "norm1": "norm1", "attn.qkv": "self_attn.in_proj_", "attn.proj": "self_attn.out_proj", "norm2": "norm2",
+        "mlp.fc1": "linear1", "mlp.fc2": "linear2",
+    }  # fmt: skip
+    for value in ours.parameters():
+        value.copy_(torch.randn_like(value) * 0.3)
+    state = {
+        f"{names[n]}{'' if names[n].endswith('_') else '.'}{kind}": value
+        for n, _, kind, value in ((*name.rpartition("."), value) for name, value in ours.state_dict().items())
+    }
+    theirs.load_state_dict(state)
+    x = torch.randn(3, 7, 32)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=1e-4)
 
 
 def test_masked_attention_equals_torch_and_survives_no_keys() -> None:
