@@ -111,3 +111,34 @@ def test_a_run_that_is_not_quiet_says_what_it_reads_measures_and_writes(
     assert any(line.startswith("tags: hash, ") for line in err.splitlines())
     assert any(line.startswith("order: global") for line in err.splitlines())
     assert out.splitlines()[-1] == f"checkpoint: {tmp_path}/r/checkpoint.pt"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "steps", "epochs", "stop_after", "batch_size", "accumulate", "threads", "log_every", "checkpoint_every",
+        "ray_workers", "arch.mask_block", "arch.tag_rows", "arch.osm_nodes", "arch.osm_depth", "arch.fused_nodes",
+    ],
+)  # fmt: skip
+def test_a_number_of_things_is_at_least_one(name: str) -> None:
+    parse(GEOLINK, ["model=tiny", f"{name}=1"])
+    for value in (0, -1):
+        with pytest.raises(ConfigError, match=rf"{name}={value} must be at least 1"):
+            parse(GEOLINK, ["model=tiny", f"{name}={value}"])
+
+
+@pytest.mark.parametrize("name", ["optim.warmup", "arch.image_mask", "arch.node_mask"])
+def test_a_share_that_leaves_nothing_is_refused(name: str) -> None:
+    for value in (0, 0.99):
+        parse(GEOLINK, ["model=tiny", f"{name}={value}"])
+    for value in (-0.01, 1, 1.5):
+        with pytest.raises(ConfigError, match=rf"{name}.* must lie in \[0, 1\)"):
+            parse(GEOLINK, ["model=tiny", f"{name}={value}"])
+
+
+@pytest.mark.parametrize("part", ["fusion_", "decoder_", "osm_", "vit."])
+def test_heads_divide_their_width(part: str) -> None:
+    words = [f"arch.{part}dim=52", f"arch.{part}heads=8"]
+    with pytest.raises(ConfigError, match=r"dim=52 must be divisible by .*heads"):
+        parse(GEOLINK, ["model=small", *words])
+    parse(GEOLINK, ["model=small", words[0], f"arch.{part}heads=4"])
