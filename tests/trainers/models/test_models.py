@@ -18,7 +18,7 @@ from trainers.embed.features import TagTable
 from trainers.models.fusion import MultiHead, Places
 from trainers.models.location import SCALE, LocationEncoder, equal_earth
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
-from trainers.models.mae import gather_patches, mask_patches, patchify, reconstruction_loss
+from trainers.models.mae import MaeDecoder, gather_patches, mask_patches, patchify, reconstruction_loss
 from trainers.models.nili import Nili
 from trainers.models.nodes import (
     CountRule,
@@ -31,7 +31,7 @@ from trainers.models.nodes import (
     node_features,
     share_count,
 )  # fmt: skip
-from trainers.models.noise import uniform
+from trainers.models.noise import _mix, uniform
 from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, HeteroGAT, HeteroGCN, NodeNorm, NodeTransformer
 from trainers.models.region import Aggregation, softmax_over_present, sum_of_present
 from trainers.models.scatter import rank_in_segment, segment_softmax
@@ -132,6 +132,19 @@ def test_levels_are_the_patches_behind_their_blocks(class_token: bool) -> None:
     torch.testing.assert_close(vit.norm(states[2]), tokens)
 
 
+def test_patches_lie_where_their_numbers_say() -> None:
+    """Counted from 0, row by row, as in MAE: in the encoder behind a class token without a place, in the decoder."""
+    vit = ViT(ViTSettings(32, 8, 16, 1, 2))
+    decoder = MaeDecoder(vit.settings, 3, 24, 1, 2)
+    assert not vit.pos_embed[0, 0].any()
+    assert not vit.pos_embed.requires_grad
+    for number in range(16):
+        place = torch.tensor([number % 4, number // 4]).float()
+        assert torch.equal(vit.pos_embed[0, 1 + number], sincos(place, 16))
+        assert torch.equal(decoder.position[number], sincos(place, 24))
+    assert torch.equal(ViT(vit.settings, class_token=False).pos_embed, vit.pos_embed[:, 1:])
+
+
 def test_patch_embedding_equals_a_matrix_product() -> None:
     vit = ViT(ViTSettings(32, 8, 16, 1, 2))
     image = torch.randn(2, 3, 32, 32)
@@ -199,6 +212,11 @@ def test_noise_is_uniform_and_independent_of_shape() -> None:
     assert torch.equal(values[17, 3:4], uniform(torch.tensor([17]), torch.tensor([3]), 1))
     assert not torch.equal(values, uniform(torch.arange(500)[:, None], torch.arange(100)[None], 2))
     assert abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02
+
+
+def test_noise_is_mixed_as_by_murmurhash3() -> None:
+    """Its published values of no bytes at all, which are those of its last step on the seed (A. Appleby)."""
+    assert _mix(torch.tensor([0, 1, 0xFFFFFFFF])).tolist() == [0, 0x514E28B7, 0x81F16F39]
 
 
 def test_both_halves_of_a_seed_and_its_use_count_for_themselves() -> None:

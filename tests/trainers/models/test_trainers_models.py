@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +177,11 @@ def test_ten_bands_train() -> None:
     model = Gair(replace(GAIR, bands=bands))
     tokens = model.rs(model.rs_norm(torch.randint(0, 255, (2, 10, 48, 48), dtype=torch.uint8)))
     assert tokens.shape == (2, 36, 32)
+
+
+@pytest.mark.parametrize(("model", "settings"), [(GeoLink, GEOLINK), (Gair, GAIR)])
+def test_a_model_of_bands_by_another_alias_reads_the_same(model: Any, settings: Any) -> None:
+    assert model.view(replace(settings, bands=("B4", "green", "B02"))) == model.view(settings)
 
 
 def test_the_queue_is_first_in_first_out() -> None:
