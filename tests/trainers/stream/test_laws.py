@@ -236,7 +236,6 @@ def resplit(root: Path, split: list[str]) -> None:
     assert index.stat().st_size == before.st_size
 
 
-@pytest.mark.parametrize("cached", [False, True])
 def test_of_many_changed_shards_three_are_named_and_the_others_counted() -> None:
     names = [f"part-{i}.tar" for i in range(6)]
     now = ShardDigests(6, tuple("abcdef"), tuple((n, n) for n in names))
@@ -250,6 +249,7 @@ def test_of_many_changed_shards_three_are_named_and_the_others_counted() -> None
     assert changed_shards(3, ["a", "b"], pairs) == "it had 3 shards, has 4, the last of them part-3.tar"
 
 
+@pytest.mark.parametrize("cached", [False, True])
 def test_law_6_a_split_that_changed_is_read_and_an_old_state_refused(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
