@@ -34,6 +34,7 @@ from trainers.embed import command, minilm
 from trainers.embed.command import embed
 from trainers.embed.encoders import Encoder, HashEncoder, make_encoder
 from trainers.embed.features import TagTable, open_tag_table
+from trainers.embed.pretrained import _digest
 from trainers.embed.table import TagVectors, open_table, write_table
 from trainers.embed.vocabulary import compare_keys, read_key_counts, read_vocabulary
 from trainers.engine.checkpoint import load_checkpoint
@@ -576,6 +577,20 @@ def test_bert_is_the_mean_of_its_tokens_or_what_its_folder_says(bert_folder: Pat
 
 
 @needs_transformers
+def test_models_of_the_same_bytes_are_told_apart_by_names_and_shapes(bert_folder: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert_folder)
+    one, wide = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(3, 2, bias=False)
+    wide.load_state_dict({"weight": one.weight.reshape(2, 3)})
+    models = [one, wide, torch.nn.ModuleDict({"other": one})]
+    assert len({_digest(model, tokenizer) for model in models}) == 3
+    same = torch.nn.Linear(2, 3, bias=False)
+    same.load_state_dict(one.state_dict())
+    assert _digest(same, tokenizer) == _digest(one, tokenizer)
+    tokenizer.add_tokens(["another"])
+    assert _digest(same, tokenizer) != _digest(one, transformers.AutoTokenizer.from_pretrained(bert_folder))
+
+
+@needs_transformers
 def test_a_model_of_the_wrong_kind_or_without_all_weights_is_refused(
     clip_folder: Path, bert_folder: Path, tmp_path: Path
 ) -> None:
@@ -593,10 +608,10 @@ def test_a_model_of_the_wrong_kind_or_without_all_weights_is_refused(
     save_file({n: w for n, w in weights.items() if not n.startswith("pooler")}, folder / "model.safetensors")
     assert make_encoder(f"hf:{folder}", "cpu").info.width == 32  # the pooler is not used
     (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="give a complete model"):
+    with pytest.raises(InputError, match=rf"^hf:{folder} cannot be loaded \(.*; give a complete model"):
         make_encoder(f"hf:{folder}", "cpu")
     (folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match="give a complete model"):
+    with pytest.raises(InputError, match=rf"^hf:{folder} cannot be loaded \(.*; give a complete model"):
         make_encoder(f"hf:{folder}", "cpu")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 import torch
 
 from schemas.errors import GeoshardsError
-from trainers.engine.checkpoint import load_checkpoint
+from trainers.engine.checkpoint import load_checkpoint, rng_state, set_rng_state
 from trainers.engine.cli import main, parse
 from trainers.engine.loop import Trainer, train
+from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import parse_datasets
+from trainers.stream.order import Place
 from trainers.tasks.geolink import GEOLINK
 
 #: Pixels alone: their loss is a mean over samples, in whichever pieces.
@@ -94,6 +98,40 @@ def test_pieces_of_a_step_draw_dropout_of_their_own_and_a_step_repeats_its_own(d
     assert drawn[:4] == drawn[4:]
 
 
+def test_pieces_of_ranks_draw_what_as_many_of_one_process_do(dataset: Path) -> None:
+    """Two ranks that accumulate twice: each piece of the step another draw, as those of a process alone."""
+
+    def draws(accumulate: int, place: Place) -> list[float]:
+        settings, _, _ = parse(GEOLINK, [*WORDS, "steps=9", f"accumulate={accumulate}", "optim.lr=0"])
+        trainer = Trainer(GEOLINK, settings, parse_datasets(str(dataset)), torch.device("cpu"), quiet=True)
+        batches = list(trainer.stream.batches(steps=1))
+        trainer.stream.position, trainer.stream.place = 0, place
+        drawn: list[float] = []
+        trainer.plain_model.register_forward_pre_hook(lambda *_: drawn.append(float(torch.rand(()))))
+        trainer._step(iter(batches))
+        return drawn
+
+    first, second = (draws(2, Place(rank=rank, world=2)) for rank in (0, 1))
+    alone = draws(4, Place())
+    assert len(set(alone)) == 4
+    assert [first[0], second[0], first[1], second[1]] == alone
+
+
+def test_the_wait_for_data_is_that_of_all_pieces_of_all_steps(dataset: Path) -> None:
+    settings, _, _ = parse(GEOLINK, [*WORDS, "steps=9", "accumulate=2"])
+    trainer = Trainer(GEOLINK, settings, parse_datasets(str(dataset)), torch.device("cpu"), quiet=True)
+
+    def late() -> Iterator[TileBatch]:
+        for batch in trainer.stream.batches(steps=2):
+            time.sleep(0.05)
+            yield batch
+
+    batches = late()
+    for _ in range(2):
+        trainer._step(batches)
+    assert trainer.wait_seconds >= 4 * 0.05
+
+
 def test_what_is_not_finite_is_neither_saved_nor_measured(dataset: Path, tmp_path: Path) -> None:
     """At a checkpoint between two lines of metrics, at an evaluation, and at the end: nothing of it is written."""
     words = [f"data={dataset}", *WORDS, "log_every=100", "optim.lr=1e30", "optim.clip=0", "precision=fp32", "--quiet"]
@@ -121,6 +159,14 @@ def test_a_checkpoint_brings_back_all_that_a_run_goes_on_from(dataset: Path) -> 
     a, b = one._step(one.stream.batches(steps=1)), other._step(other.stream.batches(steps=1))
     assert a.keys == b.keys
     assert torch.equal(a.values["loss"], b.values["loss"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_generators_of_gpus_go_on_where_they_were() -> None:
+    state = rng_state()
+    drawn = torch.rand(3, device="cuda")
+    set_rng_state(state)
+    assert torch.equal(torch.rand(3, device="cuda"), drawn)
 
 
 def test_a_run_that_goes_on_counts_its_own_rate(dataset: Path, tmp_path: Path) -> None:

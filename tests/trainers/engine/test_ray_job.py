@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConfigError
+from storage.store import Store
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import parse
-from trainers.engine.ray_job import _absolute, count_workers
+from trainers.engine.ray_job import _absolute, _fit, _storage, count_workers
 from trainers.tasks.geolink import GEOLINK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -194,6 +195,28 @@ def test_workers_divide_the_batch_and_fit_the_cluster() -> None:
     asked, _, _ = parse(GEOLINK, ["model=tiny", "batch_size=12", "ray_workers=5"])
     with pytest.raises(ConfigError, match="ray_workers=5"):
         count_workers(asked, 0, 8)
+
+
+def test_what_ends_a_run_on_the_cluster_is_raised_where_it_was_asked_for() -> None:
+    class Run:
+        def __init__(self, error: Exception | None) -> None:
+            self.error = error
+
+        def fit(self) -> None:
+            if self.error:
+                raise self.error
+
+    _fit(Run(None), None)
+    with pytest.raises(RuntimeError, match="a worker died"):
+        _fit(Run(RuntimeError("a worker died")), None)
+
+
+def test_what_ray_notes_lies_beside_the_run_on_this_machine_or_in_a_store(tmp_path: Path) -> None:
+    assert _storage(Store(str(tmp_path))) == {"storage_path": f"{tmp_path}/ray"}
+    given = _storage(Store("memory://notes/run"))
+    with given["storage_filesystem"].open_output_stream(f"{given['storage_path']}/note") as file:
+        file.write(b"it ran")
+    assert Store("memory://notes/run").read("ray/note") == b"it ran"
 
 
 def test_workers_are_given_absolute_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Fine-tuning on tiles: at which rates what learns, how labels are read, over how many batches scores are."""
+"""Fine-tuning on tiles: at which rates what learns, how tiles are read, over how many batches scores are."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tests.trainers.batches import geolink_model
-from trainers.evaluate.finetune import IGNORE, Segmenter, Tiles, fine_tune, held_out_scores, read_tiles
+from trainers.engine.cli import main as train
+from trainers.evaluate.finetune import IGNORE, Segmenter, Tiles, fine_tune, held_out_scores, main, read_tiles
+from trainers.tasks.geolink import GEOLINK
 
 
 @pytest.fixture
@@ -54,3 +57,45 @@ def test_labels_keep_their_classes_when_they_are_resized(tmp_path: Path) -> None
     found = read_tiles(tmp_path, 47).labels
     assert found.shape == (2, 47, 47)
     assert set(found.unique().tolist()) == {0, 4, 8, IGNORE}
+
+
+def test_fine_tuning_on_tiles_in_the_released_layout(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [
+        f"data={dataset}",
+        f"out={tmp_path}/run",
+        "model=tiny",
+        "steps=1",
+        "batch_size=4",
+        "eval.every=0",
+        "--quiet",
+    ]
+    made += ["arch.vit.dim=192", "arch.vit.image_size=48", "arch.vit.depth=6", "log.tensorboard=false"]
+    assert train(GEOLINK, made) == 0
+    rng = np.random.default_rng(0)
+    for name in ("img", "label", "graph"):
+        (tmp_path / name).mkdir()
+    for i in range(8):
+        label = np.repeat(np.repeat(rng.integers(0, 2, (3, 3)), 16, 0), 16, 1).astype(np.uint8)
+        pixels = np.where(label[..., None] == 1, 200, 40) + rng.integers(0, 20, (48, 48, 3))
+        label[:2] = 9 if i % 2 else 255  # "no class" in one city and in another
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "img" / f"t{i}.png")
+        Image.fromarray(label).save(tmp_path / "label" / f"t{i}.png")
+        (tmp_path / "graph" / f"t{i}.pt").write_bytes(b"a pickle that must not be opened")
+    words = [
+        f"{tmp_path}/run/checkpoint.pt",
+        str(tmp_path),
+        "--epochs=20",
+        "--batch=4",
+        "--channels=16",
+        "--lr=3e-3",
+        "--freeze",
+    ]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["train"], found["test"]) == (4, 4)
+    assert found["accuracy"] > 0.7
+    (tmp_path / "label" / "t3.png").unlink()
+    assert main(words) == 1
+    assert "give each image its label" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from tests.trainers.batches import geolink_batch, geolink_model
 from trainers.embed.features import TagTable
 from trainers.models.fusion import MultiHead, Places
 from trainers.models.losses import EARTH_RADIUS, great_circle, info_nce, queue_nce
-from trainers.models.mae import gather_patches, mask_patches, patchify, reconstruction_loss
+from trainers.models.mae import MaeDecoder, gather_patches, mask_patches, patchify, reconstruction_loss
 from trainers.models.nodes import (
     CountRule,
     NodeInputs,
@@ -29,11 +29,11 @@ from trainers.models.nodes import (
     node_features,
     share_count,
 )  # fmt: skip
-from trainers.models.noise import uniform
+from trainers.models.noise import _mix, uniform
 from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, HeteroGAT, HeteroGCN, NodeNorm, NodeTransformer
 from trainers.models.region import Aggregation, softmax_over_present, sum_of_present
 from trainers.models.scatter import rank_in_segment, segment_softmax
-from trainers.models.vit import Attention, ViT, ViTSettings, grid_positions, sincos
+from trainers.models.vit import SIZES, Attention, Block, ViT, ViTSettings, grid_positions, sincos
 from trainers.stream.batch import TileBatch
 
 
@@ -46,6 +46,25 @@ def test_attention_equals_torch() -> None:
         theirs.out_proj.bias.copy_(ours.proj.bias)
     x = torch.randn(3, 7, 32)
     torch.testing.assert_close(ours(x), theirs(x, x, x)[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_block_equals_torchs_layer() -> None:
+    ours = Block(32, 4).eval()
+    theirs = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True).eval()
+    names = {
+        "norm1": "norm1", "attn.qkv": "self_attn.in_proj_", "attn.proj": "self_attn.out_proj", "norm2": "norm2",
+        "mlp.fc1": "linear1", "mlp.fc2": "linear2",
+    }  # fmt: skip
+    for value in ours.parameters():
+        value.copy_(torch.randn_like(value) * 0.3)
+    state = {
+        f"{names[n]}{'' if names[n].endswith('_') else '.'}{kind}": value
+        for n, _, kind, value in ((*name.rpartition("."), value) for name, value in ours.state_dict().items())
+    }
+    theirs.load_state_dict(state)
+    x = torch.randn(3, 7, 32)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=1e-4)
 
 
 def test_masked_attention_equals_torch_and_survives_no_keys() -> None:
@@ -81,6 +100,47 @@ def test_vit_has_timms_parameter_names() -> None:
         == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"}
         | block
     )
+
+
+def test_sizes_are_those_of_their_names() -> None:
+    """Parameters as timm counts them without a classifier; each head is 64 wide (Touvron et al. 2021)."""
+    timm = {"tiny": 5_524_416, "small": 21_665_664, "base": 85_798_656, "large": 303_301_632}
+    for name, settings in SIZES.items():
+        with torch.device("meta"):
+            assert sum(p.numel() for p in ViT(settings).parameters()) == timm[name]
+        assert settings.dim == 64 * settings.heads
+        assert settings.grid == 14
+    assert SIZES.keys() == timm.keys()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_token", [True, False])
+def test_levels_are_the_patches_behind_their_blocks(class_token: bool) -> None:
+    vit = ViT(ViTSettings(32, 8, 16, 3, 2), class_token=class_token)
+    image, first = torch.randn(3, 3, 32, 32), int(class_token)
+    levels, tokens = vit.levels(image, (2, 0))
+    assert torch.equal(tokens, vit(image))
+    assert tokens.shape == (3, 16 + first, 16)
+    x = vit.embed(image)
+    if class_token:
+        x = torch.cat((vit.cls_token.expand(3, -1, -1), x), 1)  # it has no place
+    states = [x := block(x) for block in vit.blocks]
+    assert torch.equal(levels[0], states[2][:, first:])
+    assert torch.equal(levels[1], states[0][:, first:])
+    torch.testing.assert_close(vit.norm(states[2]), tokens)
+
+
+def test_patches_lie_where_their_numbers_say() -> None:
+    """Counted from 0, row by row, as in MAE: in the encoder behind a class token without a place, in the decoder."""
+    vit = ViT(ViTSettings(32, 8, 16, 1, 2))
+    decoder = MaeDecoder(vit.settings, 3, 24, 1, 2)
+    assert not vit.pos_embed[0, 0].any()
+    assert not vit.pos_embed.requires_grad
+    for number in range(16):
+        place = torch.tensor([number % 4, number // 4]).float()
+        assert torch.equal(vit.pos_embed[0, 1 + number], sincos(place, 16))
+        assert torch.equal(decoder.position[number], sincos(place, 24))
+    assert torch.equal(ViT(vit.settings, class_token=False).pos_embed, vit.pos_embed[:, 1:])
 
 
 def test_patch_embedding_equals_a_matrix_product() -> None:
@@ -150,6 +210,55 @@ def test_noise_is_uniform_and_independent_of_shape() -> None:
     assert torch.equal(values[17, 3:4], uniform(torch.tensor([17]), torch.tensor([3]), 1))
     assert not torch.equal(values, uniform(torch.arange(500)[:, None], torch.arange(100)[None], 2))
     assert abs(np.corrcoef(values[:-1].flatten(), values[1:].flatten())[0, 1]) < 0.02
+
+
+def test_noise_is_mixed_as_by_murmurhash3() -> None:
+    """Its published values of no bytes at all, which are those of its last step on the seed (A. Appleby)."""
+    assert _mix(torch.tensor([0, 1, 0xFFFFFFFF])).tolist() == [0, 0x514E28B7, 0x81F16F39]
+
+
+def test_both_halves_of_a_seed_and_its_use_count_for_themselves() -> None:
+    low, high = torch.arange(1, 200), torch.arange(1, 200).flip(0) * 7919
+    counter = torch.zeros(1).long()
+    seen = [uniform(seed, counter, use) for seed in ((high << 32) | low, (low << 32) | high) for use in (1, 2)]
+    seen += [uniform(low ^ high, counter, 1), uniform(low, counter, 1), uniform(high << 32, counter, 1)]
+    every = torch.stack(seen)
+    assert len(every.unique()) > 0.99 * every.numel()
+
+
+def test_each_slot_hides_what_its_own_seed_says(dataset: Path) -> None:
+    """Another seed of one slot, as of another epoch, changes what is hidden of its sample, and of no other."""
+    model, batch = geolink_model(), geolink_batch(dataset, 32)
+    seed = batch.seed.clone()
+    seed[3] += 1 << 40
+    other = replace(batch, seed=seed)
+    with torch.no_grad():
+        patches = [model.encode_image(b).mask.keep for b in (batch, other)]
+    assert len({tuple(row) for row in patches[0].tolist()}) == 32
+    assert (patches[0] != patches[1]).any(1).nonzero().flatten().tolist() == [3]
+    for rule in (share_count, at_least_one):  # how many, and which
+        nodes = [mask_nodes(b, 0.5, rule) for b in (batch, other)]
+        assert batch.node_sample[nodes[0] != nodes[1]].unique().tolist() == [3]
+    few = [choose_nodes(b, batch.node_valid, 3).node for b in (batch, other)]
+    assert (few[0] != few[1]).any(1).nonzero().flatten().tolist() == [3]
+    drawn = []
+    model.osm.register_forward_pre_hook(lambda _m, given: drawn.append(given[0].masked))
+    with torch.no_grad():
+        model(batch)
+        model(other)
+    assert torch.equal(drawn[0], mask_nodes(batch, model.settings.node_mask, share_count))
+    assert torch.equal(drawn[1], mask_nodes(other, model.settings.node_mask, share_count))
+
+
+def test_groups_of_one_size_hide_one_more_or_less_by_the_seeds_of_their_slots(dataset: Path) -> None:
+    batch = geolink_batch(dataset, 48)
+    hidden = mask_nodes(batch, 0.3, share_count)
+    for kind in range(3):
+        own = batch.node_valid & (batch.node_kind == kind)
+        size, masked = (torch.bincount(batch.node_sample[m], minlength=49)[:48] for m in (own, own & hidden))
+        common = size[size > 0].mode().values
+        low = int(0.3 * common)
+        assert set(masked[size == common].tolist()) == {low, low + 1}
 
 
 def test_geolink_s_pixel_loss_leaves_out_what_is_no_data(dataset: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,38 @@ def test_every_parameter_learns(dataset: Path) -> None:
         assert silent == []
 
 
+@pytest.mark.parametrize("encoder", ["gat", "gcn", "transformer"])
+@pytest.mark.parametrize("tags", ["table", "learned"])
+def test_a_model_is_its_weights(dataset: Path, encoder: str, tags: str) -> None:
+    """Another one, drawn anew, gives the same losses once it has them: nothing that is drawn lies elsewhere."""
+    settings = replace(GEOLINK, osm_encoder=encoder, tags=tags, tag_rows=64)
+    torch.manual_seed(0)
+    one, other = (GeoLink(settings, "ours", GeoLinkLoss(1.0, 1.0, 1.0)).eval() for _ in range(2))
+    batch = geolink_batch(dataset, 8)
+    with torch.no_grad():
+        first, before = one(batch), other(batch)
+        other.load_state_dict(one.state_dict())
+        after = other(batch)
+    for name, value in first.items():
+        assert not torch.equal(before[name], value)
+        assert torch.equal(after[name], value)
+    learned = {n for n, p in one.named_parameters() if p.requires_grad}
+    assert set(one.state_dict()) - learned == {"vit.pos_embed"}  # what is drawn is learned, too
+
+
+@pytest.mark.parametrize("encoder", ["gat", "transformer"])
+def test_relations_are_a_small_correction_before_they_are_learned(dataset: Path, encoder: str) -> None:
+    torch.manual_seed(0)
+    model = GeoLink(replace(GEOLINK, osm_encoder=encoder, edges="attention")).eval()
+    batch = geolink_batch(dataset, 8)
+    with torch.no_grad():
+        none = torch.zeros_like(batch.node_valid)
+        with_relations = model.encode_nodes(batch, none)
+        model.osm.relation_score.zero_()
+        moved = (model.encode_nodes(batch, none) - with_relations).norm() / with_relations.norm()
+    assert 0 < moved < 0.03
+
+
 def test_a_sample_does_not_depend_on_its_batch(dataset: Path) -> None:
     model = geolink_model().eval()
     keys = {}
@@ -118,6 +151,12 @@ def test_losses_start_near_chance(dataset: Path) -> None:
     assert np.mean([losses["rec"] for losses in found]) == pytest.approx(1.0, abs=0.5)
 
 
+def test_losses_weigh_as_in_the_paper() -> None:
+    """docs/papers/geolink.md#losses."""
+    weights = GeoLinkLoss()
+    assert (weights.rec, weights.cont, weights.cst) == (1, 0.01, 0.01)
+
+
 def test_a_loss_that_is_off_is_not_computed(dataset: Path) -> None:
     batch = geolink_batch(dataset, 4)
     model = GeoLink(GEOLINK, "ours", GeoLinkLoss(1.0, 0.0, 0.0))
@@ -140,6 +179,11 @@ def test_ten_bands_train() -> None:
     model = Gair(replace(GAIR, bands=bands))
     tokens = model.rs(model.rs_norm(torch.randint(0, 255, (2, 10, 48, 48), dtype=torch.uint8)))
     assert tokens.shape == (2, 36, 32)
+
+
+@pytest.mark.parametrize(("model", "settings"), [(GeoLink, GEOLINK), (Gair, GAIR)])
+def test_a_model_of_bands_by_another_alias_reads_the_same(model: Any, settings: Any) -> None:
+    assert model.view(replace(settings, bands=("B4", "green", "B02"))) == model.view(settings)
 
 
 def test_the_queue_is_first_in_first_out() -> None:

@@ -232,6 +232,17 @@ def test_statistics_of_other_samples_are_refused(tmp_path: Path) -> None:
         images(own)
 
 
+def test_statistics_are_another_where_those_of_a_band_that_is_read_are() -> None:
+    """By any alias; what a table says of other bands, or of pictures that stay as they are, counts for nothing."""
+    table = {("red", "uint16"): (9.0, 2.0), ("nir", "uint16"): (5.0, 1.0), ("red", "uint8"): (90.0, 20.0)}
+    whole = BandStatistics("d", table).identity(["B4"])
+    assert BandStatistics("e", dict(reversed(table.items())), True).identity(["red"]) == whole
+    for changed, same in ((("red", "uint16"), False), (("nir", "uint16"), True), (("red", "uint8"), True)):
+        assert (BandStatistics("d", table | {changed: (7.0, 3.0)}).identity(["B4"]) == whole) is same
+    assert BandStatistics("d", table).identity(["nir", "B4"]) != whole
+    assert BandStatistics("d", table).identity(["B3"]) == BandStatistics().identity(["B4"]) == "published"
+
+
 def test_the_mean_of_a_band_is_the_middle_of_the_range() -> None:
     raw = np.stack([np.full((4, 4), v, np.uint16) for v in (1173, 1378)])
     shown = to_levels(raw, ["B2", "B03"], BandStatistics())

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from schemas.errors import DatasetError
+from schemas.sample import JSON, OSM_TOKENS
 from storage.dataset import sample_rows
 from storage.store import Store
 from tests.trainers.stream.indexes import make_index
@@ -35,13 +36,36 @@ def by_key(batches: list[TileBatch], name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_slots_of_another_epoch_have_other_seeds(mixed: bool) -> None:
+def test_slots_of_another_epoch_or_run_have_other_seeds(mixed: bool) -> None:
     indexes = [make_index(16, name) for name in "ab"]
-    schedule = Schedule(indexes, [1, 1] if mixed else None, Order(), seed=0, batch_size=32, parts=1)
-    requests = [Request(0, 0, 0), Request(0, 32, 0) if mixed else Request(1, 0, 0)]
-    first, second = (schedule.choose(r).seed.tolist() for r in requests)
-    assert not set(first) & set(second)
+    first, again, *others = (
+        schedule.choose(request).seed.tolist()
+        for seed, request in ((0, Request(0, 0, 0)), (0, Request(0, 0, 0)), (0, later(mixed)), (1, Request(0, 0, 0)))
+        for schedule in [Schedule(indexes, [1, 1] if mixed else None, Order(), seed=seed, batch_size=32, parts=1)]
+    )
+    assert first == again
+    assert all(not set(first) & set(other) for other in others)
     assert len(set(first)) == 32
+
+
+def later(mixed: bool) -> Request:
+    """A batch of samples that have been seen before."""
+    return Request(0, 32, 0) if mixed else Request(1, 0, 0)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_run_of_another_seed_reads_in_another_order(mixed: bool) -> None:
+    """Of one dataset and of each of a mixture, from epoch to epoch as from run to run."""
+    indexes = [make_index(16, name) for name in "ab"]
+    orders = set()
+    for seed in (0, 1):
+        schedule = Schedule(indexes, [1, 1] if mixed else None, Order(), seed=seed, batch_size=32, parts=1)
+        for request in (Request(0, 0, 0), later(mixed)):
+            chosen = schedule.choose(request)
+            for i in (0, 1):
+                assert sorted(chosen.sample[chosen.source == i].tolist()) == list(range(16))
+            orders |= {tuple(chosen.sample[chosen.source == i].tolist()) for i in (0, 1)}
+    assert len(orders) == 8
 
 
 def test_a_sample_is_cropped_and_shown_in_another_way_in_another_epoch(dataset: Path) -> None:
@@ -49,6 +73,26 @@ def test_a_sample_is_cropped_and_shown_in_another_way_in_another_epoch(dataset: 
     windows = [by_key(epoch(dataset, n, augment=augment), "window") for n in (0, 1)]
     assert len({tuple(w.tolist()) for w in windows[0].values()}) > 40
     assert sum(torch.equal(windows[0][k], windows[1][k]) for k in windows[0]) <= 3
+
+
+@pytest.mark.parametrize("draw", ["flip", "flip_vertical", "rotate", "jitter", "drop_objects", "photo_flip"])
+def test_each_slot_draws_for_itself_and_anew_in_each_epoch(dataset: Path, draw: str) -> None:
+    off = dict.fromkeys(("crop", "flip", "flip_vertical", "rotate", "jitter", "drop_objects", "photo_flip"), 0.0)
+    augment = AugmentSettings(**off | {draw: 0.05 if draw == "drop_objects" else 0.5})
+    view = replace(VIEW, photos=2)  # all that there are: none is chosen
+    first, second = (
+        {k: v for b in GeoStream(dataset, view, batch_size=8, epoch=n, augment=augment) for k, v in shown(b).items()}
+        for n in (0, 1)
+    )
+    differ = sum(any(not torch.equal(a, b) for a, b in zip(first[k], second[k], strict=True)) for k in first)
+    assert 10 < differ < 50
+
+
+def shown(batch: TileBatch) -> dict[str, tuple[torch.Tensor, ...]]:
+    """Image, places of the objects, and photos of each sample."""
+    photos = [batch.photos[(batch.photo_sample == i) & batch.photo_valid] for i in range(len(batch))]
+    own = nodes(batch)
+    return {k: (batch.rs[i], own[k], photos[i]) for i, k in enumerate(batch.key) if k}
 
 
 def test_places_within_polygons_are_drawn_anew_for_each_crop(dataset: Path) -> None:
@@ -152,7 +196,9 @@ def test_of_several_photos_and_dates_each_is_shown_at_some_time(dataset: Path) -
     dates, seeds = ("json", "rs.0.npy", "rs.1.npy"), slot_seeds(3, np.arange(20))
     drawn = {Decoder(VIEW, AugmentSettings()).wanted(dates, seed, False)[0] for seed in seeds}
     assert drawn == {"rs.0.npy", "rs.1.npy"}
-    assert {Decoder(VIEW, plain).wanted(dates, s, False)[0] for s in seeds} == {"rs.0.npy"}
+    assert {Decoder(VIEW, plain).wanted(dates, s, False) for s in seeds} == {("rs.0.npy", OSM_TOKENS, JSON)}
+    every = Decoder(VIEW, plain).wanted(dates, None, False)  # a block is fetched for whichever slot
+    assert every == ("rs.0.npy", "rs.1.npy", OSM_TOKENS, JSON)
 
 
 def test_a_state_of_other_features_of_tags_is_refused(dataset: Path) -> None:

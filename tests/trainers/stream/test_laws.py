@@ -30,10 +30,11 @@ from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import TileBatch, View
 from trainers.stream.catalog.choose import split_digest
-from trainers.stream.catalog.index import Index, load_index
+from trainers.stream.catalog.index import Index, ShardDigests, load_index
 from trainers.stream.members.read import ShardReader, Verify
 from trainers.stream.order import Order
 from trainers.stream.schedule import Request, Schedule
+from trainers.stream.state import changed_shards
 from trainers.stream.stream import GeoStream
 from trainers.stream.wds import wds_pipeline
 
@@ -233,6 +234,19 @@ def resplit(root: Path, split: list[str]) -> None:
     index.write_bytes(IndexPart.of(table).to_bytes())
     os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert index.stat().st_size == before.st_size
+
+
+def test_of_many_changed_shards_three_are_named_and_the_others_counted() -> None:
+    names = [f"part-{i}.tar" for i in range(6)]
+    now = ShardDigests(6, tuple("abcdef"), tuple((n, n) for n in names))
+    for count in range(1, 7):
+        said = changed_shards(6, ["x"] * count + list("abcdef")[count:], now)
+        assert [n for n in names if n in said] == names[: min(count, 3)]
+        assert said.endswith(f" and {count - 3} more groups") if count > 3 else "more" not in said
+    pairs = ShardDigests(4, ("a", "b"), (("part-0.tar", "part-1.tar"), ("part-2.tar", "part-3.tar")))
+    assert changed_shards(4, ["a", "x"], pairs) == "changed: one of part-2.tar to part-3.tar"
+    assert changed_shards(4, ["a", "b"], pairs) == "every shard is the same: dataset.json is not"
+    assert changed_shards(3, ["a", "b"], pairs) == "it had 3 shards, has 4, the last of them part-3.tar"
 
 
 @pytest.mark.parametrize("cached", [False, True])

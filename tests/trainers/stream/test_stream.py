@@ -90,6 +90,17 @@ def test_accumulation_splits_a_batch_as_ranks_do(dataset: Path) -> None:
     assert all(equal(split[2 * i + r], ranks[r][i]) for i in range(7) for r in range(2))
 
 
+@pytest.mark.parametrize(("world", "micro"), [(2, 2), (2, 4), (4, 2)])
+def test_ranks_that_accumulate_share_a_batch_as_one_that_does_so_alone(dataset: Path, world: int, micro: int) -> None:
+    """Micro-batch m of rank r is number m * world + r of those of a process alone; a step is done with the last."""
+    alone = list(stream(dataset, accumulate=world * micro).batches(steps=2))
+    for rank in range(world):
+        own = stream(dataset, accumulate=micro, place=Place(rank=rank, world=world))
+        for number, batch in enumerate(own.batches(steps=2)):
+            assert equal(batch, alone[number * world + rank])
+            assert own.samples_seen == (number + 1) // micro * 8
+
+
 def test_save_on_one_rank_resume_on_two(dataset: Path) -> None:
     first = stream(dataset)
     straight = [b.key for b in stream(dataset).batches(steps=9)]
