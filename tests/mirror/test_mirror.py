@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +72,31 @@ def test_conditions_are_kept(served: Mirror) -> None:
     assert ask(served, PATH, Range="bytes=5-", If_Range='"another"')[::2] == (200, DATA)
     assert ask(served, PATH, "HEAD")[1]["content-length"] == str(len(DATA))
     assert ask(served, PATH, "HEAD")[2] == b""
+
+
+def test_a_tag_is_quoted_a_date_is_the_file_s_and_both_change_with_it(tmp_path: Path) -> None:
+    """What clients compare: a tag without quotes, or a date that cannot be read, is none."""
+    path, told = publish(tmp_path, DATA), []
+    with Mirror(tmp_path) as mirror:
+        for when in (1_700_000_000, 1_700_000_060):
+            os.utime(path, (when, when))
+            headers = ask(mirror, "/geofabrik/x.osm.pbf", "HEAD")[1]
+            assert email.utils.parsedate_to_datetime(headers["last-modified"]).timestamp() == when
+            assert re.fullmatch(r'"[^"]+"', headers["etag"])
+            assert headers["accept-ranges"] == "bytes"
+            told.append((headers["etag"], headers["last-modified"]))
+        assert not set(told[0]) & set(told[1])
+        for old in told[0]:
+            assert ask(mirror, "/geofabrik/x.osm.pbf", Range="bytes=5-", If_Range=old)[::2] == (200, DATA)
+
+
+def test_a_mirror_that_is_closed_leaves_its_port_to_the_next(tmp_path: Path) -> None:
+    with Mirror(tmp_path) as first:
+        port = int(first.url.rsplit(":", 1)[1])
+    with pytest.raises(ConnectionRefusedError):
+        ask(first, "/")
+    with Mirror(tmp_path, port) as second:
+        assert ask(second, "/")[0] == 404
 
 
 def test_the_checksum_is_that_of_the_file(served: Mirror) -> None:
