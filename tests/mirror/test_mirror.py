@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_a_mirror_that_is_closed_leaves_its_port_to_the_next(tmp_path: Path) -> 
     with Mirror(tmp_path) as first:
         port = int(first.url.rsplit(":", 1)[1])
     with pytest.raises(ConnectionRefusedError):
-        ask(first, "/")
+        socket.create_connection(("127.0.0.1", port), 1)
     with Mirror(tmp_path, port) as second:
         assert ask(second, "/")[0] == 404
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from pipeline.net.config import NetConfig
 from pipeline.net.download import remote_bytes
-from pipeline.net.stores import is_store
+from pipeline.net.stores import ask, is_store
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.resolve import fetch, select
 from schemas.errors import InputError
@@ -62,3 +63,20 @@ def test_an_extract_that_cannot_be_used_is_one_line(bucket: Path, tmp_path: Path
 def test_a_store_is_what_fsspec_reads_and_says_no_password_aloud() -> None:
     assert [is_store(f"{s}://x/y") for s in ("s3", "gs", "abfs", "memory")] == [True] * 4
     assert [is_store(f"{s}://x/y") for s in ("ftp", "http", "what")] == [False] * 3
+
+
+@pytest.mark.parametrize("raised", [FileNotFoundError("x"), PermissionError("x"), TimeoutError("x"), NotImplementedError()])
+def test_no_message_about_a_store_holds_a_secret(raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.0)
+    url = "memory://user:s3cr3t@bucket/x.osm.pbf?sig=s3cr3t#s3cr3t"
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    for address in (url, f"zip://x::{url}"):
+        with pytest.raises(InputError) as caught:
+            ask(address, fail)
+        said = "".join(traceback.format_exception(caught.value)[-1:])
+        assert "s3cr3t" not in said
+        assert "\n" not in said.strip()
+        assert "bucket/x.osm.pbf" in said or "zip://x" in said
