@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipeline.cli.main import main
@@ -98,3 +102,50 @@ def test_a_sample_that_is_not_there_is_named_with_one_near_it(place: Path, capsy
     assert capsys.readouterr().err == f"error: {place}/out has no sample '{key}9'; did you mean {key}?\n"
     assert main(["inspect", f"{place}/out", "?"]) == 1
     assert capsys.readouterr().err == f"error: {place}/out has no sample '?'\n"
+
+
+def test_a_terminal_gets_texts_without_its_controls_and_a_file_gets_them_as_they_are(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["query", f"{place}/out", "SELECT chr(27) || '[31m' AS text, 5 AS n", "--csv"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "text,n\n\x1b[31m,5\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert said.endswith(",5\n")
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in entry_points(group=GROUP)))
+def test_workers_are_one_a_core_unless_they_are_said(name: str) -> None:
+    """0, or a setting's own default."""
+    (point,) = entry_points(group=GROUP, name=name)
+    parser = argparse.ArgumentParser()
+    point.load().configure(parser)
+    assert parser.get_default("workers") in (0, None)
+
+
+def test_what_is_left_out_of_a_list_is_counted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", f"{place}/out", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert main(["inspect", f"{place}/out"]) == 0
+    shown: dict[str, int] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if not line.startswith(" "):
+            name = line.partition(":")[0]
+        elif found := re.fullmatch(r"  … and (\d+) more", line):
+            shown[name] += int(found[1])
+        else:
+            shown[name] = shown.get(name, 0) + 1
+    assert shown == {name: len(value) for name, value in whole.items() if isinstance(value, dict) and value}
+
+
+def test_a_preview_of_a_remote_dataset_needs_a_place(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fsspec.filesystem("memory").put(f"{place}/out", "/geoshards-preview", recursive=True)
+    assert main(["preview", "memory://geoshards-preview", "--samples", "1"]) == 1
+    assert capsys.readouterr().err == "error: the dataset is remote; give --out FILE.png\n"
+    assert main(["preview", "memory://geoshards-preview", "--samples", "1", "--out", f"{tmp_path}/x.png"]) == 0
+    assert (tmp_path / "x.png").is_file()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.demo.geo import grown
 from pipeline.demo.pictures import aerial
 from pipeline.demo.pictures.aerial import PIXEL_M, aerial_grid
-from pipeline.demo.town.block import Block
+from pipeline.demo.town.block import Block, Builder
 from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
 
@@ -61,6 +61,25 @@ def test_trees_and_cars_stand_apart(blocks: list[Block]) -> None:
             points = shapely.points(places)
             a, b = shapely.STRtree(points).query(points, predicate="dwithin", distance=least)
             assert len(set(a[a != b].tolist())) <= 0.1 * len(points) + 2, (block.kind, block.i, block.j)
+
+
+def test_what_is_mapped_of_a_block_lies_in_it_or_beside_it(blocks: list[Block], small_plan: Plan) -> None:
+    for block in blocks:
+        ground = shapely.Polygon(Builder(small_plan, block.i, block.j).ring).buffer(60.0)
+        nodes = np.array(block.node_xy).reshape(-1, 2)
+        surfaces = [place for surface in block.surfaces for ring in surface.rings for place in ring]
+        for places in (nodes, block.trees[:, :2], block.cars[:, :2], np.array(surfaces).reshape(-1, 2)):
+            assert shapely.contains_xy(ground, *places.T).all(), (block.kind, block.i, block.j)
+
+
+def test_a_town_has_one_main_road_and_one_that_crosses_it(small_plan: Plan) -> None:
+    """Each of them a single line of the lattice, all the way through."""
+    kinds = [
+        (small_plan.street(axis, i, j), axis, (j, i)[axis]) for i, j in small_plan.index_range() for axis in (0, 1)
+    ]
+    for kind, axis in (("primary", 1), ("secondary", 0)):
+        assert {own[1] for own in kinds if own[0] == kind} == {axis}
+        assert len({own for own in kinds if own[0] == kind}) == 1
 
 
 WINDOWS = [(300, 300, 64, 32), (150, 500, 40, 72), (620, 210, 96, 24)]

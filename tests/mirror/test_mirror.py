@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,20 @@ def test_a_mirror_that_is_closed_leaves_its_port_to_the_next(tmp_path: Path) -> 
         socket.create_connection(("127.0.0.1", port), 1)
     with Mirror(tmp_path, port) as second:
         assert ask(second, "/")[0] == 404
+
+
+def test_a_client_that_goes_away_is_no_fault_of_the_mirror_s(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    publish(tmp_path, bytes(8 << 20))
+    with Mirror(tmp_path) as mirror:
+        with socket.create_connection(("127.0.0.1", int(mirror.url.rsplit(":", 1)[1])), 5) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # cut, not closed
+            client.sendall(b"GET /geofabrik/x.osm.pbf HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100)
+        assert ask(mirror, "/geofabrik/x.osm.pbf", "HEAD")[0] == 200
+        for thread in threading.enumerate():
+            if "process_request" in thread.name:
+                thread.join(5)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_checksum_is_that_of_the_file(served: Mirror) -> None:

@@ -147,6 +147,26 @@ def test_a_query_of_several_rules_is_what_all_of_them_say(mirror: Mirror) -> Non
         assert sorted(f["id"] for f in found) == [f"i{i:04d}" for i in own]
 
 
+@pytest.mark.parametrize("box", ["nonsense", "1,2,3", "1,2,3,4,5", ""])
+def test_a_box_that_is_none_is_refused(mirror: Mirror, box: str) -> None:
+    for path in ("/panoramax/api/search", "/mapillary/images"):
+        assert document(mirror, f"{path}?bbox={box or ','}")["status"] == 400
+
+
+def test_a_search_of_items_says_how_many_there_are(mirror: Mirror) -> None:
+    assert document(mirror, "/stac/search?limit=3")["numberMatched"] == 1010
+
+
+@pytest.mark.parametrize("lacks", ["id", "datetime", "assets"])
+def test_an_item_that_lacks_something_is_named_by_its_manifest(tmp_path: Path, lacks: str) -> None:
+    row = {"id": "a", "datetime": "2024-06-01T00:00:00Z", "geometry": place(0), "assets": {"red": "a.tif"}}
+    write_manifest(tmp_path / "stac", [{k: v for k, v in row.items() if k != lacks}], "c")
+    with Mirror(tmp_path, services={"stac": stac.respond}) as server:
+        status, _, data = ask(server, "/stac/search")
+    assert status == 500
+    assert f"c/manifest.json: an item lacks '{lacks}'" in data.decode()
+
+
 @pytest.mark.parametrize("box", ["7.25,46.5,7.45,46.6", "7.25,46.5,0,7.45,46.6,99", "7.25,47,7.45,48"])
 def test_a_box_finds_what_it_meets(mirror: Mirror, box: str) -> None:
     found = document(mirror, f"/stac/search?bbox={box}&collections=c")["features"]
