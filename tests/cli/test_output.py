@@ -73,7 +73,7 @@ def test_json_is_one_document_quiet_is_silence_and_else_something_is_said(
     assert main(words) == 0
     said = capsys.readouterr()
     assert said.out
-    with pytest.raises(ValueError, match="Expecting|Extra data"):
+    with pytest.raises(ValueError, match=r"Expecting|Extra data"):
         json.loads(said.out)
 
 
@@ -126,10 +126,11 @@ def test_workers_are_one_a_core_unless_they_are_said(name: str) -> None:
     assert parser.get_default("workers") in (0, None)
 
 
-def test_what_is_left_out_of_a_list_is_counted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", f"{place}/out", "--json"]) == 0
-    whole = json.loads(capsys.readouterr().out)
-    assert main(["inspect", f"{place}/out"]) == 0
+def test_what_is_left_out_of_a_list_is_counted(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = json.loads((place / "out/dataset.json").read_bytes())
+    whole |= {f"own {n}": {str(i): i for i in range(n)} for n in (1, 20, 21, 30)}
+    (tmp_path / "dataset.json").write_text(json.dumps(whole))
+    assert main(["inspect", str(tmp_path)]) == 0
     shown: dict[str, int] = {}
     for line in capsys.readouterr().out.splitlines():
         if not line.startswith(" "):

@@ -227,6 +227,23 @@ def test_a_newer_image_that_is_far_too_coarse_for_a_tile_does_not_come_first(tmp
     assert images[0][0].scene.name == "coarse.tif"
 
 
+def test_a_plan_counts_a_scene_that_covers_enough_of_a_footprint(tmp_path: Path) -> None:
+    outlines = placed(tiles(LON, LAT, 16, 64, 1).values())
+    shares = []
+    for metres in range(-1000, 0, 100):
+        flat(tmp_path / "a.tif", 1, shift=(metres, 0.0))
+        scenes, _, config = found(tmp_path / "a.tif")
+        share = shapely.area(shapely.intersection(scenes[0].area, outlines[0][0])) / shapely.area(outlines[0][0])
+        if not 0.1 < share < 0.9:
+            continue
+        shares.append(share)
+        for most, serves in ((1 - share - 0.05, 0), (1 - share + 0.05, 1)):
+            (use,) = uses(scenes, [outlines], replace(config, max_nodata=most))
+            assert (use.meets, use.serves) == (1, serves)
+            assert [row["reason"] for row in drops_of([use])] == ["too_little_cover"] * (1 - serves)
+    assert len(shares) > 2
+
+
 def test_a_plan_says_what_serves_and_what_outranks_what(tmp_path: Path) -> None:
     flat(tmp_path / "a.tif", 100, gsd=30.0)
     flat(tmp_path / "b.tif", 1, gsd=10.0)

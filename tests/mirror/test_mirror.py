@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli.main import main
+from pipeline.mirror import xyz
 from pipeline.mirror.geofabrik import build_index
+from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
 from schemas.errors import ConfigError, InputError
 from tests.net.sources import publish
@@ -114,6 +117,26 @@ def test_a_client_that_goes_away_is_no_fault_of_the_mirror_s(tmp_path: Path, cap
             if "process_request" in thread.name:
                 thread.join(5)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_fault_of_the_mirror_s_own_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(request: Request) -> Response:
+        raise RuntimeError("a fault of ours")
+
+    with Mirror(tmp_path, services={"x": fail}) as mirror, suppress(http.client.HTTPException, ConnectionError):
+        ask(mirror, "/x/")
+    assert "a fault of ours" in capfd.readouterr().err
+
+
+def test_tiles_are_found_by_their_numbers_however_these_are_written(tmp_path: Path) -> None:
+    (tmp_path / "xyz/3/4").mkdir(parents=True)
+    (tmp_path / "xyz/3/4/5.png").write_bytes(b"a picture")
+    with Mirror(tmp_path, services={"xyz": xyz.respond}) as mirror:
+        for path in ("3/4/5.png", "3/4/5", "03/4/5.png", "3/04/5.png", "3/4/05.png",
+                     "wmts?TileMatrix=3&TileCol=4&TileRow=5", "wmts?tilematrix=03&TILECOL=4&tilerow=5"):  # fmt: skip
+            assert ask(mirror, f"/xyz/{path}")[::2] == (200, b"a picture"), path
+        for path in ("4/3/5.png", "3/5/4.png", "3/4/5.jpg", "3/4", "wmts?TileMatrix=3&TileCol=5&TileRow=4"):
+            assert ask(mirror, f"/xyz/{path}")[0] == 404, path
 
 
 def test_the_checksum_is_that_of_the_file(served: Mirror) -> None:

@@ -193,8 +193,9 @@ class Choice:
     def tests(self, file: str, lines: range, on_import: bool, most: float) -> list[str]:
         """Tests that run one of the lines, quick ones first, file by file, of ``most`` seconds together.
 
-        A line that runs on import, in a function or not, is of every test that runs the file or one that imports it. Tests that start
-        processes may run any line: taken too are those beside tests that run the file, all where no test runs the line.
+        A line that runs on import, in a function or not, is of every test that runs the file or one that imports it.
+        Tests that start processes may run any line: taken too are those beside tests that run the file, all where no
+        test runs the line.
         """
         found = set().union(*(self.lines.get(file, {}).get(line, ()) for line in lines))
         if on_import or IMPORT in found:
