@@ -42,7 +42,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
         write_table(folder / name / "photos.csv", rows)
     items = [
         {"id": f"i{i:04d}", "datetime": f"2024-06-01T{i // 60:02d}:{i % 60:02d}:00Z", "geometry": place(i),
-         "assets": {"red": "a.tif"}, "properties": {"cloud": c for c in CLOUDS[i : i + 1] if c is not None}}
+         "assets": {"red": "a.tif"},
+         "properties": {"cloud": c for c in CLOUDS[i : i + 1] if c is not None}}
         for i in range(1010)
     ]  # fmt: skip
     write_manifest(folder / "stac", items, "c")
