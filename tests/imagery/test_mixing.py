@@ -116,6 +116,8 @@ def test_a_file_that_lacks_the_mask_is_left_out_where_others_have_it(tmp_path: P
     """As ESA's folders have atmosphere and true colours beside the bands."""
     for name in ("B04_20m", "SCL_20m", "AOT_20m"):
         flat(tmp_path / f"T32_20210601_{name}.tif", 4)
+    with pytest.raises(InputError, match=r"rs\.mask=SCL needs rs\.mask_values or rs\.mask_bits"):
+        found(f"{tmp_path}/*.tif", bands=("B4",), mask="SCL")
     scenes, rows, _ = found(f"{tmp_path}/*.tif", bands=("B4",), mask="SCL", mask_values=(9,))
     assert [(s.name, s.bands, s.mask is not None) for s in scenes] == [("T32_20210601", ["B04"], True)]
     assert [(r["source"], r["reason"]) for r in rows] == [("T32_20210601_AOT_20m.tif", "missing_band")]

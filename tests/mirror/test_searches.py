@@ -30,6 +30,11 @@ def place(i: int) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [[[x, 46], [x + 0.1, 46], [x + 0.1, 47], [x, 47], [x, 46]]]}
 
 
+def properties_of(i: int) -> dict[str, Any]:
+    cloud = CLOUDS[i] if i < len(CLOUDS) else None
+    return {} if cloud is None else {"cloud": cloud}
+
+
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     folder = tmp_path_factory.mktemp("mirror")
@@ -43,7 +48,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     items = [
         {"id": f"i{i:04d}", "datetime": f"2024-06-01T{i // 60:02d}:{i % 60:02d}:00Z", "geometry": place(i),
          "assets": {"red": "a.tif"},
-         "properties": {"cloud": c for c in CLOUDS[i : i + 1] if c is not None}}
+         "properties": properties_of(i)}
         for i in range(1010)
     ]  # fmt: skip
     write_manifest(folder / "stac", items, "c")
