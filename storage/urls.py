@@ -13,6 +13,9 @@ from schemas.errors import ConfigError, DependencyError, InputError
 #: Of stores and servers, what has no name behind two slashes.
 _NAMELESS = re.compile(r"(s3a?|gc?s|abfss?|az|adl|oss|obs|cos|https?|ftp):/([^/]|/?$|//)", re.IGNORECASE)
 
+#: Between the links of fsspec's chains: ``zip://x.tif::s3://bucket/x.zip``.
+_LINK = re.compile(r"::(?=[\w+.-]+://)")
+
 
 def is_local(url: str) -> bool:
     """Whether a path or URL names a file of this machine."""
@@ -52,7 +55,9 @@ def absolute(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL as it may be printed: user, password, query and fragment can hold secrets."""
+    """A URL as it may be printed: user, password, query and fragment can hold secrets, of each link of a chain."""
+    if len(links := _LINK.split(url)) > 1:
+        return "::".join(map(shown, links))
     try:
         parts = urlsplit(url)
     except ValueError:

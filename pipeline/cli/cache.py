@@ -57,9 +57,9 @@ def _run(args: argparse.Namespace) -> int:
         document = {"cache": str(cache), "kinds": rows, **{k: v for k, v in total.items() if k != "kind"}}
         print(json.dumps(document | ({} if gone is None else {"gone": [str(i.path) for i in gone]})))
         return 0
-    if gone is not None:
-        print(f"{len(gone):,} items dropped, {sum(i.bytes for i in gone) / 1e6:,.1f} MB")
     if not args.quiet:
+        if gone is not None:
+            print(f"{len(gone):,} items dropped, {sum(i.bytes for i in gone) / 1e6:,.1f} MB")
         print(f"{cache}\n{'kind':<12} {'items':>9} {'MB':>12}  last used")
         for row in [*rows, total]:
             print(f"{row['kind']:<12} {row['items']:>9,} {row['bytes'] / 1e6:>12,.1f}  {row.get('used', '')}".rstrip())

@@ -17,8 +17,8 @@ def declare(text: str) -> SimpleNamespace:
 
     A packed list may be declared as ``bytes``, which it is on the wire, to be read as an array.
 
-    >>> declare("message Place { optional sint64 lon = 1; repeated uint32 tags = 2; }").Place(tags=[7])
-    tags: 7
+    >>> declare("message Place { optional sint64 lon = 1; repeated uint32 tags = 2; }").Place(tags=[7]).tags
+    [7]
     """
     file = descriptor_pb2.FileDescriptorProto(name="declared.proto")
     for name, body in _MESSAGE.findall(text):

@@ -13,7 +13,7 @@ SLACK = 1 / 0.95
 MAX_ZOOM = 22
 
 
-def pixel_metres(zoom: int, lat: float, size: int = 256) -> float:
+def pixel_metres(zoom: int, lat: float, size: int) -> float:
     """Metres on the ground, on the sphere, that a pixel of a tile of ``size`` pixels a side covers at a latitude."""
     return tile_side(zoom) * math.cos(math.radians(lat)) / size
 

@@ -82,8 +82,7 @@ def fetch_folder(url: str, cache: Path, what: str, net: NetConfig, quiet: bool) 
 
     def find(fs: Any, name: str) -> dict[str, tuple[int | None, str]]:
         root = name.rstrip("/") + "/"
-        found = fs.find(root, detail=True).items()
-        return {str(path)[len(root) :]: _told(facts) for path, facts in found if str(path).startswith(root)}
+        return {str(path)[len(root) :]: _told(facts) for path, facts in fs.find(root, detail=True).items()}
 
     listed = {n: facts for n, facts in sorted(ask(url, find).items()) if n and not n.endswith("/")}
     files = {n: facts for n, facts in listed.items() if not any(part.startswith(".") for part in n.split("/"))}

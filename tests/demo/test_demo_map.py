@@ -127,6 +127,11 @@ def test_edge_points_lie_on_tile_edges(map_content: _Reader) -> None:
             assert offset <= 1e-7
 
 
+def test_odd_points_of_interest_are_in_the_file(map_content: _Reader) -> None:
+    names = {tags.get("name") for tags in map_content.node_tags.values()}
+    assert {"Nowhere", "Edge west", "Edge north"} <= names
+
+
 def test_values_reach_255_characters_and_several_scripts(map_content: _Reader) -> None:
     assert map_content.longest == 255
     text = "".join(v for tags in map_content.node_tags.values() for v in tags.values())

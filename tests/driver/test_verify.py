@@ -370,13 +370,24 @@ def checked(whole: Path, folder: Path, change: Callable[[Sample], Any], margin: 
         pa.Table.from_pylist([row], TABLES["samples"]),
         pa.Table.from_pylist(photos, TABLES["streetview"]),
     )
-    return "\n".join(map(str, ShardCheck(Store(folder), tags, margin, True)(job)))
+    found = [str(problem) for problem in ShardCheck(Store(folder), tags, margin, True)(job)]
+    assert all(said.startswith(f"shards/{row['shard']}: {row['key']}: ") for said in found if len(said) < 290)
+    return "\n".join(found)
 
 
 def picture(width: int, height: int, form: str = "JPEG") -> bytes:
     out = io.BytesIO()
     Image.effect_noise((width, height), 60).convert("RGB" if form == "JPEG" else "L").save(out, form)
     return out.getvalue()
+
+
+def banded(sample: Sample, shape: tuple[int, ...], said: int = 5) -> None:
+    """Its image is an array of so many bands, lines and columns; its document says that there are ``said`` bands."""
+    out = io.BytesIO()
+    np.save(out, np.zeros(shape, np.uint16))
+    del sample.members["rs.jpg"]
+    sample.members["rs.npy"] = out.getvalue()
+    sample.document["rs"][0].update(member="rs.npy", bands=[f"b{i}" for i in range(said)])
 
 
 def plane(missing: int) -> bytes:
@@ -403,6 +414,8 @@ SAMPLE: list[tuple[Callable[[Sample], Any], str]] = [
     (lambda s: s.members.update({"sv.1.jpg": s.members["sv.0.jpg"]}), "names other images than it has: sv.1.jpg"),
     (lambda s: s.document["rs"][0].update(member="rs.png"), "names other images than it has: rs.jpg, rs.png"),
     (lambda s: s.members.update({"rs.jpg": picture(128, 127)}), "rs.jpg: size is (128, 127)"),
+    (lambda s: banded(s, (5, 127, 128)), "rs.npy: size is (128, 127)"),
+    (lambda s: banded(s, (4, 128, 128)), "rs.npy: bands is 4 in the sample, 5"),
     (lambda s: s.members.update({"osm.png": picture(127, 128, "PNG")}), "osm.png: size is (127, 128)"),
     (lambda s: s.members.update({"rs.jpg": picture(128, 128)[:2000]}), "Premature end of JPEG"),
     (lambda s: s.members.update({"sv.0.jpg": s.members["sv.0.jpg"][:-9]}), "Premature end of JPEG"),
@@ -429,6 +442,7 @@ def test_a_photo_may_lie_beside_its_footprint_by_the_margin_and_no_more(whole: P
     def said(metres: float, margin: float) -> str:
         return checked(whole, tmp_path, lambda sample: sample.moved(metres), margin)
 
+    assert checked(whole, tmp_path, lambda sample: banded(sample, (5, 128, 128))) == ""
     assert checked(whole, tmp_path, lambda _: None) == said(-0.5, 0.0) == said(2.9, 3.0) == said(-107.0, 3.0) == ""
     assert "lies outside" in said(3.1, 3.0)
     assert "lies outside" in said(-108.0, 3.0)
@@ -447,6 +461,7 @@ def test_what_is_damaged_is_built_again(
 ) -> None:
     for name in names:
         (copy / name).write_bytes((copy / name).read_bytes()[:-40])
+    sound = {p: p.stat() for p in (copy / "shards").iterdir() if f"shards/{p.name}" not in names}
     words = ["verify", str(copy), "--cache", str(cache), "--workers", "1"]
     assert main(words) == 1
     said = capsys.readouterr()
@@ -455,6 +470,8 @@ def test_what_is_damaged_is_built_again(
     assert main([*words, "--repair"]) == 0
     assert find_problems(str(copy)) == []
     assert bytes_of(copy) == bytes_of(whole)
+    if not any(name.startswith(("shards/", "catalog/samples", "catalog/index")) for name in names):
+        assert all(path.stat().st_ino == was.st_ino for path, was in sound.items())  # they were not built again
 
 
 def test_what_cannot_be_repaired_says_why(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -264,6 +264,8 @@ def test_bands_are_chosen_by_name_and_a_missing_one_is_named(tmp_path: Path) -> 
         open_scene(path, ImageryConfig(bands=("B2", "B11")))
     with pytest.raises(InputError, match=r"four\.tif has no band SCL"):
         open_scene(path, ImageryConfig(mask="SCL", mask_values=(9,)))
+    with pytest.raises(InputError, match=r"rs\.mask=B8 needs rs\.mask_values or rs\.mask_bits"):
+        open_scene(path, ImageryConfig(bands=("B2",), mask="B8"))
     with pytest.raises(ConfigError, match="twice"):
         ImageryConfig(bands=("B2", "B2"))
 

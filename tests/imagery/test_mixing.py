@@ -116,6 +116,8 @@ def test_a_file_that_lacks_the_mask_is_left_out_where_others_have_it(tmp_path: P
     """As ESA's folders have atmosphere and true colours beside the bands."""
     for name in ("B04_20m", "SCL_20m", "AOT_20m"):
         flat(tmp_path / f"T32_20210601_{name}.tif", 4)
+    with pytest.raises(InputError, match=r"rs\.mask=SCL needs rs\.mask_values or rs\.mask_bits"):
+        found(f"{tmp_path}/*.tif", bands=("B4",), mask="SCL")
     scenes, rows, _ = found(f"{tmp_path}/*.tif", bands=("B4",), mask="SCL", mask_values=(9,))
     assert [(s.name, s.bands, s.mask is not None) for s in scenes] == [("T32_20210601", ["B04"], True)]
     assert [(r["source"], r["reason"]) for r in rows] == [("T32_20210601_AOT_20m.tif", "missing_band")]
@@ -225,6 +227,23 @@ def test_a_newer_image_that_is_far_too_coarse_for_a_tile_does_not_come_first(tmp
     (large,) = tiles(LON, LAT, 14, 16).values()  # pixels of 104 m: both have more than it needs
     images, _ = read_images(scenes, {0: large}, config.__class__(max_nodata=1.0), NET)
     assert images[0][0].scene.name == "coarse.tif"
+
+
+def test_a_plan_counts_a_scene_that_covers_enough_of_a_footprint(tmp_path: Path) -> None:
+    outlines = placed(tiles(LON, LAT, 16, 64, 1).values())
+    shares = []
+    for metres in range(-1000, 0, 100):
+        flat(tmp_path / "a.tif", 1, shift=(metres, 0.0))
+        scenes, _, config = found(tmp_path / "a.tif")
+        share = shapely.area(shapely.intersection(scenes[0].area, outlines[0][0])) / shapely.area(outlines[0][0])
+        if not 0.1 < share < 0.9:
+            continue
+        shares.append(share)
+        for most, serves in ((1 - share - 0.05, 0), (1 - share + 0.05, 1)):
+            (use,) = uses(scenes, [outlines], replace(config, max_nodata=most))
+            assert (use.meets, use.serves) == (1, serves)
+            assert [row["reason"] for row in drops_of([use])] == ["too_little_cover"] * (1 - serves)
+    assert len(shares) > 2
 
 
 def test_a_plan_says_what_serves_and_what_outranks_what(tmp_path: Path) -> None:

@@ -265,3 +265,25 @@ def test_bands_of_stac_1_1_are_found_by_their_names(tmp_path: Path, by: str) -> 
     assert scene.assets[0].bands + (scene.assets[1].bands if len(scene.assets) > 1 else ()) == (3, 1)
     (images,) = read_images([scene], {0: own_footprint(path)}, config, NET)[0].values()
     np.testing.assert_array_equal(images[0].pixels, data[[2, 0]])
+
+
+@pytest.mark.parametrize(("asked", "found"), [("nir", "B5"), ("B5", "B5"), ("red", "B4"), ("green", None)])
+def test_an_asset_named_as_another_satellite_s_band_is_what_it_says_of_itself(
+    tmp_path: Path, asked: str, found: str | None
+) -> None:
+    """B5 of Landsat 8 is the near infrared, B4 the red; of Sentinel-2 they are others."""
+    path = write_raster(tmp_path / "data.tif", texture(3, (1, 40, 40)))
+    area = open_scene(path).area
+    assets = {
+        key: {"href": "data.tif", "title": key, "eo:bands": [{"name": key, "common_name": common}]}
+        for key, common in (("B4", "red"), ("B5", "nir"))
+    }
+    document = item("L8", assets=assets, bbox=list(area.bounds), geometry=shapely.geometry.mapping(area))
+    (tmp_path / "item.json").write_text(json.dumps(document))
+    config = ImageryConfig(bands=(asked,))
+    if found is None:
+        with pytest.raises(InputError, match="has no band green; it has B4, B5"):
+            find_imagery(str(tmp_path / "item.json"), [area.bounds], config, NET)
+        return
+    (scene,) = find_imagery(str(tmp_path / "item.json"), [area.bounds], config, NET)[0]
+    assert list(scene.bands) == [{"B5": "nir", "B4": "red"}[found]]

@@ -43,7 +43,7 @@ def test_sentinel_2_is_cut_at_zoom_14(lat: float) -> None:
 def test_pixels_are_true_metres_but_for_the_ellipsoid(lat: float) -> None:
     x, y = np.floor(lonlat_to_tile(np.array([9.0, lat]), 17)).astype(int)
     gsd = place([xyz_footprint(XyzKey(17, int(x), int(y), 256))]).gsd[0]
-    assert pixel_metres(17, lat) == pytest.approx(gsd.mean(), rel=7e-3)
+    assert pixel_metres(17, lat, 256) == pytest.approx(gsd.mean(), rel=7e-3)
 
 
 @pytest.mark.parametrize(("gsd", "lat", "size"), [(0.0, 0.0, 256), (-1.0, 0, 256), (float("nan"), 0, 256),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import http.client
 import json
 import os
+import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli.main import main
+from pipeline.mirror import xyz
 from pipeline.mirror.geofabrik import build_index
+from pipeline.mirror.messages import Request, Response
 from pipeline.mirror.server import Mirror
 from schemas.errors import ConfigError, InputError
 from tests.net.sources import publish
@@ -70,6 +78,65 @@ def test_conditions_are_kept(served: Mirror) -> None:
     assert ask(served, PATH, Range="bytes=5-", If_Range='"another"')[::2] == (200, DATA)
     assert ask(served, PATH, "HEAD")[1]["content-length"] == str(len(DATA))
     assert ask(served, PATH, "HEAD")[2] == b""
+
+
+def test_a_tag_is_quoted_a_date_is_the_file_s_and_both_change_with_it(tmp_path: Path) -> None:
+    """What clients compare: a tag without quotes, or a date that cannot be read, is none."""
+    path, told = publish(tmp_path, DATA), []
+    with Mirror(tmp_path) as mirror:
+        for when in (1_700_000_000, 1_700_000_060):
+            os.utime(path, (when, when))
+            headers = ask(mirror, "/geofabrik/x.osm.pbf", "HEAD")[1]
+            assert email.utils.parsedate_to_datetime(headers["last-modified"]).timestamp() == when
+            assert re.fullmatch(r'"[^"]+"', headers["etag"])
+            assert headers["accept-ranges"] == "bytes"
+            told.append((headers["etag"], headers["last-modified"]))
+        assert not set(told[0]) & set(told[1])
+        for old in told[0]:
+            assert ask(mirror, "/geofabrik/x.osm.pbf", Range="bytes=5-", If_Range=old)[::2] == (200, DATA)
+
+
+def test_a_mirror_that_is_closed_leaves_its_port_to_the_next(tmp_path: Path) -> None:
+    with Mirror(tmp_path) as first:
+        port = int(first.url.rsplit(":", 1)[1])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1)
+    with Mirror(tmp_path, port) as second:
+        assert ask(second, "/")[0] == 404
+
+
+def test_a_client_that_goes_away_is_no_fault_of_the_mirror_s(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    publish(tmp_path, bytes(8 << 20))
+    with Mirror(tmp_path) as mirror:
+        with socket.create_connection(("127.0.0.1", int(mirror.url.rsplit(":", 1)[1])), 5) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # cut, not closed
+            client.sendall(b"GET /geofabrik/x.osm.pbf HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100)
+        assert ask(mirror, "/geofabrik/x.osm.pbf", "HEAD")[0] == 200
+        for thread in threading.enumerate():
+            if "process_request" in thread.name:
+                thread.join(5)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_fault_of_the_mirror_s_own_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(request: Request) -> Response:
+        raise RuntimeError("a fault of ours")
+
+    with Mirror(tmp_path, services={"x": fail}) as mirror, suppress(http.client.HTTPException, ConnectionError):
+        ask(mirror, "/x/")
+    assert "a fault of ours" in capfd.readouterr().err
+
+
+def test_tiles_are_found_by_their_numbers_however_these_are_written(tmp_path: Path) -> None:
+    (tmp_path / "xyz/3/4").mkdir(parents=True)
+    (tmp_path / "xyz/3/4/5.png").write_bytes(b"a picture")
+    with Mirror(tmp_path, services={"xyz": xyz.respond}) as mirror:
+        for path in ("3/4/5.png", "3/4/5", "03/4/5.png", "3/04/5.png", "3/4/05.png",
+                     "wmts?TileMatrix=3&TileCol=4&TileRow=5", "wmts?tilematrix=03&TILECOL=4&tilerow=5"):  # fmt: skip
+            assert ask(mirror, f"/xyz/{path}")[::2] == (200, b"a picture"), path
+        for path in ("4/3/5.png", "3/5/4.png", "3/4/5.jpg", "3/4", "wmts?TileMatrix=3&TileCol=5&TileRow=4"):
+            assert ask(mirror, f"/xyz/{path}")[0] == 404, path
 
 
 def test_the_checksum_is_that_of_the_file(served: Mirror) -> None:

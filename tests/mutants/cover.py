@@ -19,6 +19,8 @@ from hypothesis import settings
 
 #: Seconds of CPU that the tests of one file are measured for; those that come after are left out.
 LONGEST = 30.0
+#: Stands among the tests that run a line for the import of the modules, and what it calls.
+IMPORT = ""
 #: Tests from end to end, of whole builds where another room's module is looked at, or of other things than the code.
 BUILDS = ("tests/driver/", "tests/cli/", "tests/demo/", "tests/mirror/")
 SLOW = ("tests/real/", "tests/chaos/", "tests/mutants/", "tests/test_docs", "tests/test_contributing", "tests/hostile/")
@@ -87,7 +89,7 @@ class Measure:
         """What was measured, as JSON has it."""
         data = self.cov.get_data()
         lines: dict[str, dict[int, list[str]]] = {}
-        users = defaultdict(list)
+        users = defaultdict(list, {"": [IMPORT]})
         tests = {name: test for name, test in self.tests.items() if name not in self.failed}
         for name, test in tests.items():
             for context in {name, *test["shared"]}:
@@ -186,16 +188,18 @@ class Choice:
         return cls(seconds, frozenset(starts), lines, users)
 
     def _touching(self, file: str) -> set[str]:
-        return set().union(*self.lines.get(file, {}).values())
+        return set().union(*self.lines.get(file, {}).values()) - {IMPORT}
 
     def tests(self, file: str, lines: range, on_import: bool, most: float) -> list[str]:
         """Tests that run one of the lines, quick ones first, file by file, of ``most`` seconds together.
 
-        A line that runs on import is of every test that runs the file or one that imports it. Tests that start
-        processes may run any line: taken too are those beside tests that run the file, all where no test runs the line.
+        A line that runs on import, in a function or not, is of every test that runs the file or one that imports it.
+        Tests that start processes may run any line: taken too are those beside tests that run the file, all where no
+        test runs the line.
         """
         found = set().union(*(self.lines.get(file, {}).get(line, ()) for line in lines))
-        if on_import:
+        if on_import or IMPORT in found:
+            found.discard(IMPORT)
             found |= self._touching(file).union(*map(self._touching, self.users.get(file, ())))
         files = {name.partition("::")[0] for name in self._touching(file)}
         found |= {name for name in self.starts if not found or name.partition("::")[0] in files}

@@ -291,6 +291,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.room != "all" and not (ROOT / args.room).exists():
         parser.error(f"{args.room} is no package or module; pipeline/osm, say, or all")
+    if args.number < 1 or args.most <= 0:
+        parser.error(f"--number {args.number} and --most {args.most:g} must be above 0")
     results = examine(args.room.rstrip("/"), args.number, args.seed, most=args.most, near=args.near)
     if args.json:
         for result in results:

@@ -11,13 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.changes import code_lines, mutant_on
-from tests.mutants.run import ROOT, Result, harmless, table
+from tests.mutants.run import ROOT, Result, harmless, main, table
 
 _CODE = '''"""A toy."""
 
 from pathlib import Path
 
-LIMIT = 3
+
+def limit() -> int:
+    return 2
+
+
+LIMIT = limit() + 1
 
 
 def guarded(x: int | None) -> bool:
@@ -57,10 +62,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_guarded_line_is_seen_an_unguarded_one_survives_and_the_checkout_stays_as_it_is(toy: Path) -> None:
+def test_a_guarded_line_is_seen_also_one_that_runs_on_import_and_an_unguarded_one_survives(toy: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path; from tests.mutants.run import examine\n"
-        "found = examine('schemas', 6, 0, root=Path(sys.argv[1]), grace=3)\n"
+        "found = examine('schemas', 11, 0, root=Path(sys.argv[1]), grace=3)\n"
         "print(json.dumps([(r.function, r.outcome) for r in found]))"
     )
     done = subprocess.run(
@@ -69,12 +74,13 @@ def test_a_guarded_line_is_seen_an_unguarded_one_survives_and_the_checkout_stays
     found: dict[str, set[str]] = {}
     for function, outcome in json.loads(done.stdout.splitlines()[-1]):
         found.setdefault(function, set()).add(outcome)
-    assert found == {"<module>": {"seen"}, "guarded": {"seen"}, "unguarded": {"survives"}, "waits": {"seen", "hangs"}}
+    assert found.pop("waits") <= {"seen", "hangs"}
+    assert found == {"<module>": {"seen"}, "limit": {"seen"}, "guarded": {"seen"}, "unguarded": {"survives"}}
     assert (toy / "schemas/toy.py").read_text() == _CODE
 
 
 def test_lines_of_code_are_those_of_statements_and_heads_without_imports_and_docstrings() -> None:
-    assert code_lines(_CODE) == [5, 8, 10, 13, 14, 17, 18, 19, 20]
+    assert code_lines(_CODE) == [6, 7, 10, 13, 15, 18, 19, 22, 23, 24, 25]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,16 @@ def test_lines_of_code_are_those_of_statements_and_heads_without_imports_and_doc
 def test_a_line_has_these_changes(source: str, line: int, changes: set[str]) -> None:
     found = [mutant_on("schemas/x.py", source, line, random.Random(seed)) for seed in range(40)]
     assert {m.change for m in found if m} == changes
+
+
+@pytest.mark.parametrize(("option", "value"), [("--number", "0"), ("--number", "-1"), ("--most", "0")])
+def test_a_draw_of_nothing_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mutants", "schemas", option, value])
+    with pytest.raises(SystemExit):
+        main()
+    assert "must be above 0" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_harmless_survivor_is_named_by_its_text_and_leaves_the_share(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import osmium
 import pytest
 
 from pipeline.net.config import NetConfig
 from pipeline.net.download import remote_bytes
-from pipeline.net.stores import is_store
+from pipeline.net.stores import ask, fetch_folder, is_store
 from pipeline.regions.config import SourcesConfig
 from pipeline.regions.resolve import fetch, select
 from schemas.errors import InputError
@@ -62,3 +64,37 @@ def test_an_extract_that_cannot_be_used_is_one_line(bucket: Path, tmp_path: Path
 def test_a_store_is_what_fsspec_reads_and_says_no_password_aloud() -> None:
     assert [is_store(f"{s}://x/y") for s in ("s3", "gs", "abfs", "memory")] == [True] * 4
     assert [is_store(f"{s}://x/y") for s in ("ftp", "http", "what")] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    "raised", [FileNotFoundError("x"), PermissionError("x"), TimeoutError("x"), NotImplementedError()]
+)
+def test_no_message_about_a_store_holds_a_secret(raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.0)
+    url = "memory://user:s3cr3t@bucket/x.osm.pbf?sig=s3cr3t#s3cr3t"
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    for address in (url, f"zip://x::{url}"):
+        with pytest.raises(InputError) as caught:
+            ask(address, fail)
+        said = "".join(traceback.format_exception(caught.value)[-1:])
+        assert "s3cr3t" not in said
+        assert "\n" not in said.strip()
+        assert "bucket/x.osm.pbf" in said or "zip://x" in said
+
+
+def test_a_folder_is_its_files_without_hidden_ones_and_a_file_is_no_folder(tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    held = {"a.jpg": b"1", "sub/b.jpg": b"22", ".hidden": b"3", "sub/.git/c": b"4"}
+    for name, data in held.items():
+        fs.pipe_file(f"/geoshards-folder/plots/{name}", data)
+    fs.pipe_file("/geoshards-folder/plots-of-others/d.jpg", b"5")
+    url = "memory://geoshards-folder/plots"
+    copy = fetch_folder(url, tmp_path, "chips.folder", NET, True)
+    found = {p.relative_to(copy).as_posix(): p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    assert found == {"a.jpg": b"1", "sub/b.jpg": b"22"}
+    with pytest.raises(InputError, match="holds no file"):
+        fetch_folder(f"{url}/a.jpg", tmp_path, "chips.folder", NET, True)
+    fs.rm("/geoshards-folder", recursive=True)

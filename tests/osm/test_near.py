@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import shapely
 
 from geometry.tiles import tile_bounds
 from pipeline.osm.cells.cut import MARGIN
-from pipeline.osm.cells.near import blocks_of, cells_of, features_near, newest_edit
+from pipeline.osm.cells.near import blocks_of, cells_of, coastline_of, features_near, newest_edit
 from pipeline.osm.stage import Cells, features_stage, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.run.ray_map import Runner
@@ -44,6 +45,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Cells:
 
 
 def cells_of_text(folder: Path, text: str) -> Cells:
+    folder.mkdir(exist_ok=True)
     (folder / "a.opl").write_text(opl(text))
     runner = Runner(1)
     features, _ = features_stage([folder / "a.opl"], RULES, folder, runner, True)
@@ -83,6 +85,38 @@ def test_objects_of_one_number_that_lie_across_cells_come_once_each(tmp_path: Pa
     near = features_near(path, ZOOM, BLOCK, (LON - 0.2, LAT - 0.2, LON + 0.2, LAT + 0.2))
     assert list(zip(near.osm_type.tolist(), near.osm_id.tolist(), strict=True)) == [(1, 5), (2, 5)]
     np.testing.assert_allclose(shapely.area(near.geometry), [0.04**2, 0.08**2], rtol=1e-9)
+
+
+@pytest.mark.parametrize("turn", [0.6, 1.0])
+@pytest.mark.parametrize("corners", [2, 3, 4, 5])
+def test_an_object_across_cells_has_its_own_vertices_and_no_others(tmp_path: Path, corners: int, turn: float) -> None:
+    """A road of two nodes and areas of few, around the corner where four cells meet."""
+    angles = turn + np.arange(corners) * 2 * np.pi / corners
+    own = np.round(np.stack((LON + 0.0028 * np.cos(angles), LAT + 0.0028 * np.sin(angles)), axis=1), 7)
+    nodes = [f"n{i} v1 x{x:.7f} y{y:.7f}" for i, (x, y) in enumerate(own, 1)]
+    way = ",".join(f"n{i}" for i in range(1, corners + 1))
+    text = f"w1 v1 Tbuilding=yes N{way},n1" if corners > 2 else f"w1 v1 Thighway=path N{way}"
+    path = cells_of_text(tmp_path, "\n".join([*nodes, text])).path
+    near = features_near(path, ZOOM, BLOCK, (LON - 0.2, LAT - 0.2, LON + 0.2, LAT + 0.2))
+    (shape,) = near.geometry
+    found = shapely.get_coordinates(shape)
+    assert len(found) == corners + (corners > 2)
+    np.testing.assert_allclose(sorted(map(tuple, found[:corners])), sorted(map(tuple, own)), atol=1e-9)
+
+
+def test_the_coastline_of_cells_without_one_is_that_of_the_cells_around_them(tmp_path: Path) -> None:
+    """And none where these have none either; columns run on across the 180th meridian."""
+    last = (1 << ZOOM) - 1
+    for column in (539, last, 0):
+        west, south, east, north = tile_bounds(np.array([[column, 358]]), ZOOM)[0].tolist()
+        x, y = (west + east) / 2, (south + north) / 2
+        text = f"n1 v1 x{x:.7f} y{y:.7f}\nn2 v1 x{x + 0.01:.7f} y{y:.7f}\nw1 v1 Tnatural=coastline Nn1,n2"
+        path = cells_of_text(tmp_path / str(column), text).path
+        for left, top, wide, high in itertools.product(range(-3, 3), range(-3, 3), (0, 1), (0, 1)):
+            x0, y0 = column + left + (last + 1) * (column + left < 0), 358 + top
+            block = (x0, y0, x0 + wide, y0 + high)
+            wanted = left <= 1 and top <= 1 and left + wide >= -1 and top + high >= -1
+            assert (coastline_of(path, ZOOM, block) is not None) == wanted, block
 
 
 def test_objects_of_one_number_and_several_types_stay_apart(cells: Cells) -> None:

@@ -162,3 +162,11 @@ def test_raster_and_area_rule_judge_the_tag_that_the_tokens_hold(key: str, value
     clean = {right: ";".join(values)} if right else {}
     assert RULES.is_area({key: value}) == RULES.is_area(clean)
     assert code(RULES, **{key: value}) == code(RULES, **clean)
+
+
+@pytest.mark.parametrize("name", ["malformed_key", "malformed_value"])
+def test_a_pattern_that_is_none_is_refused_by_its_file(tmp_path: Path, name: str) -> None:
+    document = yaml.safe_load((Path(pipeline.rules.__file__).parent / "tags.yaml").read_bytes())
+    (tmp_path / "tags.yaml").write_text(yaml.safe_dump(document | {name: "(a"}))
+    with pytest.raises(ConfigError, match=r"tags\.yaml: '\(a' is no regular expression: missing \)"):
+        load_rules(RulesConfig(tags=str(tmp_path / "tags.yaml")))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,19 @@ from tests.osm.opl import GRID, RULES, opl
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
+    """Leaves no Ray behind when it is closed, neither a connection nor a server."""
+    import ray
+    from ray._private import worker
+
     with Runner(2) as two:
         yield two
+        two.start().result()
+        node: Any = worker._global_node
+        servers = [s.process for own in node.all_processes.values() for s in own]
+        assert ray.is_initialized()
+        assert None in [s.poll() for s in servers]
+    assert not ray.is_initialized()
+    assert None not in [s.poll() for s in servers]
 
 
 def slow_square(n: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import pytest
 
 from geometry.tiles import lonlat_to_tile, tile_to_lonlat
 from pipeline.mirror.messages import Request, Response
+from pipeline.net.client import Unavailable
 from pipeline.streetview.config import StreetviewConfig
 from pipeline.streetview.files.folder import FolderSource
 from pipeline.streetview.plan import ChosenPhotos
+from pipeline.streetview.services.web import WebSource
 from pipeline.streetview.sources import open_source
 from schemas.errors import ConfigError
 from schemas.footprint import Footprint
@@ -161,6 +163,38 @@ def test_the_same_plan_comes_from_an_empty_and_a_full_cache_at_another_address(
     with Mirror(tmp_path / "other", services=SERVICES) as other:
         config = StreetviewConfig(panoramax_url=f"{other.url}/panoramax")
         assert plan(open_source("panoramax", config, FAST, tmp_path / "other-cache")) == first
+
+
+def test_a_source_asks_nothing_twice_and_says_nothing_unless_it_is_told_to(
+    area: TileArea, mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = StreetviewConfig(panoramax_url=f"{mirror.url}/panoramax")
+    for asked in (True, False):
+        mirror.log.clear()
+        photos_of_tiles(open_source("panoramax", config, FAST, cache), config, area.tiles, area.zoom)
+        assert bool(mirror.log) == asked
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+    photos_of_tiles(open_source("panoramax", config, FAST, cache, renew=True), config, area.tiles, area.zoom)
+    assert mirror.log
+
+
+def test_a_run_that_ends_early_ends_the_requests_that_are_under_way(
+    open_service: Open, area: TileArea, mirror: Mirror
+) -> None:
+    for status, ended in ((200, False), (404, False), (503, True)):
+        source = open_service("panoramax", net=replace(FAST, retries=0), renew=True)
+        assert isinstance(source, WebSource)
+        if status == 404:  # each is a drop
+            mirror.faults[:] = [faults.only("*/pictures/*0/*", faults.status(status))]
+        elif status == 503:
+            mirror.faults[:] = [faults.only("*/pictures/*", faults.status(status))]
+        source.store.folder = source.store.folder / str(status)
+        try:
+            photos_of_tiles(source, StreetviewConfig(), area.tiles, area.zoom)
+        except Unavailable:
+            assert ended
+        assert source.client.stop.is_set() == ended
 
 
 def test_a_folder_of_photos_says_where_when_and_which_way(tmp_path: Path) -> None:
