@@ -1,4 +1,4 @@
-"""Settings, rules, times, keys, addresses and what servers answer."""
+"""Times, keys, addresses and what servers answer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline.cli.shards import read_settings
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.sources import find_imagery
 from pipeline.net.client import Client
 from pipeline.net.download import Download, download_all, remote_bytes
 from pipeline.regions.area import parse_bbox
 from pipeline.regions.index import parse_index
-from pipeline.rules import RulesConfig, load_rules
-from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.times import gap_days, utc_seconds
 from pipeline.times import any_time, compile_pattern, document_time, iso_time, joined_time, name_time, tag_time
-from schemas.config import key_paths, to_mapping
 from schemas.errors import GeoshardsError
 from schemas.keys import GridKey, XyzKey, check_key, chip_key
 from storage.urls import absolute, expand, is_local, is_web, shown
@@ -38,99 +32,13 @@ from tests.fuzz.damage import (
     by_bytes,
     by_text,
     by_value,
-    deep,
     ended,
-    odd,
     of_files,
     one_line,
 )
 from tests.fuzz.imagery import FAST
 from tests.imagery.scenes import LAT, LON
 from tests.regions.indexes import entry
-
-_TAGS = ({"building": "yes"}, {"area": "no", "highway": "pedestrian"}, {"natural": "water;x", "layer": "-1"})
-_RULES = Path(__file__).parents[2] / "pipeline/rules"
-
-
-def settings() -> list[Files]:
-    """All settings at once as YAML, some of them, and some as key=value, a line each."""
-    every = json.loads(json.dumps(to_mapping(ShardsConfig())))
-    rs = {"bands": ["B4", "B3", "B2"], "nodata": 0, "datetime": "2024-05-01/2024-09-30", "stretch": "linear",
-          "stretch_range": [[0, 3000]]}  # fmt: skip
-    some = {"region": "monaco", "imagery": "earth-search", "rs": rs, "split": {"val": 0.1}, "zoom": 14, "workers": 2}
-    words = [
-        "rs.bands=[B4,B3]", "split.val=0.2", "zoom=15", "rs.nodata=none", "rs.quality=80", "streetview=none",
-        "plan.per_shard=64", "rs.acquired=2020-01-01", "footprints=tiles,grid", "plan.max_tiles=5",
-    ]  # fmt: skip
-    return [
-        {"a.yaml": yaml.safe_dump(every).encode()},
-        {"b.yaml": yaml.safe_dump(some).encode()},
-        {"c.txt": "\n".join(words).encode()},
-    ]
-
-
-def by_setting(data: bytes, name: str, rng: Rng) -> bytes:
-    """YAML with values changed, or the text damaged."""
-    if name.endswith(".txt") or rng.random() < 0.4:
-        return by_text(data, name, rng)
-    document = yaml.safe_load(data)
-    for _ in range(int(rng.choice([1, 1, 2, 4]))):
-        document = odd(document, rng)
-    return deep(yaml.safe_dump(document), rng)
-
-
-@cache
-def _keys() -> list[str]:
-    return [part for key in key_paths(ShardsConfig) for part in (key, key.partition(".")[0])]
-
-
-def read_some_settings(path: Path) -> str:
-    """As the file --config, or as words of the command line."""
-    words = path.read_bytes().decode("utf-8", "replace").splitlines() if path.suffix == ".txt" else []
-
-    def found() -> str:
-        config = read_settings({"region": "demo"}, None if words else path, {}, words)
-        assert isinstance(config, ShardsConfig)
-        return "read"
-
-    known = (path.name, "setting", "the value of", *_keys())
-    return ended(found, lambda text: any(word in text for word in known))
-
-
-def rules() -> list[Files]:
-    """The built-in ones, each the first once."""
-    made = {p.name: p.read_bytes() for p in sorted(_RULES.glob("*.yaml"))}
-    return [{name: made[name], **made} for name in made]
-
-
-def by_rule(data: bytes, name: str, rng: Rng) -> bytes:
-    """YAML whose values are changed, at the top of it most often; or the text is damaged."""
-    if rng.random() < 0.3:
-        return by_text(data, name, rng)
-    document = yaml.load(data, yaml.CSafeLoader)
-    key = list(document)[int(rng.integers(len(document)))]
-    part = {key: document[key]} if rng.random() < 0.7 else document
-    for _ in range(int(rng.choice([1, 1, 2]))):
-        part = odd(part, rng)
-    whole = document | part if isinstance(part, dict) else part
-    try:
-        return deep(yaml.dump(whole, Dumper=yaml.CSafeDumper), rng)
-    except UnicodeEncodeError:  # it writes no half of a pair
-        return by_text(data, name, rng)
-
-
-def read_rules(path: Path) -> str:
-    """Loaded, and asked of some tags."""
-
-    def found() -> str:
-        own = load_rules(RulesConfig(**{p.stem: str(p) for p in path.parent.iterdir()}))
-        for tags in _TAGS:
-            own.is_area(tags)
-            for key, value in tags.items():
-                own.paint.sign(*own.tags.cleaned(key, value))
-        return "read"
-
-    return ended(found, of_files(path))
 
 
 def lines(text: str) -> Callable[[], list[Files]]:
@@ -345,8 +253,6 @@ def read_regions(path: Path) -> str:
 
 
 TARGETS = {
-    "settings": Target(settings, read_some_settings, by_setting, cost=3),
-    "rules": Target(rules, read_rules, by_rule, cost=3),
     "times": Target(lines(_TIMES), each_line(read_time), by_text),
     "keys": Target(lines(_KEYS), each_line(read_key), by_text),
     "addresses": Target(lines(_ADDRESSES), each_line(read_address), by_text),
