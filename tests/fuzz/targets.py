@@ -12,7 +12,7 @@ _DOORS = {
     "osm": ("pbf", "osc", "mvt"), "imagery": ("geotiff", "stac"), "vectors": ("geojson", "geopackage", "shapefile"),
     "photos": ("photos", "tables"), "settings": ("settings", "training", "rules"),
     "texts": ("times", "keys", "addresses", "answers", "regions"),
-    "dataset": ("dataset", "members", "tokens", "index", "tags", "checkpoint"),
+    "dataset": ("dataset", "commands", "members", "tokens", "index", "tags", "checkpoint"),
 }  # fmt: skip
 NAMES = tuple(name for names in _DOORS.values() for name in names)
 
