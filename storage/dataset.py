@@ -51,6 +51,16 @@ def load_dataset(store: Store) -> dict[str, Any]:
     return dict(document)
 
 
+def read_begun(store: Store) -> dict[str, Any]:
+    """What the run that began a dataset says of itself.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    with at_the_door(f"{store.path(BEGUN)} cannot be read", "delete the dataset, and build it again", DatasetError):
+        return dict(json.loads(store.read(BEGUN)))
+
+
 def unfinished(store: Store) -> str | None:
     """That a run is at a dataset, or was stopped, in one line; None: there is no sign of it."""
     if store.exists(EXCHANGE):

@@ -84,7 +84,7 @@ def _errors(_: int) -> Path:
 def kind_of(result: str) -> str:
     """What findings have in common: the text without numbers and quotes, and the place."""
     what, _, where = result.partition(" at ")
-    return re.sub(r"\d+|'.*?'|\".*?\"", "", what)[:60] + where.rpartition("; ")[2]
+    return re.sub(r"0x[0-9a-f]+|\d+|'.*?'|\".*?\"", "", what)[:60] + where.rpartition("; ")[2]
 
 
 @dataclass
