@@ -261,7 +261,8 @@ def _plain_errors(url: str, origin: str = "") -> Iterator[None]:
         yield
     except requests.exceptions.SSLError:
         raise InputError(
-            f"{origin}{shown(url)[:200]}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to your network's own"
+            f"{origin}{shown(url)[:200]}: the server's certificate is not trusted; "
+            "set REQUESTS_CA_BUNDLE to your network's own"
         ) from None
     except (ValueError, AssertionError, urllib3.exceptions.LocationParseError):  # InvalidURL and more; a redirect's too
         raise InputError(

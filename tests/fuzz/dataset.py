@@ -119,7 +119,8 @@ def read_by_commands(path: Path) -> str:
     def measured() -> str:
         return "read" if write_statistics(root, "all", 1).num_rows else "dropped"
 
-    return best({ended(read, _known) for read in (inspected, shown, queried, measured)})
+    ends = {ended(read, _known) for read in (inspected, shown, queried, measured)}
+    return "refused" if "refused" in ends else best(ends)
 
 
 @cache
@@ -148,7 +149,8 @@ def read_members(path: Path) -> str:
     meta, _, tokens = next(s for s in _whole_samples() if images <= s[1].keys() and len(s[1]) == len(data))
     root = path.parent / "data"
     synthetic.write_samples(root, [[(meta, data, tokens)]], _FORMS[0])
-    return best({read_by_commands(root / "dataset.json"), read_dataset(root / "dataset.json")})
+    read_by_commands(root / "dataset.json")
+    return read_dataset(root / "dataset.json")
 
 
 def read_tokens(path: Path) -> str:
