@@ -120,9 +120,14 @@ class SampleMeta:
             d = json.loads(data)
             fp = d.pop("footprint")
             fp["transform"] = tuple(fp["transform"])
-            rs = [RsInfo(**row) for row in d.pop("rs")]
-            streetview = [StreetviewInfo(**row) for row in d.pop("streetview")]
+            _expect([fp["key"], fp["crs"]], str)
+            _expect([fp["width"], fp["height"]], int)
+            rs = [_rs_info(row) for row in d.pop("rs")]
+            streetview = [_photo_info(row) for row in d.pop("streetview")]
             gsd, bbox = tuple(d.pop("gsd")), tuple(d.pop("bbox"))
+            _expect([*gsd, *bbox, d["lon"], d["lat"]], int | float)
+            if len(gsd) != 2 or len(bbox) != 4:
+                raise ValueError("gsd and bbox are two and four numbers")
             return cls(footprint=Footprint(**fp), gsd=gsd, bbox=bbox, rs=rs, streetview=streetview, **d)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InputError) as error:
             raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
@@ -135,9 +140,32 @@ def image_infos(data: bytes) -> dict[str, RsInfo]:
         CorruptSampleError: it is no JSON, or says something else.
     """
     try:
-        return {row["member"]: RsInfo(**row) for row in json.loads(data)["rs"]}
+        return {row["member"]: _rs_info(row) for row in json.loads(data)["rs"]}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
+
+
+def _rs_info(row: dict[str, Any]) -> RsInfo:
+    info = RsInfo(**row)
+    _expect([info.member, info.dtype, info.source, *info.bands], str)
+    _expect([info.bands], list)
+    _expect([info.nodata_share], int | float)
+    return info
+
+
+def _photo_info(row: dict[str, Any]) -> StreetviewInfo:
+    info = StreetviewInfo(**row)
+    _expect([info.member, info.id, info.projection, info.source], str)
+    _expect([info.lon, info.lat, info.x, info.y], int | float)
+    _expect([info.heading, info.fov, info.gap_days], int | float | None)
+    _expect([info.captured_at, info.licence, info.author], str | None)
+    return info
+
+
+def _expect(values: Iterable[Any], kind: Any) -> None:
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{str(value)[:40]!r} is of the wrong type")
 
 
 def canonical_json(value: Any) -> bytes:

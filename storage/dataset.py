@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from schemas.catalog import SCHEMA_VERSION, is_shard_file
-from schemas.errors import DatasetError
+from schemas.catalog import COUNTS, SCHEMA_VERSION, TABLES, is_shard_file
+from schemas.errors import DatasetError, at_the_door
 from schemas.sample import is_member
 from storage.store import Store
 
 #: Says which run began a dataset, until dataset.json does; and that an update exchanges the versions.
 BEGUN, EXCHANGE = "catalog/.pending/run.json", ".next/.complete.json"
+#: Columns without which a row of these tables says nothing.
+_NEVER_NULL = {
+    "samples": ("key", "shard", "members", "sha256", "bbox", "lon", "lat", "gsd_x", "gsd_y", "split", *COUNTS),
+    "shards": ("shard", "index", "samples", "bytes", "sha256"),
+    "vocabulary": ("tag_id", "text", "key", "key_count"),
+}
 #: Bytes of a tar member's header.
 _HEADER = 512
 
@@ -45,6 +51,16 @@ def load_dataset(store: Store) -> dict[str, Any]:
     return dict(document)
 
 
+def read_begun(store: Store) -> dict[str, Any]:
+    """What the run that began a dataset says of itself.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    with at_the_door(f"{store.path(BEGUN)} cannot be read", "delete the dataset, and build it again", DatasetError):
+        return dict(json.loads(store.read(BEGUN)))
+
+
 def unfinished(store: Store) -> str | None:
     """That a run is at a dataset, or was stopped, in one line; None: there is no sign of it."""
     if store.exists(EXCHANGE):
@@ -55,16 +71,29 @@ def unfinished(store: Store) -> str | None:
 
 
 def find_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.Table | None:
-    """A whole catalog table, its columns ``without`` left unread; None where the dataset has none."""
+    """A whole catalog table, its columns ``without`` left unread; None where the dataset has none.
+
+    Raises:
+        DatasetError: it cannot be read, has other columns, or lacks a value that every row has.
+    """
     names = [name for name in store.names(f"catalog/{table}") if name.endswith(".parquet")]
-    return pa.concat_tables(store.read_table(f"catalog/{table}/{n}", without) for n in names) if names else None
+    if not names:
+        return None
+    where = f"{store.root}/catalog/{table}"
+    schema = pa.schema([f for f in TABLES[table] if f.name not in without])
+    with at_the_door(f"{where} has other columns than it should", "build the dataset again", DatasetError):
+        found = pa.concat_tables(store.read_table(f"catalog/{table}/{n}", without) for n in names)
+        found = found.select(schema.names).cast(schema)
+    if lacking := [n for n in _NEVER_NULL.get(table, ()) if n in schema.names and found[n].null_count]:
+        raise DatasetError(f"{where} lacks values in {', '.join(lacking)}; build the dataset again")
+    return found
 
 
 def read_catalog(store: Store, table: str, without: Collection[str] = ()) -> pa.Table:
     """A whole catalog table, its columns ``without`` left unread.
 
     Raises:
-        DatasetError: the dataset has none.
+        DatasetError: the dataset has none, or as of `find_catalog`.
     """
     found = find_catalog(store, table, without)
     if found is None:
@@ -98,6 +127,9 @@ def read_members(
     data = store.read(name) if whole else b""
     found: list[dict[str, bytes] | DatasetError] = []
     for row in rows:
+        if not _is_placed(row):
+            found.append(DatasetError(f"catalog/samples does not say where the members of {row['key']} lie"))
+            continue
         first = min((m["offset"] for m in row["members"]), default=_HEADER) - _HEADER
         end = max((m["offset"] + m["size"] for m in row["members"]), default=0)
         part = data[first:end] if whole else store.read_range(name, first, end) if 0 <= first <= end else b""
@@ -118,6 +150,14 @@ def read_members(
     return found
 
 
+def _is_placed(row: Mapping[str, Any]) -> bool:
+    """Whether a row says of each member what it is called and where it lies."""
+    members = row["members"]
+    return members is not None and all(
+        m is not None and None not in (m["name"], m["offset"], m["size"]) for m in members
+    )
+
+
 def _shard_of(store: Store, name: Any) -> str:
     if not is_shard_file(name):
         raise DatasetError(f"{store.root}: catalog/samples names the shard {name!r}; one is called part-0000000.tar")
@@ -136,6 +176,8 @@ def read_samples(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[tuple
             name = _shard_of(store, row["shard"])
             data = store.read(f"shards/{name}")
         members: dict[str, bytes] = {}
+        if not _is_placed(row):
+            raise DatasetError(f"{store.root}/catalog/samples does not say where the members of {row['key']} lie")
         for member in row["members"]:
             end = member["offset"] + member["size"]
             if not is_member(member["name"]) or not 0 <= member["offset"] <= end <= len(data):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
-from storage.files import UNFINISHED, abandoned, beside, file_sha256, is_left, publish_folder, put
+from storage.files import UNFINISHED, abandoned, beside, file_sha256, is_left, publish_folder, put, read_note
 from storage.locks import LOCK, locked
 
 MARKER = "entry.json"
@@ -114,8 +114,8 @@ def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
 
 
 def _marker(folder: Path) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads((folder / MARKER).read_bytes())
+    found = read_note(folder / MARKER)
+    with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in found["files"].items()}
         return {"about": dict(found["about"]), "files": files}
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from storage.owner import is_gone, mark
@@ -89,6 +91,15 @@ def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON object; empty where there is none, or none that can be read: what it says is then found out anew."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def beside(path: Path, marked: str = "") -> Path:

@@ -30,7 +30,7 @@ class Owner:
     @staticmethod
     def parse(text: str) -> Owner | None:
         """What `text` names; None where it is no owner."""
-        with suppress(ValueError, TypeError, KeyError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             values = json.loads(text)
             owner = Owner(**{f.name: values[f.name] for f in fields(Owner)})
             if isinstance(owner.pid, int) and owner.pid > 0 and isinstance(owner.started, int):

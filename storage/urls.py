@@ -92,14 +92,20 @@ def local_path(given: str) -> Path:
     return Path(expand(given))
 
 
+#: What can be opened: told where something else is asked for.
+_SCHEMES = "give a path, or the address of a store: s3://, gs://, az:// and others that fsspec knows, https:// to read"
+
+
 def file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system behind a URL, and its own name for the place. No listing of it is believed twice: others may
     write there.
 
     Raises:
         DependencyError: the package for it is missing.
-        InputError: there is no such kind of URL.
+        InputError: there is no such kind of URL, or it is FTP, which would be asked at once.
     """
+    if url.partition("://")[0].lower() in ("ftp", "ftps"):
+        raise InputError(f"{shown(url)} is no address of a store; {_SCHEMES}")
     import fsspec  # a tenth of a second, which only URLs need
 
     try:
@@ -107,7 +113,7 @@ def file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise DependencyError(f"{shown(url)}: {error}; pip install 'geoshards[cloud]' brings it for S3") from None
     except ValueError as error:
-        raise InputError(f"{shown(url)} is no address that is known: {error}") from None
+        raise InputError(f"{shown(url)} is no address that is known ({error}); {_SCHEMES}") from None
     return fs, str(name)
 
 

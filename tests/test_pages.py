@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "tests", "benchmarks")
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
 TASKS = (GEOLINK, GAIR)
-CODE = sorted(p for room in ROOMS for end in ("py", "yaml") for p in (ROOT / room).rglob(f"*.{end}"))
+#: Without what fuzzing found: damaged files of any kind.
+CODE = sorted(
+    p for room in ROOMS for end in ("py", "yaml") for p in (ROOT / room).rglob(f"*.{end}") if "corpus" not in p.parts
+)
 #: ``docs/papers/NAME.md`` and the sections that follow it: ``#tags``, ``#tags, #losses``, ``#tags to #losses``.
 _REFERENCE = re.compile(r"docs/papers/(\w+)\.md((?:(?:, | and | to )?#[\w-]+)*)")
 _PATH = re.compile(rf"\b(?:{'|'.join(ROOMS)})/[\w/.-]*\w\.(?:py|yaml|txt|md)\b(?:::([\w.]+))?")

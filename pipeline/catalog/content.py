@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.alignment import lonlat_to_normalised, place
+from pipeline.formats.members import decode_array, decode_picture
 from schemas.errors import CorruptSampleError, DatasetError
 from schemas.footprint import Footprints
 from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, SampleMeta, is_image, sample_hash, valid_member
@@ -135,7 +134,7 @@ def _check_sample(
         if (plane in members) != (image.nodata_share > 0):
             raise DatasetError(f"{plane} and nodata_share {image.nodata_share:g} do not agree")
         if plane in members:
-            missing = 1.0 - float(np.asarray(Image.open(io.BytesIO(members[plane])), bool).mean())
+            missing = 1.0 - float(np.asarray(decode_picture(members[plane], plane), bool).mean())
             if not math.isclose(missing, image.nodata_share, abs_tol=1e-6):
                 raise DatasetError(f"{plane} leaves {missing:.6f} without data, its document {image.nodata_share:.6f}")
     for name in (OSM_RASTER, *(i.member for i in meta.streetview)):
@@ -154,17 +153,15 @@ def _expect(what: str, found: Any, row: Any) -> None:
 def _shape(name: str, data: bytes) -> tuple[int, int, int]:
     """Width, height and channels of an image, decoded."""
     if name.endswith(".npy"):
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-        bands, height, width = array.shape
+        bands, height, width = decode_array(data, name).shape
         return width, height, bands
     if name.endswith(".jpg"):
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         # An eighth of the side: all that can be wrong with its bytes is told on the way there.
         simplejpeg.decode_jpeg(data, colorspace="GRAY", fastdct=True, min_height=1, min_width=1)
         return width, height, 3
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        return *image.size, len(image.getbands())
+    image = decode_picture(data, name)
+    return *image.size, len(image.getbands())
 
 
 def _place_problems(metas: Sequence[tuple[Mapping[str, Any], SampleMeta]], margin: float) -> Iterator[tuple[str, str]]:
@@ -172,7 +169,14 @@ def _place_problems(metas: Sequence[tuple[Mapping[str, Any], SampleMeta]], margi
     if not metas:
         return
     footprints = Footprints.of([meta.footprint for _, meta in metas])
-    placement = place(footprints)
+    try:
+        placement = place(footprints)
+    except Exception as error:  # noqa: BLE001  # whatever PROJ makes of a CRS
+        if len(metas) == 1:
+            yield metas[0][0]["key"], f"its footprint has no place: {short(error)}"
+        for one in metas if len(metas) > 1 else ():
+            yield from _place_problems([one], margin)
+        return
     moved = np.abs(placement.centre - [(m.lon, m.lat) for _, m in metas]).max(axis=1) > 2e-9
     yield from (
         (row["key"], "its centre is not that of its footprint")

@@ -6,7 +6,6 @@ shards matters; of floats, moments are joined in the order of the shards.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
+from pipeline.formats.members import decode_array, decode_picture
 from schemas.bands import band, canonical, channels
 from schemas.catalog import STATISTICS
 from schemas.errors import DatasetError
@@ -25,6 +24,7 @@ from storage.dataset import read_samples
 from storage.store import Store
 
 #: A band, by its canonical name, and the type of its values.
+_VERIFY = "look for more with geoshards verify"
 Key = tuple[str, str]
 PERCENTILES = {"p2": 2, "p50": 50, "p98": 98}
 
@@ -77,17 +77,12 @@ class ShardImages:
 
 def _decoded(data: bytes | None, info: RsInfo, where: str) -> NDArray[Any]:
     """An image [bands,height,width]."""
-    try:
-        if data is None:
-            raise ValueError("it is not there")
-        if info.member.endswith(".npy"):
-            pixels = np.load(io.BytesIO(data), allow_pickle=False)
-        else:
-            pixels = np.asarray(Image.open(io.BytesIO(data), formats=("JPEG", "PNG")).convert("RGB")).transpose(2, 0, 1)
-        if pixels.ndim != 3 or len(pixels) != len(info.names):
-            raise ValueError(f"it is {list(pixels.shape)} for the bands {', '.join(info.names)}")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(f"{where} cannot be read ({error}); look for more with geoshards verify") from None
+    if data is None:
+        raise DatasetError(f"{where} is not there; {_VERIFY}")
+    picture = not info.member.endswith(".npy")
+    pixels = np.asarray(decode_picture(data, where, "RGB")).transpose(2, 0, 1) if picture else decode_array(data, where)
+    if len(pixels) != len(info.names):
+        raise DatasetError(f"{where} is {list(pixels.shape)} for the bands {', '.join(info.names)}; {_VERIFY}")
     return pixels
 
 
@@ -100,14 +95,11 @@ def valid_pixels(
     data = members.get(valid_member(info.member))
     if data is None:
         return None
-    try:
-        plane = np.asarray(Image.open(io.BytesIO(data), formats=("PNG",)).convert("L")) > 0
-        if plane.shape != pixels.shape[1:]:
-            raise ValueError(f"it is {list(plane.shape)} for an image of {list(pixels.shape[1:])}")
-    except (OSError, ValueError, SyntaxError) as error:
+    plane = np.asarray(decode_picture(data, f"the plane of {where}", "L")) > 0
+    if plane.shape != pixels.shape[1:]:
         raise DatasetError(
-            f"the plane of {where} cannot be read ({error}); look for more with geoshards verify"
-        ) from None
+            f"the plane of {where} is {list(plane.shape)} for an image of {list(pixels.shape[1:])}; {_VERIFY}"
+        )
     return plane
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.formats.members import decode_array, decode_picture
 from schemas.bands import RGB, channels
 from schemas.command import Command
-from schemas.errors import DatasetError, InputError
+from schemas.errors import DatasetError, InputError, at_the_door
 from schemas.features import Kind
 from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens, unsnap
@@ -62,20 +62,26 @@ def contact_sheet(root: str, count: int, columns: int, side: int) -> Image.Image
     sheet = Image.new("RGB", (columns * width + _GAP, math.ceil(len(chosen) / columns) * height + _GAP), "white")
     for place, (row, members) in enumerate(read_samples(store, chosen)):
         x, y = _GAP + place % columns * width, _GAP + place // columns * height
-        for panel, image in enumerate(_panels(members, side)[:panels]):
+        for panel, image in enumerate(_panels(members, side, f"{root}: {row['key']}")[:panels]):
             sheet.paste(image, (x + panel * (side + 2), y + _TEXT))
         label = f"{row['key']}  {row['n_point']} points, {row['n_line']} lines, {row['n_polygon']} polygons"
         ImageDraw.Draw(sheet).text((x, y + 2), label, fill=(60, 60, 60), font=ImageFont.load_default(11))
     return sheet
 
 
-def _panels(members: dict[str, bytes], side: int) -> list[Image.Image]:
+def _panels(members: dict[str, bytes], side: int, where: str) -> list[Image.Image]:
+    with at_the_door(f"{where} cannot be shown", "look for more with geoshards verify", DatasetError):
+        return _drawn(members, side, where)
+
+
+def _drawn(members: dict[str, bytes], side: int, where: str) -> list[Image.Image]:
     meta = SampleMeta.from_bytes(members[JSON])
-    base = _base(members, meta).resize((side, side), Image.Resampling.LANCZOS)
+    base = _base(members, meta, where).resize((side, side), Image.Resampling.LANCZOS)
     drawn = _draw(base, OsmTokens.from_bytes(members[OSM_TOKENS]), meta) if OSM_TOKENS in members else base
     panels = [base, drawn]
     if meta.streetview:
-        photo = Image.open(io.BytesIO(members[meta.streetview[0].member])).convert("RGB")
+        name = meta.streetview[0].member
+        photo = decode_picture(members[name], f"{where}.{name}", "RGB")
         photo.thumbnail((side, side))
         framed = Image.new("RGB", (side, side), (235, 235, 235))
         framed.paste(photo, ((side - photo.width) // 2, (side - photo.height) // 2))
@@ -83,19 +89,20 @@ def _panels(members: dict[str, bytes], side: int) -> list[Image.Image]:
     return panels
 
 
-def _base(members: dict[str, bytes], meta: SampleMeta) -> Image.Image:
+def _base(members: dict[str, bytes], meta: SampleMeta, where: str) -> Image.Image:
     """The RS image as RGB; bands are stretched between their 2nd and 98th percentile; the class raster without one."""
-    if meta.rs and not meta.rs[0].member.endswith(".npy"):
-        picture = Image.open(io.BytesIO(members[meta.rs[0].member])).convert("RGB")
+    name = meta.rs[0].member if meta.rs else OSM_RASTER
+    if meta.rs and not name.endswith(".npy"):
+        picture = decode_picture(members[name], f"{where}.{name}", "RGB")
         return Image.merge("RGB", [picture.getchannel(i) for i in _colours(list(meta.rs[0].names))])
     if meta.rs:
-        bands = np.load(io.BytesIO(members[meta.rs[0].member]), allow_pickle=False).astype(np.float64)
+        bands = decode_array(members[name], f"{where}.{name}").astype(np.float64)
         chosen = bands[_colours(meta.rs[0].bands)]
         low, high = np.percentile(chosen, (2, 98))
         scaled = np.clip((chosen - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(scaled.transpose(1, 2, 0)))
     if OSM_RASTER in members:
-        return Image.open(io.BytesIO(members[OSM_RASTER])).convert("RGB")  # in its own colours
+        return decode_picture(members[name], f"{where}.{name}", "RGB")  # in its own colours
     return Image.new("RGB", (meta.footprint.width, meta.footprint.height), "white")
 
 

@@ -45,7 +45,11 @@ def connect(root: str, sql: str | None = None, unsafe: bool = False) -> duckdb.D
         found += len(names)
         if names and not store.remote:
             files = ", ".join("'" + store.path(f"catalog/{table}/{n}").replace("'", "''") + "'" for n in names)
-            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
+            try:
+                connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
+            except duckdb.Error as error:
+                where = store.path(f"catalog/{table}")
+                raise DatasetError(f"{where} cannot be read ({_reason(error)}); build the dataset again") from None
         elif names and table in wanted:
             connection.register(table, pa.concat_tables(store.read_table(f"catalog/{table}/{n}") for n in names))
     if not found:
@@ -66,8 +70,8 @@ def _tables_of(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
 
 
 def _reason(error: duckdb.Error) -> str:
-    """In one line."""
-    return f"DuckDB: {' '.join(str(error).split())}"
+    """In one line, without the place in the query that DuckDB draws below it."""
+    return f"DuckDB: {' '.join(str(error).partition(chr(10) * 2 + 'LINE ')[0].split())}"
 
 
 def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

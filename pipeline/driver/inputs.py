@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import shapely
 
@@ -74,12 +75,14 @@ def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features
     store.write(_name(fingerprint), json.dumps(document, indent=1, sort_keys=True).encode())
 
 
-def read_inputs(fingerprint: str, cache: str) -> Inputs:
+def read_inputs(fingerprint: Any, cache: str) -> Inputs:
     """What ``keep_inputs`` remembered.
 
     Raises:
         DatasetError: nothing is remembered in that cache, or it cannot be read.
     """
+    if not isinstance(fingerprint, str) or not fingerprint.isalnum():
+        raise DatasetError("the dataset does not say what it was made from; build it again with `geoshards shards`")
     store = Store(cache_folder(cache))
     name = _name(fingerprint)
     if not store.exists(name):

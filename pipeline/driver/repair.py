@@ -11,7 +11,7 @@ from pipeline.driver.shards import make_shards
 from schemas.catalog import SHARDS_PER_FILE, catalog_file
 from schemas.errors import DatasetError
 from schemas.index import index_file
-from storage.dataset import BEGUN, load_dataset
+from storage.dataset import BEGUN, load_dataset, read_begun
 from storage.locks import one_writer
 from storage.manifest import MANIFEST
 from storage.store import Store
@@ -44,8 +44,8 @@ def repair(directory: str, files: Collection[str], workers: int = 0, cache: str 
         GeoshardsError: an input is gone, or code or libraries are others than those that made it.
     """
     store = Store(directory)
-    document = json.loads(store.read(BEGUN)) if is_begun(store) else load_dataset(store)
-    inputs = read_inputs(document["fingerprint"], cache)
+    document = read_begun(store) if is_begun(store) else load_dataset(store)
+    inputs = read_inputs(document.get("fingerprint"), cache)
     known = (*_IDENTITY, *_RESULT)
     with one_writer(store.root):
         store.write(BEGUN, json.dumps({n: document[n] for n in known if n in document}).encode())

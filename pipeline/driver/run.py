@@ -20,7 +20,7 @@ from pipeline.samples.work import build_shard
 from schemas.catalog import SHARDS_PER_FILE, STAGES, catalog_file
 from schemas.errors import ConfigError, DatasetError
 from schemas.features import DROPS
-from storage.dataset import BEGUN, EXCHANGE, load_dataset
+from storage.dataset import BEGUN, EXCHANGE, load_dataset, read_begun
 from storage.locks import one_writer
 from storage.progress import Progress, StageRow
 from storage.store import Store
@@ -122,7 +122,7 @@ class Run:
         if self.store.exists("dataset.json") or self.store.exists(EXCHANGE):  # no version until it is done
             found = load_dataset(self.store)
         elif self.store.names("shards"):  # a run that wrote nothing claims nothing
-            found = json.loads(self.store.read(BEGUN)) if self.store.exists(BEGUN) else {}
+            found = read_begun(self.store) if self.store.exists(BEGUN) else {}
         if found is None:
             self.store.write(BEGUN, json.dumps(self.identity.as_dict()).encode())
         elif found.get("fingerprint") != self.identity.fingerprint:

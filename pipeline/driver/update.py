@@ -25,7 +25,7 @@ from pipeline.osm.extracts.changes import UnsortedError, apply_changes, is_chang
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
-from schemas.errors import ConfigError, DatasetError, InputError
+from schemas.errors import ConfigError, DatasetError, InputError, at_the_door
 from storage.dataset import EXCHANGE, load_dataset, read_catalog, unfinished
 from storage.files import file_sha256, put
 from storage.locks import one_writer
@@ -151,7 +151,7 @@ def _local(directory: str) -> Store:
 
 def _goal(store: Store, files: list[Path], extract: str, workers: int, cache: str) -> _Goal:
     document = load_dataset(store)
-    inputs = read_inputs(document["fingerprint"], cache)
+    inputs = read_inputs(document.get("fingerprint"), cache)
     if not inputs.extracts:
         raise ConfigError(
             "the dataset was made of image chips and their vector files; build it again with `geoshards chips`"
@@ -250,7 +250,9 @@ def finish_exchange(root: Path) -> None:
     if not (folder / _COMPLETE).exists():
         return
     old.mkdir(exist_ok=True)
-    names = [name for name in json.loads((folder / _COMPLETE).read_text()) if (folder / name).exists()]
+    there = {p.name for p in folder.iterdir()}  # never a path that leads elsewhere
+    with at_the_door(f"{folder / _COMPLETE} cannot be read", "run the same update again", DatasetError):
+        names = [name for name in json.loads((folder / _COMPLETE).read_text()) if name in there]
     names.sort(key=lambda name: name == _DOCUMENT)
     for name in reversed(names):
         if (root / name).exists():

@@ -211,10 +211,10 @@ class Client:
     ) -> requests.Response:
         first = url
         for _ in range(self.config.max_redirects + 1):
+            origin = "" if url == first else f"{shown(first)} redirects to "
             if not is_web(url):
-                origin = "" if url == first else f"{shown(first)} redirects to "
                 raise InputError(f"{origin}{shown(url)[:200]!r}, which is no http(s) URL; it is not followed")
-            with _plain_errors(url):
+            with _plain_errors(url, origin):
                 response = self._session(url).request(
                     method, url, params=params, headers=headers, json=body, stream=True, allow_redirects=False,
                     timeout=(min(_CONNECT, self.config.timeout), self.config.timeout),
@@ -253,16 +253,21 @@ def parse_json(data: bytes, where: str) -> Any:
 
 
 @contextmanager
-def _plain_errors(url: str) -> Iterator[None]:
-    """Errors of the HTTP libraries as ours, without their texts: these quote URLs with their secrets."""
+def _plain_errors(url: str, origin: str = "") -> Iterator[None]:
+    """Errors of the HTTP libraries as ours, without their texts: these quote URLs with their secrets. ``origin`` says
+    who led to ``url``.
+    """
     try:
         yield
     except requests.exceptions.SSLError:
         raise InputError(
-            f"{shown(url)}: the server's certificate is not trusted; set REQUESTS_CA_BUNDLE to your network's own"
+            f"{origin}{shown(url)[:200]}: the server's certificate is not trusted; "
+            "set REQUESTS_CA_BUNDLE to your network's own"
         ) from None
     except (ValueError, AssertionError, urllib3.exceptions.LocationParseError):  # InvalidURL and more; a redirect's too
-        raise InputError(f"{shown(url)} is no http(s) URL that can be read, or redirects to none") from None
+        raise InputError(
+            f"{origin}{shown(url)[:200]} is no http(s) URL that can be read, or redirects to none"
+        ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, ConnectionError, TimeoutError) as e:
         raise Passing(_reason(e)) from None
 

@@ -25,8 +25,9 @@ import requests
 from pipeline.net.client import Client, Passing, Refused, Stopped, Unavailable, looks_like_html
 from pipeline.net.config import NetConfig, Refresh
 from pipeline.net.stores import file_facts
-from schemas.errors import InputError
-from storage.files import publish, put
+from schemas.config import build
+from schemas.errors import ConfigError, InputError
+from storage.files import publish, put, read_note
 from storage.locks import locked
 from storage.progress import Display, Progress
 from storage.urls import is_web, shown
@@ -233,8 +234,11 @@ class _Transfer:
                     patience.failures, counted = 0, self._size()
                 raise
 
+        longest, restarts = self._size(), self.restarts
         while not self.client.retrying(self.item.url, attempt, patience):
-            pass
+            if self.restarts == restarts and self._size() <= longest:  # cut short each time, and each time from anew
+                self._restart("its answers end before they are whole")
+            longest, restarts = self._size(), self.restarts
 
     def _attempt(self) -> bool:
         """One request for what is missing; whether nothing is missing now."""
@@ -371,10 +375,10 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _read_note(path: Path) -> Version | None:
+    values = read_note(path)
     try:
-        values = json.loads(path.read_text())
-        return Version(**{f.name: values[f.name] for f in fields(Version)})
-    except (OSError, ValueError, TypeError, KeyError):
+        return build(Version, {f.name: values[f.name] for f in fields(Version)})
+    except (KeyError, ConfigError):
         return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.streetview.files.remote import read
 from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.record import PhotoError
 from schemas.errors import InputError
+from storage.files import read_note
 from storage.store import Store
 from storage.urls import shown
 
@@ -59,7 +61,7 @@ class PhotoStore:
             if "sha256" in known:
                 path = self._path(known["sha256"])
                 if path.is_file() and path.stat().st_size == known.get("bytes"):
-                    if known["bytes"] > self.max_bytes:  # it was fetched under another limit
+                    if known.get("bytes", 0) > self.max_bytes:  # it was fetched under another limit
                         raise self._too_large()
                     return path
             elif known["reason"] == "too_many_bytes":
@@ -122,9 +124,8 @@ class PhotoStore:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(found, dict) and ("sha256" in found or {"reason", "detail"} <= found.keys())
-    return found if whole else None
+    found = read_note(path)
+    numbers = (found.get(name, 0) for name in ("bytes", "limit"))
+    texts = [found["sha256"]] if "sha256" in found else [found.get("reason"), found.get("detail")]
+    whole = all(isinstance(n, int) for n in numbers) and all(isinstance(text, str) for text in texts)
+    return found if whole and re.fullmatch("[0-9a-f]{64}", found.get("sha256", "0" * 64)) else None

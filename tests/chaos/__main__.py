@@ -19,7 +19,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import entry_points
@@ -63,6 +63,7 @@ def apart(work: Callable[[], Any]) -> tuple[int, int]:
     if not pid:
         status = 1
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever forked cleans up
             die_with_parent()
             os.close(reading)
             data = json.dumps(work()).encode()
@@ -206,9 +207,26 @@ def main() -> int:
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds is 1 or more: none would find nothing")
     seconds = 120.0 if args.seconds is None and args.rounds is None else args.seconds
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    signal.signal(signal.SIGTERM, _stop)
+    base = Path(tempfile.mkdtemp(prefix=f"chaos-{os.getpid()}-", dir=_in_memory()))
+    # In a process of its own: where this one is told to stop it waits, which can be broken off anywhere.
+    pid, reading = apart(partial(run, names, args.first, args.rounds, seconds, args.jobs, base))
+    try:
+        return int(result_of(pid, reading))
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)  # and with it all that it has started
+            os.waitpid(pid, 0)
+        for _ in range(50):  # these may still write
+            drop(base)
+            if not base.exists():
+                break
+            time.sleep(0.1)
+
+
+def run(names: list[str], first: int, rounds: int | None, seconds: float | None, jobs: int, base: Path) -> int:
+    """All of it, in a folder; 1 where something was found."""
     with ExitStack() as stack:
-        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", dir=_in_memory())))
         environment(base / "home")
         (faults := base / "faults").mkdir()
         for command in entry_points(group="geoshards.commands"):
@@ -219,14 +237,21 @@ def main() -> int:
             import s3fs  # noqa: F401  # once for all forks
 
             address = stack.enter_context(stores.server(faults))
-        numbers = [] if args.rounds is None else range(args.first, args.first + args.rounds)
+        numbers = [] if rounds is None else range(first, first + rounds)
         some = {kinds.victim_of(number) for number in numbers} if "points" in names else set[str]()
-        all_of_them = "readers" in names or ("points" in names and args.rounds is None)
+        all_of_them = "readers" in names or ("points" in names and rounds is None)
         victims = [name for name in kinds.VICTIMS if name != "build" and (all_of_them or name in some)]
         world = make_world(base, address, faults, victims)
-        found = play_all(turns(names, args.first, args.rounds, seconds), args.jobs, base, world)
-    print(table({name: found[name] for name in names if name in found}))
+        found = play_all(turns(names, first, rounds, seconds), jobs, base, world)
+    print(table({name: found[name] for name in names if name in found}), flush=True)
     return int(any(own["findings"] for own in found.values()))
+
+
+def _stop(*_: object) -> None:
+    """So that nothing is left behind; `timeout` sends it twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.stderr.write("stopped\n")
+    raise SystemExit(143)
 
 
 def _in_memory() -> str | None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,21 @@ def test_an_end_without_a_clear_line_and_what_is_left_are_findings(
 def test_a_run_that_nothing_disturbs_may_not_be_refused(tmp_path: Path) -> None:
     code = "import os; os.write(2, b'error: run the same again'); os._exit(1)"
     assert dict(play(tmp_path, code, again=True).ends) == {"wrong": 1}
+
+
+def test_a_run_that_is_stopped_leaves_one_line_and_no_folder(tmp_path: Path) -> None:
+    """Told twice, and its forks too, as `timeout` does."""
+    words = [sys.executable, "-m", "tests.chaos", "--kind", "points", "--rounds", "1"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, env=environment)
+
+    def folders() -> list[Path]:
+        return [p for place in (tmp_path, Path("/dev/shm")) for p in place.glob(f"chaos-{run.pid}-*/village")]
+
+    while not folders() and run.poll() is None:
+        time.sleep(0.05)
+    for _ in range(2):
+        os.killpg(run.pid, signal.SIGTERM)
+    assert run.communicate()[1] == b"stopped\n"
+    assert run.returncode == 143
+    assert not folders()

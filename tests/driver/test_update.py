@@ -573,3 +573,18 @@ def test_nothing_to_exchange_is_nothing_done(tmp_path: Path) -> None:
     (tmp_path / ".next").mkdir()
     finish_exchange(tmp_path)
     assert (tmp_path / ".next").exists()
+
+
+@pytest.mark.parametrize("listed", ['["../kept", "/etc/hostname", "a"]', "[[1], null]", "[", "\xff"])
+def test_an_exchange_moves_nothing_from_elsewhere(tmp_path: Path, listed: str) -> None:
+    (tmp_path / "data/.next").mkdir(parents=True)
+    (tmp_path / "kept").write_text("mine")
+    (tmp_path / "data/.next/a").write_text("new")
+    (tmp_path / "data/.next/.complete.json").write_bytes(listed.encode("latin-1"))
+    if listed.startswith('["'):
+        finish_exchange(tmp_path / "data")
+        assert (tmp_path / "data/a").read_text() == "new"
+    else:
+        with pytest.raises(DatasetError, match=r"complete\.json cannot be read.*run the same update again"):
+            finish_exchange(tmp_path / "data")
+    assert (tmp_path / "kept").read_text() == "mine"

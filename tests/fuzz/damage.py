@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from schemas.errors import GeoshardsError
 
+T = TypeVar("T")
 Rng = np.random.Generator
 Files = dict[str, bytes]
 #: Ends that are right.
 GOOD = frozenset({"read", "dropped", "refused"})
 #: What stands where a format wants something else.
-_ODD: list[Any] = [
-    None, True, 0, -1, 3, 1e308, -1e-320, 10**30, float("nan"), float("inf"), "", "x", "\ud800", "a\nb", "a\0b",
-    "2024-13-45",
-    "/etc/passwd", "file:///x", "http://127.0.0.1:9/x", [], {}, [[]], [None], {"x": None}, "9" * 5000,
+_NUMBERS: list[Any] = [
+    0, 1, -1, 2, 0.5, -0.0, 1e-320, 1e308, -1e308, 255, 256, 65536, 1 << 31, (1 << 31) - 1, 1 << 32, 1 << 53, 1 << 62,
+    (1 << 63) - 1, 1 << 63, -(1 << 63), 1 << 64, 10**30, float("nan"), float("inf"), -float("inf"), 91, 181, -181, 1e9,
 ]  # fmt: skip
+_TEXTS: list[Any] = [
+    "", " ", "x", "-", "0", "1e999", "null", "nan", "\ud800", "a\nb", "a\0b", "a\r\tb", "\x1b[31m", "\u202eabc",
+    "\u200b", "ä" * 300, "e\u0301" * 50, "2024-13-45", "9999-12-31T23:59:60Z", "0000-00-00", "/etc/passwd", "../../x",
+    "a/../b", "C:\\x", ".", "~", "~x/y", "*", "%s%n", "{}", "{0.__class__}", "$HOME", "`x`", "file:///x", "s3://",
+    "http://", "9" * 5000, "http://127.0.0.1:9/x", "http://[::1", "x" * 100_000, "<script>", "a=b", "1,2,3,4",
+    "[1", "|", "EPSG:4326", "EPSG:0",
+]  # fmt: skip
+_OTHERS: list[Any] = [None, True, False, [], {}, [[]], [None], {"x": None}, [1, "a", None], {"": 0}]
 #: Numbers that formats trip over.
 _EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 _MARKS = b"\"'<>,;\n\r{}[]&%\\"
@@ -78,22 +86,36 @@ def by_value(data: bytes, name: str, rng: Rng) -> bytes:
     """A JSON document some of whose values are others, gone, or there twice; or its text is damaged."""
     if not name.endswith("json"):
         return by_bytes(data, name, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         return by_text(data, name, rng)
     document = json.loads(data)
     for _ in range(int(rng.choice([1, 1, 2, 4]))):
         document = odd(document, rng)
-    return deep(json.dumps(document), rng)
+    text = deep(json.dumps(document, ensure_ascii=bool(rng.random() < 0.9)), rng)
+    if rng.random() < 0.05:  # one name twice
+        text = re.sub(r'"(\w+)": ', r'"\1": null, "\1": ', text, count=1)
+    return encoded(text, rng)
 
 
-def deep(text: str, rng: Rng) -> bytes:
+def pick(listed: Sequence[T], rng: Rng, first: float = 0.0) -> T:
+    """One of a list; the first with that probability at least."""
+    return listed[0] if rng.random() < first else listed[int(rng.integers(len(listed)))]
+
+
+def deep(text: str, rng: Rng) -> str:
     """A text with lists in lists where it asks for them."""
     depth = int(rng.choice([2, 60, 5000]))
-    return re.sub("[\"']?DEEP[\"']?", "[" * depth + "]" * depth, text).encode()
+    return re.sub("[\"']?DEEP[\"']?", "[" * depth + "]" * depth, text)
 
 
-def odd(document: Any, rng: Rng) -> Any:
-    """A document of dicts and lists with one value changed."""
+def encoded(text: str, rng: Rng) -> bytes:
+    """As UTF-8 most often."""
+    coding = pick(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp037"], rng, first=0.95)
+    return text.encode(coding, "surrogatepass" if coding == "utf-8" else "replace")
+
+
+def odd(document: Any, rng: Rng, *more: Any) -> Any:
+    """A document of dicts and lists with one value or name changed; ``more`` may stand anywhere."""
     places: list[tuple[Any, Any]] = []
     waiting = [document]
     while waiting:
@@ -102,23 +124,45 @@ def odd(document: Any, rng: Rng) -> Any:
         places += [(node, key) for key, _ in own]
         waiting += [value for _, value in own]
     if not places or rng.random() < 0.01:
-        return deepcopy(_ODD[int(rng.integers(len(_ODD)))])
-    node, key = places[int(rng.integers(len(places)))]
-    other = places[int(rng.integers(len(places)))]
-    match int(rng.integers(8)):
+        return deepcopy(pick([*_OTHERS, *_NUMBERS, *_TEXTS, *more], rng))
+    node, key = pick(places, rng)
+    match int(rng.integers(10)):
         case 0:
             del node[key]
         case 1:
-            node[key] = json.loads(json.dumps(other[0][other[1]]))
-        case 2 if isinstance(node[key], (int, float)):
-            node[key] = node[key] * float(rng.choice([-1, 1e3, 1e9, 1e300, 1.0001]))
-        case 3 if isinstance(node[key], list):
-            node[key] = node[key] * int(rng.choice([0, 2, 50]))
-        case 4:
-            node[key] = "DEEP" if rng.random() < 0.5 else [node[key]]
+            other, name = pick(places, rng)
+            node[key] = deepcopy(other[name])
+        case 2 if isinstance(node, dict):
+            value = node.pop(key)
+            node[pick([key, f"{key}x", str(key).upper(), str(key)[:-1], pick(_TEXTS, rng)], rng)] = value
+        case 3 if isinstance(node, dict):
+            node[str(pick(_TEXTS, rng))] = deepcopy(pick([*_OTHERS, *_NUMBERS], rng))
+        case 4 if more:
+            node[key] = pick(more, rng)
+        case 4 | 5:
+            node[key] = pick(["DEEP", [node[key]], {"x": node[key]}, str(node[key])], rng)
+        case 6:
+            node[key] = deepcopy(pick([*_OTHERS, *_NUMBERS, *_TEXTS, *more], rng))
         case _:
-            node[key] = deepcopy(_ODD[int(rng.integers(len(_ODD)))])
+            node[key] = _near(node[key], rng)
     return document
+
+
+def _near(value: Any, rng: Rng) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool) or value is None:
+        return pick([not value, None, 0, "no"], rng)
+    if isinstance(value, (int, float)):
+        scaled = [value * scale for scale in (-1, 1e3, 1e9, 1e300, 1.0001)] if abs(value) < 1e200 else []
+        return pick([*_NUMBERS, value + 1, value - 1, *scaled], rng)
+    if isinstance(value, str):
+        text = pick(_TEXTS, rng)
+        return pick([text, value + text, value.swapcase(), value[1:], value * 50, f" {value} "], rng)
+    if isinstance(value, list):
+        return pick([[], value * 2, value * 50, value[::-1], value[:-1], [*value, None], [value] * 3], rng)
+    if not isinstance(value, dict):
+        return str(value)
+    return pick([{}, list(value.items()), list(value), {"x": value}, dict.fromkeys(value)], rng)
 
 
 def by_page(data: bytes, name: str, rng: Rng) -> bytes:

@@ -172,6 +172,32 @@ def read_changes(path: Path) -> str:
     return ended(found, of_files(path))
 
 
+def texts() -> list[Files]:
+    """Extracts as XML, plain and packed, and as OPL."""
+    grid = opl(GRID + "\nw1 v1 Tbuilding=yes Nn1,n2,n5,n4,n1\nr1 v1 Ttype=multipolygon,natural=water Mw1@outer")
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a.opl").write_text(grid, encoding="utf-8")
+        for target in ("x.osm", "x.osm.gz"):
+            with osmium.SimpleWriter(str(folder / target)) as writer:
+                for thing in osmium.FileProcessor(str(folder / "a.opl")):
+                    writer.add(thing)
+        return [{n: (folder / n).read_bytes()} for n in ("x.osm", "a.opl", "x.osm.gz")]
+
+
+def by_name(data: bytes, name: str, rng: Rng) -> bytes:
+    """Damage of the text, and sometimes another head of it; of what is packed, of any byte."""
+    if name.endswith("gz"):
+        return by_bytes(data, name, rng)
+    made = by_text(data, name, rng)
+    heads = (
+        b"<!DOCTYPE osm SYSTEM 'file:///etc/hostname'>",
+        b"<!DOCTYPE x [<!ENTITY a 'b'>]>",
+        b"<?xml version='1.1'?>",
+    )
+    return heads[int(rng.integers(3))] + made if rng.random() < 0.05 else made
+
+
 def tiles() -> list[Files]:
     """A vector tile of photos, as Mapillary serves them."""
     values: dict[str, Any] = {"id": 2**60 + 1, "is_pano": True, "sequence_id": "ä", "compass_angle": -3, "x": 0.5}
@@ -187,5 +213,6 @@ TARGETS = {
     "pbf": Target(
         lambda: [{"x.osm.pbf": whole()}], read_pbf, make=lambda number: {"x.osm.pbf": mutated(number)}, cost=0.2
     ),
-    "osc": Target(changes, read_changes, by_xml), "mvt": Target(tiles, read_tile),
+    "osc": Target(changes, read_changes, by_xml), "xml": Target(texts, read_pbf, by_name),
+    "mvt": Target(tiles, read_tile),
 }  # fmt: skip

@@ -4,10 +4,11 @@ within 5 s and 1 GB, and none ends the process.
 
 Usage: python -m tests.fuzz.run [TARGET …] --seconds 60 | --files 5000 [--first N] [--workers 2] [--keep FOLDER]
 
-All targets share the seconds. An input is made from its target and number alone: `--first N --files 1` does one again.
-With seconds and no first number it is drawn anew each time; where atheris is installed one worker of two then goes by
-coverage. Of each kind of finding the smallest input that shows it is kept under FOLDER (tests/fuzz/corpus), which the
-tests read ever after.
+Each target has an equal share of the seconds; what it takes to make whole inputs, and to make findings smaller at the
+end, comes on top. An input is made from its target and number alone: `--first N --files 1` does one again. With seconds
+and no first number it is drawn anew each time; where atheris is installed one worker of two then goes by coverage. Of
+each kind of finding the smallest input that shows it is kept under FOLDER (tests/fuzz/corpus), which the tests read
+ever after.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import logging
+import math
 import os
 import re
 import secrets
@@ -23,7 +24,6 @@ import shutil
 import sys
 import time
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,26 +35,14 @@ from tempfile import mkdtemp, mkstemp
 
 import numpy as np
 
+from tests.fuzz.damage import GOOD, Files, Target
+from tests.fuzz.targets import NAMES, target_of
+from tests.fuzz.watch import Judge, run, watched
+
 ROOMS = ["schemas", "geometry", "storage", "pipeline", "trainers"]
 CORPUS = Path(__file__).parent / "corpus"
 #: Runs of the shrinking of one finding, and seconds.
 _TRIES, _PATIENCE = 300, 20.0
-
-
-def guided() -> bool:
-    """Whether inputs can go by coverage here."""
-    return find_spec("atheris") is not None
-
-
-if __name__ == "__main__" and guided() and any(word.startswith("--seconds") for word in sys.argv):
-    import atheris
-
-    with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=ROOMS):  # it names each
-        import tests.fuzz.targets  # noqa: F401
-
-from tests.fuzz.damage import GOOD, Files, Target  # noqa: E402
-from tests.fuzz.targets import TARGETS  # noqa: E402
-from tests.fuzz.watch import Judge, run, watched  # noqa: E402
 
 
 def write(files: Files, folder: Path) -> Path:
@@ -96,7 +84,7 @@ def _errors(_: int) -> Path:
 def kind_of(result: str) -> str:
     """What findings have in common: the text without numbers and quotes, and the place."""
     what, _, where = result.partition(" at ")
-    return re.sub(r"\d+|'.*?'|\".*?\"", "", what)[:60] + where.rpartition("; ")[2]
+    return re.sub(r"0x[0-9a-f]+|\d+|'.*?'|\".*?\"", "", what)[:60] + where.rpartition("; ")[2]
 
 
 @dataclass
@@ -109,19 +97,18 @@ class Tally:
 
     def row(self, name: str) -> str:
         """A line of the table."""
-        files, e = sum(self.ends.values()), self.ends
-        rate = files / max(self.seconds, 1e-9)
-        return f"{name:<11}{files:>9,}{rate:>9,.0f}{e['read']:>9,}{e['dropped']:>9,}{e['refused']:>9,}{e['wrong']:>9,}"
+        ends = (self.ends[end] for end in ("read", "dropped", "refused", "wrong"))
+        return f"{name:<11}{self.seconds:>9,.1f}" + "".join(f"{n:>9,}" for n in (sum(self.ends.values()), *ends))
 
 
-HEAD = f"{'target':<11}{'files':>9}{'files/s':>9}{'read':>9}{'dropped':>9}{'refused':>9}{'findings':>9}"
+HEAD = f"{'target':<11}" + "".join(f"{w:>9}" for w in ("seconds", "files", "read", "dropped", "refused", "findings"))
 
 
 class Fuzz:
     """Reads damaged inputs of one target, and keeps the smallest of each kind of finding."""
 
-    def __init__(self, name: str, keep: Path) -> None:
-        self.name, self.target, self.keep = name, TARGETS[name], keep
+    def __init__(self, name: str, target: Target, keep: Path) -> None:
+        self.name, self.target, self.keep = name, target, keep
         self.tally = Tally()
         self.scratch = Path(mkdtemp())
         self.wrong: list[tuple[str, Files]] = []  # the first of each kind, as it came
@@ -139,10 +126,19 @@ class Fuzz:
         """Inputs without damage, of which one at least is read: else nothing would be found behind the door."""
         ends: list[str] = []
         for files in self.target.inputs:
-            watched(lambda judge, own=files: _once(judge, self.target, own), lambda _, result: ends.append(result),
-                    lambda why, _: ends.append(why))  # type: ignore[misc]  # fmt: skip
+            ends += self.ends_of(files)
         if not GOOD.issuperset(ends) or "read" not in ends:
             self._count(f"whole inputs end in {ends}", "", dict)
+
+    def ends_of(self, files: Files) -> list[str]:
+        """What one input comes to in a process of its own."""
+        ends: list[str] = []
+        watched(
+            lambda judge: judge(0, lambda _, folder: outcome(self.target, files, folder)) and None,
+            lambda _, result: ends.append(result),
+            lambda why, _: ends.append(why),
+        )
+        return ends
 
     def by_coverage(self, seed: int, until: float) -> None:
         """Inputs that reach new code are damaged further; all of them by bytes of one file of a whole input."""
@@ -158,6 +154,8 @@ class Fuzz:
             return whole | {name: data[2:]}
 
         def changed(data: bytes, most: int, own: int) -> bytes:
+            import atheris
+
             if len(data) < 2 or own % 4 == 0:
                 return bytes(atheris.Mutate(data, most))
             whole = self.target.inputs[data[0] % len(self.target.inputs)]
@@ -183,6 +181,8 @@ class Fuzz:
 
                     if not judge(count, read) or time.monotonic() > until:
                         os._exit(0)
+
+            import atheris
 
             flags = ["-max_len=200000", f"-seed={seed % 2**31}", "-timeout=100000", "-rss_limit_mb=0", "-verbosity=0"]
             flags += [f"-max_total_time={max(1, round(until - time.monotonic()))}", f"-artifact_prefix={self.scratch}/"]
@@ -215,22 +215,26 @@ class Fuzz:
                 continue
             folder = self.keep / self.name / re.sub(r"[^A-Za-z0-9]+", "_", kind_of(result)).strip("_").lower()[:80]
             shutil.rmtree(folder, ignore_errors=True)
-            write(self._shrunk(files, result), folder)
-            print(f"{self.name}: finding {number} is kept in {folder}", flush=True)
+            smallest = self._shrunk(files, kind_of(result))
+            # What is kept must show the fault to whoever reads it next: alone, in a process that has read nothing else.
+            shows = next((own for own in (smallest, files) if self._shows(own, kind_of(result), times=2)), None)
+            write(shows or files, folder)
+            alone = "" if shows else ", although it does not come again when read alone"
+            print(f"{self.name}: finding {number} is kept in {folder}{alone}", flush=True)
 
-    def _shrunk(self, files: Files, result: str) -> Files:
+    def _shows(self, files: Files, kind: str, times: int = 1) -> bool:
+        return all(kind in map(kind_of, self.ends_of(files)) for _ in range(times))
+
+    def _shrunk(self, files: Files, kind: str) -> Files:
         """The smallest of the files found in a while that comes to the same kind of end: without files that are not
         needed, and without stretches of bytes, halves first.
         """
-        kind, end, tries = kind_of(result), time.monotonic() + _PATIENCE, 0
+        end, tries = time.monotonic() + _PATIENCE, 0
 
         def same(candidate: Files) -> bool:
             nonlocal tries
             tries += 1
-            ends: list[str] = []
-            watched(lambda judge: _once(judge, self.target, candidate), lambda _, r: ends.append(r),
-                    lambda why, _: ends.append(why))  # fmt: skip
-            return bool(ends) and kind_of(ends[0]) == kind
+            return self._shows(candidate, kind)
 
         def go_on() -> bool:
             return tries < _TRIES and time.monotonic() < end
@@ -254,60 +258,85 @@ class Fuzz:
         return best
 
 
-def _once(judge: Judge, target: Target, files: Files) -> None:
-    judge(0, lambda _, folder: outcome(target, files, folder))
-
-
-def fuzz(names: Sequence[str], args: argparse.Namespace) -> int:
+def fuzz(targets: Sequence[Fuzz], args: argparse.Namespace) -> int:
     """Run targets one after the other on all workers; prints a table. 1 if anything is wrong."""
     drawn = args.first is None and args.seconds is not None
     first = secrets.randbelow(1 << 40) if drawn else args.first or 0
-    coverage = drawn and args.workers > 1 and "atheris" in sys.modules
+    coverage = drawn and args.workers > 1 and guided()
     print(f"first input: {first}{', one worker by coverage' if coverage else ''}", flush=True)
-    tallies = {}
-    begin = time.monotonic()
-    for n, name in enumerate(names):
-        own = Fuzz(name, args.keep)
+    for own in targets:
         own.whole()
-        started = time.monotonic()
-        share = (begin + args.seconds - started) / (len(names) - n) if args.seconds else float("inf")
+        begin = time.monotonic()
+        until = begin + args.seconds / len(targets) if args.seconds else math.inf
         count = args.files or 1 << 40
         count = max(1, int(count / own.target.cost)) if args.fewer else count
         step = -(-count // args.workers)
-        jobs = [(own.by_number, (at, min(at + step, first + count), started + share))
+        jobs = [(own.by_number, (at, min(at + step, first + count), until))
                 for at in range(first, first + count, step)]  # fmt: skip
         if coverage and own.target.make is None:
-            jobs[0] = own.by_coverage, (first, started + share)
+            jobs[0] = own.by_coverage, (first, until)
         with ThreadPoolExecutor(args.workers) as pool:
             for done in [pool.submit(work, *words) for work, words in jobs]:
                 done.result()
-        own.tally.seconds = time.monotonic() - started
+        own.tally.seconds = time.monotonic() - begin
+    for own in targets:
         own.kept()
         shutil.rmtree(own.scratch)
-        tallies[name] = own.tally
-    print(HEAD, *(tally.row(name) for name, tally in tallies.items()), sep="\n")
-    return int(any(tally.findings for tally in tallies.values()))
+    print(HEAD, *(own.tally.row(own.name) for own in targets), sep="\n")
+    return int(any(own.tally.findings for own in targets))
+
+
+def guided() -> bool:
+    """Whether inputs can go by coverage here."""
+    return find_spec("atheris") is not None
+
+
+def _number(kind: type[int] | type[float], least: int) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of {least} or more")
+        return number
+
+    return read
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(NAMES))
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--seconds", type=_number(float, 1), help="for all targets; one for each at least")
+    amount.add_argument("--files", type=_number(int, 1), help="of each target (default 1000)")
+    parser.add_argument("--first", type=_number(int, 0), help="number of the first input")
+    parser.add_argument("--workers", type=_number(int, 1), default=1)
+    parser.add_argument("--keep", type=Path, default=CORPUS)
+    parser.add_argument("--fewer", action="store_true", help="of the targets that take long")
+    return parser
 
 
 def main(words: list[str]) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--seconds", type=float)
-    parser.add_argument("--files", type=int)
-    parser.add_argument("--first", type=int)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--keep", type=Path, default=CORPUS)
-    parser.add_argument("--fewer", action="store_true", help="of the targets that take long")
+    """Command line; 2 where it is wrong."""
+    parser = _parser()
     args = parser.parse_args(words)
+    names = list(dict.fromkeys(args.targets)) or NAMES
+    if unknown := sorted({*names} - {*NAMES}):
+        parser.error(f"no such target: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if args.seconds is not None and args.seconds < len(names):
+        parser.error(f"--seconds {args.seconds:g} is less than one for each of {len(names)} targets")
     if args.seconds is None and args.files is None:
         args.files = 1000
-    warnings.simplefilter("ignore")
-    logging.disable()
-    # a link that is damaged may lead out; nothing is asked there
-    os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    os.environ |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "OMP_NUM_THREADS": "1"}
-    return fuzz(args.targets or list(TARGETS), args)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with contextlib.ExitStack() as stack:
+        if args.seconds is not None and args.first is None and args.workers > 1 and guided():
+            import atheris
+
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))  # it names each module
+            stack.enter_context(atheris.instrument_imports(include=ROOMS))
+        targets = [Fuzz(name, target_of(name), args.keep) for name in names]
+    return fuzz(targets, args)
 
 
 if __name__ == "__main__":

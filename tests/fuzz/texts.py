@@ -1,11 +1,13 @@
-"""Settings, rules, times, keys, addresses and what servers answer."""
+"""Times, keys, addresses and what servers answer."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
 import threading
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -13,20 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline.cli.shards import read_settings
 from pipeline.imagery.config import ImageryConfig
 from pipeline.imagery.sources import find_imagery
 from pipeline.net.client import Client
 from pipeline.net.download import Download, download_all, remote_bytes
 from pipeline.regions.area import parse_bbox
 from pipeline.regions.index import parse_index
-from pipeline.rules import RulesConfig, load_rules
-from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.times import gap_days, utc_seconds
 from pipeline.times import any_time, compile_pattern, document_time, iso_time, joined_time, name_time, tag_time
-from schemas.config import key_paths, to_mapping
 from schemas.errors import GeoshardsError
 from schemas.keys import GridKey, XyzKey, check_key, chip_key
 from storage.urls import absolute, expand, is_local, is_web, shown
@@ -38,99 +34,14 @@ from tests.fuzz.damage import (
     by_bytes,
     by_text,
     by_value,
-    deep,
     ended,
-    odd,
     of_files,
     one_line,
+    pick,
 )
 from tests.fuzz.imagery import FAST
 from tests.imagery.scenes import LAT, LON
 from tests.regions.indexes import entry
-
-_TAGS = ({"building": "yes"}, {"area": "no", "highway": "pedestrian"}, {"natural": "water;x", "layer": "-1"})
-_RULES = Path(__file__).parents[2] / "pipeline/rules"
-
-
-def settings() -> list[Files]:
-    """All settings at once as YAML, some of them, and some as key=value, a line each."""
-    every = json.loads(json.dumps(to_mapping(ShardsConfig())))
-    rs = {"bands": ["B4", "B3", "B2"], "nodata": 0, "datetime": "2024-05-01/2024-09-30", "stretch": "linear",
-          "stretch_range": [[0, 3000]]}  # fmt: skip
-    some = {"region": "monaco", "imagery": "earth-search", "rs": rs, "split": {"val": 0.1}, "zoom": 14, "workers": 2}
-    words = [
-        "rs.bands=[B4,B3]", "split.val=0.2", "zoom=15", "rs.nodata=none", "rs.quality=80", "streetview=none",
-        "plan.per_shard=64", "rs.acquired=2020-01-01", "footprints=tiles,grid", "plan.max_tiles=5",
-    ]  # fmt: skip
-    return [
-        {"a.yaml": yaml.safe_dump(every).encode()},
-        {"b.yaml": yaml.safe_dump(some).encode()},
-        {"c.txt": "\n".join(words).encode()},
-    ]
-
-
-def by_setting(data: bytes, name: str, rng: Rng) -> bytes:
-    """YAML with values changed, or the text damaged."""
-    if name.endswith(".txt") or rng.random() < 0.4:
-        return by_text(data, name, rng)
-    document = yaml.safe_load(data)
-    for _ in range(int(rng.choice([1, 1, 2, 4]))):
-        document = odd(document, rng)
-    return deep(yaml.safe_dump(document), rng)
-
-
-@cache
-def _keys() -> list[str]:
-    return [part for key in key_paths(ShardsConfig) for part in (key, key.partition(".")[0])]
-
-
-def read_some_settings(path: Path) -> str:
-    """As the file --config, or as words of the command line."""
-    words = path.read_bytes().decode("utf-8", "replace").splitlines() if path.suffix == ".txt" else []
-
-    def found() -> str:
-        config = read_settings({"region": "demo"}, None if words else path, {}, words)
-        assert isinstance(config, ShardsConfig)
-        return "read"
-
-    known = (path.name, "setting", "the value of", *_keys())
-    return ended(found, lambda text: any(word in text for word in known))
-
-
-def rules() -> list[Files]:
-    """The built-in ones, each the first once."""
-    made = {p.name: p.read_bytes() for p in sorted(_RULES.glob("*.yaml"))}
-    return [{name: made[name], **made} for name in made]
-
-
-def by_rule(data: bytes, name: str, rng: Rng) -> bytes:
-    """YAML whose values are changed, at the top of it most often; or the text is damaged."""
-    if rng.random() < 0.3:
-        return by_text(data, name, rng)
-    document = yaml.load(data, yaml.CSafeLoader)
-    key = list(document)[int(rng.integers(len(document)))]
-    part = {key: document[key]} if rng.random() < 0.7 else document
-    for _ in range(int(rng.choice([1, 1, 2]))):
-        part = odd(part, rng)
-    whole = document | part if isinstance(part, dict) else part
-    try:
-        return deep(yaml.dump(whole, Dumper=yaml.CSafeDumper), rng)
-    except UnicodeEncodeError:  # it writes no half of a pair
-        return by_text(data, name, rng)
-
-
-def read_rules(path: Path) -> str:
-    """Loaded, and asked of some tags."""
-
-    def found() -> str:
-        own = load_rules(RulesConfig(**{p.stem: str(p) for p in path.parent.iterdir()}))
-        for tags in _TAGS:
-            own.is_area(tags)
-            for key, value in tags.items():
-                own.paint.sign(*own.tags.cleaned(key, value))
-        return "read"
-
-    return ended(found, of_files(path))
 
 
 def lines(text: str) -> Callable[[], list[Files]]:
@@ -269,7 +180,6 @@ def _server(_: int) -> tuple[int, list[bytes]]:
                         asked += more
                     own.sendall(answer[0])
                     own.shutdown(socket.SHUT_WR)
-                    own.recv(1)
                 except OSError:
                     pass
 
@@ -282,9 +192,62 @@ def answers() -> list[Files]:
     return [{f"{name}.http": data} for name, data in _ANSWERS.items()]
 
 
-def by_head(data: bytes, name: str, rng: Rng) -> bytes:
-    """Damage of the text, most often."""
-    return (by_text if rng.random() < 0.8 else by_bytes)(data, name, rng)
+_STATUS = (
+    "HTTP/1.1 200 OK", "HTTP/1.1 206 Partial Content", "HTTP/1.0 200", "HTTP/2 200 OK", "HTTP/1.1 100 Continue",
+    "HTTP/1.1 204 None", "HTTP/1.1 304 Not Modified", "HTTP/1.1 301 Moved", "HTTP/1.1 308 Moved", "HTTP/1.1 416 Range",
+    "HTTP/1.1 429 Slow", "HTTP/1.1 503 Busy", "HTTP/1.1 999 X", "HTTP/1.1 -1 X", "HTTP/1.1 2x0 OK", "HTTP/9.9 200 OK",
+    "HTTP/1.1 200 " + "x" * 70_000, "HTTP/1.1 404 \x1b[31mred", "ICY 200 OK", "",
+)  # fmt: skip
+_HEADERS = {
+    "Content-Length": ("8", "0", "9", "7", "-1", "1e3", "99999999999999999999", "8, 8", "8, 9", "", "0x8", " 8 "),
+    "Content-Range": ("bytes 0-7/8", "bytes 0-7/*", "bytes */8", "bytes 7-0/8", "bytes 0-7/4", "bytes 0-99999999/8",
+                      "items 0-7/8", "bytes 0-7", "bytes -1-7/8", "bytes 0-7/99999999999999999999999"),
+    "Transfer-Encoding": ("chunked", "gzip, chunked", "identity", "chunked, chunked", "x"),
+    "Content-Encoding": ("gzip", "identity", "br", "deflate", "gzip, gzip", "x"),
+    "Content-Type": ("application/json", "text/html; charset=x", "application/json; charset=utf-16", ";", "\xff"),
+    "Location": ("/x", "//x", "///", "http://", "http://[::1", "http://[v1.x]/", "file:///etc/passwd",
+                 "http://{:/", "x y",
+                 "http://127.0.0.1:99999/", "http://127.0.0.1:9/x#y", "http://a@b@127.0.0.1:9/", "\\x", "?", "#", "..",
+                 "http://\u202e/", "javascript:1", "data:,x", "http://127.0.0.1:9/" + "a" * 70_000, "http://x..y/"),
+    "Retry-After": ("0", "-1", "1e999", "nan", "Sat, 01 Jun 2024 00:00:00 GMT", "Sat, 99 Jun 2024", "x", ""),
+    "Last-Modified": ("Sat, 01 Jun 2024 00:00:00 GMT", "Sat, 31 Feb 9999 99:00:00 GMT", "0", "x", ""),
+    "ETag": ('"a"', 'W/"a"', '"', "", '"\xff"', '"' + "x" * 70_000 + '"'), "Accept-Ranges": ("bytes", "none", "x"),
+    "Set-Cookie": ("a=b; Path=/", "a=b; expires=x; domain=.", "=;=", "a=" + "b" * 5000), "Connection": ("close", "x"),
+    "": ("x", ""), "X y": ("z",), "X-Many": ("x",) * 3, "Date": ("x",), "Content-Disposition": ("filename=../x",),
+}  # fmt: skip
+_BODIES: tuple[bytes, ...] = (
+    _PAGE, b"", b"[]", b"null", b"{", b"[" * 100_000, b'"\ud800"', b"NaN", b"1" * 5000, b"\xff\xfe{\0}\0", b"<html>",
+    b"\0" * 8,
+    gzip.compress(_PAGE), zlib.compress(b" " * 5_000_000), b"8\r\n" + _PAGE + b"\r\n0\r\n\r\n", b"8;" + b"x" * 70_000,
+    b"-8\r\n" + _PAGE, b"ffffffffffffffffff\r\n" + _PAGE, b"x\r\n", b"8\r\n" + _PAGE, b"4\r\n" + _PAGE + b"\r\n0\r\n",
+    b"8\r\n" + _PAGE + b"\r\n0\r\nX: y\r\n", b"*II\0" * 2, b"II*\0\x08\0\0\0\xff\xff",
+)  # fmt: skip
+
+
+def by_answer(data: bytes, name: str, rng: Rng) -> bytes:
+    """Another status, other headers, another body; or the text is damaged, or any byte."""
+    if rng.random() < 0.3:
+        return (by_text if rng.random() < 0.7 else by_bytes)(data, name, rng)
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *headers = head.decode("latin-1").split("\r\n")
+    for _ in range(int(rng.choice([1, 1, 2, 4]))):
+        match int(rng.integers(6)):
+            case 0:
+                status = pick(_STATUS, rng)
+            case 1:
+                body = pick(_BODIES, rng)
+            case 2 if headers:
+                del headers[int(rng.integers(len(headers)))]
+            case 3 if len(headers) > 1:
+                headers.append(pick(headers, rng))
+            case 4 if rng.random() < 0.1:
+                headers += ["X: " + "y" * 100] * 200
+            case _:
+                key = pick(list(_HEADERS), rng)
+                headers = [h for h in headers if rng.random() < 0.2 or not h.lower().startswith(key.lower() + ":")]
+                headers.append(f"{key}: {pick(_HEADERS[key], rng)}")
+    end = pick(["\r\n", "\n", "\r"], rng, 0.95)
+    return end.join([status, *headers, "", ""]).encode("utf-8") + body
 
 
 def read_answer(path: Path) -> str:
@@ -345,11 +308,9 @@ def read_regions(path: Path) -> str:
 
 
 TARGETS = {
-    "settings": Target(settings, read_some_settings, by_setting, cost=3),
-    "rules": Target(rules, read_rules, by_rule, cost=3),
     "times": Target(lines(_TIMES), each_line(read_time), by_text),
     "keys": Target(lines(_KEYS), each_line(read_key), by_text),
     "addresses": Target(lines(_ADDRESSES), each_line(read_address), by_text),
-    "answers": Target(answers, read_answer, by_head),
+    "answers": Target(answers, read_answer, by_answer, cost=2),
     "regions": Target(regions, read_regions, by_value),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from pathlib import Path
 from typing import Any
@@ -328,3 +329,15 @@ def test_a_sound_file_that_is_not_read_is_told_what_is(tmp_path: Path, name: str
 
 def test_the_order_of_opl_lines_is_that_of_osm_files() -> None:
     assert opl(" r1 v1\n w10 v1\n w9 v1\n\n n1 v1 ") == "n1 v1\nw9 v1\nw10 v1\nr1 v1\n"
+
+
+@pytest.mark.parametrize("name", ["x.osm", "x.osm.gz", "x.osm.bz2", "x.osh"])
+@pytest.mark.parametrize("doctype", ['<!DOCTYPE osm SYSTEM "x.dtd">', '<!DOCTYPE osm [<!ENTITY a "b">]>'])
+def test_an_extract_with_a_document_type_is_refused(tmp_path: Path, name: str, doctype: str) -> None:
+    """An entity declared elsewhere would be read as nothing."""
+    text = f'<?xml version="1.0"?>{doctype}<osm version="0.6"><node id="1" version="1" lat="1" lon="1">'
+    data = f'{text}<tag k="name" v="&a;"/></node></osm>'.encode()
+    packed = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(name).suffix, bytes)
+    (tmp_path / name).write_bytes(packed(data))
+    with pytest.raises(InputError, match=rf"^OSM extract .*{name} declares a document type"):
+        read_extract(tmp_path / name, RULES, tmp_path / "parts")

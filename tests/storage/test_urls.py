@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from schemas.errors import ConfigError
-from storage.urls import absolute, cache_folder, expand, is_local, is_web, shown
+from schemas.errors import ConfigError, InputError
+from storage.urls import absolute, cache_folder, expand, file_system, is_local, is_web, shown
 
 URLS = (
     "data/demo", "/data/demo", "~/demo", "file:///data/demo", "local:///data/demo", "s3://bucket/a", "memory://a",
@@ -64,3 +64,10 @@ def test_one_rule_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("GEOSHARDS_CACHE", "~/cache")
     assert cache_folder() == tmp_path / "cache"
     assert cache_folder("~/mine") == tmp_path / "mine"  # a setting goes before the variable
+
+
+@pytest.mark.parametrize("url", ["ftp://user:secret@host/x", "what://x/y"])
+def test_an_address_of_no_store_is_named_with_what_can_be_given(url: str) -> None:
+    with pytest.raises(InputError, match=rf"^{url[:4].rstrip(':')}.*://.* is no address .*s3://.*https://") as error:
+        file_system(url)
+    assert "secret" not in str(error.value)

@@ -23,7 +23,6 @@ from schemas.tags import format_key, tag_id
 from storage.dataset import find_catalog
 from storage.store import Store
 
-_COLUMNS = ("tag_id", "text", "key", "key_count")
 #: Keys that a note names before it says "…".
 _NAMED = 5
 
@@ -63,15 +62,12 @@ def read_vocabulary(root: str) -> Vocabulary | None:
     """The vocabulary of a dataset, or None where it has none.
 
     Raises:
-        DatasetError: a column is missing or holds nulls.
+        DatasetError: a column is missing, of another type, or holds nulls.
     """
     root = root.rstrip("/")
     table = find_catalog(Store(root), "vocabulary", {"value"})
     if table is None:
         return None
-    bad = [c for c in _COLUMNS if c not in table.column_names or table[c].null_count]
-    if bad:
-        raise DatasetError(f"{root}/catalog/vocabulary lacks values in {', '.join(bad)}; build the dataset again")
     ids, first = np.unique(table["tag_id"].to_numpy(), return_index=True)
     rows = table.take(pa.array(first))
     texts, keys = (rows[name].combine_chunks() for name in ("text", "key"))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from schemas.config import parse_yaml, settings_help
-from schemas.errors import ConfigError, GeoshardsError
+from schemas.errors import ConfigError, GeoshardsError, at_the_door
 from storage.progress import format_table
 from storage.urls import expand, local_path
 from trainers import ROOT
@@ -87,10 +87,8 @@ def parse(task: Task, arguments: list[str]) -> tuple[TrainSettings, bool, bool]:
 def _config_file(name: str) -> dict[str, Any]:
     if not name:
         raise ConfigError("--config needs a file name")
-    try:
-        return parse_yaml(local_path(name).read_text(), name)
-    except OSError as error:
-        raise ConfigError(f"--config {name} cannot be read: {error.strerror}") from None
+    with at_the_door(f"--config {name} cannot be read", kind=ConfigError):
+        return parse_yaml(local_path(name).read_text(encoding="utf-8"), name)
 
 
 def automatic_preset() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from schemas.errors import at_the_door
 from storage.files import put
 
 #: Files of the run folder.
@@ -123,8 +124,9 @@ class EvaluationReport:
     def write(self, out: Path, step: int) -> None:
         """Add a row to ``evaluation.json`` in the directory ``out``, without later ones; draw ``evaluation.html``."""
         path = out / JSON_NAME
-        before: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-        rows = [row for row in before if row["step"] < step] + [{"step": step, **self.scores}]
+        with at_the_door(f"{path} cannot be read", "remove it, or give another out=…"):
+            before: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+            rows = [row for row in before if row["step"] < step] + [{"step": step, **self.scores}]
         for name, text in ((JSON_NAME, json.dumps(rows, indent=1)), (HTML_NAME, self.page(rows))):
             put(out / name, text)
 

@@ -30,11 +30,11 @@ class Metrics:
     def __init__(self, path: Path, step: int) -> None:
         if path.exists():
             kept = []
-            for line in path.read_text().splitlines():
+            for line in path.read_text(errors="replace").splitlines():
                 try:
                     if json.loads(line)["step"] <= step:
                         kept.append(line)
-                except (ValueError, KeyError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue  # a line cut short by a crash
             put(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")

@@ -43,7 +43,7 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any], indexes: Sequ
                     f"{index.root}: {text}" if len(indexes) > 1 else text for text in _differences(other, own, index)
                 ]
         int(state["epoch"]), int(state["position"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DatasetError(f"the saved state of the stream cannot be read ({error!r}); start anew") from None
     if shown:
         where = ", ".join(index.root for index in indexes)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import count, takewhile
@@ -14,13 +12,12 @@ from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from xml.parsers import expat
 
 import numpy as np
 import osmium
 
 from geometry.packed import changes
-from pipeline.formats.libosmium import objects_of
+from pipeline.formats.libosmium import objects_of, refuse_document_type
 from pipeline.formats.wire import Ints
 from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
@@ -31,8 +28,6 @@ _TIMESTAMP = "osmosis_replication_timestamp"
 _CHANGES = (".osc", ".osc.gz", ".osc.bz2")
 #: Changed objects that are held at a time, about 100 MB; bytes that each file of them is buffered in.
 _PART, _BUFFER = 100_000, 1 << 18
-#: Bytes of a change file that are looked at at a time until its first element.
-_HEAD = 4096
 
 
 class UnsortedError(InputError):
@@ -132,27 +127,9 @@ def _split(paths: Sequence[Path], folder: Path) -> tuple[list[Path], datetime | 
 def _changes(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     for path in paths:
         with at_the_door(f"change file {path} cannot be read", "download it again"):
-            _refuse_entities(path)
+            refuse_document_type(path, f"change file {path}")
             for thing in objects_of(path):
                 yield path, thing
-
-
-def _refuse_entities(path: Path) -> None:
-    """Before its first element a change file declares no document type: it could name entities, which would be read
-    from elsewhere, or be lost, or grow without bound."""
-    opened: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
-    parser = expat.ParserCreate()
-    found: list[str] = []
-    parser.StartDoctypeDeclHandler = lambda *_: found.append("doctype")
-    parser.StartElementHandler = lambda *_: found.append("element")
-    with opened(path, "rb") as file, suppress(expat.ExpatError, EOFError):  # what is no XML libosmium says better
-        while not found and (data := file.read(_HEAD)):
-            parser.Parse(data)
-    if found[:1] == ["doctype"]:
-        raise InputError(
-            f"change file {path} declares a document type (<!DOCTYPE), which no change file of OSM has; take that out, "
-            "or get the file anew"
-        )
 
 
 def _copy(thing: Any) -> Any:

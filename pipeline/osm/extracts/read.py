@@ -32,7 +32,7 @@ import osmium
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.formats.libosmium import objects_of
+from pipeline.formats.libosmium import objects_of, refuse_document_type
 from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.pbf.header import Header, blobs, read_header
@@ -291,6 +291,7 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
         known = read_header(path) if path.name.endswith(".pbf") else None
         if known is not None and "HistoricalInformation" not in known.features:
             return path, left_out
+        refuse_document_type(path, f"OSM extract {path}")
         copy = folder / "converted.osh.pbf"
         copy.unlink(missing_ok=True)
         processor = objects_of(path)
