@@ -216,7 +216,7 @@ _HEADERS = {
     "": ("x", ""), "X y": ("z",), "X-Many": ("x",) * 3, "Date": ("x",), "Content-Disposition": ("filename=../x",),
 }  # fmt: skip
 _BODIES: tuple[bytes, ...] = (
-    _PAGE, b"", b"[]", b"null", b"{", b"[" * 100_000, b'"\ud800"', b"NaN", b"1" * 5000, b"\xff\xfe{\0}\0", b"<html>",
+    _PAGE, b"", b"[]", b"null", b"{", b"[" * 100_000, b'"\\ud800"', b"NaN", b"1" * 5000, b"\xff\xfe{\0}\0", b"<html>",
     b"\0" * 8,
     gzip.compress(_PAGE), zlib.compress(b" " * 5_000_000), b"8\r\n" + _PAGE + b"\r\n0\r\n\r\n", b"8;" + b"x" * 70_000,
     b"-8\r\n" + _PAGE, b"ffffffffffffffffff\r\n" + _PAGE, b"x\r\n", b"8\r\n" + _PAGE, b"4\r\n" + _PAGE + b"\r\n0\r\n",
