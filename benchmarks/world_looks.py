@@ -4,12 +4,14 @@
     python benchmarks/world_looks.py world
 
 Judges are a ridge and seven nearest neighbours, each sheet foretold by the other sheets. Colours are a histogram of
-6 x 6 x 6 bins and one of 16 a channel; shapes are statistics of the gradients of brightness at four scales.
+6 x 6 x 6 bins and one of 16 a channel; shapes are statistics of the gradients of brightness at four scales. Prints one
+JSON line: shares that are right, and of the gallery the share of tiles that come before a photo's own.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,8 +90,10 @@ def probe(rows: Rows, labels: list[str], sheets: NDArray[np.int64], strength: fl
     return right[0], right[1], float(np.bincount(truth).max() / len(truth))
 
 
-def pairing(tiles: Rows, photos: Rows, own: NDArray[np.int64], sheets: NDArray[np.int64], strength: float) -> str:
-    """How many tiles come before a photo's own, by the ridge's guess of it."""
+def pairing(
+    tiles: Rows, photos: Rows, own: NDArray[np.int64], sheets: NDArray[np.int64], strength: float
+) -> dict[str, float]:
+    """How many tiles come before a photo's own, by the ridge's guess of it; 95 % over sheets."""
     guess = np.empty((len(photos), tiles.shape[1]))
     for sheet in np.unique(sheets):
         here = sheets == sheet
@@ -102,14 +106,13 @@ def pairing(tiles: Rows, photos: Rows, own: NDArray[np.int64], sheets: NDArray[n
     draws = [np.concatenate([before[sheets == s] for s in rng.choice(each, len(each))]).mean() for _ in range(500)]
     low, high = np.quantile(draws, (0.025, 0.975)) / (len(gallery) - 1)
     share, ten = before.mean() / (len(gallery) - 1), (before < 10).mean()
-    return (
-        f"{share:.2f} of {len(gallery)} tiles before its own (95 % over sheets {low:.2f} to {high:.2f}, chance 0.50), "
-        f"in the first ten {ten:.1%} (chance {10 / len(gallery):.1%})"
-    )
+    found = {"before": share, "low": low, "high": high, "chance": 0.5, "first_ten": ten}
+    return {"gallery": len(gallery)} | {name: round(float(value), 3) for name, value in found.items()}
 
 
 def main(world: Path) -> None:
-    """Print both tables."""
+    """Print what both judges say."""
+    said: dict[str, Any] = {"race": "world_looks", "tiles": 0, "photos": 0}
     labels: dict[str, Any] = pq.read_table(world / "tiles.parquet").to_pydict()
     around: dict[str, Any] = pq.read_table(world / "photos.parquet").to_pydict()
     left, top = min(labels["x"]), min(labels["y"])
@@ -133,10 +136,12 @@ def main(world: Path) -> None:
             for label in TILE_LABELS if what == "tile" else TILE_LABELS[1:]:
                 by_ridge, near, most = probe(rows, known[label], sheets, strength)
                 wide = 1.96 * (most * (1 - most) / len(rows)) ** 0.5
-                print(
-                    f"{name}: {label} of a {what}: ridge {by_ridge:.0%}, near {near:.0%}, most {most:.0%} +- {wide:.0%}"
-                )
-        print(f"{name}: {pairing(tiles, photos, own, sheet_of[own], strength)}")
+                values = {"ridge": by_ridge, "near": near, "most": most, "most_95": wide}
+                held = said.setdefault(name, {}).setdefault(what, {})
+                held[label] = {word: round(value, 3) for word, value in values.items()}
+        said |= {"tiles": len(tiles), "photos": len(photos)}
+        said[name]["photo_to_tile"] = pairing(tiles, photos, own, sheet_of[own], strength)
+    print(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.demo.world.build import build_world
+from pipeline.demo.world.settings import WorldSettings
 from tests.forks import in_forks
 from tests.trainers.synthetic import SyntheticSettings, write_dataset
 
@@ -34,6 +36,7 @@ SMALLEST = {
     "stream_read.py": ("--samples 16 --rounds 1", "offset_samples_per_second"),
     "stream_scale.py": ("--samples 4000 --per-shard 200 --rounds 1", "resume_s"),
     "tokens.py": ("--places streets.opl --runs 1 --tiles 1", "tokens.streets.opl.geoshards_tiles_per_s"),
+    "world_looks.py": ("world", "shapes.photo_to_tile.gallery"),
     "verify.py": ("--samples 16 --rows 2000 --runs 1", "table_rows_per_cpu_second"),
     "tokens_to_shards.py": ("streets.opl --runs 1 --sample 1", "geoshards_tiles_per_s"),
 }
@@ -72,6 +75,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     write_streets(folder / "streets.opl")
     write_streets(folder / "suburb.opl", west=9.505)
     write_chip(folder / "chips")
+    build_world(folder / "world", WorldSettings(tiles=36, photos=24), workers=1)
     splits = ("train", "train", "train", "val")
     write_dataset(folder / "synthetic", SyntheticSettings(samples=96, size=32, photos=0, splits=splits))
     lists = {name: [["python", str(BENCHMARKS / name.split()[0]), *words_of(name)]] for name in SMALLEST}

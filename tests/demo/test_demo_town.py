@@ -10,8 +10,9 @@ import shapely
 from numpy.typing import NDArray
 
 from pipeline.demo.geo import grown
-from pipeline.demo.pictures import aerial
+from pipeline.demo.pictures import aerial, ground
 from pipeline.demo.pictures.aerial import PIXEL_M, aerial_grid
+from pipeline.demo.pictures.look import TOWN
 from pipeline.demo.town.block import Block, Builder
 from pipeline.demo.town.plan import Plan
 from pipeline.demo.town.world import World
@@ -96,8 +97,8 @@ def test_a_place_looks_the_same_in_whichever_window_it_is_drawn(
     def drawn(c: int, r: int) -> Iterator[NDArray[np.float32]]:
         west, north = left + c * PIXEL_M, top - r * PIXEL_M
         bounds = (west, north - side * PIXEL_M, west + side * PIXEL_M, north)
-        near = small_world.blocks_in(grown(bounds, aerial._REACH_M))
-        yield from aerial._scene(small_world, near, bounds, (c, r))
+        near = small_world.blocks_in(grown(bounds, ground.SHADOW_REACH_M))
+        yield from aerial._scene(near, bounds, PIXEL_M, (c, r), small_world.plan.seed, TOWN)
 
     for one, other in zip(drawn(column, row), drawn(column + right, row + down), strict=True):
         np.testing.assert_allclose(one[..., down:, right:], other[..., :-down, :-right], atol=0.5)

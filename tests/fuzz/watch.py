@@ -55,7 +55,7 @@ class Judge:
 
 class _Patience:
     """How long a process may say nothing: four times its seconds of a core, or of waiting for something else than one,
-    for the machine may be busy with others.
+    for the machine may be busy with others. One whose threads use a core does not wait.
     """
 
     def __init__(self, child: int) -> None:
@@ -65,11 +65,13 @@ class _Patience:
     def heard(self) -> None:
         """It said something."""
         self._used, self._waited = self._seconds()[1], 0.0
+        self._last = self._used
 
     def ends(self, quiet: float) -> bool:
         """After more seconds of quiet."""
         runs, used = self._seconds()
-        self._waited += 0.0 if runs else quiet
+        self._waited += 0.0 if runs or used > self._last else quiet
+        self._last = used
         return used - self._used > self._most or self._waited >= self._most
 
     def _seconds(self) -> tuple[bool, float]:
