@@ -37,7 +37,9 @@ class EvaluationReport:
 
     def line(self, step: int) -> str:
         """The scores that matter, in one line."""
-        parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in _SHOWN if name in self.scores)
+        names = sorted(self.scores, key=lambda name: name.count("/"))  # those of a task of several after the others
+        shown = [name for part in _SHOWN for name in names if name.rpartition("/")[2] == part]
+        parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in shown)
         return f"validation at step {step}  {parts}"
 
     def write(self, out: Path, step: int) -> None:
