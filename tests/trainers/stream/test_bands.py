@@ -147,8 +147,8 @@ def test_sentinel_trains_by_default_and_on_all_its_bands(data: dict[str, Path], 
         assert np.isfinite(list(summary["losses"].values())).all()
         state = torch.load(tmp_path / f"{task.name}-{name}" / "checkpoint.pt", weights_only=True)
         assert len(state["config"]["arch"]["bands"]) == channels
-        tower = "vit" if task is GEOLINK else "rs"
-        assert state["model"][f"{tower}.patch_embed.proj.weight"].shape[1] == channels
+        first = "vit.patch_embed.proj.weight" if task is GEOLINK else "rs.linear_input.weight"
+        assert state["model"][first][0].numel() == channels * 16**2
 
 
 @BOTH
