@@ -208,9 +208,7 @@ def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["geolink", "joint"])
-def test_a_compiled_model_trains(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_compiled_model_trains(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     compiled = torch.compile
 
     def eager(*given: Any, **options: Any) -> Any:  # the same graphs without the time that a C++ compiler takes

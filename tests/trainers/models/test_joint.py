@@ -258,7 +258,7 @@ def check_nearness(root: Path) -> None:
     some = 0
     for q in batch.photo_valid.nonzero().flatten().tolist():
         tile = int(batch.photo_sample[q])
-        west, south, east, north = batch.bbox[tile]
+        west, south, _, north = batch.bbox[tile]
         side = float(metres(torch.stack((west, south))[None], torch.stack((west, north))[None])) / 2  # half is shown
         for n in range(len(batch.node_valid)):
             own = bool(batch.node_valid[n]) and int(batch.node_sample[n]) == tile
