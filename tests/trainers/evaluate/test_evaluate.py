@@ -190,6 +190,7 @@ def test_the_joint_model_is_measured_as_both(with_photos: Path, with_val: Path, 
     """By their own names, those of the models alone; without photos as GeoLink."""
     words = ["model=tiny", "batch_size=16", "steps=2", "log.tensorboard=false", "--quiet"]
     words += ["loss.task_weights.geolink=0.5", "loss.task_weights.gair=2", "loss.weighting=uncertainty"]
+    words += ["loss.task_weights.osm_photo=0.1", "loss.task_weights.osm_location=0.1"]
     assert main(JOINT, [f"data={with_photos}", f"out={tmp_path}/r", *words]) == 0
     (row,) = json.loads((tmp_path / "r" / "evaluation.json").read_text())
     assert row["loss"] == pytest.approx(0.5 * row["geolink/loss"] + 2 * row["gair/loss"])
@@ -202,6 +203,9 @@ def test_the_joint_model_is_measured_as_both(with_photos: Path, with_val: Path, 
     for name, part, evaluate in (("geolink", model.geolink, evaluate_geolink), ("gair", model.gair, evaluate_gair)):
         report = evaluate(part, settings, [str(with_photos)], torch.device("cpu"))
         assert {n: row[f"{name}/{n}"] for n in report.scores} == pytest.approx(report.scores, rel=1e-4)
+    for name in ("osm_photo", "osm_location"):
+        assert 0 < row[f"{name}/chance_r@1"] <= 1 / 16
+        assert 0 <= row[f"{name}/r@1"] <= row[f"{name}/r@5"] <= 1
     page = (tmp_path / "r" / "evaluation.html").read_text()
     assert "geolink: cst beside" in page
     assert "gair: incl: photo" in page

@@ -340,3 +340,11 @@ def test_settings_that_contradict_each_other_are_refused_by_name(make: Callable[
 def test_the_parts_gather_alike(variant: str, gather: bool) -> None:
     model = joint_model(variant=variant)
     assert model.gather is model.geolink.gather is model.gair.gather is gather
+
+
+@pytest.mark.parametrize("variant", ["ours", "paper", "released"])
+def test_every_fidelity_trains(dataset: Path, variant: str) -> None:
+    batch = _batch(dataset, Joint.view(SETTINGS, variant), 8, 0)
+    losses, found = step(joint_model(EVERY, variant=variant), batch)
+    assert all(math.isfinite(v) for v in losses.values())
+    assert all(g.isfinite().all() for g in found.values())

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from tests.trainers.engine import test_absent as absent
 from tests.trainers.models import test_joint as joint
 from tests.trainers.models.test_gair_faults import Fault, put_in
 
 MODEL, WEIGHTING = "trainers.models.joint.model", "trainers.models.joint.weighting"
 CONTRASTS, ROWS, VIT = "trainers.models.joint.contrasts", "trainers.models.joint.rows", "trainers.models.vit"
 SETTINGS, GAIR = "trainers.models.joint.settings", "trainers.models.gair.model"
+LOOP, AVERAGES = "trainers.engine.loop", "trainers.engine.averages"
 Check = Callable[..., Any]
 SUM: Check = joint.check_sum
 SHARED: Check = joint.test_the_image_encoder_is_stored_once
@@ -22,8 +25,16 @@ SUBSETS: Check = joint.check_subsets
 NO_PHOTOS, NO_OBJECTS, NO_IMAGES = (partial(joint.check_absent, lacking=name) for name in joint.LACKING)
 LEARNED: Check = joint.check_uncertainty
 TURNS: Check = joint.check_turns
+NAN: Check = lambda _root: absent.test_a_step_is_the_mean_of_what_its_micro_batches_have()  # noqa: E731
+LINE: Check = lambda _root: absent.test_a_line_is_the_mean_over_the_steps_that_have_it()  # noqa: E731
 NEAR: Check = joint.check_nearness
 HAND: Check = joint.check_contrasts
+
+
+def turns(root: Path) -> None:
+    with TemporaryDirectory() as folder:
+        absent.test_turns_follow_the_samples_and_are_logged_apart(root, Path(folder))
+
 
 FAULTS = [
     Fault("two image encoders", MODEL, "PatchTokens(self.geolink.vit)",
@@ -48,17 +59,26 @@ FAULTS = [
     Fault("padding nodes make the tags present", ROWS, "(masked & counted).sum()", "counted.sum()", NO_OBJECTS),
     Fault("tiles without images are reconstructed", ROWS, "shown, found = batch.valid & batch.has_rs, {}",
           "shown, found = batch.valid, {}", NO_IMAGES),
-    Fault("masked tiles meet their location", CONTRASTS, "valid = batch.valid & (kinds > 0).any(1)",
-          "valid = batch.valid | (kinds > 0).any(1)", HAND),
-    Fault("photos of masked tiles meet objects", MODEL, "[batch.photo_sample.clamp_max(len(batch) - 1)] & batch.photo",
-          "[batch.photo_sample.clamp_max(len(batch) - 1)] | batch.photo", HAND),
-    Fault("photos with nothing around them count", CONTRASTS, "pad_rows(valid & some,", "pad_rows(valid,", HAND),
+    Fault("masked tiles meet their location", CONTRASTS, "batch.valid & (kinds > 0).any(1)",
+          "batch.valid | (kinds > 0).any(1)", HAND),
+    Fault("photos of masked tiles meet objects", CONTRASTS, "batch.photo_valid & tile & some",
+          "batch.photo_valid & some", HAND),
+    Fault("photos with nothing around them count", CONTRASTS, "batch.photo_valid & tile & some",
+          "batch.photo_valid & tile", HAND),
     Fault("the sign of the variance", WEIGHTING, "torch.exp(-s) * loss + s", "torch.exp(s) * loss + s", LEARNED),
     Fault("variances that grow for nothing", WEIGHTING, "* loss + s, torch", "* loss, torch", LEARNED),
     Fault("an absent task moves its variance", WEIGHTING, "torch.where(present, ", "torch.where(present | True, ",
           LEARNED),
     Fault("turns by the call, not the samples", MODEL, "self.position = samples",
           "self.position += self.weights.alternate", TURNS),
+    Fault("turns by the step, whatever its samples", LOOP, "begin(self.stream.samples_seen)",
+          "begin(self.step * self.settings.batch_size)", turns),
+    Fault("absent losses in the mean of a step", AVERAGES, "seen = torch.where(there, share, zero).sum(0)",
+          "seen = share.sum(0)", NAN),
+    Fault("a loss that is not a number left out", AVERAGES, 'there[:, names.index("loss")] = True', "pass",
+          lambda _root: absent.test_a_loss_that_is_not_a_number_stays_so()),
+    Fault("absent losses in the mean of a line", AVERAGES, "there.sum(0).float()",
+          "torch.ones_like(there).sum(0).float()", LINE),
     Fault("turns by the sample's parity", WEIGHTING, "position // alternate % len", "position % len", TURNS),
     Fault("turns in evaluation", MODEL, "w.alternate if self.training else 0", "w.alternate", TURNS),
     Fault("objects of other tiles", CONTRASTS,
@@ -72,11 +92,11 @@ FAULTS = [
           "((1 - nearest * side[:, None] / radius) > 0).float()", NEAR),
     Fault("a sum for a mean around a photo", CONTRASTS, "/ torch.where(total > 0, total, torch.ones_like(total))", "",
           HAND),
-    Fault("near rows are negatives", CONTRASTS, "else lonlat) < self.radius", "else lonlat) < 0", HAND),
+    Fault("near rows are negatives", CONTRASTS, "else self.lonlat) < radius", "else self.lonlat) < 0", HAND),
     Fault("locations of the corner", MODEL, "self.gair.location(batch.lonlat)", "self.gair.location(batch.bbox[:, :2])",
           HAND),
-    Fault("objects with hidden tags", MODEL, "torch.zeros_like(batch.node_valid)), {}",
-          "torch.ones_like(batch.node_valid)), {}", HAND),
+    Fault("objects with hidden tags", MODEL, "torch.zeros_like(batch.node_valid)",
+          "torch.ones_like(batch.node_valid)", HAND),
 ]  # fmt: skip
 
 

@@ -13,17 +13,18 @@ from trainers.stream.batch import TileBatch
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How rows are compared."""
+class Matched:
+    """N rows of two kinds that belong together."""
 
-    temperature: float | Tensor
-    radius: float  # metres: nearer rows are no negatives
-    gather: bool  # whether the ranks' rows are one batch
+    a: Tensor  # f32 [N,D] of objects
+    b: Tensor  # f32 [N,D] of what they are compared with
+    lonlat: Tensor  # f64 [N,2] where, degrees
+    valid: Tensor  # bool [N] which count
 
-    def contrast(self, a: Tensor, b: Tensor, lonlat: Tensor, valid: Tensor) -> Tensor:
-        """Symmetric InfoNCE of rows a, b [N,D] at places lonlat f64[N,2], those that are ``valid`` bool[N]."""
-        near = great_circle(lonlat, gather_plain(lonlat) if self.gather else lonlat) < self.radius
-        return info_nce(a, b, valid, self.temperature, near, self.gather)
+    def loss(self, temperature: float | Tensor, radius: float, gather: bool) -> Tensor:
+        """Symmetric InfoNCE; rows nearer than ``radius`` metres are no negatives of each other."""
+        near = great_circle(self.lonlat, gather_plain(self.lonlat) if gather else self.lonlat) < radius
+        return info_nce(self.a, self.b, self.valid, temperature, near, gather)
 
 
 def nearness(batch: TileBatch, radius: float) -> Tensor:
@@ -59,14 +60,13 @@ class ObjectsAroundPhotos(nn.Module):
         mean = weight @ nodes.float() / torch.where(total > 0, total, torch.ones_like(total))
         return self.head(mean), total[:, 0] > 0
 
-    def forward(
-        self, nodes: Tensor, batch: TileBatch, photo: Tensor, valid: Tensor, rules: Rules
-    ) -> tuple[Tensor, Tensor]:
-        """Loss, and how many rows it is of; photos f32[P,dim] padded beyond Q, ``valid`` bool[Q] which count."""
+    def forward(self, nodes: Tensor, batch: TileBatch, photo: Tensor) -> Matched:
+        """With photos f32[P,dim], padded beyond Q: ranks differ in theirs, and only equal shapes can be gathered."""
         around, some = self.embed(nodes, batch)
-        both = pad_rows(valid & some, len(photo))
-        lonlat = pad_rows(batch.photo_lonlat, len(photo))
-        return rules.contrast(pad_rows(around, len(photo)), photo, lonlat, both), both.sum()
+        tile = torch.cat((batch.valid, batch.valid.new_zeros(1)))[batch.photo_sample]
+        count = len(photo)
+        valid = pad_rows(batch.photo_valid & tile & some, count)
+        return Matched(pad_rows(around, count), photo, pad_rows(batch.photo_lonlat, count), valid)
 
 
 class ObjectsAndLocations(nn.Module):
@@ -76,10 +76,6 @@ class ObjectsAndLocations(nn.Module):
         super().__init__()
         self.head = nn.Linear(osm_dim, dim)
 
-    def forward(
-        self, region: Tensor, kinds: Tensor, location: Tensor, batch: TileBatch, rules: Rules
-    ) -> tuple[Tensor, Tensor]:
-        """Loss, and how many rows it is of, from regions f32[B,osm_dim], their weights of kinds f32[B,kinds] and
-        embeddings of centres [B,dim]."""
-        valid = batch.valid & (kinds > 0).any(1)
-        return rules.contrast(self.head(region), location, batch.lonlat, valid), valid.sum()
+    def forward(self, region: Tensor, kinds: Tensor, batch: TileBatch, location: Tensor) -> Matched:
+        """Of regions f32[B,osm_dim], their weights of kinds f32[B,kinds] and centres [B,dim]."""
+        return Matched(self.head(region), location, batch.lonlat, batch.valid & (kinds > 0).any(1))

@@ -6,7 +6,7 @@ it. docs/joint.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from schemas.config import build
 from trainers.models.gair.model import Gair
 from trainers.models.gair.pairs import Pairs
 from trainers.models.geolink import GeoLink
-from trainers.models.joint.contrasts import ObjectsAndLocations, ObjectsAroundPhotos, Rules
+from trainers.models.joint.contrasts import Matched, ObjectsAndLocations, ObjectsAroundPhotos
 from trainers.models.joint.rows import gair_rows, geolink_rows, present
 from trainers.models.joint.settings import JointLoss, JointSettings
 from trainers.models.joint.weighting import Uncertainty, turn
@@ -102,32 +102,32 @@ class Joint(nn.Module):
             losses["gair"] = found.pop("loss")
             parts |= {f"gair/{name}": value for name, value in found.items()}
             rows |= gair_rows(self.gair, batch)
-        if {"osm_photo", "osm_location"} & set(tasks):
-            for name, (loss, count) in self._with_objects(batch, tasks, pairs).items():
-                losses[name], rows[name] = loss, count
+        for name, found in self.with_objects(batch, tasks, pairs).items():
+            radius = self.gair.incl_radius if name == "osm_photo" else self.gair.secl_radius
+            with torch.autocast(found.a.device.type, enabled=False):
+                losses[name] = found.loss(self.gair.temperature(), radius, self.gather)
+            rows[name] = found.valid.sum()
         return losses, parts, rows
 
-    def _with_objects(
-        self, batch: TileBatch, tasks: tuple[str, ...], pairs: Pairs | None
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Losses, with their rows, that compare whole graphs with what GAIR encodes."""
-        nodes, found = self.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid)), {}
-        photo = location = None
+    def with_objects(self, batch: TileBatch, tasks: Sequence[str], pairs: Pairs | None = None) -> dict[str, Matched]:
+        """What those of ``tasks`` that compare whole graphs with what GAIR encodes see of a batch.
+
+        ``pairs`` are GAIR's of the batch, where it has them already.
+        """
+        found: dict[str, Matched] = {}
+        if not {"osm_photo", "osm_location"} & set(tasks):
+            return found
+        nodes = self.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid))
         if "osm_photo" in tasks:
             count = bucket(len(batch) * self.settings.gair.photos, PHOTO_CAPACITY)
             photo = pairs.photo if pairs else pad_rows(self.gair.encode_photos(batch).float(), count)
+            with torch.autocast(nodes.device.type, enabled=False):
+                found["osm_photo"] = self.osm_photo(nodes.float(), batch, photo)
         if "osm_location" in tasks:
             region, kinds = self.geolink.aggregate(nodes, batch)
             location = self.gair.location(batch.lonlat).float()
-        with torch.autocast(nodes.device.type, enabled=False):
-            temperature = self.gair.temperature()
-            if photo is not None:
-                rules = Rules(temperature, self.gair.incl_radius, self.gather)
-                valid = batch.valid[batch.photo_sample.clamp_max(len(batch) - 1)] & batch.photo_valid
-                found["osm_photo"] = self.osm_photo(nodes, batch, photo, valid, rules)
-            if location is not None:
-                rules = Rules(temperature, self.gair.secl_radius, self.gather)
-                found["osm_location"] = self.osm_location(region, kinds, location, batch, rules)
+            with torch.autocast(nodes.device.type, enabled=False):
+                found["osm_location"] = self.osm_location(region, kinds, batch, location)
         return found
 
 
