@@ -488,7 +488,12 @@ TAILS = {
     "both tasks": Tail("joint", _ODD, _ODD),
     "all four": Tail("joint", [*_ODD, *_EVERY], [*_ODD, *_EVERY]),
     "all four by turns": Tail("joint", [*_ODD, *_EVERY, "loss.alternate=8"], [*_ODD, *_EVERY, "loss.alternate=8"]),
-    "shards of both tasks": Tail("joint", [*_ODD, "parallel=fsdp"], _ODD),
+    "shards of all four": Tail("joint", [*_ODD, *_EVERY, "parallel=fsdp"], [*_ODD, *_EVERY]),
+    "ranks as micro-batches of both": Tail(
+        "joint",
+        [*_APART, *_ODD, *_EVERY, "loss.gair.secl=0"],
+        [*_APART, *_ODD, *_EVERY, "loss.gair.secl=0", "accumulate=2"],
+    ),
     "pixels of micro-batches": Tail("geolink", [*_PIXELS, "accumulate=2"], _PIXELS, gap=False),
     "micro-batches of ranks": Tail("geolink", [*_APART, "accumulate=2"], [*_APART, "accumulate=4"]),
     "micro-batches of ranks of photos": Tail(

@@ -38,12 +38,13 @@ class Joint(nn.Module):
     def __init__(self, settings: JointSettings, variant: str = "ours", loss: JointLoss | None = None) -> None:
         super().__init__()
         self.weights = w = loss or JointLoss()
-        self.settings, self.fidelity, self.position = settings, variant, 0
+        self.settings, self.fidelity = settings, variant
         self.geolink = GeoLink(settings.for_geolink, variant, replace(w.geolink, gather=w.gather))
         self.gather = self.geolink.gather
         encoder = PatchTokens(self.geolink.vit)
         self.gair = Gair(settings.for_gair, variant, replace(w.gair, gather=self.gather), encoder)
         self.tasks = w.task_weights.active()
+        self.due = turn(self.tasks, 0, w.alternate)
         width, dim = settings.geolink.osm_dim, settings.gair.dim
         if w.task_weights.osm_photo:
             self.osm_photo = ObjectsAroundPhotos(width, dim, w.osm_photo_radius)
@@ -66,12 +67,11 @@ class Joint(nn.Module):
 
     def begin(self, samples: int) -> None:
         """Told before each step how many samples were consumed: whose turn it is."""
-        self.position = samples
+        self.due = turn(self.tasks, samples, self.weights.alternate)
 
     def forward(self, batch: TileBatch) -> dict[str, Tensor]:
         w = self.weights
-        tasks = turn(self.tasks, self.position, w.alternate if self.training else 0)
-        losses, parts, rows = self._losses(batch, tasks)
+        losses, parts, rows = self._losses(batch, self.due if self.training else self.tasks)
         known = present(rows, self.gather, {"gair/incl": 1 if self.gair.rules.hard_negatives else 2})
         total = batch.gsd.new_zeros(())
         for name, loss in losses.items():

@@ -16,16 +16,16 @@ class Uncertainty(nn.Module):
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
-        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in tasks})
+        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in tasks})
 
     def forward(self, name: str, loss: Tensor, present: Tensor) -> Tensor:
         """What a scalar ``loss`` counts; nothing, the variance included, unless ``present`` bool[]."""
-        s = self.log_variance[name]
+        s = self.log_variance[name].squeeze()  # shards of weights want an axis
         return torch.where(present, torch.exp(-s) * loss + s, torch.zeros_like(loss))
 
     def scales(self) -> Mapping[str, Tensor]:
         """exp(-s) of each task, detached."""
-        return {name: torch.exp(-s.detach()) for name, s in self.log_variance.items()}
+        return {name: torch.exp(-s.detach().squeeze()) for name, s in self.log_variance.items()}
 
 
 def turn(tasks: Sequence[str], position: int, alternate: int) -> tuple[str, ...]:
