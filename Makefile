@@ -12,7 +12,7 @@ flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify chaos fuzz mutants check-services train-geolink train-gair ray-up ray-down mirror clean
+.PHONY: help shards plan demo test lint format bench preview query verify chaos fuzz mutants check-services train-geolink train-gair train-joint ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ train-geolink: $(VENV)/.train ## train GeoLink on DATA for STEPS steps
 
 train-gair: $(VENV)/.train ## train GAIR on DATA for STEPS steps
 	$(BIN)/python trainers/gair.py data=$(DATA) steps=$(STEPS) $(SET)
+
+train-joint: $(VENV)/.train ## train GeoLink and GAIR over one image encoder on DATA for STEPS steps
+	$(BIN)/python trainers/joint.py data=$(DATA) steps=$(STEPS) $(SET)
 
 # A token that an earlier ray.init() left would be asked for, and `ray job submit` sends none; the head listens here alone.
 # `ray job stop` kills after 3 seconds by default: a trainer finishes its step and saves first.

@@ -63,7 +63,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("evaluate", "export"),
         ("tasks",),
         ("start",),
-        ("geolink", "gair"),
+        ("geolink", "gair", "joint"),
     ),
 }
 #: (who, whom) on one floor.

@@ -15,11 +15,12 @@ from pipeline.cli.main import main as geoshards
 from trainers.engine.cli import main as trainer
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
+from trainers.tasks.joint import JOINT
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "tests", "benchmarks")
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
-TASKS = (GEOLINK, GAIR)
+TASKS = (GEOLINK, GAIR, JOINT)
 #: Without what fuzzing found: damaged files of any kind.
 CODE = sorted(
     p for room in ROOMS for end in ("py", "yaml") for p in (ROOT / room).rglob(f"*.{end}") if "corpus" not in p.parts

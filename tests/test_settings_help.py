@@ -14,9 +14,11 @@ from schemas.config import build, documented, field_comments, key_paths, merge, 
 from trainers.engine.cli import main as train
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
+from trainers.tasks.joint import JOINT
 
 CONFIGS: dict[str, Any] = {
     "shards": ShardsConfig(), "chips": ShardsConfig(), "geolink": GEOLINK.settings(), "gair": GAIR.settings(),
+    "joint": JOINT.settings(),
 }  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def test_help_shows_each_setting_with_its_choices(name: str, capsys: pytest.Capt
         with pytest.raises(SystemExit, match="0"):
             geoshards([name, "--help"])
     else:
-        assert train(GEOLINK if name == "geolink" else GAIR, ["--help"]) == 0
+        assert train({"geolink": GEOLINK, "gair": GAIR, "joint": JOINT}[name], ["--help"]) == 0
     shown = capsys.readouterr().out.splitlines()
     for setting in documented(config, inspect.getsource):
         (line,) = [text for text in shown if text.startswith(f"  {setting.name}={setting.default} ")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class Table:
     note: str
     rows: tuple[tuple[str, str], ...]  # label, name of the score
 
+    def of(self, task: str) -> Table:
+        """The same of scores that stand under ``TASK/NAME``."""
+        return replace(
+            self, title=f"{task}: {self.title}", rows=tuple((label, f"{task}/{n}") for label, n in self.rows)
+        )
+
     def html(self, scores: Mapping[str, float]) -> str:
         """The rows and columns that ``scores`` has; empty without any."""
         rows = [(label, name) for label, name in self.rows if name in scores]
@@ -69,6 +75,10 @@ class Curve:
     note: str
     unit: str
     points: tuple[tuple[float, str], ...]  # value, name of the score
+
+    def of(self, task: str) -> Curve:
+        """The same of scores that stand under ``TASK/NAME``."""
+        return replace(self, title=f"{task}: {self.title}", points=tuple((v, f"{task}/{n}") for v, n in self.points))
 
     def html(self, scores: Mapping[str, float]) -> str:
         """The lines that ``scores`` has; empty without any."""
@@ -118,7 +128,9 @@ class EvaluationReport:
 
     def line(self, step: int) -> str:
         """The scores that matter, in one line."""
-        parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in _SHOWN if name in self.scores)
+        names = sorted(self.scores, key=lambda name: name.count("/"))  # those of a task of several after the others
+        shown = [name for part in _SHOWN for name in names if name.rpartition("/")[2] == part]
+        parts = "  ".join(f"{name} {self.scores[name]:.4g}" for name in shown)
         return f"validation at step {step}  {parts}"
 
     def write(self, out: Path, step: int) -> None:

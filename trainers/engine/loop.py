@@ -26,6 +26,7 @@ from storage.files import put
 from storage.progress import Progress, StageRow
 from storage.urls import expand
 from trainers.engine import ranks
+from trainers.engine.averages import of_step, of_window
 from trainers.engine.checkpoint import (
     BEST_NAME,
     FILE_NAME,
@@ -63,7 +64,7 @@ class StepResult:
 
     step: int
     keys: list[str]  # of this process's samples
-    values: dict[str, Tensor]  # losses and the norm of the gradient
+    values: dict[str, Tensor]  # losses, NaN where one is absent, and the norm of the gradient
 
 
 class Stopped(GeoshardsError):
@@ -232,6 +233,8 @@ class Trainer:
         result = StepResult(self.step + 1, [], {})
         losses = result.values
         key = epoch_key("dropout", "", "none", self.settings.seed, self.stream.samples_seen)
+        if begin := getattr(self.plain_model, "begin", None):
+            begin(self.stream.samples_seen)
         (self._one_contrast if self.settings.accumulate_contrast else self._micro_batches)(batches, result, key)
         if self.settings.optim.clip:
             norm = nn.utils.clip_grad_norm_(self.plain_model.parameters(), self.settings.optim.clip)
@@ -244,15 +247,15 @@ class Trainer:
 
     def _micro_batches(self, batches: Iterator[TileBatch], result: StepResult, key: int) -> None:
         """Gradients and losses of the step's micro-batches, each by itself."""
-        losses, accumulate = result.values, self.settings.accumulate
+        accumulate, held, shares = self.settings.accumulate, [], []
         for micro in range(accumulate):
             batch = self._next(batches, result)
             with without_sync(self.model, micro == accumulate - 1), self._drawing(key, micro):
                 parts = self.model(batch)
-                share = self._share(batch)
-                (parts["loss"] * share).backward()
-            for name, value in parts.items():
-                losses[name] = losses.get(name, 0.0) + value.detach().float() * share
+                shares.append(self._share(batch))
+                (parts["loss"] * shares[-1]).backward()
+            held.append({name: value.detach() for name, value in parts.items()})
+        result.values.update(of_step(held, shares))
 
     def _one_contrast(self, batches: Iterator[TileBatch], result: StepResult, key: int) -> None:
         """Gradients and losses of the step's micro-batches as one contrast."""
@@ -289,14 +292,15 @@ class Trainer:
         return ranks.mean_over_ranks(share) if self.plain_model.gather else share
 
     def _check(self, window: list[StepResult]) -> None:
-        """Refuse values that are not finite, before anything is kept of them.
+        """Refuse a loss or a gradient that is not finite, before anything is kept of it.
 
         Raises:
             GeoshardsError: names the step and the samples of this process in it.
         """
         if not window:
             return
-        flags = torch.stack([torch.stack(list(r.values.values())).isfinite().all() for r in window]).tolist()
+        checked = [[r.values[name] for name in ("loss", "grad_norm") if name in r.values] for r in window]
+        flags = torch.stack([torch.stack(values).isfinite().all() for values in checked]).tolist()
         if all(flags):
             return
         bad = window[flags.index(False)]
@@ -311,9 +315,7 @@ class Trainer:
         self, window: list[StepResult], written: list[Tracker], progress: Progress, begin: float, begun: tuple[int, int]
     ) -> None:
         self._check(window)
-        names = list(window[0].values)
-        values = torch.stack([torch.stack([row.values[n] for n in names]) for row in window]).mean(0)
-        shown = dict(zip(names, ranks.mean_over_ranks(values).tolist(), strict=True))
+        shown = of_window([row.values for row in window])
         seconds = time.perf_counter() - begin
         seen = self.stream.samples_seen
         row = {
@@ -381,7 +383,7 @@ class Trainer:
             "trainer": self.task.name, "model": self.settings.model, "device": str(self.device),
             "parameters": sum(p.numel() for p in self.plain_model.parameters()), "samples": self.stream.samples,
             "batch_size": self.settings.batch_size, "steps_per_epoch": self.stream.steps_per_epoch,
-            "total_samples": self.total, "losses": {name: float(value) for name, value in parts.items()},
+            "total_samples": self.total, "losses": of_window([{n: v.float() for n, v in parts.items()}]),
             "tags": self._tags(),
         }  # fmt: skip
 
@@ -392,7 +394,8 @@ class Trainer:
             f"order: {self.stream.schedule.order.text}; of the pairs in a batch {near:.2%} lie within 1 km, "
             f"{same:.2%} in one block of 0.1 degrees"
         )
-        return [*(self.stream.tags.notes if self.stream.tags else ()), order]
+        begun = getattr(self.plain_model, "notes", ())
+        return [*begun, *(self.stream.tags.notes if self.stream.tags else ()), order]
 
     def _tags(self) -> dict[str, Any]:
         """What the run says of its tag features; empty where it has none."""

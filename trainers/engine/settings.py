@@ -140,14 +140,15 @@ def read_presets(file: str) -> Presets:
 class Task:
     """What the engine needs to know of a trainer."""
 
-    name: str  # geolink | gair
+    name: str  # geolink | gair | joint
     summary: str  # one line
     settings: type[TrainSettings]
     presets: Presets
     select: str  # samples that the model can use
     #: Settings to a model whose forward maps a batch to {"loss": …, parts}, and whose ``gather`` says whether the mean
     #: of these over the processes is the loss of their samples as one batch, or each process is a micro-batch; and
-    #: ``unused``, where it has it, whether weights that are trained can be without a gradient.
+    #: ``unused``, where it has it, whether weights that are trained can be without a gradient; ``begin`` is told before
+    #: each step how many samples were consumed; ``notes`` are lines that a run shows. A part that is NaN is absent.
     build: Callable[[Any], nn.Module]
     view: Callable[[Any], View]  # settings to what the stream has to read
     #: Settings, dataset directories and device to what measures the models of a run: model and whether the run is done

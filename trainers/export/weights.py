@@ -1,11 +1,12 @@
-"""A checkpoint to weights that others load: timm's ViT, the multimodal model, safetensors, TorchScript, ONNX."""
+"""A checkpoint to weights that others load: timm's ViT, the whole model, safetensors, TorchScript, ONNX."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections import OrderedDict
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,66 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from schemas.bands import named
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, DatasetError
 from storage.store import place_of
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.export import FORMATS
+from trainers.models.gair.croma import Croma
+from trainers.models.gair.model import Gair
 from trainers.models.geolink import GeoLink
-from trainers.models.vit import SIZES, ViTSettings
+from trainers.models.joint.model import Joint
+from trainers.models.vit import SIZES, PixelNorm, ViT, ViTSettings
+from trainers.stream.batch import TileBatch
 
-#: What only pretraining needs.
-_PRETRAINING = ("decoder", "tag_head")
+#: Models by the task that trained them.
+MODELS: Mapping[str, type[GeoLink | Gair | Joint]] = {"geolink": GeoLink, "gair": Gair, "joint": Joint}
+#: What only pretraining needs, by task.
+_GEOLINK, _GAIR = ("decoder", "tag_head"), ("queue", "first", "rs_decoder", "sv_decoder")
+_PRETRAINING = {
+    "geolink": _GEOLINK, "gair": _GAIR,
+    "joint": (*(f"geolink.{n}" for n in _GEOLINK), *(f"gair.{n}" for n in _GAIR), "uncertainty"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A trained model, and what of it stands for it elsewhere."""
+
+    task: str
+    model: GeoLink | Gair | Joint
+    encoder: ViT | Croma  # of images
+    norm: PixelNorm
+    bands: tuple[str, ...]
+
+    @classmethod
+    def of(cls, task: str, model: GeoLink | Gair | Joint) -> Exported:
+        """The model with its image encoder."""
+        if isinstance(model, Gair):
+            assert isinstance(model.rs, ViT | Croma)  # it holds one of its own
+            return cls(task, model, model.rs, model.rs_norm, named(model.settings.bands))
+        part = model if isinstance(model, GeoLink) else model.geolink
+        return cls(task, model, part.vit, part.norm, named(part.settings.bands))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a user of the image encoder has to know, as plain values."""
+        last = self.encoder.norm if isinstance(self.encoder, ViT) else self.encoder.transformer.norm_out
+        name = architecture(self.encoder.settings) if isinstance(self.encoder, ViT) else "croma"
+        return {
+            "architecture": name, "num_classes": 0, "global_pool": "",
+            "pos_embed_requires_grad": False, "norm_eps": last.eps, "bands": list(self.bands),
+            "mean": (self.norm.mean.flatten() / 255).tolist(), "std": (self.norm.deviation.flatten() / 255).tolist(),
+            **asdict(self.encoder.settings),
+        }  # fmt: skip
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The settings that the model is made of."""
+        model = self.model
+        held = {"task": self.task, "fidelity": model.fidelity, "arch": to_mapping(model.settings)}
+        return held | {"loss": to_mapping(model.weights)}
 
 
 def architecture(vit: ViTSettings) -> str:
@@ -33,19 +84,26 @@ def architecture(vit: ViTSettings) -> str:
     return f"vit_{size}_patch{vit.patch}_{vit.image_size}" if size else "custom"
 
 
-def description(model: GeoLink) -> dict[str, Any]:
-    """What a user of the ViT has to know, as plain values."""
-    vit = model.settings.vit
-    return {
-        "architecture": architecture(vit), "num_classes": 0, "global_pool": "",
-        "pos_embed_requires_grad": False, "norm_eps": model.vit.norm.eps, "bands": list(model.settings.bands),
-        "mean": (model.norm.mean.flatten() / 255).tolist(), "std": (model.norm.deviation.flatten() / 255).tolist(),
-        **asdict(vit),
-    }  # fmt: skip
+def trained(checkpoint: Mapping[str, Any], name: str) -> Exported:
+    """The model of a checkpoint called ``name``, ready for inference.
+
+    Raises:
+        DatasetError: it is of no task known here.
+    """
+    config = checkpoint["config"]
+    task = config.get("task")
+    if task not in MODELS:
+        raise DatasetError(f"{name} is of the task {task}; only those of {', '.join(MODELS)} can be used here")
+    model = MODELS[task].of(config)
+    model.load_state_dict(checkpoint["model"])
+    return Exported.of(task, model.eval())
 
 
-def load_multimodal(path: Path) -> GeoLink:
-    """The multimodal model from a file of ``export``; its ``hybrid`` gives the features.
+def load_multimodal(path: Path) -> GeoLink | Gair | Joint:
+    """The model from a file of ``export``, without what only pretraining needs.
+
+    GeoLink's ``hybrid`` gives features of images and objects, GAIR's ``encode_tiles``, ``query``, ``encode_photos`` and
+    ``location`` those of images, places in them, photos and locations; a joint model has both, ``geolink``, ``gair``.
 
     Raises:
         DatasetError: the file is none of these.
@@ -53,13 +111,62 @@ def load_multimodal(path: Path) -> GeoLink:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
         training, weights = held["model_config"]["training"], held["model_state_dict"]
+        task = training["task"]
+        model = MODELS[task].of(training)
     except Exception as error:  # noqa: BLE001  # whatever torch makes of a stranger's file
         raise DatasetError(f"{path} is no multimodal export ({error}); make one with geoshards export") from None
-    model = GeoLink.of(training)
-    for name in _PRETRAINING:
-        delattr(model, name)
+    for name in _PRETRAINING[task]:
+        home, _, part = name.rpartition(".")
+        _drop(model.get_submodule(home), part)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def _drop(module: nn.Module, *names: str) -> None:
+    for name in names:
+        if getattr(module, name, None) is not None:
+            delattr(module, name)
+
+
+class ObjectGraphs(nn.Module):
+    """GeoLink's half for objects: a batch to embeddings f32[B,contrast_dim] of its graphs."""
+
+    def __init__(self, geolink: GeoLink) -> None:
+        super().__init__()
+        _drop(geolink, "vit", "decoder", "fusion", "tag_head", "image_head")
+        self.geolink = geolink
+
+    def forward(self, batch: TileBatch) -> Tensor:
+        nodes = self.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid))
+        return self.geolink.graph_head(self.geolink.aggregate(nodes, batch)[0])
+
+
+def load_encoder(path: Path, name: str) -> nn.Module:
+    """One encoder alone from a multimodal file of ``export``, with its norm and its projection to the common space.
+
+    Args:
+        path: the file.
+        name: ``image``: pixels u8[B,C,S,S] to patch tokens f32[B,P,D] (GeoLink's with the class token, [B,1+P,D]).
+            ``photo``: pixels u8[N,3,s,s] to f32[N,dim]. ``location``: degrees f64[N,2] to f32[N,dim].
+            ``objects``: a :class:`TileBatch` to f32[B,contrast_dim].
+
+    Raises:
+        ConfigError: the model has no such encoder.
+        DatasetError: the file is none of ``export``.
+    """
+    model = load_multimodal(path)
+    geolink, gair = getattr(model, "geolink", model), getattr(model, "gair", model)
+    known: dict[str, Callable[[], nn.Module]] = {}
+    if isinstance(geolink, GeoLink):
+        known |= {"image": lambda: nn.Sequential(geolink.norm, geolink.vit), "objects": lambda: ObjectGraphs(geolink)}
+    if isinstance(gair, Gair):
+        known |= {
+            "image": lambda: nn.Sequential(gair.rs_norm, gair.rs), "location": lambda: gair.location,
+            "photo": lambda: nn.Sequential(gair.sv_norm, gair.sv, gair.sv_head),
+        }  # fmt: skip
+    if name not in known:
+        raise ConfigError(f"{path} has no encoder {name!r}; it has {', '.join(sorted(known))}")
+    return known[name]().eval()
 
 
 def export(path: str | Path, form: str, out: str | Path) -> int:
@@ -68,33 +175,36 @@ def export(path: str | Path, form: str, out: str | Path) -> int:
     Both are paths or URLs.
 
     Raises:
-        ConfigError: an unknown format, or a package it needs is missing.
-        DatasetError: it is no checkpoint, or not one of GeoLink.
+        ConfigError: an unknown format, one that the model does not have, or a package it needs is missing.
+        DatasetError: it is no checkpoint of a task known here.
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
-    model = GeoLink.trained(load_checkpoint(path), str(path))
+    exported = trained(load_checkpoint(path), str(path))
+    if form == "timm" and not isinstance(exported.encoder, ViT):
+        raise ConfigError("--format timm: timm has no encoder like CROMA's; choose safetensors, torchscript or onnx")
     store, name = place_of(out)
     with store.fresh(name) as fresh:
-        _write(form, model, fresh)
+        _write(form, exported, fresh)
         return fresh.stat().st_size
 
 
-def _write(form: str, model: GeoLink, path: Path) -> None:
-    facts = description(model)
-    whole = facts | {"training": {"fidelity": model.fidelity, "arch": to_mapping(model.settings)}}
+def _write(form: str, exported: Exported, path: Path) -> None:
+    model, facts = exported.model, exported.description
+    whole = facts | {"training": exported.training}
     if form == "timm":
-        save_file(model.vit.state_dict(), path, {"config": json.dumps(facts)})
+        save_file(exported.encoder.state_dict(), path, {"config": json.dumps(facts)})
     elif form == "safetensors":
         save_file(model.state_dict(), path, {"config": json.dumps(whole)})
     elif form == "multimodal":
-        kept = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in _PRETRAINING}
+        left = tuple(f"{name}." for name in _PRETRAINING[exported.task])
+        kept = {k: v for k, v in model.state_dict().items() if not k.startswith(left)}
         with path.open("wb") as file:  # of a path torch would store the name
             torch.save({"model_config": whole, "model_state_dict": kept}, file)
     else:
-        features = nn.Sequential(OrderedDict(norm=model.norm, vit=model.vit)).eval()
-        side = model.settings.vit.image_size
-        example = torch.zeros(2, model.vit.patch_embed.proj.in_channels, side, side)
+        features = nn.Sequential(OrderedDict(norm=exported.norm, encoder=exported.encoder)).eval()
+        side = exported.encoder.settings.image_size
+        example = torch.zeros(2, len(exported.bands), side, side)
         if form == "torchscript":
             with path.open("wb") as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch would rather have torch.export; TorchScript is asked for

@@ -91,6 +91,8 @@ class GeoLink(nn.Module):
     ``unused``: whether weights that are trained are without a gradient.
     """
 
+    notes: tuple[str, ...] = ()  # lines that a run shows
+
     def __init__(self, settings: GeoLinkSettings, variant: str = "ours", loss: GeoLinkLoss | None = None) -> None:
         super().__init__()
         s, v = settings, choices(settings, variant)

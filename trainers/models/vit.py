@@ -219,13 +219,6 @@ class ViT(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return self.encode(self.embed(image))
 
-
-class PatchViT(ViT):
-    """The encoder with a class token, as GeoLink trains it, whose output are the patch tokens [B,P,D] alone."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        return super().forward(image)[:, 1:]
-
     def load(self, path: str, bands: tuple[str, ...], _norm: PixelNorm) -> None:
         """Take weights with timm's names, as ``geoshards export`` writes them; a head of classes is left out.
 
@@ -240,6 +233,34 @@ class PatchViT(ViT):
             self, held, path, f"the model has arch.rs of {s.image_size} pixels, patch {s.patch}, {s.depth} blocks of "
             f"{s.dim}, and {len(bands)} arch.bands",
         )  # fmt: skip
+
+
+class PatchViT(ViT):
+    """The encoder with a class token, as GeoLink trains it, whose output are the patch tokens [B,P,D] alone."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image)[:, 1:]
+
+
+class PatchTokens(nn.Module):
+    """The same of an encoder with a class token that is there, and whose weights it shares."""
+
+    class_token = True
+
+    def __init__(self, vit: ViT) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.vit(image)[:, 1:]
+
+    def encode_visible(self, pixels: Tensor, patch: Tensor) -> Tensor:
+        """As of the encoder, the class token first."""
+        return self.vit.encode_visible(pixels, patch)
+
+    def load(self, path: str, bands: tuple[str, ...], norm: PixelNorm) -> None:
+        """As of the encoder."""
+        self.vit.load(path, bands, norm)
 
 
 class PixelNorm(nn.Module):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.gair.evaluation import GairEvaluation
 from trainers.models.gair.model import Gair
 from trainers.models.gair.settings import GairInit, GairLoss, GairSettings
+from trainers.models.handover import start_from
 from trainers.stream.batch import View
 
 
@@ -23,6 +25,8 @@ class GairTraining(TrainSettings):
 
 def _build(settings: GairTraining) -> Gair:
     model = Gair(settings.arch, settings.fidelity, settings.loss)
+    if settings.init.run:
+        model.notes = (start_from(model, "gair", load_checkpoint(settings.init.run), settings.init.run),)
     model.load(settings.init)
     return model
 

@@ -7,11 +7,20 @@ from dataclasses import dataclass, field
 
 import torch
 
+from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import Task, TrainSettings, read_presets
 from trainers.evaluate.geolink import evaluate_geolink
 from trainers.models.geolink import GeoLink, GeoLinkLoss, GeoLinkSettings
+from trainers.models.handover import start_from
 from trainers.stream.batch import View
+
+
+@dataclass(frozen=True)
+class GeoLinkInit:
+    """Weights of others that a new model starts from."""
+
+    run: str = ""  # checkpoint.pt of a run of GeoLink, GAIR or both: all parts that it has in common; path or URL
 
 
 @dataclass(frozen=True)
@@ -20,10 +29,14 @@ class GeoLinkTraining(TrainSettings):
 
     arch: GeoLinkSettings = field(default_factory=GeoLinkSettings)
     loss: GeoLinkLoss = field(default_factory=GeoLinkLoss)
+    init: GeoLinkInit = field(default_factory=GeoLinkInit)
 
 
 def _build(settings: GeoLinkTraining) -> GeoLink:
-    return GeoLink(settings.arch, settings.fidelity, settings.loss)
+    model = GeoLink(settings.arch, settings.fidelity, settings.loss)
+    if settings.init.run:
+        model.notes = (start_from(model, "geolink", load_checkpoint(settings.init.run), settings.init.run),)
+    return model
 
 
 def _view(settings: GeoLinkTraining) -> View:

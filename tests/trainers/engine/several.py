@@ -17,13 +17,14 @@ from trainers.engine import ranks
 from trainers.engine.cli import main as train
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
+from trainers.tasks.joint import JOINT
 
 
 def main(runs: str, data: str, out: str, cases: str) -> int:
     """Exit status: that of the first run that failed."""
     with ranks.process_group(torch.device("cpu")):
         for trainer, words in json.loads(runs):
-            if status := train({"geolink": GEOLINK, "gair": GAIR}[trainer], words):
+            if status := train({"geolink": GEOLINK, "gair": GAIR, "joint": JOINT}[trainer], words):
                 return status
         write_gradients(data, Path(out), json.loads(cases))
     return 0

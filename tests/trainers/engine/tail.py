@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from trainers.engine import ranks
 from trainers.engine.cli import parse
@@ -16,6 +17,7 @@ from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import parse_datasets
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
+from trainers.tasks.joint import JOINT
 
 BATCH = 8
 COMMON = ["model=tiny", f"batch_size={BATCH}", "epochs=1", "optim.clip=0", "stream.augment.enabled=false"]
@@ -27,7 +29,7 @@ def gradients(data: str, name: str, words: list[str], gap: bool) -> dict[str, Te
 
     With ``gap`` the second slot of both steps is masked, as if it could not be read.
     """
-    task = {"geolink": GEOLINK, "gair": GAIR}[name]
+    task = {"geolink": GEOLINK, "gair": GAIR, "joint": JOINT}[name]
     trainer = Trainer(task, parse(task, [*COMMON, *words])[0], parse_datasets(data), CPU, quiet=True)
     samples = trainer.stream.samples
     assert samples % 2 == 1, "two ranks would share the last batch evenly"
@@ -36,7 +38,9 @@ def gradients(data: str, name: str, words: list[str], gap: bool) -> dict[str, Te
     found: dict[str, Tensor] = {}
 
     def keep() -> None:
-        found.update({n: p.grad.clone() for n, p in trainer.plain_model.named_parameters() if p.grad is not None})
+        for name, weight in trainer.plain_model.named_parameters():
+            if weight.grad is not None:
+                found[name] = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad.clone()
 
     trainer.optimizer.step = keep  # type: ignore[method-assign, assignment]  # weights stay as they are
     batches = _batches(trainer, gap)

@@ -15,6 +15,7 @@ from trainers.engine.settings import Task
 from trainers.stream.datasets import parse_datasets
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
+from trainers.tasks.joint import JOINT
 
 WORDS = ["model=tiny", "batch_size=16", "steps=4", "optim.clip=0", "arch.photos=2", "eval.every=0"]
 WORDS += ["loss.dist=0.2", "arch.temperature_learned=true", "loss.hard_negatives=2"]
@@ -58,5 +59,6 @@ def test_cached_micro_batches_equal_one_large_batch(dataset: Path, variant: str)
 def test_what_is_no_contrast_alone_is_refused(dataset: Path) -> None:
     with pytest.raises(ConfigError, match="accumulate_contrast"):
         trainer(dataset, "accumulate_contrast=true", "loss.rec=1")
-    with pytest.raises(ConfigError, match="accumulate_contrast"):
-        trainer(dataset, "accumulate_contrast=true", task=GEOLINK)
+    for task in (GEOLINK, JOINT):
+        with pytest.raises(ConfigError, match="accumulate_contrast"):
+            trainer(dataset, "accumulate_contrast=true", task=task)

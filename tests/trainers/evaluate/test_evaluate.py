@@ -13,19 +13,23 @@ from tests.trainers.batches import GAIR as GAIR_SETTINGS
 from tests.trainers.batches import GEOLINK, PLAIN
 from tests.trainers.synthetic import CLASSES, SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
-from trainers.engine.cli import main
+from trainers.engine.cli import main, parse
 from trainers.engine.evaluation import EvaluationReport, principal
 from trainers.engine.settings import Task
+from trainers.evaluate.gair.evaluation import GairEvaluation
 from trainers.evaluate.gair.losses import split_losses
+from trainers.evaluate.geolink import evaluate_geolink
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
 from trainers.models.gair.model import Gair
 from trainers.models.gair.settings import GairLoss
 from trainers.models.geolink import GeoLink
+from trainers.models.joint.model import Joint
 from trainers.models.losses import great_circle
 from trainers.stream.stream import GeoStream
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK as TASK
+from trainers.tasks.joint import JOINT
 
 TEXT_OF = {c[0] for c in CLASSES}
 
@@ -192,7 +196,43 @@ def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes(near: float, far:
     assert found["loss"] == pytest.approx(2 * found["incl"] + 3 * found["secl"], rel=1e-6)
 
 
-@pytest.mark.parametrize("task", [TASK, GAIR], ids=["geolink", "gair"])
+def test_the_joint_model_is_measured_as_both(with_photos: Path, with_val: Path, tmp_path: Path) -> None:
+    """By their own names, those of the models alone; without photos as GeoLink."""
+    words = ["model=tiny", "batch_size=16", "steps=2", "log.tensorboard=false", "--quiet"]
+    words += ["loss.task_weights.geolink=0.5", "loss.task_weights.gair=2", "loss.weighting=uncertainty"]
+    words += ["loss.task_weights.osm_photo=0.1", "loss.task_weights.osm_location=0.1"]
+    assert main(JOINT, [f"data={with_photos}", f"out={tmp_path}/r", *words]) == 0
+    (row,) = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert row["loss"] == pytest.approx(0.5 * row["geolink/loss"] + 2 * row["gair/loss"])
+    state = load_checkpoint(tmp_path / "r" / "checkpoint.pt")
+    assert state["evaluation"]["best"] == row["loss"]
+    settings, _, _ = parse(JOINT, words)
+    model = Joint.of(state["config"])
+    model.load_state_dict(state["model"])
+    model.eval()
+    roots, cpu = [str(with_photos)], torch.device("cpu")
+    gair = GairEvaluation(lambda given: JOINT.build(given).gair, settings, roots, cpu)
+    for name, report in (
+        ("geolink", evaluate_geolink(model.geolink, settings, roots, cpu)),
+        ("gair", gair(model.gair, True)),
+    ):
+        assert report is not None
+        assert {n: row[f"{name}/{n}"] for n in report.scores} == pytest.approx(report.scores, rel=1e-4)
+    for name in ("osm_photo", "osm_location"):
+        assert 0 < row[f"{name}/chance_r@1"] <= 1 / 16
+        assert 0 <= row[f"{name}/r@1"] <= row[f"{name}/r@5"] <= 1
+    page = (tmp_path / "r" / "evaluation.html").read_text()
+    assert "geolink: cst beside" in page
+    assert "gair: Every score stands beside" in page
+    assert "Moved queries, all tiles" in page
+    assert "gair/photo_to_place/r@1" in page
+    assert main(JOINT, [f"data={with_val}", f"out={tmp_path}/q", *words]) == 0
+    (row,) = json.loads((tmp_path / "q" / "evaluation.json").read_text())
+    assert row["loss"] == pytest.approx(0.5 * row["geolink/loss"])
+    assert "gair/loss" not in row
+
+
+@pytest.mark.parametrize("task", [TASK, GAIR, JOINT], ids=["geolink", "gair", "joint"])
 def test_evaluation_leaves_training_as_it_was(task: Task, with_photos: Path, tmp_path: Path) -> None:
     words = [f"data={with_photos}", "model=tiny", "batch_size=16", "steps=4", "log.tensorboard=false", "--quiet"]
     assert main(task, [*words, f"out={tmp_path}/with", "eval.every=1"]) == 0

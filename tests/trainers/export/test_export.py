@@ -15,17 +15,22 @@ from safetensors.torch import load_file
 from pipeline.cli.main import main as geoshards
 from schemas.errors import ConfigError, DatasetError
 from tests.trainers.batches import PLAIN, trained
+from trainers.engine.checkpoint import load_checkpoint, save_checkpoint
 from trainers.engine.cli import main
+from trainers.engine.settings import Task
 from trainers.evaluate.heads import ChangeHead, RegressionHead, UperNet, to_map
 from trainers.export import FORMATS
 from trainers.export import weights as weights_module
-from trainers.export.weights import architecture, export, load_multimodal
+from trainers.export.weights import architecture, export, load_encoder, load_multimodal
+from trainers.models.gair.model import Gair
 from trainers.models.geolink import GeoLink
-from trainers.models.vit import SIZES, ViTSettings
+from trainers.models.joint.model import Joint
+from trainers.models.vit import SIZES, ViT, ViTSettings
 from trainers.stream.batch import TileBatch
 from trainers.stream.stream import GeoStream
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
+from trainers.tasks.joint import JOINT
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +176,95 @@ def test_onnx_says_what_it_needs(checkpoint: Path, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_geolink_is_exported(dataset: Path, tmp_path: Path) -> None:
-    words = [f"data={dataset}", f"out={tmp_path}/r", "model=tiny", "steps=1", "batch_size=4", "--quiet"]
-    assert main(GAIR, [*words, "log.tensorboard=false"]) == 0
-    with pytest.raises(DatasetError, match="no checkpoint of GeoLink"):
-        export(tmp_path / "r" / "checkpoint.pt", "timm", tmp_path / "x")
+#: Tasks beside GeoLink, and the words that give them a ViT of the same size.
+OTHERS: dict[str, tuple[Task, list[str]]] = {
+    "gair": (GAIR, ["arch.rs_encoder=vit", "arch.rs.image_size=48"]),
+    "croma": (GAIR, ["arch.rs.image_size=48"]),
+    "joint": (JOINT, ["arch.vit.image_size=48"]),
+}
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """checkpoint.pt of one step of the other tasks, in a folder called after them."""
+    task, like = OTHERS[request.param]
+    out = tmp_path_factory.mktemp("other") / request.param
+    words = [f"data={dataset}", f"out={out}", "model=tiny", "steps=1", "batch_size=4", "eval.every=0", "--quiet"]
+    assert main(task, [*words, *like, "log.tensorboard=false"]) == 0
+    return out / "checkpoint.pt"
+
+
+def whole_model(path: Path) -> Gair | Joint:
+    """As it was trained."""
+    state = load_checkpoint(path)
+    model = (Joint if state["config"]["task"] == "joint" else Gair).of(state["config"])
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def test_every_task_is_exported_in_every_form(other: Path, tmp_path: Path) -> None:
+    model = whole_model(other)
+    image = torch.randint(0, 256, (3, 3, 48, 48)).float()
+    weights = load_file(exported(other, "safetensors", tmp_path / "all.safetensors"))
+    assert weights.keys() == model.state_dict().keys()
+    if isinstance(model, Joint):
+        expected = model.geolink.vit(model.geolink.norm(image))
+    else:
+        expected = model.rs(model.rs_norm(image))
+    scripted = torch.jit.load(str(exported(other, "torchscript", tmp_path / "v.ts")))
+    torch.testing.assert_close(scripted(image), expected, atol=1e-5, rtol=1e-5)
+    if other.parent.name == "croma":
+        with pytest.raises(ConfigError, match="timm has no encoder like CROMA"):
+            export(other, "timm", tmp_path / "x")
+        assert not (tmp_path / "x").exists()
+        return
+    vit = ViT(ViTSettings(48, 16, 96, 3, 3))
+    vit.load_state_dict(load_file(exported(other, "timm", tmp_path / "vit.safetensors")))
+    tokens = vit((image - torch.tensor(_mean(tmp_path / "vit.safetensors", "mean"))) / torch.tensor(
+        _mean(tmp_path / "vit.safetensors", "std")
+    ))  # fmt: skip
+    torch.testing.assert_close(tokens[:, -9:], expected[:, -9:], atol=1e-4, rtol=1e-4)
+
+
+def _mean(path: Path, name: str) -> list[list[list[float]]]:
+    """A statistic of the metadata, in 0..255 and of the shape of an image's."""
+    with safe_open(path, "pt") as file:
+        return [[[255 * value]] for value in json.loads(file.metadata()["config"])[name]]
+
+
+def test_the_encoders_of_a_space_load_alone(other: Path, tmp_path: Path, dataset: Path) -> None:
+    path = exported(other, "multimodal", tmp_path / "m.pt")
+    model, whole = whole_model(other), load_multimodal(path)
+    gair = model.gair if isinstance(model, Joint) else model
+    names = {n.split(".")[1 if isinstance(model, Joint) else 0] for n in whole.state_dict()}
+    assert not names & {"decoder", "tag_head", "queue", "first", "rs_decoder", "sv_decoder"}
+    photos = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    lonlat = torch.tensor([[11.5, 48.1], [-70.0, -33.4]]).double()
+    image = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    for name, given, expected in (
+        ("photo", photos, gair.sv_head(gair.sv(gair.sv_norm(photos)))),
+        ("location", lonlat, gair.location(lonlat)),
+        ("image", image, gair.rs(gair.rs_norm(image))),
+    ):
+        alone = load_encoder(path, name)
+        torch.testing.assert_close(alone(given), expected)
+        assert sum(p.numel() for p in alone.parameters()) < sum(p.numel() for p in whole.parameters()) / 1.5
+    if isinstance(model, Joint):
+        view = Joint.view(model.settings)
+        batch = next(GeoStream(str(dataset), view, batch_size=6, settings=PLAIN).batches())
+        nodes = model.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid))
+        region, _ = model.geolink.aggregate(nodes, batch)
+        torch.testing.assert_close(load_encoder(path, "objects")(batch), model.geolink.graph_head(region))
+    else:
+        with pytest.raises(ConfigError, match="no encoder 'objects'; it has image, location, photo"):
+            load_encoder(path, "objects")
+
+
+def test_a_checkpoint_of_no_known_task_is_not_exported(checkpoint: Path, tmp_path: Path) -> None:
+    state = load_checkpoint(checkpoint)
+    save_checkpoint(tmp_path / "c.pt", state | {"config": state["config"] | {"task": "other"}})
+    with pytest.raises(DatasetError, match="is of the task other; only those of geolink, gair, joint"):
+        export(tmp_path / "c.pt", "timm", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 

@@ -154,6 +154,7 @@ def functions_of(space: Any, module: str) -> Iterator[tuple[str, types.FunctionT
     for value in list(vars(space).values()):
         if isinstance(value, type) and value.__module__ == module:
             yield from functions_of(value, module)
+        value = value.fget if isinstance(value, property) else value
         inner = (
             inspect.unwrap(getattr(value, "__func__", value)) if callable(value) or hasattr(value, "__func__") else 0
         )

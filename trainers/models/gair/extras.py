@@ -11,7 +11,7 @@ from trainers.models.gair.photo import PhotoEncoder
 from trainers.models.gair.settings import GairSettings
 from trainers.models.losses import normalise
 from trainers.models.mae import MaeDecoder, gather_patches, mask_patches, patchify, reconstruction_loss
-from trainers.models.vit import PatchViT, PixelNorm, ViTSettings
+from trainers.models.vit import PatchTokens, PatchViT, PixelNorm, ViTSettings
 
 
 class FirstEncoders(nn.Module):
@@ -50,8 +50,8 @@ class MaskedImages(nn.Module):
         self.decoder = MaeDecoder(vit, channels, s.decoder_dim, s.decoder_depth, s.decoder_heads)
 
     def forward(
-        self, encoder: Croma | PatchViT | PhotoEncoder, norm: PixelNorm, images: Tensor, seed: Tensor, valid: Tensor,
-        data: Tensor, gather: bool,
+        self, encoder: Croma | PatchViT | PatchTokens | PhotoEncoder, norm: PixelNorm, images: Tensor, seed: Tensor,
+        valid: Tensor, data: Tensor, gather: bool,
     ) -> Tensor:  # fmt: skip
         """Mean squared error of hidden patches of images u8[N,C,S,S].
 

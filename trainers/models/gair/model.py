@@ -37,7 +37,7 @@ from trainers.models.losses import (
 )
 from trainers.models.noise import hash32
 from trainers.models.scatter import take
-from trainers.models.vit import PatchViT, PixelNorm, image_norm, unit_norm
+from trainers.models.vit import PatchTokens, PatchViT, PixelNorm, image_norm, unit_norm
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
 #: Statistics of street-view photos in 0..255 (docs/papers/gair.md#photos).
@@ -56,9 +56,16 @@ class Gair(nn.Module):
     And ``temperature`` where it is learned. ``gather``: whether the ranks' samples are one batch; then the mean of a
     loss over the ranks is that batch's loss. ``unused``: whether weights that are trained are without a gradient.
     ``contrast_alone``: whether all losses are of the rows that ``represent`` gives, see trainers.engine.grad_cache.
+    ``rs`` is an image encoder that another module holds: it is used, and its weights are none of this one's.
     """
 
-    def __init__(self, settings: GairSettings, variant: str = "ours", loss: GairLoss | None = None) -> None:
+    rs: Croma | PatchViT | PatchTokens
+    notes: tuple[str, ...] = ()  # lines that a run shows
+
+    def __init__(
+        self, settings: GairSettings, variant: str = "ours", loss: GairLoss | None = None,
+        rs: PatchTokens | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.weights = w = loss or GairLoss()
         s, v = settings, choices(settings, variant, w)
@@ -67,7 +74,10 @@ class Gair(nn.Module):
         bands = named(s.bands)
         self.rs_norm = NORMS[v.image_norm](bands)
         self.sv_norm = PixelNorm(*PHOTO)
-        self.rs = ENCODERS[s.rs_encoder](s.rs, len(bands))
+        if rs is None:
+            self.rs = ENCODERS[s.rs_encoder](s.rs, len(bands))
+        else:
+            object.__setattr__(self, "rs", rs)  # past torch, which would take its weights in
         self.dates = DatePool(s.rs.dim, s.date_pool) if s.dates > 1 else None
         self.sv = PhotoEncoder(s.sv, s.pooler)
         self.sv_head = nn.Linear(s.sv.dim, s.dim)
@@ -154,12 +164,13 @@ class Gair(nn.Module):
         tile = torch.cat((batch.valid & batch.has_rs, batch.valid.new_zeros(1)))
         return batch.photo_valid & tile[batch.photo_sample]
 
-    def forward(self, batch: TileBatch) -> dict[str, Tensor]:
+    def forward(self, batch: TileBatch, pairs: Pairs | None = None) -> dict[str, Tensor]:
+        """``pairs`` are what ``represent`` gives of the batch, where it was asked already."""
         parts: dict[str, Tensor] = {}
         if self.weights.rec:
             parts["rec"] = self.reconstruction(batch)
         if self.weights.contrast:
-            parts |= self.contrast(self.represent(batch))
+            parts |= self.contrast(pairs or self.represent(batch))
         return self.weighted(parts)
 
     def weighted(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

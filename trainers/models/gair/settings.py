@@ -85,6 +85,7 @@ class GairSettings:
 class GairInit:
     """Weights of others that a new model starts from: each file fits whole, or the run does not start."""
 
+    run: str = ""  # checkpoint.pt of a run of GeoLink, GAIR or both: all parts that it has in common; path or URL
     rs: str = ""  # path or URL: CROMA_base.pt, or for rs_encoder=vit a ViT with timm's names (geoshards export)
     sv: str = ""  # path or URL: a ViT of transformers or timm
 

@@ -1,0 +1,1 @@
+"""GeoLink and GAIR trained together over one image encoder."""
