@@ -38,7 +38,7 @@ from trainers.stream.stream import GeoStream, StreamSettings
 #: The document that says of what the files are.
 DOCUMENT = "encode.json"
 #: What of the stream's state decides the files.
-_OF_DATASET = ("content_hash", "selection_hash", "split_hash", "statistics", "tags", "samples")
+_OF_DATASET = ("content_hash", "selection_hash", "split_hash", "statistics", "samples")
 #: Dropped samples that are named at the terminal.
 NAMED = 20
 
@@ -208,7 +208,7 @@ def _identity(
     state, config = stream.state_dict(), held["config"]
     return {
         "format": 1, "checkpoint": digest, "model": config["task"], "fidelity": config["fidelity"],
-        "step": held["step"], "dataset": {key: state[key] for key in _OF_DATASET}, "what": list(kinds),
+        "step": held["step"], "dataset": {key: state[key] for key in _OF_DATASET}, "what": list(kinds), "tags": state["tags"],
         "batch": plan.batch, "per_file": plan.per_file, "normalised": settings.normalised,
         "precision": settings.precision, "device": device.type,
     }  # fmt: skip
