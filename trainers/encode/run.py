@@ -208,8 +208,8 @@ def _identity(
     state, config = stream.state_dict(), held["config"]
     return {
         "format": 1, "checkpoint": digest, "model": config["task"], "fidelity": config["fidelity"],
-        "step": held["step"], "dataset": {key: state[key] for key in _OF_DATASET}, "what": list(kinds), "tags": state["tags"],
-        "batch": plan.batch, "per_file": plan.per_file, "normalised": settings.normalised,
+        "step": held["step"], "dataset": {key: state[key] for key in _OF_DATASET}, "what": list(kinds),
+        "tags": state["tags"], "batch": plan.batch, "per_file": plan.per_file, "normalised": settings.normalised,
         "precision": settings.precision, "device": device.type,
     }  # fmt: skip
 

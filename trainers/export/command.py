@@ -10,7 +10,7 @@ from trainers.export import FORMATS
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint.pt or best.pt of a GeoLink run, path or URL")
+    parser.add_argument("checkpoint", help="checkpoint.pt or best.pt of a GeoLink or GAIR run, path or URL")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     parser.add_argument("--out", help="file, path or URL (default: beside the checkpoint, named by the format)")
 
@@ -28,4 +28,6 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("Write a trained model as timm, multimodal, safetensors, TorchScript or ONNX file", _configure, _run)
+COMMAND = Command(
+    "Write a trained model as timm, CROMA, multimodal, safetensors, TorchScript or ONNX file", _configure, _run
+)

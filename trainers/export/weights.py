@@ -1,65 +1,23 @@
-"""A checkpoint to weights that others load: timm's ViT, the multimodal model, safetensors, TorchScript, ONNX."""
+"""A checkpoint to weights that others load: timm's ViT, CROMA's, the multimodal model, TorchScript, ONNX."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections import OrderedDict
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from schemas.config import to_mapping
-from schemas.errors import ConfigError, DatasetError
+from schemas.errors import ConfigError
 from storage.store import place_of
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.export import FORMATS
-from trainers.models.geolink import GeoLink
-from trainers.models.vit import SIZES, ViTSettings
-
-#: What only pretraining needs.
-_PRETRAINING = ("decoder", "tag_head")
-
-
-def architecture(vit: ViTSettings) -> str:
-    """timm's name of a ViT of this size, or ``custom``."""
-    names = (n for n, size in SIZES.items() if (size.dim, size.depth, size.heads) == (vit.dim, vit.depth, vit.heads))
-    size = next(names, None)
-    return f"vit_{size}_patch{vit.patch}_{vit.image_size}" if size else "custom"
-
-
-def description(model: GeoLink) -> dict[str, Any]:
-    """What a user of the ViT has to know, as plain values."""
-    vit = model.settings.vit
-    return {
-        "architecture": architecture(vit), "num_classes": 0, "global_pool": "",
-        "pos_embed_requires_grad": False, "norm_eps": model.vit.norm.eps, "bands": list(model.settings.bands),
-        "mean": (model.norm.mean.flatten() / 255).tolist(), "std": (model.norm.deviation.flatten() / 255).tolist(),
-        **asdict(vit),
-    }  # fmt: skip
-
-
-def load_multimodal(path: Path) -> GeoLink:
-    """The multimodal model from a file of ``export``; its ``hybrid`` gives the features.
-
-    Raises:
-        DatasetError: the file is none of these.
-    """
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        training, weights = held["model_config"]["training"], held["model_state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} is no multimodal export ({error}); make one with geoshards export") from None
-    model = GeoLink.of(training)
-    for name in _PRETRAINING:
-        delattr(model, name)
-    model.load_state_dict(weights)
-    return model.eval()
+from trainers.export.models import Trained, description, trained_of
+from trainers.models.gair.croma import Croma
+from trainers.models.vit import ViT
 
 
 def export(path: str | Path, form: str, out: str | Path) -> int:
@@ -68,39 +26,48 @@ def export(path: str | Path, form: str, out: str | Path) -> int:
     Both are paths or URLs.
 
     Raises:
-        ConfigError: an unknown format, or a package it needs is missing.
-        DatasetError: it is no checkpoint, or not one of GeoLink.
+        ConfigError: an unknown format, one that the image encoder does not have, or a package it needs is missing.
+        DatasetError: it is no checkpoint, or one of a model that has no exports.
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
-    model = GeoLink.trained(load_checkpoint(path), str(path))
+    trained = trained_of(load_checkpoint(path), str(path))
+    if form in ("timm", "croma"):
+        _check_names(trained, form, str(path))
     store, name = place_of(out)
     with store.fresh(name) as fresh:
-        _write(form, model, fresh)
+        _write(form, trained, fresh)
         return fresh.stat().st_size
 
 
-def _write(form: str, model: GeoLink, path: Path) -> None:
-    facts = description(model)
-    whole = facts | {"training": {"fidelity": model.fidelity, "arch": to_mapping(model.settings)}}
-    if form == "timm":
-        save_file(model.vit.state_dict(), path, {"config": json.dumps(facts)})
+def _check_names(trained: Trained, form: str, path: str) -> None:
+    """Refuse the names of another architecture than the image encoder has."""
+    if not isinstance(trained.image, {"timm": ViT, "croma": Croma}[form]):
+        own, other = ("CROMA's", "croma") if form == "timm" else ("a ViT of timm", "timm")
+        raise ConfigError(f"the image encoder of {path} is {own}; give --format {other}")
+
+
+def _write(form: str, trained: Trained, path: Path) -> None:
+    facts = description(trained)
+    whole = facts | {"training": trained.training}
+    if form in ("timm", "croma"):
+        save_file(trained.image.state_dict(), path, {"config": json.dumps(facts)})
     elif form == "safetensors":
-        save_file(model.state_dict(), path, {"config": json.dumps(whole)})
+        save_file(trained.model.state_dict(), path, {"config": json.dumps(whole)})
     elif form == "multimodal":
-        kept = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in _PRETRAINING}
+        state = trained.model.state_dict()
+        kept = {name: value for name, value in state.items() if name.split(".")[0] not in trained.pretraining}
         with path.open("wb") as file:  # of a path torch would store the name
             torch.save({"model_config": whole, "model_state_dict": kept}, file)
     else:
-        features = nn.Sequential(OrderedDict(norm=model.norm, vit=model.vit)).eval()
-        side = model.settings.vit.image_size
-        example = torch.zeros(2, model.vit.patch_embed.proj.in_channels, side, side)
+        side = trained.image.settings.image_size
+        example = torch.zeros(2, len(trained.bands), side, side)
         if form == "torchscript":
             with path.open("wb") as file, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch would rather have torch.export; TorchScript is asked for
-                torch.jit.save(torch.jit.trace(features, example), file)
+                torch.jit.save(torch.jit.trace(trained.features, example), file)
         else:
-            _write_onnx(features, example, path)
+            _write_onnx(trained.features, example, path)
 
 
 def _write_onnx(features: nn.Module, example: Tensor, path: Path) -> None:

@@ -19,12 +19,13 @@ from trainers.engine.cli import main
 from trainers.evaluate.finetune import main as finetune
 from trainers.evaluate.heads import ChangeHead, RegressionHead, UperNet, confusion, scores, to_map
 from trainers.export import weights as weights_module
-from trainers.export.weights import architecture, export, load_multimodal
+from trainers.export.load import load_multimodal
+from trainers.export.models import architecture
+from trainers.export.weights import export
 from trainers.models.geolink import GeoLink
 from trainers.models.vit import SIZES, ViTSettings
 from trainers.stream.batch import TileBatch
 from trainers.stream.stream import GeoStream
-from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
 
 
@@ -130,14 +131,6 @@ def test_onnx_says_what_it_needs(checkpoint: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(ConfigError, match="pip install onnx onnxscript"):
         export(checkpoint, "onnx", tmp_path / "v.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_only_geolink_is_exported(dataset: Path, tmp_path: Path) -> None:
-    words = [f"data={dataset}", f"out={tmp_path}/r", "model=tiny", "steps=1", "batch_size=4", "--quiet"]
-    assert main(GAIR, [*words, "log.tensorboard=false"]) == 0
-    with pytest.raises(DatasetError, match="no checkpoint of GeoLink"):
-        export(tmp_path / "r" / "checkpoint.pt", "timm", tmp_path / "x")
-    assert not (tmp_path / "x").exists()
 
 
 def test_upernet_has_the_size_of_the_released_head() -> None:
