@@ -34,8 +34,13 @@ Found = dict[str, list[Rows]]  # by kind
 class Encoder(Protocol):
     """A model as what ``geoshards encode`` asks of it."""
 
-    model: torch.nn.Module
-    widths: Mapping[str, int]  # of the kinds that it gives
+    @property
+    def model(self) -> torch.nn.Module:
+        """That computes; it is moved to the device."""
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Of the kinds that it gives."""
 
     def view(self, kinds: Collection[str], photos: int) -> View:
         """What the stream has to read for ``kinds``; ``photos``: most of a tile."""

@@ -54,7 +54,8 @@ def rows_of(kind: str, parts: Sequence[HostRows], batch: TileBatch, where: Where
     Raises:
         InputError: an embedding is not finite in float16.
     """
-    slots, members, places, values = [], [], [], []
+    slots, places, values = [], [], []
+    members: list[str | None] = []
     for part in parts:
         row = np.flatnonzero(part.held)
         slot = row if part.of == "tile" else batch.photo_sample.numpy()[row]

@@ -37,14 +37,22 @@ class Plan:
         return start + self.batch >= min(self.samples, (start // self.per_file + 1) * self.per_file)
 
 
-def cut(samples: int, batch: int, per_file: int, photos: int) -> Plan:
-    """The plan; ``photos`` are those of the richest tile, of which a batch holds no more than memory bears.
+def batch_size(asked: int, photos: int) -> int:
+    """Tiles of a batch; ``photos`` are those of the richest tile, of which a batch holds no more than memory bears.
 
-    >>> cut(1000, 64, 200, 0), cut(1000, 64, 200, 100).batch
-    (Plan(samples=1000, batch=64, per_file=256), 20)
+    >>> batch_size(64, 0), batch_size(64, 100)
+    (64, 20)
     """
-    size = max(1, min(batch, MOST_PHOTOS // max(1, photos)))
-    return Plan(samples, size, -(-per_file // size) * size)
+    return max(1, min(asked, MOST_PHOTOS // max(1, photos)))
+
+
+def cut(samples: int, batch: int, per_file: int) -> Plan:
+    """The plan with at least ``per_file`` samples a file.
+
+    >>> cut(1000, 64, 200)
+    Plan(samples=1000, batch=64, per_file=256)
+    """
+    return Plan(samples, batch, -(-per_file // batch) * batch)
 
 
 def part_name(kind: str, file: int) -> str:

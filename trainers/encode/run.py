@@ -17,6 +17,7 @@ from schemas.config import build
 from schemas.errors import ConfigError, DatasetError
 from schemas.index import SPLIT_CODES
 from schemas.sample import canonical_json
+from schemas.splits import BUFFER, SPLITS
 from storage.dataset import load_dataset
 from storage.files import file_sha256
 from storage.locks import one_writer
@@ -25,7 +26,7 @@ from storage.store import Store, place_of
 from trainers.encode import KINDS
 from trainers.encode.encoders import Encoder, encoder_of
 from trainers.encode.files import DROPS, PartFiles, Where, located
-from trainers.encode.plan import Plan, cut, part_name
+from trainers.encode.plan import Plan, batch_size, cut, part_name
 from trainers.encode.work import Forward
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.ranks import loader_workers, pick_device
@@ -70,13 +71,12 @@ class EncodeSettings:
     @property
     def condition(self) -> str:
         """``split`` and ``select`` as one condition."""
-        known = [name for name in SPLIT_CODES if name != "buffer"]
-        names = known if self.split == "all" else self.split.split(",")
-        wrong = [name for name in names if name not in known]
+        names = list(SPLITS) if self.split == "all" else self.split.split(",")
+        wrong = [name for name in names if name not in SPLITS]
         if wrong:
-            raise ConfigError(f"--split={wrong[0]}: choose of {', '.join(known)}, or all")
+            raise ConfigError(f"--split={wrong[0]}: choose of {', '.join(SPLITS)}, or all")
         one = f"split = '{names[0]}'" if len(names) == 1 else "split IN ({})".format(", ".join(f"'{n}'" for n in names))
-        split = "split <> 'buffer'" if self.split == "all" else one  # this form needs no DuckDB
+        split = f"split <> '{BUFFER}'" if self.split == "all" else one  # this form needs no DuckDB
         return f"{split} AND ({self.select})" if self.select.strip() else split
 
 
@@ -135,8 +135,8 @@ def encode(checkpoint: str, dataset: str, out: str, settings: EncodeSettings, qu
     kinds = _kinds(encoder, settings.what, checkpoint)
     load_dataset(Store(dataset))
     store = Store(out)
-    if store.exists("dataset.json"):
-        raise ConfigError(f"{out} is a dataset, which is never written to; give another --out")
+    if any(folder.exists("dataset.json") for folder in (store, place_of(out)[0])):
+        raise ConfigError(f"{out} is in a dataset, which is never written to; give another --out")
     stream, plan = _open(encoder, kinds, held, dataset, condition, settings, device)
     about = _identity(checkpoint, held, stream, plan, kinds, settings, device)
     forward = Forward(encoder, kinds, device, settings.precision == "bf16", settings.normalised)
@@ -177,7 +177,7 @@ def _open(
         augment=AugmentSettings(enabled=False),
     )  # fmt: skip
     most = _most_photos(dataset, condition) if "photos" in encoder.widths else 0
-    view, batch = encoder.view(kinds, max(1, most)), cut(1, settings.batch, 1, most).batch
+    view, batch = encoder.view(kinds, max(1, most)), batch_size(settings.batch, most)
     stream = GeoStream(
         [dataset], view, batch_size=batch, settings=reading, place=Place(rank=0, world=1, workers=workers),
         pin_memory=device.type == "cuda", tag_weight=config["fidelity"],
@@ -188,7 +188,7 @@ def _open(
             f"{dataset} has tag vectors of {own}, the model was trained with {theirs}; make those of the model with "
             "geoshards embed"
         )
-    return stream, cut(stream.samples, settings.batch, settings.per_file, most)
+    return stream, cut(stream.samples, batch, settings.per_file)
 
 
 def _most_photos(dataset: str, condition: str) -> int:

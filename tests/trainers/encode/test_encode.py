@@ -28,7 +28,7 @@ from tests.trainers.synthetic import SyntheticSettings, write_dataset
 from trainers.encode import KINDS
 from trainers.encode.encoders import ENCODERS, GairEncoder
 from trainers.encode.files import Where, located, rows_of
-from trainers.encode.plan import cut
+from trainers.encode.plan import batch_size, cut
 from trainers.encode.run import EncodeSettings, encode
 from trainers.encode.work import Forward, HostRows
 from trainers.engine.checkpoint import load_checkpoint
@@ -280,8 +280,8 @@ def test_other_weights_other_data_and_another_writer_are_refused_by_name(
         encode(checkpoints["geolink"], str(data), out, EncodeSettings(("tiles",), batch=4, per_file=4, device="cpu"))
     with one_writer(out), pytest.raises(LockError, match="is being written by"):
         encode(checkpoints["geolink"], str(data), out, SMALL)
-    with pytest.raises(ConfigError, match="is a dataset, which is never written to"):
-        encode(checkpoints["geolink"], str(data), str(other), SMALL)
+    with pytest.raises(ConfigError, match="is in a dataset, which is never written to"):
+        encode(checkpoints["geolink"], str(data), f"{other}/embeddings", SMALL)
     assert contents(encoded["geolink"]) == before
 
 
@@ -355,7 +355,7 @@ def test_a_value_beyond_float16_is_refused_by_key(data: Path) -> None:
 
 
 def test_a_batch_holds_no_more_photos_than_memory_bears() -> None:
-    plan = cut(100, 64, 50, 100)
+    plan = cut(100, batch_size(64, 100), 50)
     assert (plan.batch, plan.per_file, plan.files) == (20, 60, 2)
     starts = list(plan.starts(range(2)))
     assert starts == [0, 20, 40, 60, 80]
@@ -374,3 +374,14 @@ def test_photos_in_several_passes_are_those_of_one(
     whole = forward(batch)["photos"][0][1]
     monkeypatch.setattr("trainers.encode.encoders.PHOTOS", 3)
     torch.testing.assert_close(forward(batch)["photos"][0][1], whole, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("task", ["gair", "geolink"])
+def test_bfloat16_is_near_float32(data: Path, checkpoints: dict[str, str], task: str) -> None:
+    encoder = ENCODERS[task](load_checkpoint(checkpoints[task]), "it")
+    kinds, device = tuple(encoder.widths), torch.device("cpu")
+    batch = next(batches(data, encoder.view(kinds, 3)))
+    plain, fast = (Forward(encoder, kinds, device, bf16, normalised=True)(batch) for bf16 in (False, True))
+    for kind in kinds:
+        for (_, one, held), (_, other, _) in zip(plain[kind], fast[kind], strict=True):
+            assert bool(((one * other).float().sum(1)[held] > 0.99).all()), kind
