@@ -225,10 +225,11 @@ class Store:
         """Bytes of each file in a folder, by name."""
         return {name: int(facts["size"]) for name, facts in self.files(folder).items()}
 
-    def sweep(self) -> None:
-        """Remove the unfinished files that killed processes left. Local only: an upload leaves none."""
+    def sweep(self, folders: Collection[str] = ("shards", "catalog")) -> None:
+        """Remove the unfinished files that killed processes left, at the root and anywhere in ``folders``. Local only:
+        an upload leaves none."""
         if not self.remote:
-            places = [Path(self.root).glob, *(Path(self.path(folder)).rglob for folder in ("shards", "catalog"))]
+            places = [Path(self.root).glob, *(Path(self.path(folder)).rglob for folder in folders)]
             for path in chain.from_iterable(find(f".*{UNFINISHED}") for find in places):
                 path.unlink(missing_ok=True)
 

@@ -60,7 +60,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("stream",),
         ("models",),
         ("engine",),
-        ("evaluate", "export"),
+        ("encode", "evaluate", "export"),
         ("tasks",),
         ("start",),
         ("geolink", "gair", "joint"),

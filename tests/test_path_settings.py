@@ -28,6 +28,7 @@ CASES = [
     ("finetune", f"{URL} .", f"{URL} {MISSING}"),
     ("finetune", f"x.pt {URL}", HERE),
     ("export", f"{URL} --format timm", f"{URL} {MISSING}"),
+    ("encode", f"{URL} DATA", f"{URL} {MISSING}"),
     ("embed", f"{URL} --encoder hash", MISSING),
     ("shards", f"region=demo imagery=none cache={URL}", f"cache={URL} is a URL; the cache is a folder"),
     ("shards", f"region={URL}", URL),

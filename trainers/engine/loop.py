@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -50,8 +49,6 @@ from trainers.stream.order import epoch_key
 from trainers.stream.state import HASHES
 from trainers.stream.stream import GeoStream
 
-#: Most loader processes that a rank starts by itself.
-MAX_WORKERS = 8
 #: Steps between questions to the other ranks whether one of them was told to stop, where the answer makes a GPU wait.
 ASK_EVERY = 10
 #: Keys of a batch that a message names.
@@ -115,7 +112,7 @@ class Trainer:
         self.plain_model = model
         self.stream = GeoStream(
             data, task.view(settings), batch_size=settings.batch_size, seed=settings.seed,
-            settings=replace(settings.stream, workers=_workers(settings, device)),
+            settings=replace(settings.stream, workers=ranks.loader_workers(settings.stream.workers, device)),
             accumulate=settings.accumulate, pin_memory=device.type == "cuda", tag_weight=settings.fidelity,
         )  # fmt: skip
         check(model, settings)
@@ -400,16 +397,6 @@ class Trainer:
     def _tags(self) -> dict[str, Any]:
         """What the run says of its tag features; empty where it has none."""
         return self.stream.tags.describe() if self.stream.tags else {}
-
-
-def _workers(settings: TrainSettings, device: torch.device) -> int:
-    """Loader processes: the setting, else none on a CPU (it trains there) and a share of the cores beside a GPU."""
-    if settings.stream.workers is not None:
-        return settings.stream.workers
-    if device.type == "cpu":
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
 
 
 def _recorded(settings: TrainSettings) -> dict[str, Any]:

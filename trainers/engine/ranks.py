@@ -11,6 +11,9 @@ import torch.distributed as dist
 
 from schemas.errors import ConfigError
 
+#: Most loader processes that a rank starts by itself.
+MAX_WORKERS = 8
+
 
 def pick_device(name: str) -> torch.device:
     """The device of this process: ``auto`` takes a GPU where there is one.
@@ -26,6 +29,16 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cpu")
     # A launcher may show each process its own GPU alone.
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+
+def loader_workers(asked: int | None, device: torch.device) -> int:
+    """Loader processes: those asked for, else none on a CPU (it computes) and a share of the cores beside a GPU."""
+    if asked is not None:
+        return asked
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
 
 
 @contextmanager

@@ -71,12 +71,11 @@ def _features(model: GeoLink, stream: GeoStream, legend: Legend, device: torch.d
     rows: dict[str, list[Tensor]] = {}
     for batch in stream.batches(until_epoch=stream.epoch + 1):
         batch = batch.to(device)
-        tokens = model.vit(model.norm(batch.rs))[:, 1:].float().mean(1)
-        nodes = model.encode_nodes(batch, torch.zeros_like(batch.node_valid))
-        region, kinds = model.aggregate(nodes, batch)
+        tokens = model.embed_tiles(batch)
+        region, has_objects = model.embed_objects(batch)
         found = {
             "image": tokens, "image_head": model.image_head(tokens), "graph_head": model.graph_head(region),
-            "has_objects": (kinds > 0).any(1), **labels(batch, legend),
+            "has_objects": has_objects, **labels(batch, legend),
         }  # fmt: skip
         valid = batch.valid & batch.has_rs
         for name, value in found.items():

@@ -28,4 +28,6 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("Write a trained model as timm, multimodal, safetensors, TorchScript or ONNX file", _configure, _run)
+COMMAND = Command(
+    "Write a trained model as timm, CROMA, multimodal, safetensors, TorchScript or ONNX file", _configure, _run
+)

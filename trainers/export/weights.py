@@ -1,11 +1,11 @@
-"""A checkpoint to weights that others load: timm's ViT, the whole model, safetensors, TorchScript, ONNX."""
+"""A checkpoint to weights that others load: timm's ViT, CROMA's, the whole model, safetensors, TorchScript, ONNX."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,16 +26,17 @@ from trainers.models.gair.model import Gair
 from trainers.models.geolink import GeoLink
 from trainers.models.joint.model import Joint
 from trainers.models.vit import SIZES, PixelNorm, ViT, ViTSettings
-from trainers.stream.batch import TileBatch
 
 #: Models by the task that trained them.
 MODELS: Mapping[str, type[GeoLink | Gair | Joint]] = {"geolink": GeoLink, "gair": Gair, "joint": Joint}
 #: What only pretraining needs, by task.
 _GEOLINK, _GAIR = ("decoder", "tag_head"), ("queue", "first", "rs_decoder", "sv_decoder")
-_PRETRAINING = {
+PRETRAINING = {
     "geolink": _GEOLINK, "gair": _GAIR,
     "joint": (*(f"geolink.{n}" for n in _GEOLINK), *(f"gair.{n}" for n in _GAIR), "uncertainty"),
 }  # fmt: skip
+#: Image encoders by the form that has their names.
+_NAMES = {"timm": ViT, "croma": Croma}
 
 
 @dataclass(frozen=True)
@@ -99,76 +100,6 @@ def trained(checkpoint: Mapping[str, Any], name: str) -> Exported:
     return Exported.of(task, model.eval())
 
 
-def load_multimodal(path: Path) -> GeoLink | Gair | Joint:
-    """The model from a file of ``export``, without what only pretraining needs.
-
-    GeoLink's ``hybrid`` gives features of images and objects, GAIR's ``encode_tiles``, ``query``, ``encode_photos`` and
-    ``location`` those of images, places in them, photos and locations; a joint model has both, ``geolink``, ``gair``.
-
-    Raises:
-        DatasetError: the file is none of these.
-    """
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        training, weights = held["model_config"]["training"], held["model_state_dict"]
-        task = training["task"]
-        model = MODELS[task].of(training)
-    except Exception as error:  # noqa: BLE001  # whatever torch makes of a stranger's file
-        raise DatasetError(f"{path} is no multimodal export ({error}); make one with geoshards export") from None
-    for name in _PRETRAINING[task]:
-        home, _, part = name.rpartition(".")
-        _drop(model.get_submodule(home), part)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def _drop(module: nn.Module, *names: str) -> None:
-    for name in names:
-        if getattr(module, name, None) is not None:
-            delattr(module, name)
-
-
-class ObjectGraphs(nn.Module):
-    """GeoLink's half for objects: a batch to embeddings f32[B,contrast_dim] of its graphs."""
-
-    def __init__(self, geolink: GeoLink) -> None:
-        super().__init__()
-        _drop(geolink, "vit", "decoder", "fusion", "tag_head", "image_head")
-        self.geolink = geolink
-
-    def forward(self, batch: TileBatch) -> Tensor:
-        nodes = self.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid))
-        return self.geolink.graph_head(self.geolink.aggregate(nodes, batch)[0])
-
-
-def load_encoder(path: Path, name: str) -> nn.Module:
-    """One encoder alone from a multimodal file of ``export``, with its norm and its projection to the common space.
-
-    Args:
-        path: the file.
-        name: ``image``: pixels u8[B,C,S,S] to patch tokens f32[B,P,D] (GeoLink's with the class token, [B,1+P,D]).
-            ``photo``: pixels u8[N,3,s,s] to f32[N,dim]. ``location``: degrees f64[N,2] to f32[N,dim].
-            ``objects``: a :class:`TileBatch` to f32[B,contrast_dim].
-
-    Raises:
-        ConfigError: the model has no such encoder.
-        DatasetError: the file is none of ``export``.
-    """
-    model = load_multimodal(path)
-    geolink, gair = getattr(model, "geolink", model), getattr(model, "gair", model)
-    known: dict[str, Callable[[], nn.Module]] = {}
-    if isinstance(geolink, GeoLink):
-        known |= {"image": lambda: nn.Sequential(geolink.norm, geolink.vit), "objects": lambda: ObjectGraphs(geolink)}
-    if isinstance(gair, Gair):
-        known |= {
-            "image": lambda: nn.Sequential(gair.rs_norm, gair.rs), "location": lambda: gair.location,
-            "photo": lambda: nn.Sequential(gair.sv_norm, gair.sv, gair.sv_head),
-        }  # fmt: skip
-    if name not in known:
-        raise ConfigError(f"{path} has no encoder {name!r}; it has {', '.join(sorted(known))}")
-    return known[name]().eval()
-
-
 def export(path: str | Path, form: str, out: str | Path) -> int:
     """Write the model of the checkpoint ``path`` as ``form``, a key of ``FORMATS``, to ``out``; returns its bytes.
 
@@ -181,8 +112,9 @@ def export(path: str | Path, form: str, out: str | Path) -> int:
     if form not in FORMATS:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
     exported = trained(load_checkpoint(path), str(path))
-    if form == "timm" and not isinstance(exported.encoder, ViT):
-        raise ConfigError("--format timm: timm has no encoder like CROMA's; choose safetensors, torchscript or onnx")
+    if form in _NAMES and not isinstance(exported.encoder, _NAMES[form]):
+        own, other = ("CROMA's", "croma") if form == "timm" else ("a ViT of timm", "timm")
+        raise ConfigError(f"the image encoder of {path} is {own}; give --format {other}")
     store, name = place_of(out)
     with store.fresh(name) as fresh:
         _write(form, exported, fresh)
@@ -192,12 +124,12 @@ def export(path: str | Path, form: str, out: str | Path) -> int:
 def _write(form: str, exported: Exported, path: Path) -> None:
     model, facts = exported.model, exported.description
     whole = facts | {"training": exported.training}
-    if form == "timm":
+    if form in _NAMES:
         save_file(exported.encoder.state_dict(), path, {"config": json.dumps(facts)})
     elif form == "safetensors":
         save_file(model.state_dict(), path, {"config": json.dumps(whole)})
     elif form == "multimodal":
-        left = tuple(f"{name}." for name in _PRETRAINING[exported.task])
+        left = tuple(f"{name}." for name in PRETRAINING[exported.task])
         kept = {k: v for k, v in model.state_dict().items() if not k.startswith(left)}
         with path.open("wb") as file:  # of a path torch would store the name
             torch.save({"model_config": whole, "model_state_dict": kept}, file)

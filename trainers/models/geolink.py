@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from schemas.bands import named
 from schemas.config import build
-from schemas.errors import DatasetError
 from trainers.models.fusion import ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
@@ -42,6 +41,7 @@ from trainers.models.osm_encoder import HeteroGAT, HeteroGCN, NodeTransformer
 from trainers.models.region import Aggregation
 from trainers.models.scatter import segment_sizes, segment_sum, take
 from trainers.models.vit import ViT, image_norm
+from trainers.models.weights import restored
 from trainers.stream.batch import TileBatch, View
 
 
@@ -82,6 +82,11 @@ def osm_encoder(settings: GeoLinkSettings, rules: Choices) -> nn.Module:
     if s.osm_encoder == "transformer":
         return NodeTransformer(*common, s.vit.grid, s.osm_depth, s.osm_heads, s.osm_nodes)
     return (HeteroGAT if s.osm_encoder == "gat" else HeteroGCN)(*common)
+
+
+def most_nodes(batch: TileBatch) -> int:
+    """Objects of the sample that has most, at least 1; a GPU is waited for."""
+    return max(1, int(torch.bincount(batch.node_sample[batch.node_valid], minlength=1).max()))
 
 
 class GeoLink(nn.Module):
@@ -127,12 +132,7 @@ class GeoLink(nn.Module):
         Raises:
             DatasetError: it is not one of GeoLink.
         """
-        config = checkpoint["config"]
-        if config.get("task") != "geolink":
-            raise DatasetError(f"{name} is no checkpoint of GeoLink; only those can be used here")
-        model = cls.of(config)
-        model.load_state_dict(checkpoint["model"])
-        return model.eval()
+        return restored(cls, "geolink", checkpoint, name)
 
     @staticmethod
     def view(settings: GeoLinkSettings, fidelity: str = "ours") -> View:
@@ -211,6 +211,17 @@ class GeoLink(nn.Module):
         size = segment_sizes(sample, counted, samples + 1)[:-1]
         return masked_mean(total / size.clamp_min(1), size > 0, self.gather)
 
+    def embed_tiles(self, batch: TileBatch) -> Tensor:
+        """Embeddings f32[B,D] of whole images: the mean of their patch tokens."""
+        return self.vit(self.norm(batch.rs))[:, 1:].float().mean(1)
+
+    def embed_objects(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """Embeddings f32[B,osm_dim] of the regions that all objects of a tile make, and bool[B] which have any."""
+        capacity = most_nodes(batch) if self.settings.osm_encoder == "transformer" else None
+        nodes = self.encode_nodes(batch, torch.zeros_like(batch.node_valid), capacity)
+        region, kinds = self.aggregate(nodes, batch)
+        return region, (kinds > 0).any(1)
+
     @torch.no_grad()
     def trivial_consistency(self, batch: TileBatch) -> dict[str, Tensor]:
         """What L_cst would be for the batch's masked nodes if 0, or if their mean, were predicted for each.
@@ -236,9 +247,7 @@ class GeoLink(nn.Module):
             blocks: numbers from 0 of the ViT's blocks whose output is wanted; the paper's are 7, 11 and 15 of 24.
         """
         levels, tokens = self.vit.levels(self.norm(batch.rs), blocks)
-        if nodes is None:
-            counts = torch.bincount(batch.node_sample[batch.node_valid], minlength=1)
-            nodes = max(1, int(counts.max()))
+        nodes = most_nodes(batch) if nodes is None else nodes
         encoded = self.encode_nodes(batch, torch.zeros_like(batch.node_valid), nodes)
         dense = choose_nodes(batch, batch.node_valid, nodes)
         patch = torch.arange(self.settings.vit.grid**2, device=tokens.device).expand(len(tokens), -1)

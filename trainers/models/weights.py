@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DatasetError
 from storage.store import place_of
 
 #: Names that a message gives of those that do not fit.
@@ -86,6 +86,37 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], where: str, 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+class _Model(Protocol):
+    """A model that settings describe."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """The model of plain values of its settings; its weights are new."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
+        """As nn.Module."""
+
+    def eval(self) -> Self:
+        """As nn.Module."""
+
+
+M = TypeVar("M", bound=_Model)
+
+
+def restored(cls: type[M], task: str, checkpoint: Mapping[str, Any], name: str) -> M:
+    """The model of a checkpoint called ``name``, of the trainer ``task``, ready for inference.
+
+    Raises:
+        DatasetError: it is one of another trainer.
+    """
+    config = checkpoint["config"]
+    if config.get("task") != task:
+        raise DatasetError(f"{name} is no checkpoint of {cls.__name__}; only those can be used here")
+    model = cls.of(config)
+    model.load_state_dict(checkpoint["model"])
+    return model.eval()
 
 
 def under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,11 +13,11 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, tee
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from schemas.config import unknown_key
@@ -333,6 +334,19 @@ class GeoStream(IterableDataset[TileBatch]):
                 self._advance(request)
             self._note(batch)
             yield batch
+
+    def at(self, starts: Iterable[int]) -> Iterator[tuple[int, TileBatch]]:
+        """The global batches of this epoch that begin at the positions ``starts``, each with its start; the position
+        stays. Of several ranks each gets its part."""
+        ahead, now = tee(starts)
+        requests = (Request(self.epoch, start, self.place.rank) for start in ahead)
+        for start, batch in zip(now, self._load(requests), strict=False):
+            self._note(batch)
+            yield start, batch
+
+    def samples_at(self, start: int) -> NDArray[np.int64]:
+        """Samples i64[K] of the first dataset that the batch of :meth:`at` at ``start`` holds, -1 where masked."""
+        return self.schedule.choose(Request(self.epoch, start, self.place.rank)).sample
 
     def _requests(self, steps: int | None, until_epoch: int | None) -> Iterator[Request]:
         epoch, start, done = self.epoch, self.position, 0

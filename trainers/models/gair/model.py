@@ -38,6 +38,7 @@ from trainers.models.losses import (
 from trainers.models.noise import hash32
 from trainers.models.scatter import take
 from trainers.models.vit import PatchTokens, PatchViT, PixelNorm, image_norm, unit_norm
+from trainers.models.weights import restored
 from trainers.stream.batch import PHOTO_CAPACITY, TileBatch, View, bucket
 
 #: Statistics of street-view photos in 0..255 (docs/papers/gair.md#photos).
@@ -103,6 +104,15 @@ class Gair(nn.Module):
     def of(cls, config: Mapping[str, Any]) -> Gair:
         """The model that plain values of the settings ``arch``, ``fidelity`` and ``loss`` describe; weights are new."""
         return cls(build(GairSettings, config["arch"]), config["fidelity"], build(GairLoss, config["loss"]))
+
+    @classmethod
+    def trained(cls, checkpoint: Mapping[str, Any], name: str) -> Gair:
+        """The model of a checkpoint called ``name``, ready for inference.
+
+        Raises:
+            DatasetError: it is not one of GAIR.
+        """
+        return restored(cls, "gair", checkpoint, name)
 
     def load(self, init: GairInit) -> None:
         """Start from the weights of others.
