@@ -73,9 +73,9 @@ class Released(nn.Module):
 
     def localise(self, tokens: Tensor, u: Tensor) -> Tensor:
         """Tokens [Q,P,D] of a map a photo and queries f32[Q,2] to [Q,dim]."""
-        n = self.model.settings.rs.grid
+        n, head = self.model.settings.rs.grid, self.model.nili.imnet
         unfolded = F.unfold(tokens.transpose(1, 2).unflatten(2, (n, n)), 3, padding=1).unflatten(2, (n, n))
-        axis = (2 * torch.arange(n, dtype=u.dtype) + 1) / n - 1
+        axis = (2 * torch.arange(n, dtype=u.dtype, device=u.device) + 1) / n - 1
         centres = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).expand(len(u), -1, -1, -1)
         found, areas = [], []
         for vy in (-1, 1):
@@ -85,7 +85,7 @@ class Released(nn.Module):
                     F.grid_sample(t, at, mode="nearest", align_corners=False)[:, :, 0, 0] for t in (unfolded, centres)
                 )
                 delta = (u - centre) * n
-                found.append(F.linear(torch.cat((taps, delta), 1), self.model.nili.imnet.weight, self.model.nili.imnet.bias))
+                found.append(F.linear(torch.cat((taps, delta), 1), head.weight, head.bias))
                 areas.append(delta.prod(1).abs() + 1e-9)
         total = torch.stack(areas).sum(0)
         return torch.stack([p * (a / total)[:, None] for p, a in zip(found, reversed(areas), strict=True)]).sum(0)
@@ -97,8 +97,8 @@ class Released(nn.Module):
         photo = F.normalize(m.sv_head(m.sv(m.sv_norm(batch.photos))), dim=1)
         place = F.normalize(self.localise(tokens, gair_query(batch.photo_xy)), dim=1)
         own, queue = F.normalize(m.location(lonlat), dim=1), F.normalize(m.location(m.queue.places.clone()), dim=1)
-        temperature, first = m.settings.temperature, torch.zeros(len(photo), dtype=torch.long)
-        scores, number = photo @ place.T / temperature, torch.arange(len(photo))
+        temperature, first = m.settings.temperature, torch.zeros(len(photo), dtype=torch.long, device=photo.device)
+        scores, number = photo @ place.T / temperature, torch.arange(len(photo), device=photo.device)
         incl = (F.cross_entropy(scores, number) + F.cross_entropy(scores.T, number)) / 2
         sides = [torch.cat(((a * own).sum(1, keepdim=True), a @ queue.T), 1) / temperature for a in (photo, place)]
         secl = (F.cross_entropy(sides[0], first) + F.cross_entropy(sides[1], first)) / 2
