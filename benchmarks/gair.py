@@ -1,12 +1,12 @@
 """A training step of GAIR, on a CPU: ours against the composition of the release, forward and backward in fp32.
 
-``python benchmarks/gair.py [--model small] [--photos 8,1] [--samples 16] [--rounds N] [--threads N]`` prints one JSON
-line: for each number of photos a tile the median, over rounds in which both sides take a step in turn, of the peer's
-CPU seconds over ours. Both hold the same weights and get the same batch of ``samples`` photos and the tiles they need;
-their losses must agree to 1e-4 in every round, queue included, or the race is void.
+``python benchmarks/gair.py [--model small] [--photos 8,1] [--samples 16] [--rounds N] [--threads N]`` prints one line
+of JSON: for each number of photos a tile the median, over rounds in which both sides take a step in turn, of the
+peer's CPU seconds over ours. Both hold the same weights and get the same batch of ``samples`` photos and the tiles they
+need; their losses must agree to 1e-4 in every round, queue included, or the race is void.
 
-The peer is written from docs/papers/gair.md: a sample is one photo with its tile, so that a tile is encoded once for each
-of its photos; attention with its matrix of scores; the whole map of each photo unfolded to 3 × 3 neighbourhoods, of which
+The peer is written from docs/papers/gair.md: a sample is one photo with its tile, so a tile is encoded once for each of
+its photos; attention with its matrix of scores; the whole map of each photo unfolded to 3 × 3 neighbourhoods, of which
 four are read; the queue encoded anew apart from the batch's places; cross entropies without masks. Patch embedding,
 norms, MLPs and location encoder are the same modules on both sides.
 """
@@ -174,7 +174,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     settings, _, _ = parse(GAIR, [f"model={options.model}"])
     arch: GairSettings = settings.arch  # type: ignore[attr-defined]  # of GAIR
-    results = {k: race(replace(arch, photos=int(k)), options.samples, options.rounds) for k in options.photos.split(",")}
+    results = {
+        k: race(replace(arch, photos=int(k)), options.samples, options.rounds) for k in options.photos.split(",")
+    }
     print(json.dumps({
         "race": "gair", "model": options.model, "samples": options.samples, "rounds": options.rounds,
         "threads": options.threads, "photos": results,
