@@ -4,8 +4,8 @@
 [--device cuda|cpu]``
 
 Samples are synthesised from ``schemas`` alone, each tile with as many photos. Timed is a step (forward, backward,
-clipping, AdamW) of ``ours`` on one batch: in fp32 and in bf16, as it is and with ``torch.compile``, with the most memory
-that each took; once more with every host synchronisation an error; in bf16 the composition of the release
+clipping, AdamW) of ``ours`` on one batch: in fp32 and in bf16, as it is and with ``torch.compile``, the most memory
+that each took, once more with every host synchronisation an error; in bf16 the composition of the release
 (benchmarks/gair.py), which encodes a tile once a photo; and training from the stream with loader processes, for the
 share of time spent waiting for data. A part that no time is left for is ``null``.
 
