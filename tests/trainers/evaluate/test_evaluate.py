@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.trainers.batches import GAIR as GAIR_SETTINGS
-from tests.trainers.batches import GEOLINK, PLAIN
+from tests.trainers.batches import GEOLINK, PLAIN, gair_batch
 from tests.trainers.synthetic import CLASSES, SyntheticSettings, write_dataset
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.cli import main, parse
 from trainers.engine.evaluation import EvaluationReport, principal
 from trainers.engine.settings import Task
 from trainers.evaluate.gair.evaluation import GairEvaluation
-from trainers.evaluate.gair.losses import split_losses
+from trainers.evaluate.gair.losses import BesidePairs, split_losses
 from trainers.evaluate.geolink import evaluate_geolink
 from trainers.evaluate.labels import DENSITY, LAND_USE, ROADS, UNKNOWN, Legend, labels
 from trainers.evaluate.protocols import Labelled, knn, linear_probe, majority, retrieval
@@ -177,7 +178,7 @@ def test_gair_losses_of_a_split_equal_those_of_plain_softmaxes(near: float, far:
     lonlat = torch.rand(11, 2, generator=generator).double() * 0.01  # a square of some 1.1 km
     model = Gair(GAIR_SETTINGS, "ours", GairLoss(2.0, 3.0))
     model.incl_radius, model.secl_radius = near, far
-    found = split_losses(model, photo, place, location, lonlat, batch=4)
+    found = split_losses(model, photo, place, location, lonlat, batch=4, beside={})
     apart = great_circle(lonlat, lonlat)
 
     def loss(a: torch.Tensor, b: torch.Tensor, i: int, others: list[int], radius: float) -> float:
@@ -230,6 +231,34 @@ def test_the_joint_model_is_measured_as_both(with_photos: Path, with_val: Path, 
     (row,) = json.loads((tmp_path / "q" / "evaluation.json").read_text())
     assert row["loss"] == pytest.approx(0.5 * row["geolink/loss"])
     assert "gair/loss" not in row
+
+
+@torch.no_grad()
+def test_gair_losses_without_pairs_are_those_of_training_however_a_split_is_cut(with_photos: Path) -> None:
+    torch.manual_seed(0)
+    settings = replace(GAIR_SETTINGS, decoder_dim=16, decoder_heads=2)
+    model = Gair(settings, "ours", GairLoss(rec=1.0, dist=0.2)).eval()
+    for parameter in (*model.rs.parameters(), *model.sv.parameters()):
+        parameter.add_(0.05 * torch.randn_like(parameter))  # as after some steps
+    whole = model(gair_batch(with_photos, 12))
+    for size in (12, 5):
+        beside, left = BesidePairs(model), 12
+        for skip in range(-(-left // size)):
+            batch = gair_batch(with_photos, size, skip)
+            inside = torch.arange(size) + skip * size < 12
+            list(beside.watch([replace(batch, valid=batch.valid & inside)], torch.device("cpu")))
+        assert beside.values() == pytest.approx({n: float(whole[n]) for n in ("rec", "dist")}, rel=1e-5)
+
+
+def test_the_criterion_of_best_holds_every_loss_that_is_trained(with_photos: Path, tmp_path: Path) -> None:
+    """Of the MAE variant it is the reconstruction, and equal weights give equal values in every epoch."""
+    words = [f"data={with_photos}", "model=tiny", "batch_size=16", "log.tensorboard=false", "--quiet", "eval.every=1"]
+    words += ["steps=2", "optim.lr=1e-30", "loss.rec=2", "loss.incl=0", "loss.secl=0", "eval.full=never"]
+    assert main(GAIR, [*words, f"out={tmp_path}/r"]) == 0
+    rows = json.loads((tmp_path / "r" / "evaluation.json").read_text())
+    assert rows[0]["loss"] == pytest.approx(2 * rows[0]["rec"])
+    assert rows[0]["rec"] > 0.5
+    assert len({round(row["loss"], 4) for row in rows}) == 1 < len(rows)
 
 
 @pytest.mark.parametrize("task", [TASK, GAIR, JOINT], ids=["geolink", "gair", "joint"])

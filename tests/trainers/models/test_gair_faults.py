@@ -144,8 +144,8 @@ FAULTS = [
           "self.photo_features(batch).detach()", KEPT),
     Fault("photos are not reconstructed", GAIR, "return (image + photo) / 2", "return image", REBUILT),
     Fault("one mask for all photos of a tile", GAIR, "hash32(seed, number, PHOTO_MASK)", "seed", REBUILT),
-    Fault("images that are missing are reconstructed", GAIR, "shown = ((batch.valid & batch.has_rs)",
-          "shown = ((batch.valid | batch.has_rs)", REBUILT),
+    Fault("images that are missing are reconstructed", GAIR, "images = (batch.valid & batch.has_rs)",
+          "images = (batch.valid | batch.has_rs)", REBUILT),
 ]  # fmt: skip
 
 

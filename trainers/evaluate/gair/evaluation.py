@@ -16,7 +16,7 @@ from trainers.evaluate.gair.colours import Colours
 from trainers.evaluate.gair.embed import SHIFTS, SIDES, Encoder, Seen, embed
 from trainers.evaluate.gair.intervals import PerPhoto, blocks
 from trainers.evaluate.gair.localise import Gallery, localisation, localisation_chance, localisation_floor
-from trainers.evaluate.gair.losses import split_losses
+from trainers.evaluate.gair.losses import BesidePairs, split_losses
 from trainers.evaluate.gair.members import sizes
 from trainers.evaluate.gair.places import Places
 from trainers.evaluate.gair.probes import probes, probes_chance, sampling, sampling_chance
@@ -39,6 +39,7 @@ class _Split:
     places: Places
     seen: Mapping[str, Seen]  # by encoder: "" is the model
     stream: GeoStream
+    beside: Mapping[str, float]  # losses of the model that need no pairs
 
 
 class GairEvaluation:
@@ -101,9 +102,13 @@ class GairEvaluation:
         if stream is None:
             return None
         grid = s.grid if held_out else 0
-        batches, encoders = stream.batches(until_epoch=1), [model, *others.values()]
+        batches, encoders, beside = stream.batches(until_epoch=1), [model, *others.values()], BesidePairs(model)
+        if held_out:
+            batches = beside.watch(batches, self._device)
         found = embed(encoders, batches, model.photo_mask, sizes(stream), self._device, grid, full)
-        return None if found is None else _Split(found[0], dict(zip(("", *others), found[1], strict=True)), stream)
+        if found is None:
+            return None
+        return _Split(found[0], dict(zip(("", *others), found[1], strict=True)), stream, beside.values())
 
     def _measured(self, seen: Seen, places: Places) -> dict[str, PerPhoto]:
         """What any encoder can be asked."""
@@ -131,7 +136,7 @@ class GairEvaluation:
         seen, places = held.seen[""], held.places
         located, location = self._located(model, seen.photo, places)
         lonlat, batch = places.lonlat.to(self._device), self._settings.eval.batch_size
-        scores = split_losses(model, seen.photo, seen.place, location, lonlat, batch)
+        scores = split_losses(model, seen.photo, seen.place, location, lonlat, batch, held.beside)
         scores |= _with_intervals(self._measured(seen, places) | located, places)
         scores |= separation(model.location, places.lonlat, self._device)
         apart = separation_chance(model.location, places.lonlat, self._device)

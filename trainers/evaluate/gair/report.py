@@ -14,7 +14,7 @@ NOTE = (
 )
 #: Scores that are shown over the steps.
 HISTORY = (
-    "loss", "incl", "secl", "photo_to_place/r@1", "photo_to_place_in_tile/r@1", "place_to_photo/r@1",
+    "loss", "incl", "secl", "rec", "dist", "photo_to_place/r@1", "photo_to_place_in_tile/r@1", "place_to_photo/r@1",
     "place_to_photo_in_tile/r@1", "photo_to_location/r@1", "grid/error_m", "grid_in_tile/error_m",
     "location_grid/error_m", "location_grid_in_tile/error_m", *(f"probe/{task}" for task in CLASSES), DENSITY,
 )  # fmt: skip

@@ -199,14 +199,14 @@ class Gair(nn.Module):
         sample = batch.photo_sample[:, None].expand(-1, count + 1)
         found = self.query(tokens, batch, sample.reshape(-1), xy.view(-1, 2)).float().view(len(xy), count + 1, -1)
         valid, tile_valid = self.photo_mask(batch), batch.valid & batch.has_rs
-        photo_kept, tile_kept = self._kept(batch, tokens, features)
+        photo_kept, tile_kept = self.kept(batch, tokens, features)
         pairs = Pairs(
             self.sv_head(features).float(), found[:, 0], batch.photo_lonlat, valid, found[:, 1:],
             xy_far & valid[:, None], others, others_far & valid[:, None], photo_kept, tile_kept, tile_valid,
         )  # fmt: skip
         return pairs.padded(bucket(len(batch) * self.settings.photos, PHOTO_CAPACITY))
 
-    def _kept(self, batch: TileBatch, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    def kept(self, batch: TileBatch, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines of the photos' and the tiles' features to those of the first encoders."""
         if not self.weights.dist:
             return batch.photo_xy.new_zeros(len(features)), batch.photo_xy.new_zeros(len(tokens))
@@ -263,17 +263,26 @@ class Gair(nn.Module):
 
     def reconstruction(self, batch: TileBatch) -> Tensor:
         """L_rec: hidden patches of the images and of the photos, half each."""
+        image, photo = self.reconstructed(batch)
+        return (image + photo) / 2
+
+    def shown(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """Which images count in L_rec, bool[B*D], each date one of its own; and which photos, bool[Q]."""
+        images = (batch.valid & batch.has_rs)[:, None] & batch.has_date
+        return images.flatten(), batch.photo_valid & self.photo_mask(batch)
+
+    def reconstructed(self, batch: TileBatch) -> tuple[Tensor, Tensor]:
+        """Mean squared errors of the hidden patches of the images and of those of the photos."""
         seed, number = photo_numbers(batch)
-        photos, valid = batch.photos, batch.photo_valid & self.photo_mask(batch)
+        photos, (shown, valid) = batch.photos, self.shown(batch)
         whole = photos.new_zeros(len(photos), 0, 0)
         dates, images, planes = batch.has_date.shape[1], batch.rs, batch.rs_valid
-        if dates > 1:  # each is an image of its own; the same patches are hidden in all
+        if dates > 1:  # the same patches are hidden in all
             images, planes = images.flatten(0, 1), planes.flatten(0, 1)
-        shown = ((batch.valid & batch.has_rs)[:, None] & batch.has_date).flatten()
         image = self.rs_decoder(
             self.rs, self.rs_norm, images, batch.seed.repeat_interleave(dates), shown, planes, self.gather
         )
         photo = self.sv_decoder(
             self.sv, self.sv_norm, photos, hash32(seed, number, PHOTO_MASK), valid, whole, self.gather
         )
-        return (image + photo) / 2
+        return image, photo
