@@ -13,6 +13,7 @@ from typing import Any
 
 from schemas.command import Command
 from schemas.errors import ConfigError
+from schemas.text import visible
 from storage.cache import Item, contents, prune
 from storage.entries import MARKER, entry_problems
 from storage.progress import Progress
@@ -84,7 +85,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"entries": len(entries), "problems": problems}))
     for problem in [] if args.json else problems[:100]:
-        print(problem)
+        print(visible(problem))
     if problems:
         print(f"error: {len(problems)} problems; delete the entries named, they are made again", file=sys.stderr)
         return 1

@@ -8,12 +8,12 @@ import json
 from collections import Counter
 from typing import Any
 
-from pipeline.catalog.text import visible
 from schemas.command import Command
 from schemas.errors import DatasetError
 from schemas.features import Kind
 from schemas.relations import Relation
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
+from schemas.text import visible
 from schemas.tokens import OsmTokens
 from storage.dataset import load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store

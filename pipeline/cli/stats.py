@@ -13,6 +13,7 @@ from pipeline.run.ray_map import Runner
 from schemas.catalog import catalog_file
 from schemas.command import Command
 from schemas.errors import DatasetError
+from schemas.text import visible
 from storage.dataset import load_dataset, sample_rows
 from storage.locks import one_writer
 from storage.manifest import amend_manifest
@@ -81,7 +82,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:,.10g}"
+    return "-" if value is None else visible(value) if isinstance(value, str) else f"{value:,.10g}"
 
 
 COMMAND = Command("Compute mean, deviation and percentiles of each band, which trainers normalise by", _configure, _run)

@@ -26,6 +26,7 @@ from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
 from schemas.errors import ConfigError, DatasetError, InputError, at_the_door
+from schemas.text import visible
 from storage.dataset import EXCHANGE, load_dataset, read_catalog, unfinished
 from storage.files import file_sha256, put
 from storage.locks import one_writer
@@ -308,7 +309,7 @@ def _run_dry(args: argparse.Namespace) -> int:
         f"  samples: {samples['built']:,} in the built ones, {samples['new']:,} of these new; {samples['gone']:,} gone"
     )
     if objects is None:
-        print(f"  objects: not known: {found.unknown}")
+        print(f"  objects: not known: {visible(found.unknown)}")
     else:
         print(f"  objects: {', '.join(f'{number:,} {what}' for what, number in objects.items())}")
     return 0

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import ClusterError, GeoshardsError, reason_of
+from schemas.text import visible
 from storage.progress import Progress, peak_memory_mb
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ class _Cluster(threading.Thread):
                 self.lost.set_exception(error)
                 self._fail(error)
                 if not self._over.wait(_LAST):  # whoever asks Ray is stuck in it, and would be ended without a reason
-                    print(f"error: {error}", file=sys.stderr, flush=True)
+                    print(f"error: {visible(str(error))}", file=sys.stderr, flush=True)
                     os._exit(1)
                 return
 

@@ -20,7 +20,6 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.catalog.text import markdown
 from pipeline.catalog.verify import find_problems
 from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
@@ -35,6 +34,7 @@ from schemas.errors import ConfigError, DatasetError, LockError
 from schemas.index import IndexPart, index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.splits import SplitConfig
+from schemas.text import markdown
 from schemas.tokens import OsmTokens
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.locks import one_writer

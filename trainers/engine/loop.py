@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
+from schemas.text import visible
 from storage.files import put
 from storage.progress import Progress, StageRow
 from storage.urls import expand
@@ -439,7 +440,7 @@ def train(
             trainer.restore(load_checkpoint(path), path)
         for note in trainer.notes():
             if ranks.is_first() and not quiet:
-                print(note, file=sys.stderr)
+                print(visible(note), file=sys.stderr)
         if settings.dry_run:
             return trainer.try_out()
         said = yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False)
