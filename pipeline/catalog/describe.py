@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from pipeline.catalog.croissant import croissant
 from schemas.catalog import COUNTS, SAMPLES, SCHEMA_VERSION, shard_name
 from schemas.sample import layout_hash
-from schemas.text import markdown
 from storage.dataset import read_catalog
 from storage.manifest import write_manifest
 from storage.store import Store
+from storage.text import markdown
 
 #: Rows that are hashed at a time.
 _ROWS = 1 << 16

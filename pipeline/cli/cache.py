@@ -13,10 +13,10 @@ from typing import Any
 
 from schemas.command import Command
 from schemas.errors import ConfigError
-from schemas.text import visible
 from storage.cache import Item, contents, prune
 from storage.entries import MARKER, entry_problems
 from storage.progress import Progress
+from storage.text import visible
 from storage.urls import cache_folder
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -13,10 +13,10 @@ from schemas.errors import DatasetError
 from schemas.features import Kind
 from schemas.relations import Relation
 from schemas.sample import JSON, OSM_TOKENS, SampleMeta
-from schemas.text import visible
 from schemas.tokens import OsmTokens
 from storage.dataset import load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store
+from storage.text import visible
 
 
 def describe(root: str, key: str) -> dict[str, Any]:

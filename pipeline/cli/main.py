@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from schemas.command import GROUP, Command
     from schemas.errors import ConfigError, GeoshardsError, is_short, shortage
-    from schemas.text import visible
+    from storage.text import visible
 
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:

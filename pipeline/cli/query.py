@@ -18,9 +18,9 @@ import pyarrow as pa
 from schemas.catalog import TABLES
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
-from schemas.text import visible
 from storage.dataset import load_dataset
 from storage.store import Store
+from storage.text import visible
 
 _ELUSIVE = re.compile("WITH TIME ZONE|INTERVAL")
 

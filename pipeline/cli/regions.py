@@ -16,7 +16,7 @@ from pipeline.samples.config import ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge
 from schemas.errors import InputError
-from schemas.text import visible
+from storage.text import visible
 from storage.urls import cache_folder
 
 

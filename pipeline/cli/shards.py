@@ -20,9 +20,9 @@ from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import at_the_door
-from schemas.text import visible
 from storage.cache import using
 from storage.progress import StageRow, format_table, report
+from storage.text import visible
 from storage.urls import cache_folder, local_path
 
 _FLAGS = {

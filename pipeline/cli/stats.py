@@ -13,12 +13,12 @@ from pipeline.run.ray_map import Runner
 from schemas.catalog import catalog_file
 from schemas.command import Command
 from schemas.errors import DatasetError
-from schemas.text import visible
 from storage.dataset import load_dataset, sample_rows
 from storage.locks import one_writer
 from storage.manifest import amend_manifest
 from storage.progress import Progress
 from storage.store import Store
+from storage.text import visible
 
 _SHOWN = ("band", "dtype", "images", "count", "mean", "std", "min", "p2", "p50", "p98", "max")
 

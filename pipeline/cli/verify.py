@@ -11,8 +11,8 @@ from pipeline.catalog.verify import find_problems
 from pipeline.driver.repair import is_begun, repair
 from schemas.command import Command
 from schemas.errors import ConfigError
-from schemas.text import visible
 from storage.store import Store
+from storage.text import visible
 
 
 def parse_share(text: str) -> float:

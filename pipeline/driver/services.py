@@ -20,7 +20,7 @@ from pipeline.net.shape import lacking
 from pipeline.regions.index import NEEDS as INDEX_NEEDS
 from pipeline.streetview.services import kartaview, mapillary, panoramax
 from schemas.errors import GeoshardsError, InputError
-from schemas.text import visible
+from storage.text import visible
 
 #: What is asked of a place with photos of every service: the middle of Paris.
 PLACE = (2.3522, 48.8566)

@@ -26,12 +26,12 @@ from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
 from schemas.errors import ConfigError, DatasetError, InputError, at_the_door
-from schemas.text import visible
 from storage.dataset import EXCHANGE, load_dataset, read_catalog, unfinished
 from storage.files import file_sha256, put
 from storage.locks import one_writer
 from storage.progress import report
 from storage.store import Store
+from storage.text import visible
 from storage.urls import cache_folder, is_local, local_path
 
 _NEXT, _OLD = ".next", ".old"

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import ClusterError, GeoshardsError, reason_of
-from schemas.text import visible
 from storage.progress import Progress, peak_memory_mb
+from storage.text import visible
 
 T = TypeVar("T")
 R = TypeVar("R")

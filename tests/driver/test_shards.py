@@ -34,13 +34,13 @@ from schemas.errors import ConfigError, DatasetError, LockError
 from schemas.index import IndexPart, index_file
 from schemas.sample import OSM_TOKENS, SampleMeta, content_hash, is_member, sample_hash
 from schemas.splits import SplitConfig
-from schemas.text import markdown
 from schemas.tokens import OsmTokens
 from storage.dataset import read_catalog, read_samples, sample_rows
 from storage.locks import one_writer
 from storage.manifest import MANIFEST, amend_manifest
 from storage.owner import Owner
 from storage.store import Store
+from storage.text import markdown
 from tests.driver.village import Village
 from trainers.stream.batch import View
 from trainers.stream.stream import GeoStream

@@ -14,8 +14,8 @@ import torch
 
 from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError, at_the_door
-from schemas.text import visible
 from storage.progress import format_table
+from storage.text import visible
 from storage.urls import expand, local_path
 from trainers import ROOT
 from trainers.engine.checkpoint import code_version

@@ -16,10 +16,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from schemas.errors import GeoshardsError, InputError
-from schemas.text import visible
 from storage.files import put
 from storage.owner import Owner
 from storage.store import Store
+from storage.text import visible
 from storage.urls import cache_folder, shown
 from trainers.engine.evaluation import JSON_NAME
 from trainers.engine.report import METRICS_NAME, WANDB_NAME

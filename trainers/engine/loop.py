@@ -22,9 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
-from schemas.text import visible
 from storage.files import put
 from storage.progress import Progress, StageRow
+from storage.text import visible
 from storage.urls import expand
 from trainers.engine import ranks
 from trainers.engine.checkpoint import (

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from schemas.errors import DatasetError, GeoshardsError
-from schemas.text import visible
+from storage.text import visible
 from storage.urls import local_path
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.evaluate.heads import UperNet, confusion, scores, to_map
