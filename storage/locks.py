@@ -151,18 +151,30 @@ def _claim(path: Path) -> str | None:
     text, fresh = Owner.here(token).text(), beside(path)
     try:
         fresh.write_text(text)
-        os.link(fresh, path)
-    except FileExistsError:
-        return None
-    except OSError:  # a file system without hard links: its owner is in it a moment later
         try:
-            with path.open("x") as file:
-                file.write(text)
+            os.link(fresh, path)
         except FileExistsError:
             return None
+        except OSError:  # a file system without hard links: its owner is in it a moment later
+            return token if _written(path, text) else None
     finally:
         fresh.unlink(missing_ok=True)
     return token
+
+
+def _written(path: Path, text: str) -> bool:
+    """Whether there was no such file, and now is; one that a full disk would leave without its owner goes again."""
+    try:
+        file = path.open("x")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 @contextmanager

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog.croissant import croissant
-from pipeline.catalog.text import markdown
 from schemas.catalog import COUNTS, SAMPLES, SCHEMA_VERSION, shard_name
 from schemas.sample import layout_hash
 from storage.dataset import read_catalog
 from storage.manifest import write_manifest
 from storage.store import Store
+from storage.text import markdown
 
 #: Rows that are hashed at a time.
 _ROWS = 1 << 16

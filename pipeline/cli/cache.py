@@ -16,6 +16,7 @@ from schemas.errors import ConfigError
 from storage.cache import Item, contents, prune
 from storage.entries import MARKER, entry_problems
 from storage.progress import Progress
+from storage.text import visible
 from storage.urls import cache_folder
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -84,7 +85,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"entries": len(entries), "problems": problems}))
     for problem in [] if args.json else problems[:100]:
-        print(problem)
+        print(visible(problem))
     if problems:
         print(f"error: {len(problems)} problems; delete the entries named, they are made again", file=sys.stderr)
         return 1

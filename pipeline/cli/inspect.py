@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from typing import Any
 
-from pipeline.catalog.text import visible
 from schemas.command import Command
 from schemas.errors import DatasetError
 from schemas.features import Kind
@@ -17,6 +16,7 @@ from schemas.sample import JSON, OSM_TOKENS, SampleMeta
 from schemas.tokens import OsmTokens
 from storage.dataset import load_dataset, read_catalog, read_samples, sample_rows
 from storage.store import Store
+from storage.text import visible
 
 
 def describe(root: str, key: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     import argparse
     from importlib.metadata import entry_points, version
 
-    from pipeline.catalog.text import visible
     from schemas.command import GROUP, Command
     from schemas.errors import ConfigError, GeoshardsError, is_short, shortage
+    from storage.text import visible
 
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:

@@ -6,18 +6,23 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
+import tempfile
+import uuid
 from contextlib import redirect_stdout
 
 import duckdb
 import pyarrow as pa
 
-from pipeline.catalog.text import visible
 from schemas.catalog import TABLES
 from schemas.command import Command
 from schemas.errors import DatasetError, InputError
 from storage.dataset import load_dataset
 from storage.store import Store
+from storage.text import visible
+
+_ELUSIVE = re.compile("WITH TIME ZONE|INTERVAL")
 
 
 def connect(root: str, sql: str | None = None, unsafe: bool = False) -> duckdb.DuckDBPyConnection:
@@ -57,6 +62,9 @@ def connect(root: str, sql: str | None = None, unsafe: bool = False) -> duckdb.D
     if not unsafe:
         if not store.remote:
             connection.execute("SET allowed_directories = ?", [[store.path("catalog/")]])
+        # DuckDB may read the folder that it spills to: one that nobody has, not the default, `.tmp` here.
+        spill = f"{tempfile.gettempdir()}/geoshards-{uuid.uuid4().hex}"
+        connection.execute("SET temp_directory = ?", [spill])
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     return connection
@@ -88,6 +96,17 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise InputError("only one SELECT is run over a dataset; --unsafe runs what DuckDB can")
 
 
+def _of_plain_values(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Times with a zone and intervals as DuckDB writes them: Python lacks a package for them, or the range."""
+    if not any(_ELUSIVE.search(str(t)) for t in relation.types):
+        return relation
+    columns = [
+        f'#{n}{"::VARCHAR" if _ELUSIVE.search(str(kind)) else ""} AS "{name.replace(chr(34), chr(34) * 2)}"'
+        for n, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1)
+    ]
+    return relation.project(", ".join(columns))
+
+
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="dataset directory or fsspec URL")
     parser.add_argument("sql", help=f"a query over {', '.join(TABLES)}")
@@ -113,6 +132,8 @@ def _run(args: argparse.Namespace) -> int:
         relation = connection.sql(args.sql)
         if relation is None:
             raise InputError("the statement returns no rows; write a SELECT")
+        if args.json or args.csv:
+            relation = _of_plain_values(relation)
         if args.json:
             print(json.dumps([dict(zip(relation.columns, r, strict=True)) for r in relation.fetchall()], default=str))
         elif args.csv:

@@ -16,6 +16,7 @@ from pipeline.samples.config import ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge
 from schemas.errors import InputError
+from storage.text import visible
 from storage.urls import cache_folder
 
 
@@ -59,10 +60,10 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps({"index": index.where, "regions": rows, "extracts": extracts}))
         return 0
     for (depth, _), row in zip(tree, rows, strict=True):
-        print(_line(depth, row))
+        print(visible(_line(depth, row)))
     if chosen is not None:
         print(f"{chosen.name}: {len(extracts)} extract{'s' * (len(extracts) != 1)}")
-        print("\n".join(f"  {e}" for e in extracts))
+        print("\n".join(f"  {visible(e)}" for e in extracts))
     return 0
 
 

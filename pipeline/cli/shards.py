@@ -22,6 +22,7 @@ from schemas.config import build, merge, overlay, parse_yaml, settings_help
 from schemas.errors import at_the_door
 from storage.cache import using
 from storage.progress import StageRow, format_table, report
+from storage.text import visible
 from storage.urls import cache_folder, local_path
 
 _FLAGS = {
@@ -100,7 +101,7 @@ def _run_shards(args: argparse.Namespace) -> int:
     quiet = args.quiet or args.json
     if (found := forecast(config, quiet)) is not None:
         if not quiet:
-            print("\n".join(found.lines()), file=sys.stderr)
+            print("\n".join(map(visible, found.lines())), file=sys.stderr)
         confirm(found, config.plan.ask_gb, args.yes)
     report_build(args, make_shards(config, quiet))
     return 0
@@ -129,7 +130,7 @@ def _run_plan(args: argparse.Namespace) -> int:
         return 0
     if stages and not args.quiet:
         print(format_table(stages), file=sys.stderr)
-    print("\n".join(found.lines()))
+    print("\n".join(map(visible, found.lines())))
     if found.gigabytes > config.plan.ask_gb:
         print(f"`geoshards shards` asks before it begins, as this is over plan.ask_gb={config.plan.ask_gb:g} (--yes)")
     return 0

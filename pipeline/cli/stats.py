@@ -18,6 +18,7 @@ from storage.locks import one_writer
 from storage.manifest import amend_manifest
 from storage.progress import Progress
 from storage.store import Store
+from storage.text import visible
 
 _SHOWN = ("band", "dtype", "images", "count", "mean", "std", "min", "p2", "p50", "p98", "max")
 
@@ -81,7 +82,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:,.10g}"
+    return "-" if value is None else visible(value) if isinstance(value, str) else f"{value:,.10g}"
 
 
 COMMAND = Command("Compute mean, deviation and percentiles of each band, which trainers normalise by", _configure, _run)

@@ -12,6 +12,7 @@ from pipeline.driver.repair import is_begun, repair
 from schemas.command import Command
 from schemas.errors import ConfigError
 from storage.store import Store
+from storage.text import visible
 
 
 def parse_share(text: str) -> float:
@@ -51,11 +52,11 @@ def _run(args: argparse.Namespace) -> int:
         rows = [{"file": p.file, "problem": p.what} for p in problems]
         print(json.dumps({"problems": rows, "repaired": repaired}))
     for problem in [] if args.json else problems[:100]:
-        print(problem)
+        print(visible(str(problem)))
     if problems:
         files = len({p.file for p in problems})
         way = "delete them, or build the dataset again" if repaired else "--repair builds them again"
-        print(f"error: {len(problems)} problems in {files} files of {args.dataset}; {way}", file=sys.stderr)
+        print(visible(f"error: {len(problems)} problems in {files} files of {args.dataset}; {way}"), file=sys.stderr)
         return 1
     if not quiet and not repaired:
         what = "every hash" if args.fast else "every file and table" if share == 1 else f"{share:.3g} of the samples"

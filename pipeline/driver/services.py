@@ -20,6 +20,7 @@ from pipeline.net.shape import lacking
 from pipeline.regions.index import NEEDS as INDEX_NEEDS
 from pipeline.streetview.services import kartaview, mapillary, panoramax
 from schemas.errors import GeoshardsError, InputError
+from storage.text import visible
 
 #: What is asked of a place with photos of every service: the middle of Paris.
 PLACE = (2.3522, 48.8566)
@@ -115,9 +116,9 @@ def main(words: list[str]) -> int:
         for name, state, text in check(args.names or list(QUESTIONS), (lon, lat), NetConfig(timeout=20.0, retries=1)):
             found.add(state)
             print(json.dumps({"service": name, "state": state, "text": text}) if args.json else
-                  f"{name}: {state}{': ' if text else ''}{text}", flush=True)  # fmt: skip
+                  f"{name}: {state}{': ' if text else ''}{visible(text)}", flush=True)  # fmt: skip
     except GeoshardsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2
     return 1 if "changed" in found else 3 if "unreachable" in found else 0
 

@@ -31,6 +31,7 @@ from storage.files import file_sha256, put
 from storage.locks import one_writer
 from storage.progress import report
 from storage.store import Store
+from storage.text import visible
 from storage.urls import cache_folder, is_local, local_path
 
 _NEXT, _OLD = ".next", ".old"
@@ -308,7 +309,7 @@ def _run_dry(args: argparse.Namespace) -> int:
         f"  samples: {samples['built']:,} in the built ones, {samples['new']:,} of these new; {samples['gone']:,} gone"
     )
     if objects is None:
-        print(f"  objects: not known: {found.unknown}")
+        print(f"  objects: not known: {visible(found.unknown)}")
     else:
         print(f"  objects: {', '.join(f'{number:,} {what}' for what, number in objects.items())}")
     return 0

@@ -1,17 +1,19 @@
-"""OSM files of any format as libosmium reads them."""
+"""OSM files of any format as libosmium reads them, and files that it writes."""
 
 from __future__ import annotations
 
 import bz2
+import ctypes
 import gzip
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
 import osmium
 
-from schemas.errors import InputError
+from schemas.errors import InputError, reason_of
 
 _OBJECTS = osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION
 #: Bytes of a file that are looked at at a time until its first element.
@@ -21,6 +23,35 @@ _HEAD = 4096
 def objects_of(path: Path) -> Any:
     """Nodes, ways and relations, with the file's ``header``; changesets are skipped."""
     return osmium.FileProcessor(str(path), _OBJECTS)
+
+
+@contextmanager
+def osm_writer(path: Path, form: str = "", **options: Any) -> Iterator[osmium.SimpleWriter]:
+    """A file that the block fills with objects; what is there goes.
+
+    Args:
+        path: the file.
+        form: its format in libosmium's words; as its name says where empty.
+        options: of ``osmium.SimpleWriter``: ``header``, ``bufsz``.
+
+    Raises:
+        InputError: the disk does not take it.
+    """
+    writer = osmium.SimpleWriter(osmium.io.File(str(path), form), overwrite=True, **options)
+    try:
+        try:
+            yield writer
+        finally:
+            writer.close()
+    except RuntimeError as error:
+        try:
+            writer.close()  # of one that is closed nothing comes
+        except RuntimeError:
+            # Its destructor would try once more, and end the process: it never runs.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(writer))
+            said = reason_of(error)
+            raise InputError(f"{path} cannot be written: {said}; free space, or choose another folder") from None
+        raise
 
 
 def refuse_document_type(path: Path, what: str) -> None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from schemas.errors import ClusterError, GeoshardsError, reason_of
 from storage.progress import Progress, peak_memory_mb
+from storage.text import visible
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -135,7 +136,7 @@ class _Cluster(threading.Thread):
                 self.lost.set_exception(error)
                 self._fail(error)
                 if not self._over.wait(_LAST):  # whoever asks Ray is stuck in it, and would be ended without a reason
-                    print(f"error: {error}", file=sys.stderr, flush=True)
+                    print(f"error: {visible(str(error))}", file=sys.stderr, flush=True)
                     os._exit(1)
                 return
 

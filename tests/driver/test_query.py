@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.cli.stats import _SHOWN
+from pipeline.cli.stats import _print as print_bands
 from pipeline.driver.shards import make_shards
+from storage.entries import have_entry
 from tests.driver.test_shards import config_of
 from tests.driver.village import Village
 
@@ -75,8 +79,54 @@ def test_a_dataset_behind_a_url_is_read_by_ourselves(dataset: Path, capsys: pyte
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error", "error"]
 
 
+def test_what_lies_where_duckdb_would_spill_is_out_of_reach(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp").mkdir()
+    (tmp_path / ".tmp" / "secret.csv").write_text("a,b\n1,hush\n")
+    for name in (".tmp/secret.csv", tmp_path / ".tmp" / "secret.csv"):
+        assert main(["query", str(dataset), f"SELECT * FROM read_csv('{name}')", "--csv"]) == 1
+    said = capsys.readouterr()
+    assert "hush" not in said.out
+    assert said.err.count("error: DuckDB: Permission Error") == said.err.count("\n") == 2
+
+
+@pytest.mark.parametrize(("sql", "text"), [
+    ("SELECT timestamptz '2020-01-01 00:00:00+00' = now() AS x, now() AS \"a\"\"b\"", 'a"b'),
+    ("SELECT '9999999 years'::INTERVAL AS x", "9999999 years"),
+    ("SELECT ['9999999 years'::INTERVAL] AS x, 1 AS y", "9999999 years"),
+])  # fmt: skip
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+def test_values_that_python_does_not_have_are_text(
+    dataset: Path, sql: str, text: str, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["query", str(dataset), sql, form]) == 0
+    shown = capsys.readouterr().out
+    assert text in shown.replace('""', '"').replace('\\"', '"')
+
+
 def test_texts_of_others_do_nothing_to_a_terminal(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["query", str(dataset), "SELECT chr(27) || '[31mred' AS x, chr(8238) AS y"]) == 0
     shown = capsys.readouterr().out
     assert r"\x1b[31mred" in shown or r"\e[31mred" in shown
     assert not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_names_of_files_and_bands_do_nothing_to_a_terminal(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil, shown = "a\x1b[2Jb\u202ec\nd", r"a\x1b[2Jb\u202ec\nd"
+    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    (copy / evil).touch()
+    entry = tmp_path / "cache" / "features-0123456789abcdef0123"
+    have_entry(entry, lambda _: {})
+    (entry / evil).touch()
+    for words in (["verify", str(copy), "--fast"], ["cache", "verify", f"--cache={tmp_path / 'cache'}"]):
+        assert main(words) == 1
+        said = "".join(capsys.readouterr())
+        assert shown in said
+        assert said.count("\n") == 2
+        assert not {"\x1b", "\u202e"} & set(said)
+    print_bands([dict.fromkeys(_SHOWN, evil)])
+    assert shown in capsys.readouterr().out

@@ -20,7 +20,6 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.catalog.text import markdown
 from pipeline.catalog.verify import find_problems
 from pipeline.cli.inspect import describe
 from pipeline.cli.query import connect
@@ -41,6 +40,7 @@ from storage.locks import one_writer
 from storage.manifest import MANIFEST, amend_manifest
 from storage.owner import Owner
 from storage.store import Store
+from storage.text import markdown
 from tests.driver.village import Village
 from trainers.stream.batch import View
 from trainers.stream.stream import GeoStream

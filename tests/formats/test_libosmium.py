@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from schemas.errors import InputError
 from tests.osm.opl import GRID, RULES, opl
 from tests.osm.test_read import accounted, dropped, features
 
+ROOT = Path(__file__).resolve().parents[2]
 TREE = '<tag k="natural" v="tree"/>'
 
 
@@ -70,3 +74,24 @@ def test_a_place_that_is_no_number_is_refused_by_file_and_words(tmp_path: Path, 
     with pytest.raises(InputError, match=re.escape(f"{extract} cannot be read")):
         apply_changes(extract, [], tmp_path / "new.osm.pbf")
     assert not (tmp_path / "new.osm.pbf").exists()
+
+
+@pytest.mark.parametrize("most", [0, 20_000, 70_000])
+def test_a_full_disk_is_one_line_whoever_writes_a_map(tmp_path: Path, most: int) -> None:
+    """In a process of its own: libosmium ends the one that it was full in."""
+    base = tmp_path / "base.opl"
+    rng = random.Random(1)
+    places = [(rng.uniform(5, 9), rng.uniform(5, 9)) for _ in range(10_000)]
+    base.write_text("".join(f"n{i} v1 x{x:.7f} y{y:.7f} Ta=b\n" for i, (x, y) in enumerate(places, 1)))
+    code = (
+        "import resource, sys; from pathlib import Path; from pipeline.osm.extracts.changes import apply_changes\n"
+        "from schemas.errors import InputError\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        "try: apply_changes(Path(sys.argv[1]), [], Path(sys.argv[2]))\n"
+        "except InputError as error: print(error)\n"
+    )
+    words = [sys.executable, "-c", code, str(base), str(tmp_path / "new.osm.pbf")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\S+ cannot be written: .*; free space, or choose another folder\n", done.stdout)
+    assert list(tmp_path.iterdir()) == [base]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -230,4 +231,17 @@ def test_of_many_writers_at_once_one_is_let_in(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/d cannot be written"), one_writer(str(tmp_path / "file" / "d")):
+        pass
+
+
+def test_a_full_disk_leaves_no_lock_that_nobody_owns(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be written: File too large"), one_writer(str(tmp_path)):
+            raise AssertionError
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    with one_writer(str(tmp_path)):
         pass

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, InputError, reason_of
 from storage.files import atomic_file
 from storage.store import place_of
 
@@ -37,9 +37,25 @@ def code_version() -> str:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` to ``path``; a crash leaves the old or the new."""
-    with atomic_file(path) as fresh, fresh.open("wb") as file:  # of a path torch would store the name
-        torch.save(state, file)
+    """Write ``state`` to ``path``; a crash leaves the old or the new.
+
+    Raises:
+        InputError: the disk does not take it.
+    """
+    try:
+        with atomic_file(path) as fresh, fresh.open("wb") as file:  # of a path torch would store the name
+            torch.save(state, file)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch, closing the file, fails in its turn
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, OSError):
+            found = found.__context__
+        if found is None:
+            raise
+        what = f"{path} cannot be written: {reason_of(found)}"
+        raise InputError(f"{what}; free space, and go on with resume=auto") from None
 
 
 def has_checkpoint(path: str | Path) -> bool:

@@ -15,6 +15,7 @@ import torch
 from schemas.config import parse_yaml, settings_help
 from schemas.errors import ConfigError, GeoshardsError, at_the_door
 from storage.progress import format_table
+from storage.text import visible
 from storage.urls import expand, local_path
 from trainers import ROOT
 from trainers.engine.checkpoint import code_version
@@ -55,7 +56,7 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {visible(str(error))}", file=sys.stderr)
     return status
 
 
@@ -117,10 +118,10 @@ def _show(summary: dict[str, Any], quiet: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
     elif not quiet:
-        plain = "\n".join(f"{name}: {value}" for name, value in summary.items())
+        plain = "\n".join(visible(f"{name}: {value}") for name, value in summary.items())
         print(format_table(summary["stages"]) if "stages" in summary else plain)
         for message in summary.get("corrupt", []):
-            print(f"unreadable: {message}", file=sys.stderr)
+            print(f"unreadable: {visible(message)}", file=sys.stderr)
         if "out" in summary:
             print(f"checkpoint: {summary['out']}/checkpoint.pt")
 

@@ -19,6 +19,7 @@ from schemas.errors import GeoshardsError, InputError
 from storage.files import put
 from storage.owner import Owner
 from storage.store import Store
+from storage.text import visible
 from storage.urls import cache_folder, shown
 from trainers.engine.evaluation import JSON_NAME
 from trainers.engine.report import METRICS_NAME, WANDB_NAME
@@ -157,7 +158,8 @@ class RunFolder:
         if not self._failure:
             (self.local.parent / _OWNER).unlink(missing_ok=True)
             print(
-                f"{shown(self.url)} takes no files ({reason}); training goes on, and they wait in {self.local}",
+                f"{shown(self.url)} takes no files ({visible(reason)}); training goes on, and they wait in "
+                f"{self.local}",
                 file=sys.stderr,
             )
         self._failure = reason

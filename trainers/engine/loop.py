@@ -23,6 +23,7 @@ from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
 from storage.files import put
 from storage.progress import Progress, StageRow
+from storage.text import visible
 from storage.urls import expand
 from trainers.engine import ranks
 from trainers.engine.averages import of_step, of_window
@@ -429,7 +430,7 @@ def train(
             trainer.restore(load_checkpoint(path), path)
         for note in trainer.notes():
             if ranks.is_first() and not quiet:
-                print(note, file=sys.stderr)
+                print(visible(note), file=sys.stderr)
         if settings.dry_run:
             return trainer.try_out()
         said = yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from schemas.errors import DatasetError, GeoshardsError
+from storage.text import visible
 from storage.urls import local_path
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.evaluate.heads import UperNet, confusion, scores, to_map
@@ -147,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         encoder = GeoLink.trained(load_checkpoint(options.checkpoint), options.checkpoint)
         tiles = read_tiles(root, encoder.settings.vit.image_size)
     except GeoshardsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
     train, test = tiles.split(options.share, options.seed)
     model = Segmenter(encoder, options.freeze, options.channels)

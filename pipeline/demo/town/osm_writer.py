@@ -18,6 +18,7 @@ from pipeline.demo.geo import to_lonlat
 from pipeline.demo.town.block import Block, Relation, Way
 from pipeline.demo.town.oddities import INVALID_OBJECTS, OUT_OF_RANGE_LONLAT, make_oddities, tile_edge_points
 from pipeline.demo.town.world import World
+from pipeline.formats.libosmium import osm_writer
 
 GENERATOR = "geoshards-demo"
 TIMESTAMP = dt.datetime(2024, 8, 20, 10, 0, 0, tzinfo=dt.UTC)
@@ -45,8 +46,7 @@ def write_osm(world: World, path: Path) -> dict[str, int]:
     ways: list[Way] = []
     relations: list[Relation] = []
     nodes = 0
-    writer = osmium.SimpleWriter(str(path), header=header, overwrite=True)
-    try:
+    with osm_writer(path, header=header) as writer:
         exact = _exact_places(world)
         for block in blocks_in_order(world):
             nodes += _write_nodes(writer, block, region.origin, exact)
@@ -58,8 +58,6 @@ def write_osm(world: World, path: Path) -> dict[str, int]:
         for relation in sorted(relations, key=lambda r: r.id):
             members = [(kind, ref, role) for kind, ref, role in relation.members]
             writer.add_relation(OsmRelation(id=relation.id, members=members, tags=relation.tags, **META))
-    finally:
-        writer.close()
     return {"nodes": nodes, "ways": len(ways), "relations": len(relations)}
 
 

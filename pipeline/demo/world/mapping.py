@@ -20,6 +20,7 @@ from pipeline.demo.town.block import Tags
 from pipeline.demo.town.osm_writer import GENERATOR, META
 from pipeline.demo.world.district import District
 from pipeline.demo.world.plan import Plan
+from pipeline.formats.libosmium import osm_writer
 
 ID_STRIDE = 100_000  # ids of one district, for each type
 _FIRST_OWN = 32  # 0: its vertex, 1-11: the edge eastward, 12-22: the edge northward
@@ -97,22 +98,21 @@ def write_map(plan: Plan, parts: Iterable[MapPart], path: Path) -> dict[str, int
     header.set("sorting", "Type_then_ID")
     (west, south), (east, north) = plan.to_lonlat(np.array([(0.0, 0.0), plan.size])).tolist()
     header.add_box(osmium.osm.Box(osmium.osm.Location(west, south), osmium.osm.Location(east, north)))
-    writer = osmium.SimpleWriter(str(path), header=header, overwrite=True)
     waiting = path.with_name(path.name + ".ways")
     counts = {"nodes": 0, "ways": 0}
     try:
-        with waiting.open("w", encoding="utf-8") as out:
-            for part in parts:
-                for n, place in zip(part.nodes.tolist(), part.lonlat.tolist(), strict=True):
-                    writer.add_node(Node(id=n, location=tuple(place), tags=part.node_tags.get(n, {}), **META))
-                out.writelines(json.dumps(way) + "\n" for way in part.ways)
-                counts["nodes"] += len(part.nodes)
-        with waiting.open(encoding="utf-8") as lines:
-            for line in lines:
-                number, refs, tags = json.loads(line)
-                writer.add_way(OsmWay(id=number, nodes=refs, tags=tags, **META))
-                counts["ways"] += 1
+        with osm_writer(path, header=header) as writer:
+            with waiting.open("w", encoding="utf-8") as out:
+                for part in parts:
+                    for n, place in zip(part.nodes.tolist(), part.lonlat.tolist(), strict=True):
+                        writer.add_node(Node(id=n, location=tuple(place), tags=part.node_tags.get(n, {}), **META))
+                    out.writelines(json.dumps(way) + "\n" for way in part.ways)
+                    counts["nodes"] += len(part.nodes)
+            with waiting.open(encoding="utf-8") as lines:
+                for line in lines:
+                    number, refs, tags = json.loads(line)
+                    writer.add_way(OsmWay(id=number, nodes=refs, tags=tags, **META))
+                    counts["ways"] += 1
     finally:
-        writer.close()
         waiting.unlink(missing_ok=True)
     return counts

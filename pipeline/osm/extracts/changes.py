@@ -17,7 +17,7 @@ import numpy as np
 import osmium
 
 from geometry.packed import changes
-from pipeline.formats.libosmium import objects_of, refuse_document_type
+from pipeline.formats.libosmium import objects_of, osm_writer, refuse_document_type
 from pipeline.formats.wire import Ints
 from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
@@ -65,7 +65,7 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
             header.set(_TIMESTAMP, max(text, header.get(_TIMESTAMP, "")))
         with (
             atomic_file(target) as fresh,
-            osmium.SimpleWriter(osmium.io.File(str(fresh), "osm.pbf"), header=header) as writer,
+            osm_writer(fresh, "osm.pbf", header=header) as writer,
         ):
             for thing in _merged(base, source, parts):
                 writer.add(thing)
@@ -117,7 +117,7 @@ def _split(paths: Sequence[Path], folder: Path) -> tuple[list[Path], datetime | 
     part[newest] = np.arange(len(newest)) // _PART
     files = [folder / f"{n}.osh.pbf" for n in range(part.max(initial=-1) + 1)]
     with ExitStack() as stack:
-        writers = [stack.enter_context(osmium.SimpleWriter(str(f), bufsz=_BUFFER)) for f in files]
+        writers = [stack.enter_context(osm_writer(f, bufsz=_BUFFER)) for f in files]
         for (_, thing), n in zip(_changes(paths), part.tolist(), strict=True):
             if n >= 0:
                 writers[n].add(thing)

@@ -13,7 +13,7 @@ import osmium
 from numpy.typing import NDArray
 
 from geometry.packed import changes
-from pipeline.formats.libosmium import objects_of
+from pipeline.formats.libosmium import objects_of, osm_writer
 from pipeline.formats.wire import Ints
 from schemas.errors import InputError, at_the_door
 from storage.files import atomic_file
@@ -61,8 +61,7 @@ def cut_history(path: Path, ends: Mapping[str, datetime], folder: Path) -> list[
         header.has_multiple_object_versions = False
         with ExitStack() as writing:
             fresh = [writing.enter_context(atomic_file(targets[n])) for n in missing]
-            files = [osmium.io.File(str(f), _FORMAT) for f in fresh]
-            writers = [writing.enter_context(osmium.SimpleWriter(f, header=header)) for f in files]
+            writers = [writing.enter_context(osm_writer(f, _FORMAT, header=header)) for f in fresh]
             for o, row in zip(processor, wanted, strict=True):
                 for number in np.flatnonzero(row).tolist() if row.any() else ():
                     writers[number].add(o)

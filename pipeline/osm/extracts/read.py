@@ -28,11 +28,10 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-import osmium
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.formats.libosmium import objects_of, refuse_document_type
+from pipeline.formats.libosmium import objects_of, osm_writer, refuse_document_type
 from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.pbf.header import Header, blobs, read_header
@@ -298,9 +297,9 @@ def as_pbf(path: Path, folder: Path) -> tuple[Path, Counter[str]]:
         header = processor.header
         history = header.has_multiple_object_versions or ".osh" in path.name
         # Named .osm, a deletion would be written as an object like any other.
-        target = osmium.io.File(str(copy), "osh.pbf,pbf_compression=zlib,locations_on_ways=true")
+        form = "osh.pbf,pbf_compression=zlib,locations_on_ways=true"
         last = _last(path) if history else repeat(True)
-        with osmium.SimpleWriter(target, header=header) as writer:
+        with osm_writer(copy, form, header=header) as writer:
             for o, wanted in zip(processor, last, strict=False):
                 if wanted:
                     writer.add(o)

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import ConfigError
 from trainers.engine import cli
-from trainers.engine.cli import help_text, main, parse
+from trainers.engine.cli import _show, help_text, main, parse
 from trainers.tasks.gair import GAIR
 from trainers.tasks.geolink import GEOLINK
 
@@ -86,6 +86,17 @@ def test_missing_data_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(GEOLINK, [f"data={tmp_path}/none", "model=tiny", f"out={tmp_path}/r"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path}/none/dataset.json does not exist")
     assert not (tmp_path / "r").exists()
+
+
+def test_what_trainers_say_of_others_does_nothing_to_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(GEOLINK, [f"data={tmp_path}/\u202e", "model=tiny", f"out={tmp_path}/r"]) == 1
+    _show({"steps": "\x1b[2J", "corrupt": ["\u202e"]}, quiet=False, as_json=False)
+    said = "".join(capsys.readouterr())
+    assert r"steps: \x1b[2J" in said
+    assert r"unreadable: \u202e" in said
+    assert not {"\x1b", "\u202e"} & set(said)
 
 
 def test_unknown_settings_are_config_errors() -> None:

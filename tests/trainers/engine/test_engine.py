@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, InputError
 from tests.trainers.engine import tail
 from trainers.engine import report
 from trainers.engine.checkpoint import KEYS, LAYOUT, load_checkpoint, save_checkpoint
@@ -314,8 +315,25 @@ def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytes
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         save_checkpoint(path, dict.fromkeys(KEYS, 2))
+    assert load_checkpoint(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_line_and_the_old_one_stays(tmp_path: Path) -> None:
+    """At any moment of it: torch's own end of the file fails in its turn."""
+    path = tmp_path / "checkpoint.pt"
+    state = dict.fromkeys(KEYS, 1) | {"version": {"layout": LAYOUT}}
+    save_checkpoint(path, state)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (0, 100_000, 299_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            with pytest.raises(InputError, match=rf"{path} cannot be written: File too large; free space"):
+                save_checkpoint(path, state | {"model": torch.zeros(75_000)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load_checkpoint(path)["step"] == 1
     assert list(tmp_path.iterdir()) == [path]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.catalog.describe import _attribution
-from pipeline.catalog.text import markdown, visible
+from storage.text import markdown, visible
 
 HOSTILE = "a\x1b[2J<script>alert(1)</script>![x](http://e/x.png)\u202e|`b`\n# c\n* d\n[e]: f"
 
