@@ -63,7 +63,7 @@ format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev ## run the benchmarks; one JSON line each
-	@for race in $(filter-out %/geolink_learns.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$race || exit 1; done
+	@for race in $(filter-out %_learns.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$race || exit 1; done
 
 preview: $(VENV)/.pipeline ## draw a contact sheet of DATA into DATA/preview.png
 	$(BIN)/geoshards preview $(DATA)

@@ -1,7 +1,8 @@
 """What colours alone, and shapes alone, say of a generated world: labels, and which photo belongs to which tile.
 
-    geoshards demo world --world tiles=200 photos=400
-    python benchmarks/world_looks.py world
+    python benchmarks/world_looks.py [DIR]
+
+DIR is a world of ``geoshards demo DIR --world``; without it one of 200 tiles and 400 photos is made and left nowhere.
 
 Judges are a ridge and seven nearest neighbours, each sheet foretold by the other sheets. Colours are a histogram of
 6 x 6 x 6 bins and one of 16 a channel; shapes are statistics of the gradients of brightness at four scales. Prints one
@@ -15,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from scipy.ndimage import gaussian_filter
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from geometry.tiles import lonlat_to_tile  # noqa: E402
+from pipeline.demo.world.build import build_world  # noqa: E402
+from pipeline.demo.world.settings import WorldSettings  # noqa: E402
 
 Rows = NDArray[np.float64]
 SHEET = 4  # tiles a side
@@ -145,4 +149,7 @@ def main(world: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with TemporaryDirectory() as made:
+        if len(sys.argv) < 2:
+            build_world(Path(made) / "world", WorldSettings(tiles=200, photos=400))
+        main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(made) / "world")

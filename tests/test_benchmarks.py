@@ -26,6 +26,10 @@ SMALLEST = {
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
     "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),
     "gair.py": ("--model tiny --samples 4 --photos 4,1 --rounds 1 --threads 1", "photos.4.ratio"),
+    "gair_learns.py": (
+        "small --tiles 1 --photos 8 --workers 1 --runs edges,ours --seeds 0 --steps 1 --split train --set batch_size=2",
+        "runs.ours.cpu_s",
+    ),
     "geolink_learns.py": (f"synthetic --seeds 0 --steps 1 --set {_TINY}", "samples_per_second"),
     "geolink_step.py": ("--sizes tiny --batch 8 --rounds 1 --threads 1", "tiny.nodes"),
     "gpu_gair.py": ("--device cpu --model tiny --batch 4 --steps 1", "fp32.samples_per_second"),
