@@ -5,7 +5,7 @@ of JSON: for each number of photos a tile the median, over rounds in which both 
 peer's CPU seconds over ours. Both hold the same weights and get the same batch of ``samples`` photos and the tiles they
 need; their losses must agree to 1e-4 in every round, queue included, or the race is void.
 
-The peer is written from docs/papers/gair.md#losses: a sample is one photo with its tile, so a tile is encoded once for each of
+The peer follows docs/papers/gair.md#losses: a sample is one photo with its tile, so a tile is encoded once for each of
 its photos; attention with its matrix of scores; the whole map of each photo unfolded to 3 × 3 neighbourhoods, of which
 four are read; the queue encoded anew apart from the batch's places; cross entropies without masks. Patch embedding,
 norms, MLPs and location encoder are the same modules on both sides.
