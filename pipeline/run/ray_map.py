@@ -100,13 +100,16 @@ class _Cluster(threading.Thread):
     def run(self) -> None:
         """Start, then wait."""
         import ray
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.local:  # the process that starts it is one of the workers
             options |= {"num_cpus": self.workers - 1, "include_dashboard": False}
             # Ray would make one itself and leave it in the home, where it changes what a later `ray start` asks for.
-            os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
+            if "RAY_AUTH_TOKEN" not in os.environ:
+                os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
+                AuthenticationTokenLoader.instance().reset_cache()  # that of a cluster this process was in before
             # Ray's workers give way to all other processes (nice 15): beside anything else this one would do most work.
             os.environ.setdefault("RAY_worker_niceness", "0")
             os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", _RAYS_LAST)

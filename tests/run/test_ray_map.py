@@ -85,7 +85,8 @@ def test_memory_that_an_item_gave_back_serves_the_next() -> None:
 def test_this_process_does_brief_items_until_ray_is_up_and_none_is_lost(runner: Runner) -> None:
     import ray
 
-    ray.shutdown()  # that of other tests of this process would be joined, and do all of the work
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    ray.shutdown()  # another's would be joined, and do all of the work; it had a token of its own
     results = list(runner.map(slow_square, range(100), brief=True))
     assert sorted(i for i, _, _ in results) == list(range(100))
     assert all(value == i * i for i, (value, _), _ in results)
