@@ -85,8 +85,9 @@ class TagVectors:
             self.vectors: NDArray[np.float16] = arrays["vectors"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise DatasetError(f"{path} is no tag table or is damaged ({error}); {_AGAIN}") from None
-        rows = len(self.tag_ids)
-        if self.vectors.shape != (rows, self.encoder.width) or (self.tag_ids[1:] <= self.tag_ids[:-1]).any():
+        ids = self.tag_ids
+        line = ids.ndim == 1 and ids.dtype == np.int64 and bool((ids[1:] > ids[:-1]).all())
+        if not line or self.vectors.shape != (len(ids), self.encoder.width):
             raise DatasetError(f"{path}: its ids and its vectors do not fit; {_AGAIN}")
 
     def __len__(self) -> int:
