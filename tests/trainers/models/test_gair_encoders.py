@@ -102,7 +102,8 @@ def test_any_number_of_places_of_one_encoding(dataset: Path, kind: str) -> None:
     axis = (torch.arange(30) + 0.5) / 30
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
     xy = torch.cat((batch.photo_xy[batch.photo_valid], grid))
-    found = model.query(tokens, batch, torch.cat((sample, torch.full((900,), 2))), xy)
+    frame = torch.cat((batch.photo_frame[batch.photo_valid], torch.full((900, 2, 2), torch.nan)))
+    found = model.query(tokens, batch, torch.cat((sample, torch.full((900,), 2))), xy, frame)
     assert found.shape == (len(sample) + 900, GAIR.dim)
     torch.testing.assert_close(found[: len(sample)], model.localise(tokens, batch)[batch.photo_valid])
 
