@@ -56,7 +56,7 @@ class CameraGround(nn.Module):
         return self.head(self.layers(seen).flatten(1)).float() * known[:, None]
 
     def seen(self, values: Tensor, sample: Tensor, xy: Tensor, frame: Tensor) -> Tensor:
-        """Values [B,grid*grid,W] as the cameras see them, [Q,SIDE,SIDE,W]: the farthest row first, from left to right."""
+        """Values [B,grid*grid,W] as cameras see them, [Q,SIDE,SIDE,W]: the farthest row first, from left to right."""
         at = xy.float()[:, None] + self.ground @ frame
         return self._sample(values, sample, at).view(len(xy), SIDE, SIDE, values.shape[-1])
 
