@@ -13,7 +13,7 @@ from trainers.models.scatter import take
 from trainers.models.vit import init_linear
 
 #: The ground that is read, metres: to the left and right of the camera, behind it and ahead, and places a side.
-ACROSS, BEHIND, AHEAD, SIDE = 32.0, 12.0, 52.0, 8
+ACROSS, BEHIND, AHEAD, SIDE = 26.0, 10.0, 42.0, 12
 
 
 class CameraGround(nn.Module):
