@@ -124,7 +124,7 @@ def make_batch(settings: GairSettings, samples: int) -> TileBatch:
     photos = torch.randint(0, 256, (samples, 3, size, size), dtype=torch.uint8, generator=generator)
     return replace(
         batch, photos=photos, photo_valid=torch.ones(samples, dtype=torch.bool), photo_sample=sample, photo_xy=xy,
-        photo_lonlat=lonlat, photo_heading=torch.full((samples,), torch.nan),
+        photo_lonlat=lonlat, photo_frame=torch.full((samples, 2, 2), torch.nan),
     )  # fmt: skip
 
 

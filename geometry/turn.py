@@ -40,15 +40,10 @@ class Turn:
         x, y = (xy[..., 1], xy[..., 0]) if self.transpose else (xy[..., 0], xy[..., 1])
         return np.stack((1 - x if self.flip_x else x, 1 - y if self.flip_y else y), axis=-1)
 
-    def heading(self, degrees: float) -> float:
-        """A direction clockwise from up, 0 <= degrees < 360, after the turn."""
-        if self.transpose:
-            degrees = 270.0 - degrees
-        if self.flip_x:
-            degrees = -degrees
-        if self.flip_y:
-            degrees = 180.0 - degrees
-        return degrees % 360.0 % 360.0  # -1e-20 % 360 is 360
+    def directions(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Differences [...,2] of normalised coordinates after the turn."""
+        x, y = (xy[..., 1], xy[..., 0]) if self.transpose else (xy[..., 0], xy[..., 1])
+        return np.stack((-x if self.flip_x else x, -y if self.flip_y else y), axis=-1)
 
     def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Pixels [...,H,W] after the turn."""

@@ -82,6 +82,7 @@ class StreetviewInfo:
     x: float  # normalised image coordinate, 0 <= x < 1; with sv.margin a little beyond too
     y: float
     heading: float | None = None  # degrees clockwise from true north, 0 <= heading < 360
+    north: float = 0.0  # degrees clockwise from the image's up to true north at the photo, -180 < north <= 180
     captured_at: str | None = None  # ISO 8601
     projection: str = "perspective"  # perspective | fisheye | equirectangular
     licence: str | None = None
@@ -156,7 +157,7 @@ def _rs_info(row: dict[str, Any]) -> RsInfo:
 def _photo_info(row: dict[str, Any]) -> StreetviewInfo:
     info = StreetviewInfo(**row)
     _expect([info.member, info.id, info.projection, info.source], str)
-    _expect([info.lon, info.lat, info.x, info.y], int | float)
+    _expect([info.lon, info.lat, info.x, info.y, info.north], int | float)
     _expect([info.heading, info.fov, info.gap_days], int | float | None)
     _expect([info.captured_at, info.licence, info.author], str | None)
     return info

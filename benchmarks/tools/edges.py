@@ -51,7 +51,9 @@ class Edges:
             found += [(mean + 1e-3).log().flatten(1), ways.flatten(1)]
         return torch.cat(found, 1)
 
-    def query(self, tokens: Tensor, _batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(
+        self, tokens: Tensor, _batch: TileBatch, sample: Tensor, xy: Tensor, _frame: Tensor | None = None
+    ) -> Tensor:
         """f32[M,96] at places xy f32[M,2] of the tiles ``sample``; beyond the border the tile is mirrored."""
         half, side = WINDOW // 2, tokens.shape[-1]
         wide = F.pad(tokens[:, None], (half,) * 4, mode="reflect")[:, 0]

@@ -39,7 +39,7 @@ def add_photos(
         members[name] = image.data
         infos.append(StreetviewInfo(
             member=name, id=photo.id, lon=rounded(photo.lon), lat=rounded(photo.lat),
-            x=photo.x, y=photo.y,
+            x=photo.x, y=photo.y, north=photo.north,
             heading=None if image.heading is None else rounded(image.heading, 4), captured_at=photo.captured_at,
             projection=image.projection, licence=photo.licence, author=photo.author, source=photo.source,
             fov=image.fov, gap_days=gap_days(photo.captured_at, acquired),

@@ -26,6 +26,7 @@ PAIRS = pa.schema(
         ("footprint", pa.int64()),  # number of the footprint
         ("x", pa.float64()),  # normalised image coordinates; with a margin a little out of 0 <= x < 1 too
         ("y", pa.float64()),
+        ("north", pa.float64()),  # degrees clockwise from the image's up to true north at the photo
         ("heading", pa.float64()),  # degrees clockwise from true north
         ("gap_days", pa.float64()),  # from the footprint's image to the photo; negative: the photo is older
     ]
@@ -34,6 +35,8 @@ PAIRS = pa.schema(
 #: arithmetic, and must agree on whose it is. Coordinates of some 10⁷ m are exact to 2e-9 m. What is rounded here is
 #: what the sample says: nobody reckons a position twice.
 _DIGITS = 8
+#: Degrees of latitude, some 5 m, to either side of a photo between which north is told.
+_STEP = 5e-5
 
 
 def pair(
@@ -63,7 +66,20 @@ def pair(
     at = np.round(at, _DIGITS)
     margin = max(margin_m, 0.0) / (placement.gsd * footprints.size)[footprint]
     inside = ((at >= -margin) & (at < 1.0 + margin)).all(axis=1)
-    return _table(photos, photo[inside], footprint[inside], at[inside] + 0.0, times)
+    photo, footprint, at = photo[inside], footprint[inside], at[inside] + 0.0
+    return _table(photos, photo, footprint, at, north(footprints, footprint, lonlat[photo], placement), times)
+
+
+def north(footprints: Footprints, rows: Ints, lonlat: Floats, placement: Placement) -> Floats:
+    """Degrees f64[P] clockwise from up, in metres of the image of a photo's footprint, to true north at the photo.
+
+    So a heading finds its direction in images that are turned, or whose grid north is not true north.
+    """
+    south, above = lonlat.copy(), lonlat.copy()
+    south[:, 1], above[:, 1] = np.maximum(lonlat[:, 1] - _STEP, -90.0), np.minimum(lonlat[:, 1] + _STEP, 90.0)
+    step = lonlat_to_normalised(footprints, rows, above) - lonlat_to_normalised(footprints, rows, south)
+    right, down = (step * (placement.gsd * footprints.size)[rows]).T
+    return np.round(np.degrees(np.arctan2(right, -down)), 4) + 0.0
 
 
 def _around(footprints: Footprints, rows: Ints, latitude: Floats) -> Floats:
@@ -75,12 +91,14 @@ def _around(footprints: Footprints, rows: Ints, latitude: Floats) -> Floats:
     return np.asarray(ends[1] - ends[0])
 
 
-def _table(photos: pa.Table, photo: Ints, footprint: Ints, xy: Floats, times: Sequence[str | None] | None) -> pa.Table:
+def _table(
+    photos: pa.Table, photo: Ints, footprint: Ints, xy: Floats, up: Floats, times: Sequence[str | None] | None
+) -> pa.Table:
     gaps: list[float | None] = [None] * len(photo)
     if times is not None:
         taken = photos.column("captured_at").take(pa.array(photo)).to_pylist()
         gaps = [gap_days(t, times[f]) for t, f in zip(taken, footprint.tolist(), strict=True)]
-    columns = [photo, footprint, xy[:, 0], xy[:, 1], photos.column("heading").take(pa.array(photo)), gaps]
+    columns = [photo, footprint, xy[:, 0], xy[:, 1], up, photos.column("heading").take(pa.array(photo)), gaps]
     return pa.table(
         [pa.array(c, f.type) if not isinstance(c, pa.ChunkedArray) else c for c, f in zip(columns, PAIRS, strict=True)],
         schema=PAIRS,

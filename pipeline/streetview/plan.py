@@ -27,7 +27,7 @@ from storage.files import file_sha256
 from storage.progress import Progress
 
 #: Columns of PAIRS that say which photo stands where.
-_PLACE = ("footprint", "photo", "x", "y")
+_PLACE = ("footprint", "photo", "x", "y", "north")
 #: As many failures, and no success, mean that something else is wrong than the photos.
 _HOPELESS = 3
 
@@ -69,11 +69,11 @@ def photos_of(
     else:
         paths = {row: values["path"] or "" for row, values in wanted.items()}
     ready = {row: to_photo(wanted[row], path) for row, path in paths.items()}
-    at = {(f, p): (x, y) for f, p, x, y in zip(*(pairs[c].to_pylist() for c in _PLACE), strict=True)}
+    at = {(f, p): tuple(place) for f, p, *place in zip(*(pairs[c].to_pylist() for c in _PLACE), strict=True)}
     found: dict[int, list[Photo]] = {}
     for number, own in chosen.items():
         places = [(ready[row], *at[number, row]) for row in own if row in ready]
-        found[number] = [replace(photo, x=x, y=y) for photo, x, y in places]
+        found[number] = [replace(photo, x=x, y=y, north=north) for photo, x, y, north in places]
     return ChosenPhotos({k: v for k, v in found.items() if v}, drops.rows())
 
 

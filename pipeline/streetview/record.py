@@ -77,6 +77,7 @@ class Photo:
     visible: tuple[float, float, float, float] | None = None  # as in PHOTOS
     x: float = math.nan  # normalised image coordinates in the footprint that it was chosen for
     y: float = math.nan
+    north: float = 0.0  # degrees clockwise from up in that footprint's image to true north
 
 
 @dataclass

@@ -19,8 +19,8 @@ from tests.streetview.makers import placed, reasons
 def pairs_of(owners: list[int]) -> pa.Table:
     """Photo i in footprint owners[i]."""
     n = len(owners)
-    columns = {"photo": list(range(n)), "footprint": owners, "x": [0.5] * n, "y": [0.5] * n, "heading": [None] * n,
-               "gap_days": [None] * n}  # fmt: skip
+    columns = {"photo": list(range(n)), "footprint": owners, "x": [0.5] * n, "y": [0.5] * n, "north": [0.0] * n,
+               "heading": [None] * n, "gap_days": [None] * n}  # fmt: skip
     return pa.table(columns, schema=PAIRS)
 
 

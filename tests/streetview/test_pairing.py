@@ -20,8 +20,10 @@ from pipeline.streetview.pairing import PAIRS
 from pipeline.streetview.position import Area
 from schemas.footprint import Footprint
 from schemas.keys import XyzKey
+from schemas.sample import StreetviewInfo
 from tests.grounds import lonlat_to_normalised, pair, pixel_to_lonlat
 from tests.streetview.makers import placed
+from trainers.stream.sample import frame_of
 
 GEOD = Geod(ellps="WGS84")
 
@@ -66,6 +68,30 @@ def test_pairs_are_those_of_brute_force_for_chips_of_any_crs_and_rotation(seed: 
     for row in pairs.to_pylist():
         exact = lonlat_to_normalised(footprints[row["footprint"]], np.array([list(rows[row["photo"]].values())]))[0]
         assert (row["x"], row["y"]) == pytest.approx(tuple(exact), abs=1e-8)
+
+
+@given(st.integers(0, 10_000))
+def test_a_camera_looks_in_the_image_where_it_looks_on_the_ground(seed: int) -> None:
+    """By the geodesic: a point ahead lies ahead in chips of any CRS and rotation, near a pole as well."""
+    check_cameras(seed)
+
+
+def check_cameras(seed: int) -> None:
+    """Where each looks, in the image and on the ground."""
+    rng = np.random.default_rng(seed)
+    for crs in ("EPSG:32632", "EPSG:3857", "EPSG:4326", "EPSG:3413"):
+        lat = float(rng.uniform(70, 84)) if crs == "EPSG:3413" else float(rng.uniform(-60, 60))
+        lon, heading = float(rng.uniform(6, 12)), float(rng.uniform(0, 360))
+        x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat)
+        gsd = 1e-5 if crs == "EPSG:4326" else 1.5
+        footprint = chip(0, crs, x, y, 0.0 if crs == "EPSG:4326" else float(rng.uniform(-180, 180)), gsd, (64, 64))
+        at = pixel_to_lonlat(footprint, np.array([[20.0, 40.0]]))[0]
+        row = pair(placed([{"lon": at[0], "lat": at[1]}]), [footprint]).to_pylist()[0]
+        ahead = GEOD.fwd(*at, heading, 10.0)[:2]
+        expected = lonlat_to_normalised(footprint, np.array([ahead]))[0] - (row["x"], row["y"])
+        info = StreetviewInfo("sv.0.jpg", "1", *at, row["x"], row["y"], heading, row["north"])
+        metres = place([footprint]).gsd[0] * 64
+        assert 10 * frame_of(info, tuple(metres))[1] == pytest.approx(expected, abs=0.05 / 64)
 
 
 def test_a_margin_is_in_true_metres_whatever_the_crs() -> None:

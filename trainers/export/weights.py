@@ -21,6 +21,7 @@ from schemas.errors import ConfigError, DatasetError
 from storage.store import place_of
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.export import FORMATS
+from trainers.models.convnet import ConvNet
 from trainers.models.gair.croma import Croma
 from trainers.models.gair.model import Gair
 from trainers.models.geolink import GeoLink
@@ -37,6 +38,8 @@ PRETRAINING = {
 }  # fmt: skip
 #: Image encoders by the form that has their names.
 _NAMES = {"timm": ViT, "croma": Croma}
+#: What an encoder is called, and the form to take it in.
+_WORDS = ((Croma, ("CROMA's", "croma")), (ViT, ("a ViT of timm", "timm")), (ConvNet, ("a convnet", "safetensors")))
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Exported:
 
     task: str
     model: GeoLink | Gair | Joint
-    encoder: ViT | Croma  # of images
+    encoder: ViT | Croma | ConvNet  # of images
     norm: PixelNorm
     bands: tuple[str, ...]
 
@@ -53,7 +56,7 @@ class Exported:
     def of(cls, task: str, model: GeoLink | Gair | Joint) -> Exported:
         """The model with its image encoder."""
         if isinstance(model, Gair):
-            assert isinstance(model.rs, ViT | Croma)  # it holds one of its own
+            assert isinstance(model.rs, ViT | Croma | ConvNet)  # it holds one of its own
             return cls(task, model, model.rs, model.rs_norm, named(model.settings.bands))
         part = model if isinstance(model, GeoLink) else model.geolink
         return cls(task, model, part.vit, part.norm, named(part.settings.bands))
@@ -61,11 +64,9 @@ class Exported:
     @property
     def description(self) -> dict[str, Any]:
         """What a user of the image encoder has to know, as plain values."""
-        last = self.encoder.norm if isinstance(self.encoder, ViT) else self.encoder.transformer.norm_out
-        name = architecture(self.encoder.settings) if isinstance(self.encoder, ViT) else "croma"
         return {
-            "architecture": name, "num_classes": 0, "global_pool": "",
-            "pos_embed_requires_grad": False, "norm_eps": last.eps, "bands": list(self.bands),
+            **_architecture(self.encoder), "num_classes": 0, "global_pool": "",
+            "pos_embed_requires_grad": False, "bands": list(self.bands),
             "mean": (self.norm.mean.flatten() / 255).tolist(), "std": (self.norm.deviation.flatten() / 255).tolist(),
             **asdict(self.encoder.settings),
         }  # fmt: skip
@@ -76,6 +77,14 @@ class Exported:
         model = self.model
         held = {"task": self.task, "fidelity": model.fidelity, "arch": to_mapping(model.settings)}
         return held | {"loss": to_mapping(model.weights)}
+
+
+def _architecture(encoder: ViT | Croma | ConvNet) -> dict[str, Any]:
+    if isinstance(encoder, ConvNet):
+        return {"architecture": "conv"}
+    if isinstance(encoder, Croma):
+        return {"architecture": "croma", "norm_eps": encoder.transformer.norm_out.eps}
+    return {"architecture": architecture(encoder.settings), "norm_eps": encoder.norm.eps}
 
 
 def architecture(vit: ViTSettings) -> str:
@@ -113,7 +122,7 @@ def export(path: str | Path, form: str, out: str | Path) -> int:
         raise ConfigError(f"format {form!r} is unknown; choose one of {', '.join(FORMATS)}")
     exported = trained(load_checkpoint(path), str(path))
     if form in _NAMES and not isinstance(exported.encoder, _NAMES[form]):
-        own, other = ("CROMA's", "croma") if form == "timm" else ("a ViT of timm", "timm")
+        own, other = next(words for kind, words in _WORDS if isinstance(exported.encoder, kind))
         raise ConfigError(f"the image encoder of {path} is {own}; give --format {other}")
     store, name = place_of(out)
     with store.fresh(name) as fresh:

@@ -96,7 +96,7 @@ class Photo:
     y: float
     lon: float  # degrees
     lat: float
-    heading: float  # degrees clockwise from the tile's up, NaN where unknown
+    frame: NDArray[np.float64]  # [2,2] in normalised image coordinates (x, y) a metre: to the right, ahead; or NaN
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +153,18 @@ def augment(sample: TileSample, seed: np.uint64, settings: AugmentSettings, band
         dates = sample.rs.reshape(-1, *sample.rs.shape[-3:])
         sample = replace(sample, rs=np.stack([coloured(d, colours) for d in dates]).reshape(sample.rs.shape))
     mirrored = draw(seed, PHOTO_FLIP, max(1, len(sample.photos))) < settings.photo_flip
+    shown = [mirror(p) if m else p for p, m in zip(sample.photos, mirrored, strict=False)]
     photos = (
-        replace(p, pixels=coloured(np.ascontiguousarray(p.pixels[..., ::-1]) if m else p.pixels, c))
-        for p, m, c in zip(sample.photos, mirrored, photo_colours(seed, settings, len(sample.photos)), strict=False)
+        replace(q, pixels=coloured(q.pixels, c))
+        for q, c in zip(shown, photo_colours(seed, settings, len(shown)), strict=True)
     )
     return replace(sample, photos=tuple(photos))
+
+
+def mirror(photo: Photo) -> Photo:
+    """The photo with its sides exchanged: what was on its right is on its left."""
+    pixels = np.ascontiguousarray(photo.pixels[..., ::-1])
+    return replace(photo, pixels=pixels, frame=np.array([[-1.0], [1.0]]) * photo.frame)
 
 
 def photo_colours(seed: np.uint64, settings: AugmentSettings, count: int) -> list[Colours]:
@@ -176,7 +183,7 @@ def turned(sample: TileSample, turn: Turn) -> TileSample:
         return sample
     places = [turn.points(np.array([p.x, p.y])) for p in sample.photos]
     photos = tuple(
-        replace(p, x=float(x), y=float(y), heading=turn.heading(p.heading))
+        replace(p, x=float(x), y=float(y), frame=turn.directions(p.frame))
         for p, (x, y) in zip(sample.photos, places, strict=True)
     )
     return replace(

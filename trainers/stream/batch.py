@@ -95,7 +95,7 @@ class TileBatch:
     photo_sample: Tensor  # i64 [Q] slot, B in padding
     photo_xy: Tensor  # f32 [Q,2] normalised image coordinates in the tile
     photo_lonlat: Tensor  # f64 [Q,2] degrees
-    photo_heading: Tensor  # f32 [Q] degrees clockwise, NaN where unknown
+    photo_frame: Tensor  # f32 [Q,2,2] in normalised image coordinates (x, y) a metre: to its right, ahead; or NaN
 
     def __len__(self) -> int:
         return len(self.key)
@@ -381,5 +381,5 @@ def _pack_photos(held: Sequence[tuple[int, Photo]], capacity: int, count: int) -
         "photo_sample": _padded(np.array([i for i, _ in held], np.int64), capacity, count),
         "photo_xy": _padded(np.array(xy, np.float32).reshape(-1, 2), capacity, 0.5),
         "photo_lonlat": _padded(np.array(lonlat, np.float64).reshape(-1, 2), capacity, 0.0),
-        "photo_heading": _padded(np.array([p.heading for _, p in held], np.float32), capacity, math.nan),
+        "photo_frame": _padded(np.array([p.frame for _, p in held], np.float32).reshape(-1, 2, 2), capacity, math.nan),
     }

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geometry.crop import Window, crop_each
 from geometry.keypoints import with_key_points
@@ -66,6 +67,7 @@ class Cut(NamedTuple):
     tokens: OsmTokens | None
     infos: list[StreetviewInfo]
     seed: int
+    metres: tuple[float, float] = (math.nan, math.nan)  # along x and y of the footprint, where it has photos
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,20 @@ class Decoder:
         images: list[dict[str, RsInfo]] = []
         for slot in slots:
             photos, shown, infos, fault = split_names(slot.names)[1] if self.view.photos else [], {}, [], None
+            metres = (math.nan, math.nan)
             try:
                 document = bytes(slot.data.get(JSON, b""))
                 if photos:
                     meta = SampleMeta.from_bytes(document)
                     infos, shown = _photo_infos(photos, meta), {info.member: info for info in meta.rs}
+                    metres = meta.gsd[0] * meta.footprint.width, meta.gsd[1] * meta.footprint.height
                 elif document:
                     shown = image_infos(document)
             except CorruptSampleError as error:
                 fault = error
             found.append(fault)
             images.append(shown)
-            cuts.append(Cut(draw_window(slot.seed, self.augmentation), slot.tokens, infos, int(slot.seed)))
+            cuts.append(Cut(draw_window(slot.seed, self.augmentation), slot.tokens, infos, int(slot.seed), metres))
         for i, (slot, shown, cut) in enumerate(zip(slots, images, cut_each(cuts), strict=True)):
             if found[i] is None:
                 try:
@@ -146,7 +150,7 @@ class Decoder:
         if any(info.member not in data for info in infos):
             data = {**data, **slot.more([info.member for info in infos])}
         rs, valid = self._images(slot, names, images, cut.window)
-        shown = self._photos(infos, cut.window, data)
+        shown = self._photos(infos, cut.window, cut.metres, data)
         look = Look(cut.window or WHOLE) if self.on_device and rs is not None else None
         tokens = None if cut.tokens is None else with_key_points(cut.tokens, self.view.anchors)
         whole = TileSample(rs, tokens, shown, cut.window or WHOLE, look, valid)
@@ -192,17 +196,28 @@ class Decoder:
         chosen = raster if order == list(range(len(raster))) else raster[order]
         return to_levels(chosen, [names[i] for i in order], slot.statistics)
 
-    def _photos(self, infos: Sequence[StreetviewInfo], window: Window | None, data: Members) -> tuple[Photo, ...]:
+    def _photos(
+        self, infos: Sequence[StreetviewInfo], window: Window | None, metres: tuple[float, float], data: Members
+    ) -> tuple[Photo, ...]:
         side = self.view.photo_size
         left, top, right, bottom = window or WHOLE
         photos = []
         for info in infos:
             picture = decode_rgb(data[info.member], info.member, at_least=side)
             pixels = resize(picture, side, middle(picture) if self.view.photo_fit == "crop" else None)
-            heading = float("nan") if info.heading is None else info.heading
             x, y = (info.x - left) / (right - left), (info.y - top) / (bottom - top)
-            photos.append(Photo(pixels, x, y, info.lon, info.lat, heading))
+            shown = metres[0] * (right - left), metres[1] * (bottom - top)
+            photos.append(Photo(pixels, x, y, info.lon, info.lat, frame_of(info, shown)))
         return tuple(photos)
+
+
+def frame_of(info: StreetviewInfo, metres: tuple[float, float]) -> NDArray[np.float64]:
+    """Photo.frame of a photo, in an image that shows so many ``metres`` along x and along y."""
+    if info.heading is None:
+        return np.full((2, 2), np.nan)
+    angle = math.radians(info.heading + info.north)
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, s], [s, -c]]) / metres
 
 
 def middle(picture: Pixels) -> Window | None:

@@ -22,15 +22,16 @@ from trainers.tasks.gair import GAIR
 
 _SMALL = (
     "model=tiny steps=1 batch_size=4 eval.every=0 log.tensorboard=false --quiet arch.rs.image_size=32 arch.rs.depth=1 "
-    "arch.sv.image_size=32 arch.sv.depth=1 arch.queue=32 loss.rec=0.5 loss.dist=0.2 arch.decoder_depth=1"
+    "arch.sv.image_size=32 arch.sv.depth=1 arch.queue=32 loss.dist=0.2 arch.decoder_depth=1"
 )
 
 
-@pytest.fixture(scope="module", params=["croma", "vit"])
+@pytest.fixture(scope="module", params=["croma", "vit", "conv"])
 def checkpoint(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One step old, with decoders and first encoders, which only pretraining needs."""
     out = tmp_path_factory.mktemp("gair") / request.param
     words = [f"data={dataset}", f"out={out}", f"arch.rs_encoder={request.param}", *_SMALL.split()]
+    words += ["arch.sv_encoder=conv"] if request.param == "conv" else ["loss.rec=0.5"]
     assert main(GAIR, words) == 0
     return out / "checkpoint.pt"
 
@@ -52,6 +53,10 @@ def test_the_image_encoder_has_the_names_of_its_origin_and_says_its_pixels(
     checkpoint: Path, model: Gair, tmp_path: Path
 ) -> None:
     kind = model.settings.rs_encoder
+    if kind == "conv":
+        with pytest.raises(ConfigError, match="is a convnet; give --format safetensors"):
+            export(checkpoint, "timm", tmp_path / "none")
+        return
     form, other = {"croma": ("croma", "timm"), "vit": ("timm", "croma")}[kind]
     path = tmp_path / "rs.safetensors"
     export(checkpoint, form, path)
@@ -85,7 +90,7 @@ def test_encoders_load_alone_and_equal_those_that_were_trained(checkpoint: Path,
     export(checkpoint, "multimodal", path)
     held = torch.load(path, weights_only=True)["model_state_dict"]
     parts = {name.split(".")[0] for name in held}
-    assert parts == {"rs", "sv", "sv_head", "nili", "location"}
+    assert parts == {"rs", "sv", "sv_head", "nili", "facing", "location"}
     encoders = {name: load_encoder(path, name) for name in ("image", "photo", "location")}
     image, photo = pixels(model), pixels(model)
     lonlat = torch.tensor([[9.5, 47.1], [-170.0, -44.0]], dtype=torch.float64)

@@ -76,7 +76,9 @@ def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path
     token = model.sv.vit(pixels(batch.photos, PHOTO))[counted, 0]  # the class token
     photo = model.sv_head(torch.tanh(model.sv.pooler(token)))
     tokens, cell = model.rs(pixels(batch.rs, IMAGE)), patch_sides(batch)
+    frame = model.frames(batch)[counted]  # of what they are see test_facing.py
     place = model.nili(tokens, sample, 2 * batch.photo_xy[counted] - 1, cell[sample])
+    place = place + model.facing(tokens, sample, batch.photo_xy[counted], frame)
     location, negatives = model.location(lonlat), model.location(queued)
     near, far, apart = metres(lonlat, lonlat) < 200, metres(lonlat, queued) >= 250, metres(lonlat, lonlat) >= 250
     drawn, fits = (t[counted] for t in places_in_tile(batch, 3, 200.0))  # of what they are see test_gair_objectives.py
@@ -88,7 +90,8 @@ def test_gair_s_losses_are_those_of_its_parts_put_together_by_hand(dataset: Path
     for i in range(len(counted)):
         others = [j for j in range(len(counted)) if j != i and not near[i, j]]
         own = sample[i].repeat(3)
-        beside = model.nili(tokens, own, 2 * drawn[i] - 1, cell[own])[fits[i]]
+        beside = model.nili(tokens, own, 2 * drawn[i] - 1, cell[own])
+        beside = (beside + model.facing(tokens, own, drawn[i], frame[i].expand(3, 2, 2)))[fits[i]]
         seen = torch.cat((place[others], beside))
         incl += [named_first(photo[i], seen, place[i]), named_first(place[i], photo[others], photo[i])]
         beyond = torch.cat((negatives[far[i]], location[apart[i]], model.location(unseen[i])[distant[i]]))

@@ -12,6 +12,7 @@ import torch
 from schemas.errors import ConfigError
 from tests.trainers.batches import GAIR, gair_batch, gradients
 from trainers.engine.cli import main, parse
+from trainers.models.convnet import ConvNet
 from trainers.models.gair.croma import Croma
 from trainers.models.gair.model import Gair
 from trainers.models.gair.settings import GairInit, GairLoss, GairSettings
@@ -46,15 +47,18 @@ PRESENT = torch.tensor([[True, True, True], [True, False, False], [True, True, F
         {"query": "bicubic"},
         {"dates": 3},
         {"dates": 3, "date_pool": "mean", "rs_encoder": "vit"},
+        {"rs_encoder": "conv", "sv_encoder": "conv"},
+        {"heading": False},
     ],
     ids=str,
 )
 def test_every_parameter_of_every_choice_learns(dataset: Path, arch: dict[str, Any]) -> None:
-    model, batch = made(GairLoss(rec=1.0, dist=0.2), **arch), gair_batch(dataset, 8)
+    rec = 0.0 if "sv_encoder" in arch else 1.0  # a convnet cannot leave patches out
+    model, batch = made(GairLoss(rec=rec, dist=0.2), **arch), gair_batch(dataset, 8)
     batch = three_dates(batch, PRESENT) if "dates" in arch else batch
     model(batch)
     losses, _ = gradients(model, batch)
-    assert {"incl", "secl", "rec", "dist"} <= losses.keys()
+    assert {"incl", "secl", "dist"} <= losses.keys()
     assert torch.tensor(list(losses.values())).isfinite().all()
     silent = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert silent == []
@@ -102,7 +106,8 @@ def test_any_number_of_places_of_one_encoding(dataset: Path, kind: str) -> None:
     axis = (torch.arange(30) + 0.5) / 30
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).view(-1, 2)
     xy = torch.cat((batch.photo_xy[batch.photo_valid], grid))
-    found = model.query(tokens, batch, torch.cat((sample, torch.full((900,), 2))), xy)
+    frame = torch.cat((batch.photo_frame[batch.photo_valid], torch.full((900, 2, 2), torch.nan)))
+    found = model.query(tokens, batch, torch.cat((sample, torch.full((900,), 2))), xy, frame)
     assert found.shape == (len(sample) + 900, GAIR.dim)
     torch.testing.assert_close(found[: len(sample)], model.localise(tokens, batch)[batch.photo_valid])
 
@@ -140,6 +145,40 @@ def test_first_weights_that_are_missing_end_a_run_in_one_line(
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0
     assert "none.pt: there is no such file" in error
+
+
+@torch.no_grad()
+def test_a_convnet_sees_each_image_alone_and_its_tokens_where_they_lie() -> None:
+    torch.manual_seed(0)
+    encode, image = ConvNet(ViTSettings(64, 8, 32, 1, 2), 3), torch.randn(2, 3, 64, 64)
+    tokens = encode(image)
+    assert tokens.shape == (2, 64, 32)
+    torch.testing.assert_close(encode(image[1:]), tokens[1:], atol=1e-5, rtol=1e-4)
+    # Norms take means of a whole image, so a change is felt everywhere; it is felt most where it was made.
+    other = image.clone()
+    other[0, :, 40:48, 16:24] += 1
+    change = (encode(other) - tokens)[0].abs().sum(1)
+    assert int(change.argmax()) == 5 * 8 + 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("arch.rs_encoder=conv arch.rs.patch=12", "a patch of 2, 4, 8"),
+        ("arch.sv_encoder=conv arch.sv.dim=36 arch.sv.heads=3", "a dim that 8 divides"),
+        ("arch.rs_encoder=conv loss.rec=1", "set loss.rec=0"),
+        ("arch.rs_encoder=conv init.rs=vit.pt", "arch.rs_encoder=conv; give init.run"),
+        ("arch.sv_encoder=conv init.sv=vit.pt", "arch.sv_encoder=conv; give init.run"),
+    ],
+)
+def test_what_a_convnet_cannot_do_is_said_in_one_line(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    run = [f"data={dataset}", f"out={tmp_path / 'run'}", "model=tiny", "steps=1", *words.split()]
+    assert main(TASK, run) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    assert said in error
 
 
 def test_settings_name_every_choice() -> None:

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.streetview import test_pairing as pairing
 from tests.trainers.models import test_by_hand as by_hand
 from tests.trainers.models import test_croma as croma
+from tests.trainers.models import test_facing as facing
 from tests.trainers.models import test_gair_encoders as encoders
 from tests.trainers.models import test_gair_objectives as objectives
 from tests.trainers.models import test_gair_whole as whole
@@ -26,6 +28,7 @@ from tests.trainers.models import test_query as query
 from tests.trainers.models import test_trainers_models as parts
 
 GAIR, PAIRS, LOSSES = "trainers.models.gair.model", "trainers.models.gair.pairs", "trainers.models.losses"
+FACING = "trainers.models.gair.facing"
 NILI, PHOTO, CROMA = "trainers.models.gair.nili", "trainers.models.gair.photo", "trainers.models.gair.croma"
 DATES, LOCATION = "trainers.models.gair.dates", "trainers.models.gair.location"
 SAMPLE, AUGMENT = "trainers.stream.sample", "trainers.stream.augment"
@@ -37,6 +40,8 @@ MASKED: Check = parts.test_a_masked_slot_has_no_influence_on_gair
 DRAWN: Check = objectives.test_hard_negatives_follow_the_slot_alone
 REBUILT: Check = objectives.test_reconstruction_is_that_of_the_hidden_patches_of_images_and_photos
 KEPT: Check = objectives.test_distillation_holds_the_encoders_to_what_they_were_at_first
+SHOWN: Check = facing.check_ahead
+HIDDEN: Check = facing.test_headings_are_hidden_at_their_rate_in_training_alone
 OWN: Check = objectives.test_its_own_place_is_never_a_negative
 ONE_DATE: Check = encoders.test_a_tile_of_one_date_is_what_a_model_of_one_date_sees
 GARBAGE: Check = encoders.test_garbage_in_a_missing_date_changes_no_loss_and_no_gradient
@@ -58,6 +63,26 @@ def kernels(_root: Path) -> None:
     location.test_features_follow_the_kernel_of_each_scale()
 
 
+def ahead(_root: Path) -> None:
+    facing.test_a_camera_reads_what_is_ahead_far_first_and_from_left_to_right()
+
+
+def laid(_root: Path) -> None:
+    facing.test_a_tile_laid_another_way_looks_the_same_to_its_cameras((False, True, False))
+
+
+def outside(_root: Path) -> None:
+    facing.test_outside_of_the_tile_there_is_nothing()
+
+
+def unknown(_root: Path) -> None:
+    facing.test_an_unknown_heading_adds_nothing_and_has_a_gradient_of_zero()
+
+
+def aimed(_root: Path) -> None:
+    pairing.check_cameras(3)
+
+
 class Fault(NamedTuple):
     """A change of a module's source, and the test that notices it."""
 
@@ -69,6 +94,21 @@ class Fault(NamedTuple):
 
 
 FAULTS = [
+    Fault("cameras that look to their right", FACING, "(right, ahead), -1", "(ahead, right), -1", ahead),
+    Fault("near and far exchanged", FACING, "AHEAD - (AHEAD", "BEHIND - (AHEAD", ahead),
+    Fault("left and right exchanged", FACING, "(2 * middle - 1)", "(1 - 2 * middle)", ahead),
+    Fault("ground by patch corners", FACING, "at * n - 0.5", "at * n", ahead),
+    Fault("ground of another tile", FACING, "(sample[:, None] * n + row", "(sample[:, None] * 0 + row", ahead),
+    Fault("the tile goes on beyond its border", FACING, "(weight * inside)", "weight", outside),
+    Fault("a heading that is not known looks up", FACING, " * known[:, None]", "", unknown),
+    Fault("hard negatives without a direction", GAIR, "xy.view(-1, 2), frame)", "xy.view(-1, 2))", HAND),
+    Fault("no headings in training", GAIR, "< share", "< 1", HIDDEN),
+    Fault("all headings in training", GAIR, "< share", "< 0", HIDDEN),
+    Fault("headings hidden from evaluation", GAIR, "or not self.training or", "or", HIDDEN),
+    Fault("headings clockwise from the image's up", SAMPLE, "info.heading + info.north", "info.heading", aimed),
+    Fault("headings counted from east", SAMPLE, "[[c, s], [s, -c]]", "[[s, c], [c, -s]]", aimed),
+    Fault("a metre of the whole tile in a window", SAMPLE, "metres[0] * (right - left)", "metres[0]", SHOWN),
+    Fault("headings that do not turn with the tile", AUGMENT, "turn.directions(p.frame)", "p.frame", SHOWN),
     Fault("coordinates left in 0..1", GAIR, "gair_query(xy), take", "xy, take", WHOLE),
     Fault("x and y taken for row and column", GAIR, "gair_query(xy), take", "gair_query(xy.flip(-1)), take", WHOLE),
     Fault("places of one tile read in another", GAIR, "sample.clamp_max(len(tokens) - 1)", "(sample + 1) % 8", WHOLE),
@@ -193,14 +233,14 @@ def put_in(fault: Fault) -> Iterator[None]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[f.name for f in FAULTS])
 def test_a_fault_of_gair_is_noticed(dataset: Path, coordinates: Path, fault: Fault) -> None:
-    root = coordinates if fault.seen_by is WHOLE else dataset
+    root = coordinates if fault.seen_by in (WHOLE, SHOWN) else dataset
     with put_in(fault), pytest.raises((AssertionError, RuntimeError, IndexError)):
         fault.seen_by(root)
 
 
 @pytest.mark.parametrize("check", list(dict.fromkeys(f.seen_by for f in FAULTS)), ids=lambda c: c.__name__)
 def test_without_a_fault_nothing_is_noticed(dataset: Path, coordinates: Path, check: Check) -> None:
-    check(coordinates if check is WHOLE else dataset)
+    check(coordinates if check in (WHOLE, SHOWN) else dataset)
 
 
 coordinates = whole.coordinates

@@ -37,6 +37,8 @@ CHOSEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "vit, dates, released losses": ({"rs_encoder": "vit", "dates": 3, "pooler": False}, {"dist": 0.2}, "released"),
     "masked images alone": ({}, {"incl": 0.0, "secl": 0.0, "rec": 1.0}, "ours"),
     "without location": ({}, {"secl": 0.0}, "ours"),
+    "convnets": ({"rs_encoder": "conv", "sv_encoder": "conv"}, {}, "ours"),
+    "no headings": ({"heading": False}, {}, "ours"),
 }  # fmt: skip
 
 

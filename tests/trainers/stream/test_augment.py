@@ -200,10 +200,22 @@ def test_a_window_that_would_leave_no_photo_or_no_object_is_not_taken() -> None:
     assert found[4] == cuts[4]
 
 
+#: The frame of a camera that looks to the right of an image of 50 m by 100 m.
+EAST = np.array([[0, 0.01], [0.02, 0]])
+
+
+def test_a_mirrored_photo_has_its_right_where_its_left_was() -> None:
+    photo = Photo(np.arange(12, dtype=np.uint8).reshape(3, 2, 2), 0.25, 0.75, 9.0, 47.0, EAST)
+    shown = augment(TileSample(None, None, (photo,)), np.uint64(1), AugmentSettings(flip=0, photo_flip=1)).photos[0]
+    assert shown.pixels[0].tolist() == [[1, 0], [3, 2]]
+    assert shown.frame.tolist() == [[0, -0.01], [0.02, 0]]
+
+
 def test_photos_turn_with_their_tile_and_keep_their_own_picture() -> None:
-    photo = Photo(np.arange(12, dtype=np.uint8).reshape(3, 2, 2), 0.25, 0.75, 9.0, 47.0, 90.0)
+    photo = Photo(np.arange(12, dtype=np.uint8).reshape(3, 2, 2), 0.25, 0.75, 9.0, 47.0, EAST)
     shown = turned(TileSample(None, None, (photo,)), Turn.quarter(1)).photos[0]
-    assert (shown.x, shown.y, shown.heading) == (0.25, 0.25, 180.0)
+    assert (shown.x, shown.y) == (0.25, 0.25)
+    assert shown.frame.tolist() == [[-0.01, 0], [0, 0.02]]  # it looks down, its right is on the left
     assert np.array_equal(shown.pixels, photo.pixels)
 
 

@@ -333,7 +333,7 @@ def test_a_flip_moves_image_anchors_patches_and_photos_together(dataset: Path) -
     grid = image[0].reshape(-1)
     own = tokens.patch_object == len(tokens) - 1
     grid[tokens.patch_cell[own]] = 255  # the cells that the last object covers
-    photo = Photo(np.zeros((3, 2, 2), np.uint8), 0.25, 0.5, 0.0, 0.0, 90.0)
+    photo = Photo(np.zeros((3, 2, 2), np.uint8), 0.25, 0.5, 0.0, 0.0, np.array([[0, 0.01], [0.01, 0]]))
     mirrored = turned(TileSample(image, tokens, (photo,)), Turn(flip_x=True))
     assert mirrored.rs is not None
     assert mirrored.tokens is not None
@@ -345,7 +345,8 @@ def test_a_flip_moves_image_anchors_patches_and_photos_together(dataset: Path) -
         atol=1e-6,
     )
     assert mirrored.tokens.problem() is None
-    assert (mirrored.photos[0].x, mirrored.photos[0].y, mirrored.photos[0].heading) == (0.75, 0.5, 270.0)
+    assert (mirrored.photos[0].x, mirrored.photos[0].y) == (0.75, 0.5)
+    assert mirrored.photos[0].frame.tolist() == [[0, 0.01], [-0.01, 0]]
     twice = turned(mirrored, Turn(flip_x=True))
     assert twice.tokens is not None
     assert np.array_equal(twice.tokens.patch_cell, tokens.patch_cell)

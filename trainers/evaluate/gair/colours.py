@@ -43,7 +43,9 @@ class Colours:
         """f32[Q,BINS ** 3]."""
         return histograms(batch.photos, 1)[:, :, 0, 0].sqrt()
 
-    def query(self, tokens: Tensor, _batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(
+        self, tokens: Tensor, _batch: TileBatch, sample: Tensor, xy: Tensor, _frame: Tensor | None = None
+    ) -> Tensor:
         """f32[Q,BINS ** 3] at places xy f32[Q,2] of the tiles ``sample`` i64[Q]."""
         return sampled(tokens, sample, gair_query(xy), "bilinear").sqrt()
 

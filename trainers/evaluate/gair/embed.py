@@ -34,10 +34,12 @@ class Encoder(Protocol):
     def encode_photos(self, batch: TileBatch) -> Tensor:
         """Embeddings [Q,dim] of the photos."""
 
-    def query(self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(
+        self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor, frame: Tensor | None = None
+    ) -> Tensor:
         """Embeddings [M,dim] of places xy f32[M,2], normalised image coordinates, of the tiles ``sample`` i64[M].
 
-        ``tokens`` are those of ``batch``.
+        ``tokens`` are those of ``batch``, ``frame`` f32[M,2,2] is what is known of cameras there.
         """
 
 
@@ -75,7 +77,9 @@ class _Rows:
     slot: Tensor  # i64 [n] of each
     xy: Tensor  # f32 [n,2] normalised image coordinates
     held: Tensor  # i64 [t] slots that have some
-    moved: Mapping[float, tuple[Tensor, Tensor, Tensor]]  # slot i64 [m], xy f32 [m,2], photo of the split i64 [m]
+    frame: Tensor  # f32 [n,2,2] TileBatch.photo_frame
+    #: By metres: slot i64 [m], xy f32 [m,2], frame f32 [m,2,2], photo of the split i64 [m].
+    moved: Mapping[float, tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
 @torch.no_grad()
@@ -125,7 +129,7 @@ def _rows(batch: TileBatch, valid: Tensor, metres: Tensor, before: int, moving: 
     """``metres`` f64[B,2] of each slot, ``before`` photos of the split were in other batches."""
     known = torch.cat((metres.isfinite().all(1), torch.zeros(1, dtype=torch.bool))).to(valid.device)
     photo = (valid & known[batch.photo_sample]).nonzero().squeeze(1)
-    slot, xy = batch.photo_sample[photo], batch.photo_xy[photo].double()
+    slot, xy, frame = batch.photo_sample[photo], batch.photo_xy[photo].double(), batch.photo_frame[photo]
     moved = {}
     if moving:
         number = torch.arange(len(photo), device=xy.device) + before
@@ -136,14 +140,15 @@ def _rows(batch: TileBatch, valid: Tensor, metres: Tensor, before: int, moving: 
             at = torch.cat([xy + step * way / size for step in steps])
             inside = ((at >= 0) & (at < 1)).all(1)
             again = len(steps)
-            moved[distance] = (slot.repeat(again)[inside], at[inside].float(), number.repeat(again)[inside])
-    return _Rows(photo, slot, batch.photo_xy[photo], slot.unique(), moved)
+            whose = torch.arange(len(photo), device=xy.device).repeat(again)[inside]
+            moved[distance] = (slot[whose], at[inside].float(), frame[whose], number[whose])
+    return _Rows(photo, slot, batch.photo_xy[photo], slot.unique(), frame, moved)
 
 
 def _see(encoder: Encoder, batch: TileBatch, rows: _Rows, part: _Parts, grid: int, tokens: bool) -> None:
     image = encoder.encode_tiles(batch)
     part.photo.append(encoder.encode_photos(batch)[rows.photo].float())
-    part.place.append(_asked(encoder, image, batch, rows.slot, rows.xy))
+    part.place.append(_asked(encoder, image, batch, rows.slot, rows.xy, rows.frame))
     if tokens:
         for mode in MODES:
             part.tokens[mode].append(sampled(image, rows.slot, gair_query(rows.xy), mode))
@@ -152,11 +157,14 @@ def _see(encoder: Encoder, batch: TileBatch, rows: _Rows, part: _Parts, grid: in
     xy = cells(grid).float().to(rows.xy.device)
     found = _asked(encoder, image, batch, rows.held.repeat_interleave(len(xy)), xy.repeat(len(rows.held), 1))
     part.grid.append(found.view(len(rows.held), len(xy), -1))
-    for distance, (slot, at, own) in rows.moved.items():
+    for distance, (slot, at, frame, own) in rows.moved.items():
         if len(own):
-            part.moved[distance].append((_asked(encoder, image, batch, slot, at), own.cpu()))
+            part.moved[distance].append((_asked(encoder, image, batch, slot, at, frame), own.cpu()))
 
 
-def _asked(encoder: Encoder, tokens: Tensor, batch: TileBatch, slot: Tensor, xy: Tensor) -> Tensor:
-    parts = zip(slot.split(QUERIES), xy.split(QUERIES), strict=True)
-    return torch.cat([encoder.query(tokens, batch, s, x).float() for s, x in parts])
+def _asked(
+    encoder: Encoder, tokens: Tensor, batch: TileBatch, slot: Tensor, xy: Tensor, frame: Tensor | None = None
+) -> Tensor:
+    rows = torch.arange(len(slot), device=slot.device).split(QUERIES)
+    asked = [(slot[r], xy[r], None if frame is None else frame[r]) for r in rows]
+    return torch.cat([encoder.query(tokens, batch, *one).float() for one in asked])

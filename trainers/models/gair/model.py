@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from schemas.bands import named
 from schemas.config import build
+from schemas.errors import ConfigError
 from schemas.footprint import gair_query
+from trainers.models.convnet import ConvNet, PhotoConvNet
 from trainers.models.gair.coordinate_queue import CoordinateQueue
 from trainers.models.gair.croma import Croma
 from trainers.models.gair.dates import DatePool
 from trainers.models.gair.extras import FirstEncoders, MaskedImages, cosine
+from trainers.models.gair.facing import CameraGround
 from trainers.models.gair.location import SCALES, location_encoder
 from trainers.models.gair.nili import cell_size, query_module
 from trainers.models.gair.pairs import Pairs, locations_in_tile, photo_numbers, places_in_tile
@@ -35,7 +38,7 @@ from trainers.models.losses import (
     masked_mean,
     queue_nce,
 )
-from trainers.models.noise import hash32
+from trainers.models.noise import hash32, uniform
 from trainers.models.scatter import take
 from trainers.models.vit import PatchTokens, PatchViT, PixelNorm, image_norm, unit_norm
 from trainers.models.weights import restored
@@ -46,9 +49,11 @@ PHOTO = ((135.47184384, 142.28621995, 145.12271992), (59.19978436, 59.35279219, 
 #: 8-bit levels to what the image encoder takes, by ``arch.image_norm``.
 NORMS = {"unit": unit_norm, "statistics": image_norm}
 #: Image encoders by ``arch.rs_encoder``: pixels to patch tokens.
-ENCODERS = {"croma": Croma, "vit": PatchViT}
-#: Stream of random numbers for the masks of photos.
-PHOTO_MASK = 203
+ENCODERS = {"croma": Croma, "vit": PatchViT, "conv": ConvNet}
+#: The same of photos, by ``arch.sv_encoder``: pixels to features.
+PHOTO_ENCODERS = {"vit": PhotoEncoder, "conv": PhotoConvNet}
+#: Streams of random numbers: masks of photos, and which headings are hidden.
+PHOTO_MASK, HEADING_DROP = 203, 204
 
 
 class Gair(nn.Module):
@@ -60,7 +65,8 @@ class Gair(nn.Module):
     ``rs`` is an image encoder that another module holds: it is used, and its weights are none of this one's.
     """
 
-    rs: Croma | PatchViT | PatchTokens
+    rs: Croma | PatchViT | PatchTokens | ConvNet
+    sv: PhotoEncoder | PhotoConvNet
     notes: tuple[str, ...] = ()  # lines that a run shows
 
     def __init__(
@@ -80,9 +86,10 @@ class Gair(nn.Module):
         else:
             object.__setattr__(self, "rs", rs)  # past torch, which would take its weights in
         self.dates = DatePool(s.rs.dim, s.date_pool) if s.dates > 1 else None
-        self.sv = PhotoEncoder(s.sv, s.pooler)
+        self.sv = PHOTO_ENCODERS[s.sv_encoder](s.sv, s.pooler)
         self.sv_head = nn.Linear(s.sv.dim, s.dim)
         self.nili = query_module(s.query, s.rs.dim, s.rs.grid, s.dim, s.nili_hidden, variant)  # or a baseline
+        self.facing = CameraGround(s.rs.dim, s.rs.grid, s.dim, s.heading_hidden) if v.heading else None
         self.location = location_encoder(
             s.location, s.dim, hidden=s.location_hidden, features=s.location_features,
             scales=s.location_scales or SCALES[variant], degree=s.location_degree,
@@ -97,6 +104,8 @@ class Gair(nn.Module):
         if w.dist:
             self.first = FirstEncoders(rs=self.rs, sv=self.sv)
         if w.rec:
+            if "conv" in (s.rs_encoder, s.sv_encoder):
+                raise ConfigError("loss.rec hides patches, which a conv encoder cannot leave out; set loss.rec=0")
             self.rs_decoder, self.sv_decoder = MaskedImages(s, s.rs, channels), MaskedImages(s, s.sv, 3)
         self.unused, self.contrast_alone = not w.secl, not w.rec
 
@@ -156,18 +165,31 @@ class Gair(nn.Module):
         """Photo embeddings [Q,dim] in the common space."""
         return self.sv_head(self.photo_features(batch))
 
-    def query(self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(
+        self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor, frame: Tensor | None = None
+    ) -> Tensor:
         """Image embeddings f32[N,dim] at places xy f32[N,2], normalised image coordinates, in tiles ``sample`` i64[N].
 
-        ``tokens`` are those of ``batch``. A number beyond the tiles, which padding has, reads the last one.
+        ``tokens`` are those of ``batch``. A number beyond the tiles, which padding has, reads the last one. ``frame``
+        f32[N,2,2], as TileBatch.photo_frame, says where a camera looks; without it the place alone counts.
         """
         sample = sample.clamp_max(len(tokens) - 1)
         cell = cell_size(batch.bbox, batch.window, self.settings.rs.grid)
-        return self.nili(tokens, sample, gair_query(xy), take(cell, sample))
+        found = self.nili(tokens, sample, gair_query(xy), take(cell, sample))
+        return found if self.facing is None or frame is None else found + self.facing(tokens, sample, xy, frame)
+
+    def frames(self, batch: TileBatch) -> Tensor:
+        """Frames f32[Q,2,2] of the photos' cameras; of a share of them none while training."""
+        frame, share = batch.photo_frame, self.settings.heading_drop
+        if self.facing is None or not self.training or not share:
+            return frame
+        seed, number = photo_numbers(batch)
+        hidden = uniform(seed, number, HEADING_DROP) < share
+        return torch.where(hidden[:, None, None], torch.nan, frame)
 
     def localise(self, tokens: Tensor, batch: TileBatch) -> Tensor:
         """Image embeddings f32[Q,dim] at the photos' places."""
-        return self.query(tokens, batch, batch.photo_sample, batch.photo_xy)
+        return self.query(tokens, batch, batch.photo_sample, batch.photo_xy, batch.photo_frame)
 
     def photo_mask(self, batch: TileBatch) -> Tensor:
         """bool[Q]: photos of valid samples that have an image."""
@@ -197,7 +219,9 @@ class Gair(nn.Module):
         # One pass for the photos' places and those drawn.
         xy = torch.cat((batch.photo_xy[:, None], xy), 1)
         sample = batch.photo_sample[:, None].expand(-1, count + 1)
-        found = self.query(tokens, batch, sample.reshape(-1), xy.view(-1, 2)).float().view(len(xy), count + 1, -1)
+        frame = self.frames(batch)[:, None].expand(-1, count + 1, -1, -1).reshape(-1, 2, 2)
+        found = self.query(tokens, batch, sample.reshape(-1), xy.view(-1, 2), frame).float()
+        found = found.view(len(xy), count + 1, -1)
         valid, tile_valid = self.photo_mask(batch), batch.valid & batch.has_rs
         photo_kept, tile_kept = self.kept(batch, tokens, features)
         pairs = Pairs(

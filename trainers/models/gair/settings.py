@@ -21,14 +21,16 @@ Fit = Literal["squash", "crop"]
 ImageNorm = Literal["unit", "statistics"]
 QueueStart = Literal["empty", "gaussian"]
 Levels = Literal["dataset", "published"]
-ImageEncoder = Literal["croma", "vit"]
+ImageEncoder = Literal["croma", "vit", "conv"]
+PhotoEncoderKind = Literal["vit", "conv"]
 
 
 @dataclass(frozen=True)
 class GairSettings:
     """Size of the model."""
 
-    rs_encoder: ImageEncoder = "croma"  # of images: CROMA's, or the ViT that GeoLink trains
+    rs_encoder: ImageEncoder = "croma"  # of images: CROMA's, the ViT that GeoLink trains, or a small convnet
+    sv_encoder: PhotoEncoderKind = "vit"  # of photos: a ViT, or a small convnet
     rs: ViTSettings = field(default_factory=lambda: ViTSettings(96, 8, 768, 12, 16))
     sv: ViTSettings = field(default_factory=lambda: ViTSettings(224, 16, 768, 12, 12))
     bands: Bands = RGB  # image bands in channel order, by any name; all: those of the dataset
@@ -44,6 +46,9 @@ class GairSettings:
     location_hidden: int = 1024  # width of the location MLPs
     query: QueryKind = "nili"  # how a place is read from the patches: NILI, or a sample of them and one linear layer
     nili_hidden: int = 1024  # width of the non-linear head of NILI
+    heading: bool | None = None  # whether the ground that the camera looks at is read too; none: the variant's
+    heading_hidden: int = 128  # width of what is read of it
+    heading_drop: float = 0.1  # share of photos whose heading is hidden in training, so that places do without
     queue: int = 4096  # coordinates kept as negatives
     queue_start: Literal["auto", QueueStart] = "auto"  # what the queue holds at first: nothing, or random places
     temperature: float = 0.07  # divides the similarities; where it is learned, its first value
@@ -60,13 +65,15 @@ class GairSettings:
     def __post_init__(self) -> None:
         for name in (
             "photos", "queue", "dates", "dim", "location_features", "location_degree", "location_hidden", "nili_hidden",
+            "heading_hidden",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"arch.{name}={getattr(self, name)} must be at least 1")
         if self.location_scales is not None and not (self.location_scales and min(self.location_scales) > 0):
             raise ConfigError(f"arch.location_scales={list(self.location_scales)} must be one or more numbers above 0")
-        if not 0 <= self.mask < 1:
-            raise ConfigError(f"arch.mask={self.mask} must lie in [0, 1)")
+        for name in ("mask", "heading_drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"arch.{name}={getattr(self, name)} must lie in [0, 1)")
         if self.decoder_dim % self.decoder_heads or self.decoder_dim % 4:
             raise ConfigError(
                 f"arch.decoder_dim={self.decoder_dim} must be divisible by arch.decoder_heads={self.decoder_heads} "
@@ -128,6 +135,7 @@ class GairVariant:
     in_batch: bool
     hard_negatives: int
     queue_start: QueueStart
+    heading: bool
     levels: Levels
     image_norm: ImageNorm
     photo_fit: Fit
@@ -137,15 +145,15 @@ class GairVariant:
 VARIANTS: Mapping[str, GairVariant] = {
     "ours": GairVariant(
         incl_radius=25.0, secl_radius=50.0, gather=True, in_batch=True, hard_negatives=4, queue_start="empty",
-        levels="dataset", image_norm="statistics", photo_fit="crop",
+        heading=True, levels="dataset", image_norm="statistics", photo_fit="crop",
     ),
     "paper": GairVariant(
         incl_radius=0.0, secl_radius=0.0, gather=False, in_batch=False, hard_negatives=0, queue_start="gaussian",
-        levels="published", image_norm="unit", photo_fit="squash",
+        heading=False, levels="published", image_norm="unit", photo_fit="squash",
     ),
     "released": GairVariant(
         incl_radius=0.0, secl_radius=0.0, gather=False, in_batch=False, hard_negatives=0, queue_start="gaussian",
-        levels="published", image_norm="unit", photo_fit="squash",
+        heading=False, levels="published", image_norm="unit", photo_fit="squash",
     ),
 }  # fmt: skip
 
