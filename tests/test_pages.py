@@ -18,7 +18,7 @@ from trainers.tasks.geolink import GEOLINK
 from trainers.tasks.joint import JOINT
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "tests", "benchmarks")
+ROOMS = ("schemas", "storage", "geometry", "pipeline", "trainers", "dags", "deploy", "tests", "benchmarks")
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
 TASKS = (GEOLINK, GAIR, JOINT)
 #: Without what fuzzing found: damaged files of any kind.

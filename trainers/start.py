@@ -17,9 +17,11 @@ _INTERRUPTED = "interrupted; run the same command again with resume=auto to go o
 def start(name: str) -> NoReturn:
     """Run the trainer ``name`` on the words of the command line, and exit with its status."""
     own = ROOT / ".venv" / "bin" / "python"
-    if find_spec("torch") is None and own.exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
-        # Started by its shebang outside of the project's environment, as `ray job submit` does.
-        os.execv(own, [str(own), *sys.argv])
+    if find_spec("torch") is None:
+        if own.exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
+            # Started by its shebang outside of the project's environment, as `ray job submit` does.
+            os.execv(own, [str(own), *sys.argv])
+        _end("the trainers need torch; pip install 'geoshards[train]' brings it")
     # Libraries make an error of their own, or nothing, of an interrupt while they are imported.
     before = signal.signal(signal.SIGINT, lambda *_: _end(_INTERRUPTED))
     try:

@@ -52,6 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     except GeoshardsError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except ModuleNotFoundError as error:  # without the extra: what trains and encodes
+        if error.name != "torch":
+            raise
+        print(f"error: geoshards {name} needs torch; pip install 'geoshards[train]' brings it", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

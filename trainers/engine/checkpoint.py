@@ -14,6 +14,7 @@ import torch
 from schemas.errors import DatasetError, InputError, reason_of
 from storage.files import atomic_file
 from storage.store import place_of
+from trainers import ROOT
 
 #: Version of the checkpoint's layout; a reader refuses another.
 LAYOUT = 2
@@ -28,7 +29,9 @@ def code_version() -> str:
         package = metadata.version("geoshards")
     except metadata.PackageNotFoundError:  # run from a copy that is not installed
         package = "0"
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
+    if not (ROOT / ".git").exists():  # an installed package may lie within a checkout of something else
+        return package
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

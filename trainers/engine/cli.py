@@ -108,8 +108,8 @@ def data_root(data: str) -> str:
     """
     data = data or os.environ.get("GEOSHARDS_DATA", "")
     if not data:
-        here = Path("data/demo")
-        return str(here if here.exists() else ROOT / "data" / "demo")
+        here, there = Path("data/demo"), ROOT / "data" / "demo"
+        return str(there if there.exists() and not here.exists() else here)
     parse_datasets(data)
     return data
 

@@ -39,15 +39,21 @@ def in_ray_job() -> bool:
 def count_workers(settings: TrainSettings, gpus: int, cpus: int) -> int:
     """Processes to train with: as asked for, else the most that the cluster has room for and that divide the batch.
 
+    With ``device=cuda`` more may be asked for than there are: Ray waits until its autoscaler has brought them.
+
     Raises:
-        ConfigError: ``ray_workers`` does not divide the batch, or the cluster has fewer.
+        ConfigError: ``ray_workers`` does not divide the batch, or the cluster has fewer; or ``device=cuda`` without
+            either a GPU or ``ray_workers``.
     """
+    grows = settings.device == "cuda"
     room = gpus or cpus
     parts = settings.batch_size // settings.accumulate
     asked = settings.ray_workers
+    if grows and not gpus and asked is None:
+        raise ConfigError("device=cuda: the cluster has no GPU yet; say how many to wait for: ray_workers=8, say")
     if asked is None:
         return next(n for n in range(max(1, min(room, parts)), 0, -1) if parts % n == 0)
-    if asked > room or parts % asked:
+    if (asked > room and not grows) or parts % asked:
         raise ConfigError(
             f"ray_workers={asked}: the cluster has {gpus} GPUs and {cpus} CPUs, and a batch of {settings.batch_size} "
             f"in {settings.accumulate} parts must be divisible by it"
@@ -79,6 +85,8 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: str, quiet
     resources = ray.cluster_resources()
     gpus = 0 if settings.device == "cpu" else int(resources.get("GPU", 0))
     workers = count_workers(settings, gpus, int(resources.get("CPU", 1)))
+    if settings.device == "cuda":
+        gpus = max(gpus, workers)
     folder = Store(absolute(out))
     if settings.resume == "never" and folder.exists(FILE_NAME):
         raise ConfigError(f"{folder.path(FILE_NAME)} exists; go on with resume=auto, or choose another out=…")

@@ -1,6 +1,6 @@
 """A ``webdataset`` pipeline over the same shards, with the same decoding, for code that is built on webdataset.
 
-It keeps none of the stream's laws: order, resume and ranks are webdataset's. Needs ``pip install webdataset``.
+It keeps none of the stream's laws: order, resume and ranks are webdataset's, which comes with the extra ``train``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def wds_pipeline(
     try:
         import webdataset
     except ImportError:
-        raise DependencyError("the webdataset pipeline needs webdataset: pip install webdataset") from None
+        raise DependencyError(
+            "the webdataset pipeline needs webdataset; pip install 'geoshards[train]' brings it"
+        ) from None
     if not is_local(str(root)):
         raise ConfigError(f"{root}: the webdataset pipeline reads local directories; GeoStream reads URLs")
     shards = sorted(str(p) for p in (Path(expand(root)) / "shards").glob("*.tar"))

@@ -197,6 +197,16 @@ def test_workers_divide_the_batch_and_fit_the_cluster() -> None:
         count_workers(asked, 0, 8)
 
 
+def test_gpus_that_an_autoscaler_has_yet_to_bring_are_waited_for_by_their_number() -> None:
+    words = ["model=tiny", "batch_size=12", "device=cuda"]
+    waits, _, _ = parse(GEOLINK, [*words, "ray_workers=4"])
+    assert [count_workers(waits, gpus, 64) for gpus in (0, 1, 4)] == [4, 4, 4]
+    with pytest.raises(ConfigError, match="no GPU yet"):
+        count_workers(parse(GEOLINK, words)[0], 0, 64)
+    with pytest.raises(ConfigError, match="divisible"):
+        count_workers(parse(GEOLINK, [*words, "ray_workers=5"])[0], 0, 64)
+
+
 def test_what_ends_a_run_on_the_cluster_is_raised_where_it_was_asked_for() -> None:
     class Run:
         def __init__(self, error: Exception | None) -> None:
