@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,9 @@ def test_list_scheduling_of_many_tasks_on_any_number_of_workers() -> None:
 
 
 def test_stages_follow_each_other_and_a_driver_works_alone_before_each() -> None:
-    built = simulate([stage(2, 2, before=5), stage(3, before=1), Stage("catalog", np.array([]), 0, before=4)], Cluster(2))
+    built = simulate(
+        [stage(2, 2, before=5), stage(3, before=1), Stage("catalog", np.array([]), 0, before=4)], Cluster(2)
+    )
     assert [s.seconds for s in built.stages] == [7, 4, 4]
     assert built.utilisation == pytest.approx(7 / (2 * 15))
 
@@ -118,6 +121,12 @@ def test_failures_only_add() -> None:
     assert calm.stages[0].lost == 0
 
 
+def test_nodes_that_come_later_work_from_then_on() -> None:
+    late = Cluster(3, per_node=1, late=4.0)
+    assert simulate([stage(2, 2, 2, 2, 2, 2)], late).seconds == pytest.approx(4 + 4)  # two alone, then four by three
+    assert simulate([stage(2, 2)], late).seconds == 4
+
+
 def test_what_all_nodes_lose_is_done_when_they_are_back() -> None:
     built = simulate([stage(*[50.0] * 40)], Cluster(4, per_node=4, mtbf=400.0, back=100.0), seed=3)
     assert built.stages[0].busy == 2000
@@ -139,7 +148,7 @@ def test_more_workers_are_faster_on_average() -> None:
         np.mean([simulate(own, replace(cluster, workers=workers), seed).seconds for seed in range(3)])
         for workers in (1, 4, 16, 64, 256)
     ]
-    assert all(after < before for before, after in zip(means, means[1:], strict=False))
+    assert all(after < before for before, after in pairwise(means))
 
 
 def test_the_same_seed_gives_the_same_build_and_another_one_another() -> None:

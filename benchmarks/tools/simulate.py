@@ -82,6 +82,7 @@ class Cluster:
     mtbf: float = np.inf  # seconds until a node ends, on average
     back: float = 300.0  # seconds until another one takes its place
     straggle: float = 0.0  # share of tasks that straggle
+    late: float = 0.0  # seconds until all nodes but the first are there
     bucket: Bucket = Bucket()
 
 
@@ -176,9 +177,12 @@ class _Nodes:
         self.random = np.random.default_rng([seed, 1])
         self.cluster = cluster
         self.of = np.arange(cluster.workers) // cluster.per_node  # node of each worker
-        self.events = [(self._life(), node, "ends") for node in range(int(self.of[-1]) + 1)]
+        several = range(int(self.of[-1]) + 1)
+        self.gone = set(several[1:] if cluster.late else ())
+        self.events = [
+            (cluster.late, node, "comes") if node in self.gone else (self._life(), node, "ends") for node in several
+        ]
         heapq.heapify(self.events)
-        self.gone: set[int] = set()
 
     def _life(self) -> float:
         return float(self.random.exponential(self.cluster.mtbf)) if np.isfinite(self.cluster.mtbf) else np.inf

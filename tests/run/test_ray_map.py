@@ -100,6 +100,15 @@ def test_this_process_does_brief_items_until_ray_is_up_and_none_is_lost(runner: 
     assert len(pids) == 2
 
 
+def test_this_process_does_not_wait_for_ray_between_its_own_items() -> None:
+    """As long as Ray starts it does one after the other; few items are done before."""
+    with Runner(2) as two:
+        begun = time.monotonic()
+        assert sorted(value for _, (value, _), _ in two.map(slow_square, range(5))) == [0, 1, 4, 9, 16]
+        assert time.monotonic() - begun < 5 * 0.02 + 2
+        assert not two.start().done()
+
+
 @pytest.mark.parametrize("up", [False, True])
 def test_an_error_of_an_item_is_raised_as_it_is(runner: Runner, up: bool) -> None:
     if up:
