@@ -42,7 +42,7 @@ class Region:
 
 REGIONS = {
     "europe": Region(pbf_gb=34.7, land_km2=10.2e6, latitude=54.0),
-    "planet": Region(pbf_gb=87.0, land_km2=134.9e6, latitude=45.0),
+    "planet": Region(pbf_gb=87.0, land_km2=134.9e6, latitude=48.5),
 }
 
 
@@ -87,15 +87,14 @@ def main() -> None:
     parser.add_argument("measured", nargs="?", type=Path, default=_MEASURED)
     parser.add_argument("--region", choices=sorted(REGIONS), default="europe")
     parser.add_argument("--workers", default="1,2,10,30,100,300,1000", help="with commas")
-    parser.add_argument("--zoom", type=int, help="by default that of what was measured")
+    parser.add_argument("--zoom", type=int, default=14, help="of the tiles")
     parser.add_argument("--share", type=float, default=1.0, help="of the land's tiles that hold a feature")
     parser.add_argument("--pbf-gb", type=float, help="of extracts, instead of the region's")
     parser.add_argument("--tiles", type=float, help="instead of the region's")
     parser.add_argument("--faster", type=float, default=1.0, help="a core's speed, over that of the one measured")
     parser.add_argument("--image-ms", type=float, default=0.0, help="milliseconds a tile for its image")
-    parser.add_argument(
-        "--image-kb", type=float, default=0.0, help="kilobytes read for a tile's image; as much is written"
-    )
+    parser.add_argument("--image-kb", type=float, default=0.0, help="kilobytes a tile that are read for its image")
+    parser.add_argument("--image-out-kb", type=float, default=0.0, help="kilobytes of its image in the shard")
     parser.add_argument("--per-node", type=int, default=16, help="workers of a node")
     parser.add_argument("--mtbf-days", type=float, default=47.0, help="until a node ends, on average; 0: never")
     parser.add_argument("--back-s", type=float, default=300.0, help="seconds until another takes its place")
@@ -110,8 +109,10 @@ def main() -> None:
         parser.error(f"{args.measured} does not exist; make it: python benchmarks/scaling.py --out {args.measured}")
     found = Measured.from_dict(json.loads(args.measured.read_text()))
     region = replace(REGIONS[args.region], **({} if args.pbf_gb is None else {"pbf_gb": args.pbf_gb}))
-    tiles = args.tiles or region.tiles(args.zoom or found.zoom, args.share)
-    found = found.with_images(args.image_ms / 1e3, args.image_kb * 1e3).faster(args.faster)
+    tiles = args.tiles or region.tiles(args.zoom, args.share)
+    density = region.pbf_gb * 1e9 / tiles * found.tiles / found.pbf_bytes
+    found = found.denser(density).with_images(args.image_ms / 1e3, args.image_kb * 1e3, args.image_out_kb * 1e3)
+    found = found.faster(args.faster)
     bucket = Bucket(args.latency_ms / 1e3, args.connection_mb * 1e6, args.total_gb * 1e9)
     cluster = Cluster(
         1, args.per_node, mtbf=args.mtbf_days * 24 * _HOUR or float("inf"), back=args.back_s, straggle=args.straggle,
@@ -121,7 +122,7 @@ def main() -> None:
         row(forecast(found, region.pbf_gb * 1e9, tiles, replace(cluster, workers=int(n)), args.seed))
         for n in args.workers.split(",")
     ]
-    what = {"region": args.region, "pbf_gb": region.pbf_gb, "tiles": round(tiles), "zoom": args.zoom or found.zoom}
+    what = {"region": args.region, "pbf_gb": region.pbf_gb, "tiles": round(tiles), "zoom": args.zoom}
     if not args.table:
         print(json.dumps({**what, "forecast": rows}))
         return

@@ -153,7 +153,9 @@ def main() -> None:
         parser.error("--clock cpu is of one process; give --workers 1")
     if len(args.extracts) > 2:
         parser.error("give one extract, or one and a smaller one of its kind")
-    result, found = race(args.extracts, args.against or args.extracts[0], args.zoom, args.clock, workers)
+    extracts = [path.resolve() for path in args.extracts]
+    other = args.against.resolve() if args.against else extracts[0]
+    result, found = race(extracts, other, args.zoom, args.clock, workers)
     if args.out is not None:
         args.out.write_text(json.dumps(found.as_dict()) + "\n")
     print(json.dumps(result))

@@ -164,9 +164,9 @@ def test_the_same_seed_gives_the_same_build_and_another_one_another() -> None:
 def test_fewer_longer_tasks_stand_for_many() -> None:
     own = many(60_000, read=1e5, handling=1e-4)
     fewer = grouped(own, 20)
-    assert fewer.tasks <= 21_000
+    assert fewer.tasks <= 4_100
     assert fewer.work == pytest.approx(own.work, rel=0.01)
     assert fewer.tasks * fewer.read == pytest.approx(own.tasks * own.read)
     whole, short = (simulate([s], Cluster(20)).seconds for s in (own, fewer))
-    assert short == pytest.approx(whole, rel=0.02)
+    assert short == pytest.approx(whole, rel=0.03)
     assert grouped(many(500), 10).tasks == 500

@@ -155,10 +155,10 @@ def bounds_of(stage: Stage, cluster: Cluster, longest: float) -> dict[str, float
     }
 
 
-def grouped(stage: Stage, workers: int, most: int = 20_000) -> Stage:
+def grouped(stage: Stage, workers: int, most: int = 4_000) -> Stage:
     """The same work in fewer, longer tasks, where there are far more tasks than workers: ends of stages, where workers
     wait for the last task, stay short beside them."""
-    size = stage.tasks // max(most, 100 * workers)
+    size = stage.tasks // max(most, 40 * workers)
     if size <= 1:
         return stage
     random = np.random.default_rng(size)
