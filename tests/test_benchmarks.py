@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import osmium
 import pytest
 from PIL import Image
 
@@ -25,6 +26,7 @@ SMALLEST = {
     "encode.py": ("--model tiny --samples 16 --size 32 --batch 4 --rounds 1", "ratio"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
     "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),
+    "forecast.py": ("town.json --pbf-gb 0.05 --tiles 50000 --workers 1,20", "forecast.1.hours"),
     "gair.py": ("--model tiny --samples 4 --photos 4,1 --rounds 1 --threads 1", "photos.4.ratio"),
     "gair_learns.py": (
         "small --tiles 1 --photos 8 --workers 1 --runs edges,ours --seeds 0 --steps 1 --split train --set batch_size=2",
@@ -37,6 +39,8 @@ SMALLEST = {
     "imagery.py": ("--side 640 --runs 1", "tiles_per_second.ours"),
     "panoramas.py": ("--width 512 --count 1 --runs 1", "views_per_second.ours"),
     "plan.py": ("--tiles 40", "tiles.40.cpu_s"),
+    "ray_scaling.py": ("streets.osm.pbf --copies 2 --sides ray,bare", "cpu_ratio.ray"),
+    "scaling.py": ("streets.opl suburb.opl --workers 1", "ratio.1"),
     "stream_decode.py": ("--size 32 --images 2 --rounds 1", "results.simplejpeg.full_ms"),
     "stream_memory.py": ("--samples 8 --epochs 1 --workers 1", "one_process_mb.0"),
     "stream_race.py": ("--samples 16 --rounds 1 --passes 1 --peers ''", "results.geoshards.samples_per_second"),
@@ -64,6 +68,17 @@ def write_streets(path: Path, west: float = 9.5) -> None:
     path.write_text("\n".join([*lines, *ways]) + "\n")
 
 
+def write_measured(path: Path) -> None:
+    """What `scaling.py --out` says of a small build."""
+    stages = [
+        {"name": "ways", "grows_with": "pbf", "before": 0.1, "seconds": [0.2, 0.3], "read": 1e6, "write": 2e6},
+        {"name": "samples", "grows_with": "tiles", "before": 0.2, "seconds": [1.0, 2.0, 1.5], "write": 9e6},
+        {"name": "catalog", "grows_with": "tiles", "before": 0.1, "once": 0.1},
+    ]
+    sizes = {"pbf_bytes": 1_000_000, "tiles": 500, "shards": 3, "zoom": 16}
+    path.write_text(json.dumps({"clock": "cpu", **sizes, "stages": stages}))
+
+
 def write_chip(folder: Path) -> None:
     """A square of noise with a road, as GeoLink's release has them."""
     folder.mkdir()
@@ -81,6 +96,10 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     folder = tmp_path_factory.mktemp("benchmarks")
     write_streets(folder / "streets.opl")
     write_streets(folder / "suburb.opl", west=9.505)
+    with osmium.SimpleWriter(folder / "streets.osm.pbf") as writer:
+        for item in osmium.FileProcessor(folder / "streets.opl"):
+            writer.add(item)
+    write_measured(folder / "town.json")
     write_chip(folder / "chips")
     build_world(folder / "world", WorldSettings(tiles=36, photos=24), workers=1)
     splits = ("train", "train", "train", "val")

@@ -31,7 +31,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workshop")
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", "trainers",
                  "pipeline",
-                 "schemas", "geometry", "storage", "dags"):  # fmt: skip
+                 "schemas", "geometry", "storage", "dags", "benchmarks"):  # fmt: skip
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder

@@ -265,14 +265,18 @@ class Runner:
                 if joins and own is None and (entry := next(remaining, None)) is not None:
                     own = pool.submit(_measured, function, entry[1])
                     waiting[own] = entry[0], None
-                if task is None:
+                if task is None and (up.done() or not joins):
                     task = _task_on_ray(function, up)
-                while len(waiting) - (own is not None) < 2 * others and (entry := next(remaining, None)) is not None:
+                ahead = 0 if task is None else 2 * others
+                while len(waiting) - (own is not None) < ahead and (entry := next(remaining, None)) is not None:
                     reference = task(entry[1])
                     waiting[reference.future()] = entry[0], reference
                 if not waiting:
                     return
-                for done in wait([*waiting, lost], return_when=FIRST_COMPLETED).done:
+                starting = [up] if task is None else []  # meanwhile this process works alone
+                for done in wait([*waiting, lost, *starting], return_when=FIRST_COMPLETED).done:
+                    if done is up:
+                        continue
                     if done is lost:
                         lost.result()
                     index, reference = waiting.pop(done)
