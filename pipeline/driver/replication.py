@@ -66,13 +66,12 @@ def replicate(
             "or is another region's; run the same again later, or give the extract's own server"
         )
     last = newest if asked.until is None else server.at(asked.until, newest)
-    count = last.sequence - start.sequence
     note = Display(quiet).note
-    if count <= 0:
+    if last.sequence <= start.sequence:
         note(f"{shown(server.url)}: nothing newer than diff {start.sequence}")
         return base
     time = f" ({_written(last)})" if last.time is not None else ""
-    note(f"{shown(server.url)}: {count:,} diffs to {last.sequence}{time}")
+    note(f"{shown(server.url)}: diffs {start.sequence + 1} to {last.sequence}{time}")
     steps = f"{digest} {server.url} {start.sequence} {last.sequence}"
     target = cache / "updated" / sha256(steps.encode()).hexdigest()[:20] / name
     if not target.exists():

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,7 +124,7 @@ def test_an_update_by_replication_gives_the_bytes_of_a_build_from_a_fresh_extrac
     publish(server, {44: all_diffs[44]})
     assert geoshards(["update", data, "--replication", url_of(mirror), "--workers", "1"]) == 0
     said = capsys.readouterr()
-    assert f"1 diffs to 44 ({time_of(44)})" in said.err
+    assert f"diffs 44 to 44 ({time_of(44)})" in said.err
     assert "1 of 1 changed objects belong to the extract" in said.err
     assert told(tmp_path / "data") == full_build(config, base, mirror, 44, tmp_path / "full44")
     fetched = [s.path[-10:] for s in mirror.log if s.path.endswith(".osc.gz") and s.status == 200]
@@ -172,6 +174,29 @@ def _with_tree(base: Path, diff: bytes, folder: Path) -> Path:
     with osmium.SimpleWriter(str(target), header=osmium.io.Reader(str(base)).header()) as writer:
         merged.apply(writer)
     return target
+
+
+_KILLED = """
+import os, signal, sys
+import pipeline.driver.replication as room
+from pipeline.driver.update import update
+setattr(room, sys.argv[2], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+update(sys.argv[1], room.Replication(), workers=1, quiet=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["clip_changes", "apply_changes"])
+def test_an_update_killed_at_its_diffs_goes_on_and_fetches_none_again(
+    village: Village, mirror: Mirror, tmp_path: Path, where: str
+) -> None:
+    config, base = built(village, mirror, tmp_path)
+    publish(mirror.folder / "geofabrik/europe/village-updates", diffs(village))
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "data"), where], check=False)
+    assert done.returncode == -9
+    update(str(tmp_path / "data"), Replication(), workers=1, quiet=True)
+    fetched = [s.path for s in mirror.log if s.path.endswith(".osc.gz")]
+    assert len(fetched) == len(set(fetched)) == 4
+    assert told(tmp_path / "data") == full_build(config, base, mirror, 44, tmp_path / "full")
 
 
 WRONG: list[tuple[str, Callable[[Path], object], dict[str, object], str, Replication]] = [
