@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from xml.parsers import expat
 from pipeline.net.client import Client, Refused
 from pipeline.net.config import DEFAULT_BASES, NetConfig, base_url
 from pipeline.net.download import Download, download_all
-from schemas.errors import InputError
+from schemas.errors import InputError, at_the_door
 from storage.files import put
 from storage.progress import Progress
 from storage.urls import is_web, shown
@@ -237,7 +236,7 @@ def check_diff(path: Path) -> None:
         raise InputError("it declares a document type (<!DOCTYPE), which no file of OSM has")
 
     parser.StartElementHandler, parser.StartDoctypeDeclHandler = begin, doctype
-    try:
+    with at_the_door("it is no gzipped XML"):
         total = 0
         for piece in _unpacked(path):
             total += len(piece)
@@ -247,10 +246,6 @@ def check_diff(path: Path) -> None:
             if total - parser.CurrentByteIndex > _ELEMENT:
                 raise InputError(f"one of its elements has over {_ELEMENT:,} bytes")
         parser.Parse(b"", True)
-    except expat.ExpatError as error:
-        raise InputError(f"it is no XML: {error}") from None
-    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"it is no gzip file: {error}") from None
     if found != ["osmChange"]:
         raise InputError(f"it holds <{found[0][:40]}> where <osmChange> was expected")
 

@@ -140,12 +140,13 @@ def test_more_diffs_than_sense_are_refused_before_any_is_asked_for(mirror: Mirro
 BROKEN = {
     "unpacks to over": lambda: gzip.compress(b"<osmChange>" + b" " * (40 << 20) + b"</osmChange>"),
     "elements has over": lambda: gzip.compress(b"<osmChange><node user='" + b"x" * (3 << 20) + b"'/></osmChange>"),
-    "no XML": lambda: gzip.compress(b"<osmChange><node></osmChange>"),
-    "no XML: no element": lambda: gzip.compress(b""),
+    "no gzipped XML: mismatched": lambda: gzip.compress(b"<osmChange><node></osmChange>"),
+    "no gzipped XML: no element": lambda: gzip.compress(b""),
     "holds <osm> where": lambda: gzip.compress(b"<osm></osm>"),
     "document type": lambda: gzip.compress(b"<!DOCTYPE x [<!ENTITY a 'aaaa'>]><osmChange>&a;</osmChange>"),
-    "no gzip": lambda: b"<osmChange></osmChange>",
-    "no gzip file": lambda: osc("<!--abc-->")[:-6],
+    "no gzipped XML: Not a gzipped": lambda: b"<osmChange></osmChange>",
+    "no gzipped XML: Compressed file ended": lambda: osc("<!--abc-->")[:-6],
+    "no gzipped XML: unknown encoding": lambda: gzip.compress(b"<?xml version='1.0' encoding='UTF-6'?><osmChange/>"),
 }
 
 
