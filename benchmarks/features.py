@@ -20,16 +20,14 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.peers import PeerMissing, quackosm
+from tools.watch import watched
 
 _ROOT = Path(__file__).resolve().parents[1]
 _DATA = Path(os.environ.get("GEOSHARDS_TEST_DATA") or _ROOT / "../shared/data")
@@ -96,47 +94,10 @@ class Side:
     inner: bool = False  # prints the seconds of the work itself, which count instead of the process's
 
 
-def anonymous_mb(pid: int) -> float:
-    """RssAnon of a process and those below it, in MB."""
-    own, children = 0.0, []
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                own = int(line.split()[1]) / 1024
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            children += (thread / "children").read_text().split()
-    except OSError:  # it has ended
-        pass
-    return own + sum(anonymous_mb(int(c)) for c in children)
-
-
 def run(side: Side, folder: str) -> tuple[float, float, float]:
     """Wall seconds, peak anonymous MB and processor seconds of one process tree."""
-    with tempfile.TemporaryFile("w+") as output:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            side.words(folder), cwd=_ROOT, env=side.variables, stdout=output, stderr=subprocess.DEVNULL
-        )
-        peak, done = 0.0, threading.Event()
-
-        def watch() -> None:
-            nonlocal peak
-            while not done.is_set():
-                peak = max(peak, anonymous_mb(process.pid))
-                time.sleep(0.3)  # looking at the many threads of Ray takes time from the two cores
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = status
-        done.set()
-        watcher.join()
-        if status:
-            raise SystemExit(f"error: {' '.join(side.words(folder)[:3])} … ended with {status}")
-        output.seek(0)
-        spent = usage.ru_utime + usage.ru_stime
-        return float(output.read().split()[-1]) if side.inner else seconds, peak, spent
+    done = watched(side.words(folder), _ROOT, side.variables)
+    return float(done.output.split()[-1]) if side.inner else done.seconds, done.anonymous_mb, done.processor_s
 
 
 def ours(files: list[str], workers: int) -> dict[str, Side]:

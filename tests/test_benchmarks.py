@@ -23,6 +23,7 @@ _TINY = "batch_size=8 threads=1 arch.vit.image_size=32 arch.vit.depth=1 arch.dec
 SMALLEST = {
     "cogs.py": ("--side 600 --runs 1 --blocks 256", "tiles_per_second.ours"),
     "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
+    "continent.py": ("streets.opl --sizes 0.00001 --share 1", "sizes.0.tiles.samples"),
     "encode.py": ("--model tiny --samples 16 --size 32 --batch 4 --rounds 1", "ratio"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
     "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Not a race: writes N copies of an extract into one, with shifted ids and longitudes, as input for the races.
+"""Not a race: writes N copies of an extract into one, with shifted ids and places, as input for the races.
 
 Usage: python benchmarks/tools/replicate.py IN.osm.pbf OUT.osm.pbf --copies 20 [--first 0]
 
 With ``--first 19`` the copies are those from the 20th on: neighbours with 0, 19, 38 … share a copy each.
-Nodes, then ways, then relations, each rising by id, as OSM files are sorted. Blocks are copied, not decoded: ids,
-references and longitudes are running differences, so that a shift changes the first of each list alone. 200 copies of
-Liechtenstein (68 million objects, 0.5 GB) take about two minutes.
+They lie side by side from west to east, in rows of 80. Nodes, then ways, then relations, each rising by id, as OSM
+files are sorted. Blocks are copied, not decoded: ids, references and places are running differences, so that a shift
+changes the first of each list alone. 200 copies of Liechtenstein (68 million objects, 0.5 GB) take about two minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pipeline.formats.pbf.header import blobs
 from pipeline.formats.wire import varint, zigzag
 
 _ID_STEP = 20_000_000_000  # above every id in use
-_DEGREES = 0.2
+#: Degrees from copy to copy in a row, and from row to row; copies in a row.
+_EAST, _NORTH, _ROW = 0.2, 0.25, 80
 _DENSE, _WAY, _RELATION = 2, 3, 4  # fields of a group, in the order of the file
 
 
@@ -68,16 +69,16 @@ def _shifted(packed: bytes, shift: int) -> bytes:
     return _number(value << 1 ^ value >> 63) + packed[rest:]
 
 
-def _message(kind: int, message: bytes, ids: int, degrees: int) -> bytes:
-    """Dense nodes, a way or a relation with shifted ids; ``degrees`` in units of the block."""
+def _message(kind: int, message: bytes, shifts: dict[int, int]) -> bytes:
+    """Dense nodes, a way or a relation, shifted: by field of dense nodes (1 ids, 8 latitudes, 9 longitudes)."""
     found = []
     for field, value in _fields(message):
-        if kind == _DENSE and field in (1, 9):
-            value = _shifted(value, ids if field == 1 else degrees)
+        if kind == _DENSE and field in shifts:
+            value = _shifted(value, shifts[field])
         elif kind != _DENSE and field == 1:
-            value += ids
+            value += shifts[1]
         elif (kind, field) in ((_WAY, 8), (_RELATION, 9)):
-            value = _shifted(value, ids)
+            value = _shifted(value, shifts[1])
         found.append(_field(field, value))
     return b"".join(found)
 
@@ -85,12 +86,14 @@ def _message(kind: int, message: bytes, ids: int, degrees: int) -> bytes:
 def _copy(block: bytes, kind: int, copy: int) -> bytes:
     """The groups of one kind of a PrimitiveBlock, shifted; empty if there are none."""
     granularity = dict(_fields(block)).get(17, 100)
-    degrees = round(copy * _DEGREES * 1e9) // granularity
+    row, column = divmod(copy, _ROW)
+    north, east = (round(d * 1e9) // granularity for d in (row * _NORTH, column * _EAST))
+    shifts = {1: copy * _ID_STEP, 8: north, 9: east}
     parts, there = [], False
     for field, value in _fields(block):
         if field == 2:
             messages = [(f, m) for f, m in _fields(value) if f == kind]
-            value = b"".join(_field(f, _message(kind, m, copy * _ID_STEP, degrees)) for f, m in messages)
+            value = b"".join(_field(f, _message(kind, m, shifts)) for f, m in messages)
             there |= bool(messages)
         parts.append(_field(field, value))
     return b"".join(parts) if there else b""

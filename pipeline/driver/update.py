@@ -1,4 +1,5 @@
-"""``geoshards update``: a dataset brought up to a newer extract, or by change files, without repeating what stays.
+"""``geoshards update``: a dataset brought up to a newer extract, by change files or by OSM's replication, without
+repeating what stays.
 
 The new version is built beside the old one, in its folder ``.next``: shards whose tiles have not changed are taken
 over, the others are built. Then the two are exchanged. The result is, byte for byte, what a full build gives.
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.driver.inputs import Inputs, read_inputs
+from pipeline.driver.replication import Replication, replicate
 from pipeline.driver.shards import Outcome, make_shards, rehearse_shards
 from pipeline.driver.sources import Region
 from pipeline.osm.compare import difference, place_of, places_held, places_of
 from pipeline.osm.extracts.changes import UnsortedError, apply_changes, is_change_file
+from pipeline.regions.replication import parse_time
 from pipeline.samples.config import ShardsConfig
 from pipeline.samples.job import Previous
 from schemas.command import Command
@@ -43,13 +46,18 @@ _TARGET = ".target.json"  # in .next: what it is being built from
 
 
 def update(
-    directory: str, files: list[Path], extract: str = "", workers: int = 0, cache: str = "", quiet: bool = False
+    directory: str,
+    files: list[Path] | Replication,
+    extract: str = "",
+    workers: int = 0,
+    cache: str = "",
+    quiet: bool = False,
 ) -> Outcome:
-    """Bring the dataset in ``directory`` up to ``files``.
+    """Bring the dataset in ``directory`` up to ``files``; one for which replication has no newer state stays as it is.
 
     Args:
         directory: a local dataset directory.
-        files: change files (.osc, .osc.gz), in order, or one newer extract.
+        files: change files (.osc, .osc.gz), in order, or one newer extract; or what is asked of replication.
         extract: name or path of the extract to change, where the dataset has several.
         workers: processes; 0: one a core.
         cache: of the run that made the dataset; empty: the default.
@@ -62,7 +70,9 @@ def update(
     store = _local(directory)
     with one_writer(store.root):
         finish_exchange(Path(store.root))
-        goal = _goal(store, files, extract, workers, cache)
+        goal = _goal(store, files, extract, workers, cache, quiet)
+        if goal.newer == goal.base:
+            return Outcome(store.root, goal.document, [], 0, int(goal.document["shards"]))
         _prepare(Path(store.root), goal.region.extracts)
         with _as_given(goal.given):
             outcome = make_shards(goal.config, quiet, goal.region, goal.previous)
@@ -82,7 +92,12 @@ class Preview:
 
 
 def preview_update(
-    directory: str, files: list[Path], extract: str = "", workers: int = 0, cache: str = "", quiet: bool = False
+    directory: str,
+    files: list[Path] | Replication,
+    extract: str = "",
+    workers: int = 0,
+    cache: str = "",
+    quiet: bool = False,
 ) -> Preview:
     """What `update` with the same arguments would change. The dataset is left as it is; what is read, and what the
     changes are applied to, lands in the cache, where the update finds it.
@@ -93,7 +108,7 @@ def preview_update(
     store = _local(directory)
     if store.exists(EXCHANGE):
         raise DatasetError(str(unfinished(store)))
-    goal = _goal(store, files, extract, workers, cache)
+    goal = _goal(store, files, extract, workers, cache, quiet)
     with _as_given(goal.given):
         found = rehearse_shards(goal.config, quiet, goal.region, goal.previous)
     before = set(read_catalog(store, "samples")["key"].to_pylist())
@@ -150,7 +165,7 @@ def _local(directory: str) -> Store:
     return Store(directory)
 
 
-def _goal(store: Store, files: list[Path], extract: str, workers: int, cache: str) -> _Goal:
+def _goal(store: Store, files: list[Path] | Replication, extract: str, workers: int, cache: str, quiet: bool) -> _Goal:
     document = load_dataset(store)
     inputs = read_inputs(document.get("fingerprint"), cache)
     if not inputs.extracts:
@@ -160,10 +175,15 @@ def _goal(store: Store, files: list[Path], extract: str, workers: int, cache: st
     if inputs.config.plan.snapshots == "image":
         raise ConfigError("a dataset of several snapshots is not updated; build it again with the newer extract too")
     number = _which(inputs, extract)
+    base: Path | None
     with _as_given(inputs.given):
-        newer, base = _newer_extract(inputs, number, files), _base(inputs, number)
-        if newer == files[0]:
-            _same_ground(store, inputs.region.extracts[number], base, newer)
+        if isinstance(files, Replication):
+            base = inputs.base(number)
+            newer = _replicated(inputs, number, base, files, quiet)
+        else:
+            newer, base = _newer_extract(inputs, number, files), _base(inputs, number)
+            if newer == files[0]:
+                _same_ground(store, inputs.region.extracts[number], base, newer)
     extracts = [inputs.base(i) if i != number else newer for i in range(len(inputs.extracts))]
     config = replace(inputs.config, name=document["name"], out=str(Path(store.root, _NEXT)), workers=workers)
     region, previous = replace(inputs.region, extracts=extracts), Previous(store.root, document["layout_hash"])
@@ -219,11 +239,20 @@ def _newer_extract(inputs: Inputs, number: int, files: list[Path]) -> Path:
         raise ConfigError("give either change files (.osc, .osc.gz, in order) or one newer extract")
     base, entry = inputs.base(number), inputs.extracts[number]
     digest = sha256(" ".join([entry["sha256"], *(file_sha256(p) for p in changes)]).encode()).hexdigest()
-    name = f"{entry['name'].split('.')[0]}.osm.pbf"
-    target = cache_folder(inputs.config.cache) / "updated" / digest[:20] / name
+    target = cache_folder(inputs.config.cache) / "updated" / digest[:20] / _named(entry)
     if not target.exists():
         apply_changes(base, changes, target)
     return target
+
+
+def _replicated(inputs: Inputs, number: int, base: Path, asked: Replication, quiet: bool) -> Path:
+    """The extract in the state that is asked for; as it is where that is no newer."""
+    entry, config = inputs.extracts[number], inputs.config
+    return replicate(base, _named(entry), entry["sha256"], asked, config.net, cache_folder(config.cache), quiet)
+
+
+def _named(entry: dict[str, str]) -> str:
+    return f"{entry['name'].split('.')[0]}.osm.pbf"
 
 
 def _prepare(root: Path, extracts: list[Path]) -> None:
@@ -268,8 +297,13 @@ def finish_exchange(root: Path) -> None:
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", help="dataset directory")
     parser.add_argument(
-        "files", nargs="+", type=local_path, help="change files (.osc, .osc.gz) in order of time, or one newer extract"
+        "files", nargs="*", type=local_path, help="change files (.osc, .osc.gz) in order of time, or one newer extract"
     )
+    parser.add_argument(
+        "--replication", nargs="?", const="", metavar="URL", help="in place of files: fetch the diffs of OSM's "
+        "replication since the extract's state; URL is the folder of state.txt (default: that of the extract's header)",
+    )  # fmt: skip
+    parser.add_argument("--until", default="", help="with --replication: no diff after this time (2026-11-30T12:00Z)")
     parser.add_argument(
         "--extract", default="", help="which extract changes, by name or path, where the dataset was made from several"
     )
@@ -278,12 +312,31 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and leave the dataset as it is")
 
 
+def _asked(args: argparse.Namespace) -> list[Path] | Replication:
+    """What the dataset is brought up to.
+
+    Raises:
+        ConfigError: nothing, both, or a time that is none.
+    """
+    files: list[Path] = args.files
+    if args.replication is None:
+        if not files or args.until:
+            raise ConfigError("give change files, one newer extract, or --replication (with --until TIME, if at all)")
+        return files
+    if files:
+        raise ConfigError(f"give either files or --replication; {visible(str(files[0]))} is a file")
+    until = parse_time(args.until)
+    if args.until and until is None:
+        raise ConfigError(f"--until {visible(args.until)} is no time; write 2026-11-30 or 2026-11-30T12:00:00Z")
+    return Replication(args.replication, until)
+
+
 def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _run_dry(args)
     described = Path(args.directory, "catalog", "statistics").exists()
-    outcome = update(args.directory, args.files, args.extract, args.workers, args.cache, args.quiet or args.json)
-    if described and not args.quiet:
+    outcome = update(args.directory, _asked(args), args.extract, args.workers, args.cache, args.quiet or args.json)
+    if described and outcome.stages and not args.quiet:
         again = f"run `geoshards stats {args.directory}` again"
         print(f"the statistics of bands were those of the version before and are gone; {again}", file=sys.stderr)
     d = outcome.document
@@ -298,7 +351,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_dry(args: argparse.Namespace) -> int:
-    found = preview_update(args.directory, args.files, args.extract, args.workers, args.cache, args.quiet or args.json)
+    quiet = args.quiet or args.json
+    found = preview_update(args.directory, _asked(args), args.extract, args.workers, args.cache, quiet)
     if args.json:
         print(json.dumps(asdict(found)))
         return 0

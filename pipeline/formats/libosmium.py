@@ -12,8 +12,9 @@ from typing import Any
 from xml.parsers import expat
 
 import osmium
+from osmium.replication.utils import ReplicationHeader, get_replication_header
 
-from schemas.errors import InputError, reason_of
+from schemas.errors import InputError, at_the_door, reason_of
 
 _OBJECTS = osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION
 #: Bytes of a file that are looked at at a time until its first element.
@@ -23,6 +24,17 @@ _HEAD = 4096
 def objects_of(path: Path) -> Any:
     """Nodes, ways and relations, with the file's ``header``; changesets are skipped."""
     return osmium.FileProcessor(str(path), _OBJECTS)
+
+
+def replication_header(path: Path) -> ReplicationHeader:
+    """Server (``url``), number (``sequence``) and time (``timestamp``) of the state of an extract; None what its header
+    does not say.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with at_the_door(f"OSM extract {path} cannot be read", "download it again"):
+        return get_replication_header(str(path))
 
 
 @contextmanager

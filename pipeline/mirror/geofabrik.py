@@ -2,13 +2,16 @@
 
 The folder is laid out as the real one: ``europe/monaco-latest.osm.pbf`` is region ``monaco`` inside ``europe``. An
 optional ``regions.json`` says more: ``{"monaco": {"name": "Monaco", "iso": ["MC"], "bbox": [7.4, 43.7, 7.5, 43.8]}}``;
-a box that it lacks is read from the extract's header. The original: https://download.geofabrik.de/technical.html
+a box that it lacks is read from the extract's header. Diffs lie beside, as on the original, in
+``europe/monaco-updates/state.txt`` and ``…/000/003/919.osc.gz`` and ``.state.txt``.
+The original: https://download.geofabrik.de/technical.html
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,18 @@ from pipeline.mirror.messages import Request, Response
 from schemas.errors import InputError
 
 _SUFFIX = ".osm.pbf"
+#: Files of replication; no part of a path begins with a dot.
+_DIFF = re.compile(r"([\w-][\w.-]*/)*[\w-]+-updates/(state\.txt|\d{3}/\d{3}/\d{3}\.(state\.txt|osc\.gz))", re.ASCII)
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 
 def respond(request: Request) -> Response | None:
-    """``index-v1.json``, extracts, and their ``.md5``."""
+    """``index-v1.json``, extracts, their ``.md5``, and diffs of them."""
     if request.path == "index-v1.json":
         return Response.json(build_index(request.folder, f"{request.base}/"))
+    if _DIFF.fullmatch(request.path):
+        found = request.folder / request.path
+        return Response.file(found) if found.is_file() else None
     files = _files(request.folder)
     path = files.get(request.path.removesuffix(".md5"))
     if path is None:

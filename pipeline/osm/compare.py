@@ -71,7 +71,7 @@ def places_held(path: Path, places: Iterable[Place], enough: int) -> int:
 
 def _nodes(path: Path) -> Iterator[Ints]:
     """Places i64[N,2] of the nodes that have one."""
-    for some in _objects(path, places=True):
+    for some in objects_in(path, places=True):
         if some.osm_type == ObjectType.NODE:
             yield some.lonlat[on_earth(some.lonlat)] // _SIDE
 
@@ -125,7 +125,7 @@ class _Newest:
 
 
 @dataclass(frozen=True, eq=False)
-class _Objects:
+class Some:
     """Some objects of one type, as they lie in the file."""
 
     osm_type: int
@@ -139,7 +139,7 @@ class _Objects:
 def _newest(path: Path) -> Iterator[_Newest]:
     """The objects of an extract, never two parts with one object."""
     before = -1
-    for osm_type, parts in groupby(_objects(path), lambda some: some.osm_type):
+    for osm_type, parts in groupby(objects_in(path), lambda some: some.osm_type):
         if osm_type < before:
             raise unsorted(path)
         before = osm_type
@@ -164,7 +164,7 @@ def _of_rows(osm_type: int, rows: Ints) -> _Newest:
     return _Newest(osm_type, rows[0], np.where(rows[2] % 2 == 1, rows[1], _GONE))
 
 
-def _objects(path: Path, places: bool = False) -> Iterator[_Objects]:
+def objects_in(path: Path, places: bool = False) -> Iterator[Some]:
     """All objects of an extract, some at a time; nodes alone if their places are asked for."""
     if path.name.endswith(".pbf"):
         yield from _of_pbf(path, places)
@@ -175,7 +175,7 @@ def _objects(path: Path, places: bool = False) -> Iterator[_Objects]:
                 return
             while rows := [_row(thing) for thing in islice(things, _SOME)]:
                 ids, versions, times, visible, lon, lat = np.array(rows, np.int64).T
-                yield _Objects(osm_type, ids, versions, times, visible.astype(bool), np.stack((lon, lat), axis=1))
+                yield Some(osm_type, ids, versions, times, visible.astype(bool), np.stack((lon, lat), axis=1))
 
 
 def _row(thing: Any) -> tuple[int, ...]:
@@ -185,7 +185,7 @@ def _row(thing: Any) -> tuple[int, ...]:
     return thing.id, thing.version, int(thing.timestamp.timestamp()), thing.visible, *place
 
 
-def _of_pbf(path: Path, places: bool) -> Iterator[_Objects]:
+def _of_pbf(path: Path, places: bool) -> Iterator[Some]:
     wanted = (ObjectType.NODE,) if places else tuple(ObjectType)
     with path.open("rb") as file:
         for block in chain.from_iterable(read_blocks(file, blob, path, wanted) for blob in blobs(path)[1]):
@@ -193,7 +193,7 @@ def _of_pbf(path: Path, places: bool) -> Iterator[_Objects]:
             lonlat = np.stack((block.nodes.lon, block.nodes.lat), axis=1)
             for osm_type, o in own:
                 if len(o.ids):
-                    yield _Objects(
+                    yield Some(
                         osm_type, o.ids, o.versions.astype(np.int64), o.timestamps, o.visible,
                         lonlat if osm_type == ObjectType.NODE else lonlat[:0],
                     )  # fmt: skip

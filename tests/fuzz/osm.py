@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,8 +13,10 @@ from typing import Any
 import osmium
 
 from pipeline.formats.mvt import TilePoint, decode_points, encode_points
+from pipeline.osm.clip import clip_changes
 from pipeline.osm.extracts.changes import apply_changes
 from pipeline.osm.extracts.read import read_extract
+from pipeline.regions.replication import check_diff, parse_state
 from tests.formats.grammar import Block, File, Group, Object, Odd, Part, Plain, framed, header, some_file, written
 from tests.fuzz.damage import Files, Rng, Target, by_bytes, by_text, ended, of_files
 from tests.osm.opl import GRID, RULES, opl
@@ -149,7 +152,9 @@ def changes() -> list[Files]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "a.opl").write_text(opl(GRID + "\nw1 v1 Tbuilding=yes Nn1,n2,n5,n4,n1"), encoding="utf-8")
-        with osmium.SimpleWriter(str(folder / "base.osm.pbf")) as writer:
+        header = osmium.io.Header()
+        header.add_box(osmium.osm.Box(9, 47, 9.0015, 47.0015))
+        with osmium.SimpleWriter(str(folder / "base.osm.pbf"), header=header) as writer:
             for thing in osmium.FileProcessor(str(folder / "a.opl")):
                 writer.add(thing)
         base = (folder / "base.osm.pbf").read_bytes()
@@ -162,14 +167,36 @@ def by_xml(data: bytes, name: str, rng: Rng) -> bytes:
 
 
 def read_changes(path: Path) -> str:
-    """Applied, and what comes out read."""
-    base, target = path.parent / "base.osm.pbf", path.parent / "new.osm.pbf"
+    """Clipped to the extract and applied, and what comes out read."""
+    base, own, target = (path.parent / name for name in ("base.osm.pbf", "own.osc.gz", "new.osm.pbf"))
 
     def found() -> str:
-        apply_changes(base, [path], target)
+        clip_changes(base, [path], own)
+        apply_changes(base, [own], target)
         return "read" if read_extract(target, RULES, path.parent / "parts").objects else "dropped"
 
     return ended(found, of_files(path))
+
+
+def states() -> list[Files]:
+    """What a replication server sends: a diff, and a state."""
+    state = b"#Tue Jan 06 20:21:51 UTC 2026\ntimestamp=2026-01-06T20\\:21\\:51Z\nsequenceNumber=3402\n"
+    return [{"x.osc": changes()[0]["x.osc"]}, {"x.state.txt": state}]
+
+
+def read_state(path: Path) -> str:
+    """A diff as it is checked once it is packed and sent; or a state."""
+
+    def found() -> str:
+        if path.suffix == ".txt":
+            parse_state(path.read_bytes(), str(path))
+        else:
+            packed = path.with_suffix(".osc.gz")
+            packed.write_bytes(gzip.compress(path.read_bytes()))
+            check_diff(packed)
+        return "read"
+
+    return ended(found, lambda text: bool(text))  # the download names the diff's URL
 
 
 def texts() -> list[Files]:
@@ -213,6 +240,7 @@ TARGETS = {
     "pbf": Target(
         lambda: [{"x.osm.pbf": whole()}], read_pbf, make=lambda number: {"x.osm.pbf": mutated(number)}, cost=0.2
     ),
-    "osc": Target(changes, read_changes, by_xml), "xml": Target(texts, read_pbf, by_name),
+    "osc": Target(changes, read_changes, by_xml), "states": Target(states, read_state, by_text),
+    "xml": Target(texts, read_pbf, by_name),
     "mvt": Target(tiles, read_tile),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from tests.fuzz.damage import Target
 
 #: Doors of each module here, which is imported when one of them is asked for.
 _DOORS = {
-    "osm": ("pbf", "osc", "xml", "mvt"), "imagery": ("geotiff", "stac"),
+    "osm": ("pbf", "osc", "states", "xml", "mvt"), "imagery": ("geotiff", "stac"),
     "vectors": ("geojson", "geopackage", "shapefile"), "photos": ("photos", "tables"), "services": ("services",),
     "chips": ("chips",), "notes": ("notes",), "settings": ("settings", "training", "rules"),
     "texts": ("times", "keys", "addresses", "answers", "regions"),

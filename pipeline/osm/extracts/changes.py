@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from heapq import merge
@@ -42,8 +42,11 @@ def is_change_file(path: Path) -> bool:
     return path.name.endswith(_CHANGES)
 
 
-def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
+def apply_changes(base: Path, changes: Sequence[Path], target: Path, state: Mapping[str, str] | None = None) -> None:
     """Write ``base`` with ``changes`` applied to ``target`` (a .osm.pbf), which appears whole or not at all.
+
+    Its header is that of ``base``, with the newest time in the changes as its replication time, and with ``state``:
+    fields of the replication that brought the changes.
 
     Of several versions of an object the highest wins, and of equal ones what the later file says. All files are
     streamed, the changes twice: what they say last is put down beside the target in parts that are held one by one.
@@ -63,6 +66,8 @@ def apply_changes(base: Path, changes: Sequence[Path], target: Path) -> None:
         if stamp is not None:  # its replication time moves forward to the newest change
             text = stamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             header.set(_TIMESTAMP, max(text, header.get(_TIMESTAMP, "")))
+        for name, value in (state or {}).items():
+            header.set(name, value)
         with (
             atomic_file(target) as fresh,
             osm_writer(fresh, "osm.pbf", header=header) as writer,
@@ -99,12 +104,7 @@ def _split(paths: Sequence[Path], folder: Path) -> tuple[list[Path], datetime | 
     unsorted within; and the newest time in the changes."""
     types, ids, versions = array("b"), array("q"), array("q")
     stamp: datetime | None = None
-    for path, thing in _changes(paths):
-        if lack := _lack(thing):
-            raise InputError(
-                f"change file {path}: {_TYPES[thing.type_str()]} {thing.id} has no {lack}; give change files as OSM's "
-                "replication or `osmium derive-changes` write them"
-            )
+    for _, thing in read_changes(paths):
         types.append(_ORDER[thing.type_str()])
         ids.append(thing.id)
         versions.append(thing.version)
@@ -118,17 +118,27 @@ def _split(paths: Sequence[Path], folder: Path) -> tuple[list[Path], datetime | 
     files = [folder / f"{n}.osh.pbf" for n in range(part.max(initial=-1) + 1)]
     with ExitStack() as stack:
         writers = [stack.enter_context(osm_writer(f, bufsz=_BUFFER)) for f in files]
-        for (_, thing), n in zip(_changes(paths), part.tolist(), strict=True):
+        for (_, thing), n in zip(read_changes(paths), part.tolist(), strict=True):
             if n >= 0:
                 writers[n].add(thing)
     return files, stamp
 
 
-def _changes(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+def read_changes(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+    """Every object of change files, in their order, with its file.
+
+    Raises:
+        InputError: a file cannot be read or declares entities, or an object lacks what a change needs.
+    """
     for path in paths:
         with at_the_door(f"change file {path} cannot be read", "download it again"):
             refuse_document_type(path, f"change file {path}")
             for thing in objects_of(path):
+                if lack := _lack(thing):
+                    raise InputError(
+                        f"change file {path}: {_TYPES[thing.type_str()]} {thing.id} has no {lack}; give change files "
+                        "as OSM's replication or `osmium derive-changes` write them"
+                    )
                 yield path, thing
 
 
