@@ -58,14 +58,6 @@ RUNS: dict[str, tuple[str, ...]] = {
     "released": ("fidelity=released", "arch.bands=[red,green,blue]", "arch.photos=8", "optim.lr=3.0e-3"),
     "bilinear": ("arch.heading=false", "arch.query=bilinear"),
     "bicubic": ("arch.heading=false", "arch.query=bicubic"),
-    "vit": (
-        "model=tiny",
-        "arch.rs_encoder=croma",
-        "arch.sv_encoder=vit",
-        "arch.rs={image_size: 96, patch: 8, dim: 96, depth: 3, heads: 3}",
-        "arch.sv={image_size: 64, patch: 16, dim: 96, depth: 3, heads: 3}",
-        "optim.lr=1.0e-3",
-    ),
     "without_location": ("loss.secl=0",),
     "shuffled": (),  # photos of other places
 }
