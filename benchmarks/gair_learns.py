@@ -46,7 +46,7 @@ from trainers.models.gair.model import Gair
 from trainers.tasks.gair import GAIR
 
 MODEL = (
-    "model=tiny", "eval.samples=1000", "eval.train_samples=1000", "eval.photos=16", "eval.every=0",
+    "preset=small_data", "eval.samples=1000", "eval.train_samples=1000", "eval.photos=16", "eval.every=0",
     "log.tensorboard=false", "threads=1",
 )  # fmt: skip
 #: Blocks of 1.3 km; of the default world the seed gives both held-out splits over 440 photos.
@@ -54,9 +54,10 @@ SPLIT = SplitConfig(block_degrees=0.012, val=0.13, test=0.15, seed=26)
 #: What each run changes. The release's rate is meant for batches of 256 and more; here it has ours.
 RUNS: dict[str, tuple[str, ...]] = {
     "ours": (),
-    "released": ("fidelity=released", "arch.bands=[red,green,blue]", "optim.lr=1.0e-3"),
-    "bilinear": ("arch.query=bilinear",),
-    "bicubic": ("arch.query=bicubic",),
+    "without_heading": ("arch.heading=false",),
+    "released": ("fidelity=released", "arch.bands=[red,green,blue]", "arch.photos=8", "optim.lr=3.0e-3"),
+    "bilinear": ("arch.heading=false", "arch.query=bilinear"),
+    "bicubic": ("arch.heading=false", "arch.query=bicubic"),
     "without_location": ("loss.secl=0",),
     "shuffled": (),  # photos of other places
 }

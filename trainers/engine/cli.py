@@ -131,7 +131,7 @@ def help_text(task: Task) -> str:
     return "\n".join([
         task.summary,
         "",
-        f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [preset=tiny|one_gpu|paper]",
+        f"usage: python trainers/{task.name}.py [data=DIR[,DIR…]] [out=RUN] [preset={'|'.join(task.presets.recipes)}]",
         "       [model=tiny|small|base|large] [steps=N|epochs=N] [key=value …] [--config FILE] [--quiet] [--json]",
         f"       python trainers/{task.name}.py --version",
         "",

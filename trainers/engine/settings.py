@@ -73,7 +73,9 @@ class TrainSettings:
 
     data: str = ""  # dataset directory or URL; several by commas, with weights DIR:0.7,DIR2:0.3; empty: data/demo
     out: str = ""  # run directory or URL (s3://…); empty: runs/NAME-DATE-TIME
-    preset: Literal["auto", "none", "tiny", "one_gpu", "paper"] = "auto"  # recipe; auto: by hardware if no model=
+    preset: Literal["auto", "none", "tiny", "small_data", "one_gpu", "paper"] = (
+        "auto"  # recipe, of those that the trainer has; auto: by hardware if no model=
+    )
     model: Literal["auto", "tiny", "small", "base", "large"] = "auto"  # size; auto: what fits the hardware
     fidelity: Literal["ours", "paper", "released"] = (
         "ours"  # whose choice counts where they differ, data and recipe too
@@ -175,6 +177,10 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
     if recipe == "auto":
         by_size = given.get("model", "auto") != "auto"
         recipe = "none" if by_size else "tiny" if automatic == "tiny" else "one_gpu"
+    if recipe not in ("none", *task.presets.recipes):
+        raise ConfigError(
+            f"preset={recipe} is none of {task.name}; choose auto, none, {', '.join(task.presets.recipes)}"
+        )
     held = task.presets.recipes.get(recipe, {})
     named = overlay(held, given)
     model, fidelity = (str(named.get(key, default)) for key, default in (("model", "auto"), ("fidelity", "ours")))

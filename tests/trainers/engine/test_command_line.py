@@ -42,9 +42,11 @@ def test_presets_build_and_help_names_the_settings(name: str) -> None:
 
 def test_recipes_are_files_and_the_hardware_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     for task in TASKS.values():
-        assert set(task.presets.recipes) == {"tiny", "one_gpu", "paper"}
+        assert {"tiny", "one_gpu", "paper"} <= set(task.presets.recipes) <= {"tiny", "small_data", "one_gpu", "paper"}
         for recipe in task.presets.recipes:
             assert parse(task, [f"preset={recipe}"])[0].preset == recipe
+    with pytest.raises(ConfigError, match="preset=small_data is none of geolink; choose auto, none, tiny"):
+        parse(GEOLINK, ["preset=small_data"])
     paper, _, _ = parse(GEOLINK, ["preset=paper"])
     assert (paper.model, paper.batch_size, paper.epochs, paper.steps) == ("large", 2640, 60, None)
     assert (paper.fidelity, paper.optim.lr, paper.precision) == ("paper", 1e-4, "bf16")
