@@ -54,19 +54,20 @@ def _dataset(v: Values) -> tuple[Step, ...]:
         Step("samples", (*shards, "--stage", "samples", "--only", "{item}"), out, "the shards, 256 at a time", BUILD,
              each="features", says=("fingerprint",), free=free, retries=5),
         Step("catalog", (*shards, "--stage", "catalog"), out, "tables and documents of the whole", BUILD,
-             after=("samples",), outputs=(f"{out}/dataset.json",), says=("content_hash",), free=free, hours=6),
-        *_checked(v, out, "catalog"),
+             after=("samples",), outputs=(f"{out}/dataset.json",), free=free, hours=6),
+        _verified(v, out, "catalog"),
+        _embedded(v, out, "verify"),
     )  # fmt: skip
 
 
-def _checked(v: Values, out: str, after: str) -> tuple[Step, ...]:
-    """A dataset verified, its tags encoded."""
-    return (
-        Step("verify", ("geoshards", "verify", out), out, "every hash, table and member checked", BUILD,
-             after=(after,), free=_how(v), retries=0),
-        Step("embed", ("geoshards", "embed", out, "--encoder", v["encoder"]), out, "each tag encoded once", BUILD,
-             after=("verify",), outputs=("{table}",), hours=6),
-    )  # fmt: skip
+def _verified(v: Values, out: str, after: str) -> Step:
+    return Step("verify", ("geoshards", "verify", out), out, "every hash, table and member checked", BUILD,
+                after=(after,), free=_how(v), retries=0)  # fmt: skip
+
+
+def _embedded(v: Values, out: str, after: str) -> Step:
+    return Step("embed", ("geoshards", "embed", out, "--encoder", v["encoder"]), out, "each tag encoded once", BUILD,
+                after=(after,), outputs=("{table}",), hours=6)  # fmt: skip
 
 
 def _pretrain(v: Values) -> tuple[Step, ...]:
@@ -94,10 +95,11 @@ def _refresh(v: Values) -> tuple[Step, ...]:
         Step("update", ("geoshards", "update", data, *asked, *extract), data, "OSM's changes since; shards they touch",
              BUILD, inputs=(v["changes"],), outputs=(f"{data}/dataset.json",), free=(*_how(v), *cache),
              always=bool(source)),
-        *_checked(v, data, "update"),
+        _embedded(v, data, "update"),  # the table of before is none of the new version's, and verify would say so
+        _verified(v, data, "embed"),
         Step("train", (*_trainer(v, data, into), f"init.run={start}"), into, "on from the weights of before",
-             TRAIN, after=("update", "embed"), inputs=(start,), outputs=(f"{into}/checkpoint.pt",), hours=24 * 7,
-             retries=10),
+             TRAIN, after=("update", "embed", "verify"), inputs=(start,), outputs=(f"{into}/checkpoint.pt",),
+             hours=24 * 7, retries=10),
         _measured(v, f"{into}/checkpoint.pt", data, into),
     )  # fmt: skip
 

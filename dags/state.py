@@ -59,7 +59,7 @@ def look(steps: Sequence[Step]) -> list[Status]:
     """How each step stands, in order; a mapped one has an entry an item, or one without item while none is known."""
     found: list[Status] = []
     answers: dict[str, dict[str, Any]] = {}
-    results: dict[str, str] = {}
+    results: dict[str, dict[str, str]] = {}
     for step in steps:
         own = [_judge(step, item, answers, results) for item in _items(step, answers)]
         found += own
@@ -75,14 +75,16 @@ def _items(step: Step, answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [str(item) for item in answers[step.each].get("items", [])]
 
 
-def _judge(step: Step, item: str, answers: Mapping[str, Mapping[str, Any]], results: Mapping[str, str]) -> Status:
+def _judge(
+    step: Step, item: str, answers: Mapping[str, Mapping[str, Any]], results: Mapping[str, dict[str, str]]
+) -> Status:
     blocked = next((name for name in step.before if name not in results), "")
     words, folder = filled(step.words, item, answers), filled((step.folder,), item, answers)[0]
     step = replace(step, folder=folder, outputs=filled(step.outputs, item, answers))
     bare = Status(step, item, "missing", "", words, blocked=blocked)
     record = read_record(bare)
     files = {name: facts for value in step.inputs for name, facts in _files(value, record.get("files", {}))}
-    inputs = {f"step {name}": results[name] for name in step.before if name in results}
+    inputs = {name: digest for before in step.before for name, digest in results.get(before, {}).items()}
     inputs |= {name: str(facts["sha256"]) for name, facts in files.items()}
     now = Status(step, item, "missing", "", words, inputs, files, blocked, record)
     state, why = _verdict(now)
@@ -121,15 +123,15 @@ def _change(record: Mapping[str, Any], now: Status) -> str:
     return f"{', '.join(changed)} {'has' if len(changed) == 1 else 'have'} changed"
 
 
-def _result(step: Step, own: Sequence[Status]) -> str:
-    """Digest of what a step has made: what steps after it take."""
-    parts = []
-    for status in own:
-        record = status.record
-        made = [sorted((path, facts["sha256"]) for path, facts in record["outputs"].items()),
-                {key: record["answer"].get(key) for key in step.says}]  # fmt: skip
-        parts.append([status.item, made if step.outputs or step.says else record["fingerprint"]])
-    return _digest(parts)
+def _result(step: Step, own: Sequence[Status]) -> dict[str, str]:
+    """Digests by name of what a step has made: what steps after it take. Its files, and what of its answers counts; of
+    a mapped one a digest over its items; of one that makes nothing, that it was done."""
+    if not step.each:
+        record = own[0].record
+        made = {path: str(facts["sha256"]) for path, facts in record["outputs"].items()}
+        made |= {f"{step.name}.{key}": _digest(record["answer"].get(key)) for key in step.says}
+        return made or {step.name: record["fingerprint"]}
+    return {step.name: _digest([_result(replace(step, each=""), [s]) for s in own])}
 
 
 def _files(value: str, known: Mapping[str, Facts]) -> Iterator[tuple[str, Facts]]:
