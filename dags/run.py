@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,11 +70,13 @@ def run_steps(
     for number, name in enumerate(names):
         if only in ("", name):
             for status in _asked(look(steps[: number + 1]), name, item):
-                where = f"[{number + 1}/{len(names)}] {status.name}"
-                done.append(
-                    _do(steps[: number + 1], status, name in again, quiet, lambda s, w=where: tell(f"{w}: {s}"))
-                )
+                own = partial(_tell, tell, f"[{number + 1}/{len(names)}] {status.name}")
+                done.append(_do(steps[: number + 1], status, name in again, quiet, own))
     return done
+
+
+def _tell(tell: Told, where: str, line: str) -> None:
+    tell(f"{where}: {line}")
 
 
 def _asked(found: Sequence[Status], step: str, item: str) -> list[Status]:

@@ -153,11 +153,11 @@ def file_facts(path: str, known: Facts) -> Facts | None:
     """
     if not is_local(path):
         store, name = place_of(path)
-        facts = store.files("").get(name)
-        if facts is None:
+        said = store.files("").get(name)
+        if said is None:
             return None
-        said = {k: str(facts[k]) for k in ("size", "ETag", "etag", "md5Hash", "content_md5") if facts.get(k)}
-        return {"sha256": _digest(said)}
+        names = ("size", "ETag", "etag", "md5Hash", "content_md5")
+        return {"sha256": _digest({k: str(said[k]) for k in names if said.get(k)})}
     file = Path(path)
     if file.is_dir():
         entries = ((p, p.stat()) for p in sorted(file.rglob("*")) if p.is_file())

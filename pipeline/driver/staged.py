@@ -81,8 +81,8 @@ def _fetch(config: ShardsConfig, only: str, quiet: bool) -> Answer:
         wanted = {name: e for name, e in extracts.items() if only in ("", name)}
         fetch(replace(chosen, extracts=list(wanted.values())), config.net, config.sources.refresh, quiet)
         paths = {name: e.path for name, e in wanted.items()}
+    size = sum(p.stat().st_size for p in paths.values())
     facts = {name: {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for name, p in sorted(paths.items())}
-    size = sum(int(f["bytes"]) for f in facts.values())
     return Answer({"extracts": facts}, f"{', '.join(facts) or 'no extract'}: {size / 1e6:,.1f} MB")
 
 
