@@ -12,7 +12,7 @@ flag = $(if $($(1)),--$(2)="$($(1))")
 SHARDS_FLAGS = $(call flag,REGION,region) $(call flag,IMAGERY,imagery) $(call flag,STREETVIEW,streetview) \
   $(call flag,FOOTPRINTS,footprints) $(call flag,ZOOM,zoom) $(call flag,SIZE,size) $(call flag,OUT,out) $(call flag,WORKERS,workers) $(call flag,CONFIG,config)
 
-.PHONY: help shards plan demo test lint format bench preview query verify chaos fuzz mutants check-services train-geolink train-gair train-joint ray-up ray-down mirror clean
+.PHONY: help shards plan demo test nightly lint format bench preview query verify chaos fuzz mutants check-services train-geolink train-gair train-joint ray-up ray-down mirror clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ demo: $(VENV)/.pipeline ## write the demo town's own files into data/town
 
 test: $(VENV)/.dev ## run all tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+nightly: $(VENV)/.dev ## run the tests that take many minutes, and are none of `make test`: the DAGs in Airflow itself
+	GEOSHARDS_NIGHTLY=1 $(BIN)/python -m pytest tests/dags/test_airflow.py -rs
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ times the features of one. Some 6 GB of the folder a GB are taken while it runs.
 Prints one JSON line: by size the seconds by the clock, processor seconds (with one worker, of all) and the largest
 anonymous memory of each stage; how memory grows from the first size to the last; and the last size's processor hours
 carried over to Europe's 31 GB (the tiles are those of the share), beside those that planetiler publishes for a planet
-of 73 GB on two cores (https://github.com/onthegomap/planetiler#benchmarks, im4gn.large, 0.7.0, buildings of z13 unmerged:
+of 73 GB on two cores (https://github.com/onthegomap/planetiler#benchmarks, im4gn.large, 0.7.0, no z13 building merge:
 18 h 18 m, 28 h 6 m of processor; vector tiles of zoom 0 to 14, other work on the same objects).
 """
 

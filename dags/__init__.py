@@ -1,1 +1,4 @@
-"""Descriptions of graphs, for schedulers: which command follows which. One build's own stages are pipeline.driver's."""
+"""Graphs of steps, described once: run here or on Ray (``geoshards dag run``), drawn (``dag show``), run by Airflow.
+
+A step is one command of the product's own; nothing here imports pipeline or trainers.
+"""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 #: How libraries say that memory, threads or files have run out on this machine.
@@ -79,6 +80,16 @@ def at_the_door(what: str, advice: str = "", kind: type[GeoshardsError] = InputE
         if isinstance(error, OSError) and error.strerror and not what.endswith(" cannot be read"):
             what = f"{what.rpartition(' is ')[0] or what} cannot be read"  # what it is was not seen
         raise kind(f"{what}: {reason_of(error)}{'; ' if advice else ''}{advice}") from None
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """The way out of an unknown word.
+
+    >>> nearest("datset", ["dataset", "pretrain"]), nearest("x", ["dataset", "pretrain"])
+    ('did you mean dataset?', 'choose of dataset, pretrain')
+    """
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else f"choose of {', '.join(known) or 'none'}"
 
 
 def is_short(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 #: What is the user's: variables that name folders beside the home, and settings that would change a result.
 _FOREIGN = ("XDG_", "HF_", "RAY_", "MPLCONFIGDIR", "TORCH_HOME", "TRANSFORMERS_CACHE", "AWS_", "GEOSHARDS_")
-_KEPT = ("GEOSHARDS_TEST_DATA",)
+_KEPT = ("GEOSHARDS_TEST_DATA", "GEOSHARDS_NIGHTLY", "GEOSHARDS_AIRFLOW")
 #: Home and cache of a process outside of its tests; a folder that holds those of each test.
 _PLACES = pytest.StashKey[Path]()
 _NUMBERS = count()

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.driver.forecast import confirm, exact_forecast, forecast
 from pipeline.driver.shards import Outcome, make_shards
+from pipeline.driver.staged import STAGES, run_stage
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.osm.stage import export_features, features_stage
 from pipeline.rules import load_rules
@@ -19,7 +20,7 @@ from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
 from schemas.config import build, merge, overlay, parse_yaml, settings_help
-from schemas.errors import at_the_door
+from schemas.errors import ConfigError, at_the_door
 from storage.cache import using
 from storage.progress import StageRow, format_table, report
 from storage.text import visible
@@ -87,6 +88,8 @@ def read_config(args: argparse.Namespace) -> ShardsConfig:
 def _configure_shards(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, _FLAGS)
     parser.add_argument("--yes", action="store_true", help="do not ask before a build over plan.ask_gb")
+    parser.add_argument("--stage", metavar="STAGE", help=f"do this part alone, in this order: {', '.join(STAGES)}")
+    parser.add_argument("--only", default="", metavar="NAME", help="of --stage extracts or samples: one item of it")
 
 
 def _configure_plan(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +102,12 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
 def _run_shards(args: argparse.Namespace) -> int:
     config = read_config(args)
     quiet = args.quiet or args.json
+    if args.only and not args.stage:
+        raise ConfigError("--only goes with --stage extracts or --stage samples")
+    if args.stage:
+        done = run_stage(config, args.stage, args.only, quiet)
+        report(args, done.rows, {"stage": args.stage} | done.facts, done.line)
+        return 0
     if (found := forecast(config, quiet)) is not None:
         if not quiet:
             print("\n".join(map(visible, found.lines())), file=sys.stderr)

@@ -102,8 +102,9 @@ class Run:
     adopted: int = 0  # shards taken over from an earlier version
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the directory; what killed runs left is swept before and after.
+    def writing(self, whole: bool = True) -> Iterator[None]:
+        """Hold the directory; what killed runs left is swept before and after. Without ``whole`` the dataset stays
+        begun: other runs do the rest.
 
         Raises:
             LockError: another process writes there.
@@ -113,7 +114,8 @@ class Run:
             self.store.sweep()
             self._claim()
             yield
-            self.store.remove(BEGUN)
+            if whole:
+                self.store.remove(BEGUN)
             self.store.sweep()
 
     def _claim(self) -> None:
@@ -132,12 +134,14 @@ class Run:
                 "folder"
             )
 
-    def build(self, runner: Runner, shards: int, job: Callable[[int], ShardJob], quiet: bool) -> None:
-        """Build the shards that are missing; fold each group of them as soon as it is whole."""
+    def build(
+        self, runner: Runner, shards: int, job: Callable[[int], ShardJob], quiet: bool, only: int | None = None
+    ) -> None:
+        """Build the shards that are missing, of all groups or of one ``only``; fold each as soon as it is whole."""
         start = time.monotonic()
         done, folded = finished(self.store)
-        members = groups(shards)
-        jobs = [job(i) for i in range(shards) if i not in done]
+        members = {n: group for n, group in enumerate(groups(shards)) if only in (None, n)}
+        jobs = [job(i) for group in members.values() for i in group if i not in done]
         planned = sum(j.planned for j in jobs)
         counts = {"samples": 0, "drops": 0}
         memory, write_seconds = 0.0, 0.0
@@ -154,7 +158,7 @@ class Run:
                 if done.issuperset(members[number]):
                     fold(self.store, number, members[number])
                     folded.add(number)
-        for number, group in enumerate(members):  # what an interrupted run left
+        for number, group in members.items():  # what an interrupted run left
             if number in folded:
                 purge(self.store, group)
             else:

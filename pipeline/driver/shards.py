@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -71,20 +73,40 @@ def make_shards(
     Raises:
         GeoshardsError: an input cannot be used, a source declares no licence, or ``out`` holds another dataset.
     """
+    with opened(config, quiet, region, previous) as (runner, plan, job, run), run.writing():
+        keep_inputs(job.identity.fingerprint, plan.config, plan.region, plan.features)
+        run.build(runner, len(plan.shards), job, quiet)
+        document = run.finish(*plan.tables())
+    require_samples(document, plan, run.store)
+    return Outcome(run.store.root, document, run.stages, run.built, run.adopted)
+
+
+@contextmanager
+def opened(
+    config: ShardsConfig, quiet: bool, region: Region | None = None, previous: Previous | None = None
+) -> Iterator[tuple[Runner, Plan, Jobs, Run]]:
+    """What a build needs: all that comes before the first shard is done, nothing is written to ``config.out`` yet.
+
+    Raises:
+        GeoshardsError: as `make_shards`.
+    """
     began = time.monotonic()
     with using(cache_folder(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, region)
         name = config.name or plan.region.name
         store = open_out(config.out, name, runner)
-        job = _Jobs(plan, store, previous)
-        run = Run(store, name, job.identity, began, list(plan.stages))
-        with run.writing():
-            keep_inputs(job.identity.fingerprint, plan.config, plan.region, plan.features)
-            run.build(runner, len(plan.shards), job, quiet)
-            document = run.finish(*plan.tables())
-    if not document["samples"]:  # nothing empty is called success
+        job = Jobs(plan, store, previous)
+        yield runner, plan, job, Run(store, name, job.identity, began, list(plan.stages))
+
+
+def require_samples(document: dict[str, Any], plan: Plan, store: Store) -> None:
+    """Refuse a dataset without a sample: nothing empty is called success.
+
+    Raises:
+        InputError: it is one; the message says why, and what helps.
+    """
+    if not document["samples"]:
         raise InputError(_no_sample(store, plan))
-    return Outcome(store.root, document, run.stages, run.built, run.adopted)
 
 
 def _no_sample(store: Store, plan: Plan) -> str:
@@ -118,14 +140,14 @@ def rehearse_shards(config: ShardsConfig, quiet: bool, region: Region | None, pr
     """
     with using(cache_folder(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, region)
-        job = _Jobs(plan, Store(config.out), previous)
+        job = Jobs(plan, Store(config.out), previous)
         jobs = [job(i) for i in range(len(plan.shards))]
         kept, _ = runner.run(is_kept, jobs, Progress("shards", len(jobs), "shards", quiet), small=True)
     built = [list(j.footprints.keys) for j, taken in zip(jobs, kept, strict=True) if not taken]
     return Rehearsal(sum(kept), built, list(plan.footprints.footprints().keys))
 
 
-class _Jobs:
+class Jobs:
     """The job of each shard, by its number."""
 
     def __init__(self, plan: Plan, store: Store, previous: Previous | None) -> None:

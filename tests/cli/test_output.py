@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[Path], list[str]]] = {
     "cache": lambda p: ["cache", "--cache", f"{p}/cache"],
     "cache verify": lambda p: ["cache", "verify", "--cache", f"{p}/cache"],
     "cache prune": lambda p: ["cache", "prune", "--keep", "1TB", "--cache", f"{p}/cache"],
+    "dag": lambda p: ["dag", "show", "dataset", f"region={p}/village.opl", f"out={p}/none"],
     "features": lambda p: ["features", f"{p}/village.opl", "--out", f"{p}/features"],
     "inspect": lambda p: ["inspect", f"{p}/out"],
     "inspect KEY": lambda p: ["inspect", f"{p}/out", key_of(p)],
@@ -54,7 +55,7 @@ CALLS: dict[str, Callable[[Path], list[str]]] = {
     "mirror": lambda p: ["mirror", f"{p}/mirror", "--list"],
 }  # fmt: skip
 #: Those whose result is what they print.
-ANSWERS = {"inspect", "inspect KEY", "plan", "query", "mirror"}
+ANSWERS = {"dag", "inspect", "inspect KEY", "plan", "query", "mirror"}
 
 
 @pytest.mark.parametrize("call", sorted(CALLS))
@@ -78,7 +79,7 @@ def test_json_is_one_document_quiet_is_silence_and_else_something_is_said(
 
 
 def test_each_command_is_among_the_calls_but_those_that_other_tests_run() -> None:
-    others = {"chips", "demo", "embed", "encode", "export", "regions", "update"}
+    others = {"chips", "demo", "embed", "encode", "evaluate", "export", "regions", "update"}
     assert {call.split()[0] for call in CALLS} | others == {p.name for p in entry_points(group=GROUP)}
 
 
