@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.errors import ConfigError, DatasetError
+from schemas.errors import ConfigError, DatasetError, NoAnswerError
 from storage.files import UNFINISHED, put
 from storage.locks import locked_places
 from storage.retry import ATTEMPTS, TRAFFIC, Patience, retry
@@ -184,7 +184,7 @@ class RemoteShards:
         except EOFError as error:
             failed = [i for i in left if done[i] is None]
             if failed:
-                raise DatasetError(
+                raise NoAnswerError(
                     f"{paths[failed[0]]}: no answer after {ATTEMPTS} attempts ({error}); check the store, then go on "
                     "with resume=auto"
                 ) from None

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from schemas.errors import DatasetError, GeoshardsError, InputError, reason_of
+from schemas.errors import DatasetError, GeoshardsError, InputError, NoAnswerError, reason_of
 from storage.urls import is_local
 
 T = TypeVar("T")
@@ -99,7 +99,8 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
         listed: of a file that has been listed a store that fails may say that it is not found.
 
     Raises:
-        DatasetError: the store does not answer, or its credentials are missing or have expired.
+        NoAnswerError: the store does not answer.
+        DatasetError: its credentials are missing or have expired.
         InputError: it may not be read or written.
         OSError: the file is not there; of a local file any error.
     """
@@ -124,7 +125,7 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
             ) from None
         if isinstance(error, PermissionError):
             raise InputError(f"{url}: {said}; check your rights to the store") from None
-        raise DatasetError(
+        raise NoAnswerError(
             f"{url}: no answer after {ATTEMPTS} attempts ({type(error).__name__}: {said}); check the store, then start "
             "again"
         ) from None

@@ -13,8 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from schemas.errors import DatasetError, GeoshardsError, at_the_door
@@ -28,9 +27,14 @@ from storage.store import Store
 NAME = ".status.json"
 #: Seconds between two writings on a disk, and into a store. A run that ends before the first says nothing.
 EVERY, EVERY_REMOTE = 2.0, 10.0
-_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "dict": dict, "list": list}
+#: Seconds that the end of a run waits for a store that is slow to take its word.
+_PATIENCE = 10.0
 #: How a run stands: `gone` is what a reader says of one that was killed.
 RUNNING, FINISHED, FAILED, STOPPED, GONE = "running", "finished", "failed", "stopped", "gone"
+#: Types of JSON that the fields of a snapshot take.
+_KINDS: dict[str, Any] = {"str": str, "float": (int, float), "dict": dict, "list": list}
+#: What no number in it reaches.
+_LARGEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -99,17 +103,16 @@ def _parse(found: Any) -> Snapshot:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{f.name}: {value!r}")
         values[f.name] = value
-    numbers = [*(values[name] for name in ("done", "drops", "values", "usage"))]
-    if not all(isinstance(n, (int, float)) and isfinite(n) for counts in numbers for n in counts.values()):
-        raise TypeError("a number is none")
-    if values["state"] not in (RUNNING, FINISHED, FAILED, STOPPED):
-        raise ValueError(values["state"])
     snapshot = Snapshot(**values)
-    for reading in snapshot.readings():
-        if not (isinstance(reading.done, int) and isinstance(reading.total, int)):
-            raise TypeError("a line counts no items")
-        str(reading)
-    Usage(**snapshot.usage)
+    snapshot = replace(snapshot, usage=Usage(**snapshot.usage).as_dict())
+    readings = snapshot.readings()
+    counts = (snapshot.done, snapshot.drops, snapshot.values, snapshot.usage, vars(snapshot))
+    numbers = [n for own in counts for n in own.values() if own is not vars(snapshot) or isinstance(n, (int, float))]
+    numbers += [n for reading in readings for n in (reading.done, reading.total, reading.rate)]
+    if not all(isinstance(n, (int, float)) and abs(n) < _LARGEST for n in numbers):  # nor is it NaN
+        raise TypeError("a number is none")
+    if snapshot.state not in (RUNNING, FINISHED, FAILED, STOPPED):
+        raise ValueError(snapshot.state)
     return snapshot
 
 
@@ -220,11 +223,12 @@ class Status:
         return True  # no status
 
     def _end(self, thread: threading.Thread, state: str, reason: str, stay: bool = True) -> None:
-        """The last word; none of a run that ends badly before its first, or that the store has no ear for."""
+        """The last word; none of a run that ends badly before its first, or that the store has no ear for. What
+        a killed one has left goes too."""
         self._over.set()
-        thread.join(EVERY_REMOTE)
+        thread.join(_PATIENCE)
         last = self.snapshot(state, reason)
         for tell in self.told:
             tell(last)
-        if not thread.is_alive() and not self._fails and (self._is_there or (stay and state == FINISHED)):
+        if not thread.is_alive() and not self._fails and (self._is_there or state == FINISHED):
             self._write(last if stay else None)

@@ -15,6 +15,7 @@ from pipeline.driver.shards import Outcome, make_shards
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.osm.stage import export_features, features_stage
 from pipeline.rules import load_rules
+from pipeline.run.job import goes_with_job
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
@@ -99,6 +100,8 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
 def _run_shards(args: argparse.Namespace) -> int:
     config = read_config(args)
     quiet = args.quiet or args.json
+    if not quiet and (note := goes_with_job(config.out, Path.cwd())):
+        print(visible(note), file=sys.stderr)
     if (found := forecast(config, quiet)) is not None:
         if not quiet:
             print("\n".join(map(visible, found.lines())), file=sys.stderr)

@@ -30,7 +30,7 @@ def shard_line(result: ShardResult, memory_mb: float) -> str:
     """A shard in one line.
 
     >>> shard_line(ShardResult(7, 64, 60, 4, 0.1, bytes=1_250_000, seconds=0.8, reasons={"nodata": 4}), 210.4)
-    'part-0000007: 64 tiles, 60 samples, 4 nodata, 1.2 MB in 0.8 s (80.0 tiles/s), peak 210 MB'
+    'part-0000007: 64 tiles, 60 samples, 4 nodata, 1.25 MB in 0.8 s (80.0 tiles/s), peak 210 MB'
     """
     what = f"{shard_name(result.index)}: {result.planned:,} tiles, {result.samples:,} samples"
     lost = f", {named(result.reasons, _NAMED)}" if result.reasons else ""
@@ -38,7 +38,7 @@ def shard_line(result: ShardResult, memory_mb: float) -> str:
         return f"{what}{lost}, taken over from the version before"
     rate = f"{result.planned / result.seconds:,.1f} tiles/s" if result.seconds else "at once"
     where = f" on {result.host}" if result.host not in ("", gethostname()) else ""
-    size = f"{result.bytes / 1e6:,.1f} MB in {result.seconds:.1f} s"
+    size = f"{result.bytes / 1e6:,.2f} MB in {result.seconds:.1f} s"
     return f"{what}{lost}, {size} ({rate}), peak {memory_mb:,.0f} MB{where}"
 
 
