@@ -57,7 +57,9 @@ def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     settings = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     settings |= {"RAY_worker_niceness": "0"}  # else tests that run beside it go first
     gcs, dashboard, agent = free_ports(3)
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as folder:  # socket paths must be short
+    with tempfile.TemporaryDirectory(
+        dir="/tmp", prefix="r", ignore_cleanup_errors=True
+    ) as folder:  # socket paths must be short
         head = subprocess.Popen(
             ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
              f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
@@ -75,8 +77,10 @@ def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
                 time.sleep(0.3)
             yield environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         finally:
+            ended = head.poll() is not None
             head.send_signal(signal.SIGTERM)
-            head.communicate(timeout=60)
+            said = head.communicate(timeout=60)[0]
+            assert not ended, said[-2000:]
 
 
 def submit(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -117,7 +121,7 @@ def enter(environment: dict[str, str], name: str, command: str) -> None:
     wait_for(entered)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 180) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it took too long"
