@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,6 +264,7 @@ def ray_data(data: Path, race: str, _work: Path) -> Iterator[Any]:
     """``read_webdataset`` over the shards, shuffled in the consumer."""
     import ray
 
+    os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))  # Ray would make one itself, and leave it in the home
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.read_webdataset(str(data / "shards"), decoder=False, shuffle="files")

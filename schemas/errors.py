@@ -38,6 +38,10 @@ class DatasetError(GeoshardsError):
     """A dataset directory is incomplete, of another version, or not what was asked for."""
 
 
+class NoAnswerError(DatasetError):
+    """A store does not answer, however often it was asked; later it may."""
+
+
 class LockError(GeoshardsError):
     """Another process writes to the same directory."""
 
@@ -56,6 +60,10 @@ class ResourceError(GeoshardsError):
 
 class DependencyError(GeoshardsError):
     """An optional library is needed for what was asked, and is not installed."""
+
+
+#: What may pass by itself, or on another machine: the same again is worth a try. All other errors stay what they are.
+PASSING = (ClusterError, ResourceError, NoAnswerError)
 
 
 @contextmanager

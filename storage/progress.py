@@ -10,11 +10,56 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import count
 from typing import Any, TextIO
+from weakref import WeakValueDictionary
+
+from storage.retry import TRAFFIC
 
 #: Seconds between two drawings on a terminal, and between two lines of one thing elsewhere.
 REDRAW, EVERY = 0.2, 5.0
+_open: WeakValueDictionary[int, Progress] = WeakValueDictionary()
+_numbers = count()
+
+
+def open_lines() -> list[Progress]:
+    """What this process is at, the latest last: for whoever shows it elsewhere."""
+    lines = [reference() for reference in _open.valuerefs()]
+    return [line for line in lines if line is not None and not line.closed]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much of one thing is done.
+
+    >>> str(Reading("samples", 30, 120, "tiles", 4.5))
+    'samples: 30/120 tiles (25 %), 4.5 tiles/s, ETA 0:00:20'
+    """
+
+    name: str  # may be empty
+    done: int
+    total: int  # 0: not known
+    unit: str  # in the plural; MB: done and total are bytes
+    rate: float  # done a second
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, with the seconds that are left."""
+        left = None if self.left is None else round(self.left, 1)
+        return asdict(self) | {"rate": round(self.rate, 3), "left": left}
+
+    @property
+    def left(self) -> float | None:
+        """Seconds; None where that cannot be said."""
+        return (self.total - self.done) / self.rate if self.rate and self.total else None
+
+    def __str__(self) -> str:
+        scale, form = (1e6, ",.1f") if self.unit == "MB" else (1, ",.0f")
+        of = f"/{self.total / scale:{form}}" if self.total else ""
+        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        left = "" if self.left is None else f", ETA {duration(self.left)}"
+        name = f"{self.name}: " if self.name else ""
+        return f"{name}{self.done / scale:{form}}{of} {self.unit}{share}, {self.rate / scale:,.1f} {self.unit}/s{left}"
 
 
 class Display:
@@ -85,7 +130,9 @@ class Progress:
     ) -> None:
         self.name, self.unit = name, unit
         self.display = display or Display(quiet)
+        self.closed = False
         self.start(done, total)
+        _open[next(_numbers)] = self
 
     def start(self, done: int, total: int | None) -> None:
         """``done`` of ``total`` (None: unknown) items were there before; the time counts from now."""
@@ -105,16 +152,16 @@ class Progress:
 
     def __str__(self) -> str:
         """Items, share, rate and time left."""
+        return str(self.reading())
+
+    def reading(self) -> Reading:
+        """What it shows now."""
         rate = (self.done - self._before) / max(time.monotonic() - self._begun, 1e-9)
-        scale, form = (1e6, ",.1f") if self.unit == "MB" else (1, ",.0f")
-        of = f"/{self.total / scale:{form}}" if self.total else ""
-        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
-        left = f", ETA {duration((self.total - self.done) / rate)}" if rate and self.total else ""
-        name = f"{self.name}: " if self.name else ""
-        return f"{name}{self.done / scale:{form}}{of} {self.unit}{share}, {rate / scale:,.1f} {self.unit}/s{left}"
+        return Reading(self.name, self.done, self.total, self.unit, rate)
 
     def close(self) -> None:
         """Take the line away."""
+        self.closed = True
         self.display.remove(self)
 
     def __enter__(self) -> Progress:
@@ -143,6 +190,41 @@ def peak_memory_mb() -> float:
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used so far, or several together."""
+
+    cpu_seconds: float = 0.0
+    bytes_read: int = 0  # by calls of the system, mostly of files; those that are mapped are not counted
+    bytes_written: int = 0
+    bytes_fetched: int = 0  # from stores and web servers
+    bytes_sent: int = 0  # to stores
+    retries: int = 0  # times that a store or service had to be asked again
+
+    @staticmethod
+    def here() -> Usage:
+        """Of this process."""
+        counts = {"rchar": 0, "wchar": 0}
+        try:
+            with open("/proc/self/io", encoding="ascii") as file:
+                counts |= {name: int(value) for name, _, value in (line.partition(": ") for line in file)}
+        except OSError:  # not Linux
+            pass
+        return Usage(
+            time.process_time(), counts["rchar"], counts["wchar"], TRAFFIC.fetched, TRAFFIC.sent, TRAFFIC.retries
+        )
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self) | {"cpu_seconds": round(self.cpu_seconds, 2)}
 
 
 @dataclass

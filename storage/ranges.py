@@ -18,10 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.errors import ConfigError, DatasetError
+from schemas.errors import ConfigError, DatasetError, NoAnswerError
 from storage.files import UNFINISHED, put
 from storage.locks import locked_places
-from storage.retry import ATTEMPTS, Patience, retry
+from storage.retry import ATTEMPTS, TRAFFIC, Patience, retry
 from storage.urls import cache_folder, file_system
 
 #: Ranges nearer than this are always fetched as one: it costs less than a request.
@@ -172,6 +172,7 @@ class RemoteShards:
                     last = f"{type(answer).__name__}: {answer}"
                     continue
                 done[i] = bytes(answer)
+                TRAFFIC.fetched += len(answer)
                 if len(answer) < requests[i].end - requests[i].start and not self._ends(paths[i], requests[i], answer):
                     again.append(i)
             left = again
@@ -183,7 +184,7 @@ class RemoteShards:
         except EOFError as error:
             failed = [i for i in left if done[i] is None]
             if failed:
-                raise DatasetError(
+                raise NoAnswerError(
                     f"{paths[failed[0]]}: no answer after {ATTEMPTS} attempts ({error}); check the store, then go on "
                     "with resume=auto"
                 ) from None

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from schemas.errors import DatasetError, GeoshardsError, InputError
+from schemas.errors import DatasetError, GeoshardsError, InputError, NoAnswerError, reason_of
 from storage.urls import is_local
 
 T = TypeVar("T")
@@ -32,6 +32,19 @@ _REFUSED = re.compile(
     r"signature|TooSkewed|Bad Request|Invalid Credentials|AuthenticationFailed|Unauthenticated|40[01]\b",
     re.I,
 )
+
+
+@dataclass
+class Traffic:
+    """What this process has exchanged with stores, and how often it had to ask one, or a service, again."""
+
+    fetched: int = 0  # bytes
+    sent: int = 0  # bytes
+    retries: int = 0
+    last: str = ""  # what failed last before it was asked for again
+
+
+TRAFFIC = Traffic()
 
 
 @dataclass
@@ -67,6 +80,8 @@ def retry(attempt: Callable[[], T], passes: Callable[[Exception], float | None],
             least = passes(error)
             if least is None or not patience.again(least):
                 raise
+            TRAFFIC.retries += 1
+            TRAFFIC.last = f"{type(error).__name__}: {reason_of(error)}"
 
 
 def _is_about_credentials(error: BaseException) -> bool:
@@ -84,7 +99,8 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
         listed: of a file that has been listed a store that fails may say that it is not found.
 
     Raises:
-        DatasetError: the store does not answer, or its credentials are missing or have expired.
+        NoAnswerError: the store does not answer.
+        DatasetError: its credentials are missing or have expired.
         InputError: it may not be read or written.
         OSError: the file is not there; of a local file any error.
     """
@@ -96,7 +112,9 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
         return None if isinstance(error, (*final, PermissionError)) or _is_about_credentials(error) else 0.0
 
     try:
-        return retry(fetch, passes, Patience())
+        found = retry(fetch, passes, Patience())
+        TRAFFIC.fetched += len(found) if isinstance(found, bytes) else 0
+        return found
     except Exception as error:  # every store has exceptions of its own
         if isinstance(error, final):
             raise
@@ -107,7 +125,7 @@ def patiently(url: str, fetch: Callable[[], T], listed: bool = False) -> T:
             ) from None
         if isinstance(error, PermissionError):
             raise InputError(f"{url}: {said}; check your rights to the store") from None
-        raise DatasetError(
+        raise NoAnswerError(
             f"{url}: no answer after {ATTEMPTS} attempts ({type(error).__name__}: {said}); check the store, then start "
             "again"
         ) from None

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError, InputError, is_short, reason_of, shortage
 from storage.files import UNFINISHED, atomic_file, put
-from storage.retry import patiently
+from storage.retry import TRAFFIC, patiently
 from storage.urls import expand, file_system, is_local, shown
 
 #: Kinds of stores that know no folders, and make a bucket where one is asked for.
@@ -62,6 +62,7 @@ class Store:
         """
         if self.remote:
             self._upload(name, lambda fs, path: fs.pipe_file(path, data))
+            TRAFFIC.sent += len(data)
             return
         try:
             put(Path(self.path(name)), data, durable)
@@ -78,6 +79,7 @@ class Store:
             InputError, DatasetError: it cannot be written, or the store does not answer.
         """
         self._upload(name, lambda fs, path: fs.put_file(str(source), path))
+        TRAFFIC.sent += source.stat().st_size
 
     @contextmanager
     def fresh(self, name: str) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from pipeline.driver.staged import STAGES, run_stage
 from pipeline.imagery.stac.presets import PRESETS
 from pipeline.osm.stage import export_features, features_stage
 from pipeline.rules import load_rules
+from pipeline.run.job import goes_with_job
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
@@ -104,6 +105,8 @@ def _run_shards(args: argparse.Namespace) -> int:
     quiet = args.quiet or args.json
     if args.only and not args.stage:
         raise ConfigError("--only goes with --stage extracts or --stage samples")
+    if not quiet and (note := goes_with_job(config.out, Path.cwd())):
+        print(visible(note), file=sys.stderr)
     if args.stage:
         done = run_stage(config, args.stage, args.only, quiet)
         report(args, done.rows, {"stage": args.stage} | done.facts, done.line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -101,7 +101,12 @@ class Plan:
 
 
 def make_plan(
-    config: ShardsConfig, runner: Runner, quiet: bool = False, region: Region | None = None, fetch: bool = True
+    config: ShardsConfig,
+    runner: Runner,
+    quiet: bool = False,
+    region: Region | None = None,
+    fetch: bool = True,
+    told: Callable[[Region], object] | None = None,
 ) -> Plan:
     """All stages before the first sample.
 
@@ -111,12 +116,15 @@ def make_plan(
         quiet: no progress.
         region: its files; resolved from the settings where it is not given.
         fetch: download photos; without, they are only listed.
+        told: called with the region once it is known.
 
     Raises:
         GeoshardsError: an input cannot be used, or none of it declares a licence.
     """
     cache, stages, start = cache_folder(config.cache), list[StageRow](), time.monotonic()
     region = region or _region(config, cache, quiet)
+    if told is not None:
+        told(region)
     rules = load_rules(config.rules)
     inputs = len(region.extracts) + bool(region.imagery) + bool(region.streetview)
     stages.append(StageRow.since(start, "regions", inputs, "inputs"))

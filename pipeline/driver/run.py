@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.catalog.describe import dataset_document, fingerprint_of, write_documents
 from pipeline.catalog.fold import finished, fold, groups, purge
+from pipeline.driver.log import log_shard
 from pipeline.run.ray_map import Runner
 from pipeline.samples.job import ShardJob
 from pipeline.samples.work import build_shard
@@ -23,6 +24,7 @@ from schemas.features import DROPS
 from storage.dataset import BEGUN, EXCHANGE, load_dataset, read_begun
 from storage.locks import one_writer
 from storage.progress import Progress, StageRow
+from storage.status import Status
 from storage.store import Store
 from storage.urls import is_local
 
@@ -100,6 +102,7 @@ class Run:
     stages: list[StageRow] = field(default_factory=list)
     built: int = 0  # shards written by this run, those taken over among them
     adopted: int = 0  # shards taken over from an earlier version
+    status: Status = field(default_factory=lambda: Status("shards"))
 
     @contextmanager
     def writing(self, whole: bool = True) -> Iterator[None]:
@@ -139,6 +142,7 @@ class Run:
     ) -> None:
         """Build the shards that are missing, of all groups or of one ``only``; fold each as soon as it is whole."""
         start = time.monotonic()
+        self.status.stage = "samples"
         done, folded = finished(self.store)
         members = {n: group for n, group in enumerate(groups(shards)) if only in (None, n)}
         jobs = [job(i) for group in members.values() for i in group if i not in done]
@@ -154,6 +158,7 @@ class Run:
                 for name in counts:
                     counts[name] += getattr(result, name)
                 progress.advance(result.planned)
+                log_shard(result, worker_memory, progress.display, self.status)
                 number = result.index // SHARDS_PER_FILE
                 if done.issuperset(members[number]):
                     fold(self.store, number, members[number])
@@ -177,6 +182,7 @@ class Run:
             The content of dataset.json.
         """
         start = time.monotonic()
+        self.status.stage = "catalog"
         self.store.write_table(catalog_file("vocabulary", 0), vocabulary.replace_schema_metadata(None))
         self.store.write_table("catalog/drops/before-tiles.parquet", drops.cast(DROPS))
         self.store.write_table(catalog_file("classes", 0), classes)

@@ -21,12 +21,14 @@ import pyarrow.compute as pc
 import shapely
 
 from pipeline.driver.inputs import keep_inputs
+from pipeline.driver.log import planned_drops
 from pipeline.driver.plan import Plan, make_plan
 from pipeline.driver.reasons import way_out
 from pipeline.driver.run import Identity, Run, open_out
 from pipeline.driver.sources import Region
 from pipeline.imagery.sources import scene_digest, source_rows
 from pipeline.meridian import split_boxes
+from pipeline.run.metrics import RayMetrics
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint, encoder_versions
 from pipeline.samples.config import ShardsConfig
@@ -38,6 +40,7 @@ from schemas.errors import InputError
 from storage.cache import using
 from storage.dataset import read_catalog
 from storage.progress import Progress, StageRow
+from storage.status import Status
 from storage.store import Store
 from storage.urls import cache_folder
 
@@ -91,12 +94,17 @@ def opened(
         GeoshardsError: as `make_shards`.
     """
     began = time.monotonic()
-    with using(cache_folder(config.cache)), Runner(config.workers) as runner:
-        plan = make_plan(config, runner, quiet, region)
-        name = config.name or plan.region.name
-        store = open_out(config.out, name, runner)
+    with using(cache_folder(config.cache)), Runner(config.workers) as runner, _telling(config, runner) as status:
+
+        def known(region: Region) -> None:
+            status.name = config.name or region.name
+            status.at(open_out(config.out, status.name, runner).root)
+
+        plan = make_plan(config, runner, quiet, region, told=known)
+        status.drops = planned_drops(plan)
+        store = open_out(config.out, status.name, runner)
         job = Jobs(plan, store, previous)
-        yield runner, plan, job, Run(store, name, job.identity, began, list(plan.stages))
+        yield runner, plan, job, Run(store, status.name, job.identity, began, list(plan.stages), status=status)
 
 
 def require_samples(document: dict[str, Any], plan: Plan, store: Store) -> None:
@@ -107,6 +115,16 @@ def require_samples(document: dict[str, Any], plan: Plan, store: Store) -> None:
     """
     if not document["samples"]:
         raise InputError(_no_sample(store, plan))
+
+
+@contextmanager
+def _telling(config: ShardsConfig, runner: Runner) -> Iterator[Status]:
+    """What a build says of itself while it works: a document beside its dataset, and numbers for Prometheus on Ray."""
+    meter = runner.meter
+    status = Status("shards", lambda: meter.usage, lambda: meter.memory_mb, [RayMetrics()])
+    status.name, status.stage = config.name, "plan"
+    with status.telling(config.out):
+        yield status
 
 
 def _no_sample(store: Store, plan: Plan) -> str:

@@ -16,7 +16,7 @@ import urllib3
 
 from pipeline.net.config import NetConfig
 from schemas.errors import GeoshardsError, InputError
-from storage.retry import Patience, retry
+from storage.retry import TRAFFIC, Patience, retry
 from storage.urls import is_web, shown
 
 T = TypeVar("T")
@@ -199,6 +199,7 @@ class Client:
             if not piece:
                 return
             got += len(piece)
+            TRAFFIC.fetched += len(piece)
             elapsed = time.monotonic() - began
             if elapsed > self.config.timeout:
                 if got < self.config.min_rate * elapsed:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.run.meter import Meter, metered
 from schemas.errors import ClusterError, GeoshardsError, reason_of
 from storage.progress import Progress, peak_memory_mb
 from storage.text import visible
@@ -199,6 +200,7 @@ class Runner:
     def __init__(self, workers: int = 0) -> None:
         self.asked = workers > 0
         self.workers = workers or len(os.sched_getaffinity(0))
+        self.meter = Meter()  # what the other processes have used
         self._cluster: _Cluster | None = None
 
     def map(
@@ -210,6 +212,13 @@ class Runner:
         workers was asked for, or a cluster is there already, this process then does them itself. ``brief`` says that
         an item takes less than a second: this process then does the first ones for as long as Ray takes to start.
         """
+        self.meter.begin()
+        for index, found, memory in self._map(partial(metered, function), items, small, brief):
+            yield index, self.meter.add(found, memory), memory
+
+    def _map(
+        self, function: Callable[[T], R], items: Sequence[T], small: bool, brief: bool
+    ) -> Iterator[tuple[int, R, float]]:
         alone = small and not self.asked and not os.environ.get("RAY_ADDRESS")
         if self.workers == 1 or len(items) <= 1 or alone:
             for index, item in enumerate(items):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict
 from functools import lru_cache
 from hashlib import sha256
@@ -96,7 +97,13 @@ def adopt(job: ShardJob, previous: Previous, inputs: str) -> ShardResult | None:
     for table in ("samples", "streetview", "drops", "shards"):
         new.write_table(pending_file(table, job.index), _moved(rows[table], job, after).cast(TABLES[table]))
     row = rows["shards"].to_pylist()[0]
-    return ShardResult(job.index, job.planned, row["samples"], row["n_drops"], 0.0, adopted=True)
+    reasons = Counter[str]()
+    for drop in rows["drops"].select(["reason", "count"]).to_pylist():
+        reasons[drop["reason"]] += drop["count"]
+    return ShardResult(
+        job.index, job.planned, row["samples"], row["n_drops"], 0.0, adopted=True, bytes=row["bytes"],
+        reasons=dict(reasons),
+    )  # fmt: skip
 
 
 def _moved(rows: pa.Table, job: ShardJob, shard: str) -> pa.Table:

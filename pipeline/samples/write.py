@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from socket import gethostname
 from typing import Any
 from zlib import crc32
 
@@ -35,6 +37,10 @@ class ShardResult:
     drops: int
     write_seconds: float
     adopted: bool = False  # taken from an earlier version of the dataset
+    bytes: int = 0  # of the tar
+    seconds: float = 0.0  # from its first footprint to its last row
+    reasons: Mapping[str, int] = field(default_factory=dict)  # what the drops stand for, by reason
+    host: str = ""  # where it was made
 
 
 def sample_meta(
@@ -71,6 +77,7 @@ class ShardWriter:
     split: SplitConfig  # decides the split of each row
     inputs: str = ""  # SHA-256 of what decides the shard's bytes, where there may be updates
     drops: list[dict[str, Any]] = field(default_factory=list)  # rows of DROPS, added by whoever drops something
+    _began: float = field(default_factory=time.monotonic)
     _tar: TarWriter = field(default_factory=TarWriter)
     _samples: list[dict[str, Any]] = field(default_factory=list)
     _streetview: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +140,13 @@ class ShardWriter:
         for table in ("samples", "streetview", "drops", "shards"):
             store.write_table(pending_file(table, self.index), pa.Table.from_pylist(rows[table], schema=TABLES[table]))
         spent = time.monotonic() - started
-        return ShardResult(self.index, planned, len(self._samples), len(self.drops), spent)
+        reasons = Counter[str]()
+        for row in self.drops:
+            reasons[row["reason"]] += row["count"]
+        return ShardResult(
+            self.index, planned, len(self._samples), len(self.drops), spent, bytes=len(data),
+            seconds=time.monotonic() - self._began, reasons=dict(reasons), host=gethostname(),
+        )  # fmt: skip
 
     def _shard_row(self, data: bytes, planned: int) -> dict[str, Any]:
         boxes = np.array([list(row["bbox"].values()) for row in self._samples]).reshape(-1, 4)

@@ -51,11 +51,12 @@ CALLS: dict[str, Callable[[Path], list[str]]] = {
     "shards": lambda p: ["shards", f"--region={p}/village.opl", "--zoom=18", "--workers=1", f"--out={p}/bare",
                          f"cache={p}/cache"],
     "stats": lambda p: ["stats", f"{p}/out", "--workers=1"],
+    "status": lambda p: ["status", f"{p}/out"],
     "verify": lambda p: ["verify", f"{p}/out"],
     "mirror": lambda p: ["mirror", f"{p}/mirror", "--list"],
 }  # fmt: skip
 #: Those whose result is what they print.
-ANSWERS = {"dag", "inspect", "inspect KEY", "plan", "query", "mirror"}
+ANSWERS = {"dag", "inspect", "inspect KEY", "plan", "query", "mirror", "status"}
 
 
 @pytest.mark.parametrize("call", sorted(CALLS))

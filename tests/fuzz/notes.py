@@ -11,12 +11,15 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from pipeline.cli.status import document, lines, look
 from pipeline.net.client import Client
 from pipeline.net.download import Version, _read_note
 from pipeline.streetview.store import PhotoStore
 from schemas.errors import InputError
 from storage.entries import MARKER, entry_problems, find_entry
 from storage.owner import Owner
+from storage.progress import Reading
+from storage.status import NAME, Status
 from tests.fuzz.damage import Files, Target, by_value, ended, of_files, one_line
 from tests.fuzz.imagery import FAST
 from tests.trainers import synthetic
@@ -35,9 +38,17 @@ def notes() -> list[Files]:
         "entry": marker, "owner": asdict(Owner.here("x")), "download": version,
         "photo": {"sha256": "0" * 64, "bytes": 3}, "refusal": {"reason": "refused", "detail": "no", "limit": 5},
         "counts": {"building": 725072, "highway": 3}, "state": _stream().state_dict(),
-        "metrics": {"step": 3, "loss": 0.5},
+        "metrics": {"step": 3, "loss": 0.5}, "status": _status(),
     }  # fmt: skip
     return [{f"{name}.json": json.dumps(document).encode()} for name, document in documents.items()]
+
+
+def _status() -> dict[str, object]:
+    status = Status("shards")
+    status.line, status.values = Reading("samples", 3, 9, "tiles", 0.5), {"loss": 0.5}
+    status.done.update(tiles=3)
+    status.drops.update(nodata=1)
+    return asdict(status.snapshot())
 
 
 @cache
@@ -73,6 +84,13 @@ def _metrics(path: Path) -> object:
     return path.stat().st_size
 
 
+def _look(path: Path) -> object:
+    (path.parent / "run").mkdir()
+    (path.parent / "run" / NAME).write_bytes(path.read_bytes())
+    view = look(str(path.parent / "run"))
+    return json.dumps(document(view)) and lines(view)
+
+
 def _state(path: Path) -> object:
     _stream().load_state_dict(json.loads(path.read_text()))
     return True
@@ -82,7 +100,7 @@ def _state(path: Path) -> object:
 _READ: dict[str, Callable[[Path], object]] = {
     "entry": _entry, "owner": lambda path: Owner.parse(path.read_text(errors="replace")), "download": _read_note,
     "photo": _photo, "refusal": _photo, "counts": lambda path: read_key_counts(str(path)), "state": _state,
-    "metrics": _metrics,
+    "metrics": _metrics, "status": _look,
 }  # fmt: skip
 
 

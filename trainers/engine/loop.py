@@ -23,6 +23,7 @@ from schemas.config import to_mapping
 from schemas.errors import ConfigError, GeoshardsError
 from storage.files import put
 from storage.progress import Progress, StageRow
+from storage.status import Status
 from storage.text import visible
 from storage.urls import expand
 from trainers.engine import ranks
@@ -106,6 +107,8 @@ class Trainer:
         if data.weights and settings.steps is None:
             raise ConfigError("a mixture has no epoch: say how long to train, with steps=N")
         self.task, self.settings, self.device, self.quiet = task, settings, device, quiet
+        self.status = Status("train")
+        self.status.name, self.status.stage = task.name, "load"
         self.measure = task.evaluation(settings, data.roots, device)
         begin = time.perf_counter()
         torch.manual_seed(settings.seed)
@@ -191,6 +194,7 @@ class Trainer:
         written = trackers(settings.log, out.local, _recorded(settings), self.step) if first else []
         progress = Progress("", self.total, "samples", self.quiet or not first, done=self.stream.samples_seen)
         begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
+        self.status.stage, self.status.line = "train", progress.reading()
         self.model.train()
         with stop_signal(told) as caught:
             steps = None if settings.steps is None else settings.steps - self.step
@@ -326,6 +330,7 @@ class Trainer:
             tracker.write(row)
         self.last = shown
         progress.done = seen
+        self.status.line, self.status.values = progress.reading(), {"step": self.step, **shown}
         parts = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         progress.display.note(f"step {self.step}  {parts}  {progress}")
 
@@ -337,8 +342,10 @@ class Trainer:
 
     def _evaluate(self, out: RunFolder, written: list[Tracker]) -> None:
         """Measure the model on the validation split; the best by its loss is kept beside the last."""
+        self.status.stage = "evaluate"
         with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             report = self.measure(self.plain_model, self.finished)
+        self.status.stage = "train"
         if report is None:
             return
         self.evaluation = {"step": self.step, **report.scores}
@@ -434,7 +441,9 @@ def train(
         if settings.dry_run:
             return trainer.try_out()
         said = yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False)
-        with folder.opened("config.yaml", said) if ranks.is_first() else nullcontext():
+        first = ranks.is_first()
+        telling = trainer.status.telling(folder.url, stay=True, halts=(Stopped, KeyboardInterrupt))
+        with folder.opened("config.yaml", said) if first else nullcontext(), telling if first else nullcontext():
             ranks.wait_for_all()
             summary = trainer.run(folder, told)
             if ranks.is_first():

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from schemas.errors import ConfigError, GeoshardsError
+from schemas.errors import PASSING, ConfigError, GeoshardsError
 from storage.store import Store
 from storage.urls import absolute, file_system
 from trainers import ROOT
@@ -25,7 +25,8 @@ from trainers.stream.datasets import parse_datasets
 
 #: What `ray job submit` sets for the process that it starts.
 _MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-#: Times that a worker which died is started again, from the last checkpoint.
+#: Times that a worker which died is started again, from the last checkpoint. One that reports an error of ours is not:
+#: a setting, a file or a loss that is not finite would be no other.
 RESTARTS = 3
 #: Seconds between looks at whether the job was told to stop.
 _LOOK = 0.2
@@ -103,8 +104,11 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: str, quiet
         ),
     )
     try:
-        _fit(trainer, notice)
+        _fit(trainer, notice.send.remote, lambda: ray.get(notice.failed.remote()))
         stopped = ray.get(notice.ended.remote())
+    except GeoshardsError:
+        ray.shutdown()  # with it go the workers, before they are started again
+        raise
     except Exception as error:  # whatever class Ray wraps a worker's error in; its text holds the reason
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise GeoshardsError(lines[-1] if lines else type(error).__name__) from error
@@ -134,7 +138,8 @@ def _absolute(root: str) -> str:
 
 
 def _notice() -> Any:
-    """A small actor by which the job tells its workers that it was sent a signal, and they that they have saved.
+    """A small actor by which the job tells its workers that it was sent a signal, and they that they have saved, or why
+    nobody need try again.
 
     `ray job stop` signals the job's own process alone, and kills it and with it the workers soon after.
     """
@@ -143,7 +148,7 @@ def _notice() -> Any:
     class Notice:  # pickled by value: a process without torch
         def __init__(self) -> None:
             self.signals: list[int] = []
-            self.message = ""
+            self.message = self.error = ""
 
         def send(self, number: int) -> None:
             self.signals.append(number)
@@ -157,11 +162,25 @@ def _notice() -> Any:
         def ended(self) -> str:
             return self.message
 
+        def fail(self, reason: str) -> None:
+            self.error = self.error or reason
+
+        def failed(self) -> str:
+            return self.error
+
     return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Notice).remote()
 
 
-def _fit(trainer: Any, notice: Any) -> None:
-    """Run Ray Train's ``trainer`` in a thread, so that this one can hear signals and pass them on."""
+def _fit(trainer: Any, send: Callable[[int], object], failed: Callable[[], str]) -> None:
+    """Run Ray Train's ``trainer`` in a thread, so that this one can hear signals and pass them on.
+
+    Args:
+        send: tells the workers of a signal.
+        failed: why a worker says that nobody need try again; empty: none does.
+
+    Raises:
+        GeoshardsError: one does.
+    """
     failures: list[Exception] = []
 
     def fit() -> None:
@@ -173,12 +192,15 @@ def _fit(trainer: Any, notice: Any) -> None:
     thread = threading.Thread(target=fit, daemon=True)
     with stop_signal() as caught:
         thread.start()
-        sent = 0
-        while thread.is_alive():
+        sent, reason = 0, ""
+        while thread.is_alive() and not reason:
             for number in caught[sent:]:
-                notice.send.remote(number)
+                send(number)
             sent = len(caught)
             thread.join(_LOOK)
+            reason = failed()
+    if reason:
+        raise GeoshardsError(reason)
     if failures:
         raise failures[0]
 
@@ -218,3 +240,7 @@ def _worker(job: dict[str, Any]) -> None:
         except Stopped as error:  # every worker returns: as a failure it would be started again
             if first:
                 ray.get(notice.end.remote(str(error)))
+        except GeoshardsError as error:
+            if not isinstance(error, PASSING):
+                ray.get(notice.fail.remote(str(error)))
+            raise
