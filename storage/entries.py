@@ -122,9 +122,7 @@ def have_place(
 
 def _sizes(store: Store, folders: Collection[str]) -> dict[str, int]:
     """Bytes of the files in some folders of a store, by their names in it; the marker is none."""
-    found = {
-        f"{folder}/{name}".lstrip("/"): size for folder in folders for name, size in store.sizes(folder).items()
-    }
+    found = {f"{folder}/{name}".lstrip("/"): size for folder in folders for name, size in store.sizes(folder).items()}
     found.pop(MARKER, None)
     return found
 

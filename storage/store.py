@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError, InputError, is_short, reason_of, shortage
-from storage.copies import copy_of, scratch
-from storage.copies import fetch as fetch_to
 from storage.files import UNFINISHED, atomic_file, put
+from storage.nodes.copies import copy_of, scratch
+from storage.nodes.copies import fetch as fetch_to
 from storage.retry import patiently
 from storage.urls import expand, file_system, is_local, shown
 
@@ -79,7 +79,7 @@ class Store:
         return Store(self.path(folder))
 
     def local(self, name: str) -> Path:
-        """The path of one file on this machine: its own, or that of a copy (see :mod:`storage.copies`).
+        """The path of one file on this machine: its own, or that of a copy (see :mod:`storage.nodes.copies`).
 
         Raises:
             FileNotFoundError: there is no such file behind the URL.
@@ -88,7 +88,7 @@ class Store:
         return copy_of(self.root, name) if self.remote else Path(self.path(name))
 
     def fetch(self, name: str, target: Path) -> None:
-        """Write a file behind a URL to a path of this machine. Raises as :func:`storage.copies.fetch`."""
+        """Write a file behind a URL to a path of this machine. Raises as :func:`storage.nodes.copies.fetch`."""
         fetch_to(self.root, name, target)
 
     @contextmanager

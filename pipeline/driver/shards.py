@@ -35,9 +35,9 @@ from schemas.config import content
 from schemas.errors import InputError
 from storage.cache import using
 from storage.dataset import read_catalog
+from storage.nodes.copies import node_cache
 from storage.progress import Progress, StageRow
 from storage.store import Store
-from storage.urls import cache_folder
 
 #: Modules that decide a dataset's bytes, with all that they import.
 _DECIDE = (
@@ -72,7 +72,7 @@ def make_shards(
         GeoshardsError: an input cannot be used, a source declares no licence, or ``out`` holds another dataset.
     """
     began = time.monotonic()
-    with using(cache_folder(config.cache)), Runner(config.workers) as runner:
+    with using(node_cache(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, region)
         name = config.name or plan.region.name
         store = open_out(config.out, name, runner)
@@ -116,7 +116,7 @@ def rehearse_shards(config: ShardsConfig, quiet: bool, region: Region | None, pr
     Raises:
         GeoshardsError: as `make_shards`.
     """
-    with using(cache_folder(config.cache)), Runner(config.workers) as runner:
+    with using(node_cache(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, region)
         job = _Jobs(plan, Store(config.out), previous)
         jobs = [job(i) for i in range(len(plan.shards))]

@@ -8,13 +8,15 @@ from typing import Any
 
 from pipeline.demo import build_demo, built_in
 from pipeline.imagery.sources import absolute
+from pipeline.regions.hold import HoldJob, hold_extract
 from pipeline.regions.resolve import Selection, fetch, select
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES, is_service
 from schemas.errors import InputError
 from storage.progress import Progress
 from storage.urls import absolute as absolute_path
-from storage.urls import is_local
+from storage.urls import is_local, shared_cache
 
 #: What ``auto`` stands for where a region is asked for by name or area.
 IMAGERY, STREETVIEW = "earth-search", "panoramax"
@@ -25,16 +27,16 @@ class Region:
     """A resolved region."""
 
     name: str  # [a-z0-9_-]+; names the default output folder
-    extracts: list[Path]
+    extracts: list[Path | str]  # URLs of those that a cache behind a URL holds
     imagery: str = ""  # as `find_imagery` takes it; empty: none
     streetview: str = ""  # as `open_source` takes it; empty: none
     licences: dict[str, str] = field(default_factory=dict)  # osm | rs | sv -> SPDX or words
     clip: Any = None  # as in Selection
 
 
-def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
+def resolve(config: ShardsConfig, cache: Path, runner: Runner | None = None, quiet: bool = False) -> Region:
     """The files of ``config.region``, and what ``config.imagery`` and ``config.streetview`` mean for it; extracts that
-    are missing are downloaded.
+    are missing are downloaded, by a task of a cluster where the cache is a URL.
 
     ``demo`` is generated into the cache. ``auto`` imagery and photos are the demo's own; `IMAGERY` and `STREETVIEW` for
     a region by name or area; none for files.
@@ -47,8 +49,11 @@ def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
         region = _demo(config, cache, quiet)
     else:
         chosen = select(config.region, config.sources, config.net, cache, quiet)
-        fetch(chosen, config.net, config.sources.refresh, quiet)
-        paths = [e.path for e in chosen.extracts]
+        if is_local(config.cache):
+            fetch(chosen, config.net, config.sources.refresh, quiet)
+            paths: list[Path | str] = [e.path for e in chosen.extracts]
+        else:
+            paths = _held(chosen, config, runner or Runner(1), quiet)
         region = Region(chosen.name, paths, *defaults(chosen), {"osm": "ODbL-1.0"}, chosen.clip)
     imagery, streetview = chosen_sources(config, region.imagery, region.streetview)
     if streetview and not is_service(streetview) and is_local(streetview) and not Path(streetview).exists():
@@ -57,6 +62,18 @@ def resolve(config: ShardsConfig, cache: Path, quiet: bool = False) -> Region:
             f"{', '.join(SERVICES)}, or none"
         )
     return replace(region, imagery=imagery, streetview=streetview)
+
+
+def _held(chosen: Selection, config: ShardsConfig, runner: Runner, quiet: bool) -> list[Path | str]:
+    """The extracts of a selection where a cache behind a URL holds them; those of this machine as they are."""
+    jobs = [
+        HoldJob(shared_cache(config.cache), e, config.net, config.sources.refresh)
+        for e in chosen.extracts
+        if e.url is not None
+    ]
+    found, _ = runner.run(hold_extract, jobs, Progress("extracts", len(jobs), "files", quiet))
+    urls = {job.extract.url: held.url for job, held in zip(jobs, found, strict=True)}
+    return [urls.get(e.url, e.path) for e in chosen.extracts]
 
 
 def defaults(chosen: Selection) -> tuple[str, str]:

@@ -29,10 +29,12 @@ from schemas.errors import ConfigError, DatasetError, InputError, at_the_door
 from storage.dataset import EXCHANGE, load_dataset, read_catalog, unfinished
 from storage.files import file_sha256, put
 from storage.locks import one_writer
+from storage.nodes.copies import node_cache
+from storage.nodes.held import name_of
 from storage.progress import report
 from storage.store import Store
 from storage.text import visible
-from storage.urls import cache_folder, is_local, local_path
+from storage.urls import is_local, local_path
 
 _NEXT, _OLD = ".next", ".old"
 _DOCUMENT = "dataset.json"
@@ -177,7 +179,7 @@ def _base(inputs: Inputs, number: int) -> Path | None:
         return None
 
 
-def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> None:
+def _same_ground(store: Store, was: Path | str, base: Path | None, newer: Path) -> None:
     """Refuse an extract of elsewhere: it would take the place of all that is there.
 
     It has nodes in half of the old one's places; or, where that is gone, in one of the samples'.
@@ -191,8 +193,8 @@ def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> Non
     held = places_held(newer, places, enough)
     if places and held < enough:
         raise InputError(
-            f"{newer} is no newer state of {was.name}: it has nodes in {held} of {len(places)} places of it, and would "
-            f"replace it with all of its samples; to add a region, build a dataset of both (`geoshards shards --region "
+            f"{newer} is no newer state of {name_of(was)}: it has nodes in {held} of {len(places)} places of it, and "
+            f"would replace it with all of its samples; to add a region, build a dataset of both (`geoshards shards --region "
             f"{was},{newer}`) or give one file of both (`osmium merge`)"
         )
 
@@ -220,7 +222,7 @@ def _newer_extract(inputs: Inputs, number: int, files: list[Path]) -> Path:
     base, entry = inputs.base(number), inputs.extracts[number]
     digest = sha256(" ".join([entry["sha256"], *(file_sha256(p) for p in changes)]).encode()).hexdigest()
     name = f"{entry['name'].split('.')[0]}.osm.pbf"
-    target = cache_folder(inputs.config.cache) / "updated" / digest[:20] / name
+    target = node_cache(inputs.config.cache) / "updated" / digest[:20] / name
     if not target.exists():
         apply_changes(base, changes, target)
     return target

@@ -256,6 +256,10 @@ class Runner:
                 progress.advance(size(items[index]))
         return [found[index] for index in range(len(items))], most
 
+    def one(self, function: Callable[[T], R], item: T) -> R:
+        """The result for one item: of a task on another's cluster, else of this process."""
+        return next(result for _, result, _ in self.map(function, [item]))
+
     def _map_on_ray(
         self, function: Callable[[T], R], items: Sequence[T], brief: bool
     ) -> Iterator[tuple[int, R, float]]:

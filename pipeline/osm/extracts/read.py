@@ -49,8 +49,8 @@ from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError, at_the_door
 from schemas.features import DROPS, ObjectType
-from storage.copies import scratch
 from storage.files import file_sha256
+from storage.nodes.copies import scratch
 from storage.owner import mark
 from storage.store import Store, place_of
 from storage.urls import shown

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.features import ObjectType
-from storage.copies import scratch
+from storage.nodes.copies import scratch
 from storage.store import Store
 
 #: Which version of an object a row is: how new it is, and where it lies in its file (pipeline.osm.extracts.versions).
