@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -75,6 +75,19 @@ class Identity:
         return ", ".join(found[:6]) or "the footprints that are planned"
 
 
+class _InTurn(Sequence[ShardJob]):
+    """The jobs of some shards, each made when it is asked for: together they hold more than the plan does."""
+
+    def __init__(self, shards: list[int], job: Callable[[int], ShardJob]) -> None:
+        self.shards, self._job = shards, job
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._job(self.shards[number])
+
+
 def _changed(before: dict[str, Any], now: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Names of the values that differ, in full, with both."""
     for name in sorted(before.keys() | now.keys()):
@@ -132,13 +145,20 @@ class Run:
                 "folder"
             )
 
-    def build(self, runner: Runner, shards: int, job: Callable[[int], ShardJob], quiet: bool) -> None:
-        """Build the shards that are missing; fold each group of them as soon as it is whole."""
+    def build(self, runner: Runner, sizes: Sequence[int], job: Callable[[int], ShardJob], quiet: bool) -> None:
+        """Build the shards that are missing; fold each group of them as soon as it is whole.
+
+        Args:
+            runner: builds them side by side.
+            sizes: footprints of each shard.
+            job: of a shard, which is asked for when it is its turn.
+            quiet: no progress.
+        """
         start = time.monotonic()
         done, folded = finished(self.store)
-        members = groups(shards)
-        jobs = [job(i) for i in range(shards) if i not in done]
-        planned = sum(j.planned for j in jobs)
+        members = groups(len(sizes))
+        jobs = _InTurn([i for i in range(len(sizes)) if i not in done], job)
+        planned = sum(sizes[i] for i in jobs.shards)
         counts = {"samples": 0, "drops": 0}
         memory, write_seconds = 0.0, 0.0
         with Progress("samples", planned, "footprints", quiet) as progress:

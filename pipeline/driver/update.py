@@ -194,8 +194,8 @@ def _same_ground(store: Store, was: Path | str, base: Path | None, newer: Path) 
     if places and held < enough:
         raise InputError(
             f"{newer} is no newer state of {name_of(was)}: it has nodes in {held} of {len(places)} places of it, and "
-            f"would replace it with all of its samples; to add a region, build a dataset of both (`geoshards shards --region "
-            f"{was},{newer}`) or give one file of both (`osmium merge`)"
+            f"would replace it with all of its samples; to add a region, build a dataset of both (`geoshards "
+            f"shards --region {was},{newer}`) or give one file of both (`osmium merge`)"
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from storage.store import Store, place_of
 from storage.urls import is_local, shown
 
 _INPUTS, _NOTE = "inputs-held", ".json"
+#: Files that are sent at once.
+_TRANSFERS = 8
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,29 @@ def _known(url: str) -> Held:
     if (found := find_held(home, name)) is None:
         raise InputError(f"{shown(url)} is not held by the cache; run the same again")
     return found
+
+
+def hold_by_hash(home: Store, folder: str, paths: Collection[str]) -> dict[str, str]:
+    """URLs of files of this machine by their paths; each is sent, unless it is there, and named by its SHA-256.
+
+    Raises:
+        InputError, DatasetError: one cannot be read or sent.
+    """
+
+    def one(path: str) -> str:
+        digest = file_sha256(Path(path))
+        name = f"{folder}/{digest[:2]}/{digest}"
+        if not home.exists(name):
+            home.send(name, Path(path))
+        return home.path(name)
+
+    with ThreadPoolExecutor(_TRANSFERS) as pool:
+        return dict(zip(paths, pool.map(one, paths), strict=True))
+
+
+def hash_of(path: str) -> str:
+    """SHA-256 (hex) of a file of this machine, or of one that `hold_by_hash` sent."""
+    return file_sha256(Path(path)) if is_local(path) else name_of(path)
 
 
 def size_of(path: str | Path) -> int:
