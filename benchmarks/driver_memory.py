@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What the process that deals out a build holds, by the number of tiles: benches on tiles of zoom 16 all over the world.
+"""What the process that deals out a build holds, by its tiles: benches on tiles of zoom 16 all over the world.
 
 Usage: python benchmarks/driver_memory.py [--tiles N,N…]
 
-Each size is planned in a process of its own from cached features and cells; then the job of every shard is made in turn
-and let go, as for a cluster that does all of the work. Prints one JSON line, in MB above a plan of one tile: the peak of
-the plan, the peak when all is dealt out, and what is held then (no file behind it); and jobs a CPU second.
+Each size is planned in a process of its own from cached features and cells; then the job of every shard is made in
+turn and let go, as for a cluster that does all of the work. Prints one JSON line, in MB above a plan of one tile: the
+peak of the plan, the peak when all is dealt out, and what is held then (no file behind it); and jobs a CPU second.
 """
 
 from __future__ import annotations

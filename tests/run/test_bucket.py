@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from tests.run.nodes import apart, nodes
 ROOT = Path(__file__).resolve().parents[2]
 #: Roads of a country, and places along one; tiles of zoom 17 are 210 m wide there.
 _ROWS, _HOUSES = 10, 14
+#: Shards that are there when nodes come and go.
+_FIRST = 5
 
 
 def write_country(folder: Path, name: str, first: int, west: float) -> Path:
@@ -60,55 +63,71 @@ def write_country(folder: Path, name: str, first: int, west: float) -> Path:
 class Bucket:
     """A store with two countries, and how often each file of theirs was asked for whole."""
 
-    fs: Any
+    name: str
+    fs: Any = None
     asked: Counter[str] = field(default_factory=Counter)
+    most: int = 1 << 30  # shards of the cluster's that are let in; others wait
+    waiting: set[str] = field(default_factory=set)  # of those that do, the sources
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pass_by(self, method: str, path: str) -> str:
+        """Note whole files of countries that are asked for; let so many shards in."""
+        name = path.partition("?")[0].rpartition("/")[2]
+        with self.lock:
+            if method == "GET" and path.startswith(f"/{self.name}/in/") and name.endswith(".osm.pbf"):
+                self.asked[name] += 1
+            if method != "PUT" or not path.startswith(f"/{self.name}/out/shards/"):
+                return ""
+            self.most -= 1
+            if self.most >= 0:
+                return ""
+            self.waiting.add(name)
+        while self.most < 0:
+            time.sleep(0.05)
+        return ""
 
     def shards(self) -> int:
         """Shards of the cluster's dataset that are there."""
         self.fs.invalidate_cache()
-        found = self.fs.glob("bucket/out/shards/*.tar")
+        found = self.fs.glob(f"{self.name}/out/shards/*.tar")
         return len(found)
 
     def copied(self, folder: Path) -> Path:
         """The cluster's dataset, on this disk."""
         self.fs.invalidate_cache()
-        self.fs.get("bucket/out/", str(folder), recursive=True)
+        self.fs.get(f"{self.name}/out/", str(folder), recursive=True)
         return folder
 
 
 @contextmanager
-def bucket(folder: Path) -> Iterator[Bucket]:
-    """The store; its server notes whole files of countries that are asked for."""
-    asked, lock = Counter[str](), threading.Lock()
-
-    def note(method: str, path: str) -> str:
-        if method == "GET" and path.endswith(".osm.pbf") and path.startswith("/bucket/in/"):
-            with lock:
-                asked[path.rpartition("/")[2]] += 1
-        return ""
-
-    with s3_server("bucket", note) as fs:
+def bucket(folder: Path, called: str) -> Iterator[Bucket]:
+    """The store; its server lies behind `Bucket.pass_by`."""
+    store = Bucket(called)
+    with s3_server(called, store.pass_by) as fs:
+        store.fs = fs
         for name, first, west in (("east", 1, 9.5), ("west", 100_001, 9.461)):
-            fs.put_file(str(write_country(folder, name, first, west)), f"bucket/in/{name}.osm.pbf")
-        yield Bucket(fs, asked)
+            fs.put_file(str(write_country(folder, name, first, west)), f"{called}/in/{name}.osm.pbf")
+        yield store
 
 
-CONFIG = ShardsConfig(
-    region="s3://bucket/in/east.osm.pbf,s3://bucket/in/west.osm.pbf", name="two", imagery="none", streetview="none",
-    zoom=17, workers=1, plan=PlanConfig(per_shard=16),
-)  # fmt: skip
+def config_of(called: str, **settings: str) -> ShardsConfig:
+    """Of a build from the bucket of that name."""
+    return ShardsConfig(
+        region=f"s3://{called}/in/east.osm.pbf,s3://{called}/in/west.osm.pbf", name="two", imagery="none",
+        streetview="none", zoom=17, workers=1, plan=PlanConfig(per_shard=16), **settings,
+    )  # fmt: skip
 
 
 def test_a_cache_in_a_bucket_gives_the_bytes_of_one_on_a_disk(tmp_path: Path) -> None:
-    with bucket(tmp_path) as store:
-        make_shards(replace(CONFIG, out=str(tmp_path / "disk"), cache=str(tmp_path / "cache")), quiet=True)
-        config = replace(CONFIG, out="s3://bucket/out", cache="s3://bucket/cache")
+    with bucket(tmp_path, "alone") as store:
+        make_shards(config_of("alone", out=str(tmp_path / "disk"), cache=str(tmp_path / "cache")), quiet=True)
+        config = config_of("alone", out="s3://alone/out", cache="s3://alone/cache")
         make_shards(config, quiet=True)
         assert bytes_of(store.copied(tmp_path / "copied")) == bytes_of(tmp_path / "disk")
         again = make_plan(config, Runner(1), quiet=True)
         assert {"features", "vocabulary"} <= {row.stage for row in again.stages if row.cached}
         assert store.asked == {"east.osm.pbf": 2, "west.osm.pbf": 2}  # once for the disk, once for the bucket
-        assert not [name for name in store.fs.find("bucket/cache") if "/.work" in name or "/slabs/" in name]
+        assert not [name for name in store.fs.find("alone/cache") if "/.work" in name or "/slabs/" in name]
 
 
 def test_two_countries_are_built_while_a_node_joins_one_is_lost_and_the_driver_dies(tmp_path: Path) -> None:
@@ -116,11 +135,12 @@ def test_two_countries_are_built_while_a_node_joins_one_is_lost_and_the_driver_d
     if apart() is None:
         pytest.skip("the kernel lets nobody have mounts of his own, so nodes could share a folder unseen")
     words = [
-        sys.executable, "-m", "pipeline.cli.main", "shards", f"region={CONFIG.region}", "name=two", "imagery=none",
-        "streetview=none", "zoom=17", "plan.per_shard=16", "out=s3://bucket/out", "cache=s3://bucket/cache", "--quiet",
+        sys.executable, "-m", "pipeline.cli.main", "shards", f"region={config_of('shared').region}", "name=two",
+        "imagery=none", "streetview=none", "zoom=17", "plan.per_shard=16", "out=s3://shared/out",
+        "cache=s3://shared/cache", "--quiet",
     ]  # fmt: skip
-    with bucket(tmp_path) as store:
-        make_shards(replace(CONFIG, out=str(tmp_path / "alone"), cache=str(tmp_path / "cache")), quiet=True)
+    with bucket(tmp_path, "shared") as store:
+        make_shards(config_of("shared", out=str(tmp_path / "alone"), cache=str(tmp_path / "cache")), quiet=True)
         store.asked.clear()
         variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         variables |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -131,19 +151,20 @@ def test_two_countries_are_built_while_a_node_joins_one_is_lost_and_the_driver_d
             def worked(name: str) -> bool:
                 return any((cluster.root / name / "cache" / "copies").glob("*/cells-*"))
 
+            store.most = _FIRST
             driver = cluster.run("head", words)
-            cluster.wait(lambda: store.shards() > 2 or driver.poll() is not None, "the first shards")
+            cluster.wait(lambda: len(store.waiting) == 2 or driver.poll() is not None, "a shard of each node")
             assert driver.poll() is None, driver.communicate()[0]
             cluster.start("late", 1)
-            cluster.wait(lambda: worked("lost"), "work of the node that is to be lost")
+            cluster.wait(lambda: len(store.waiting) == 3, "a shard of the node that has joined")
+            assert worked("lost")
             cluster.kill("lost")
-            before = store.shards()
             cluster.kill("head: command")
-            assert not store.fs.exists("bucket/out/dataset.json")
+            assert store.shards() == _FIRST
+            store.most = 1 << 30
             driver = cluster.run("head", words)
             said, _ = driver.communicate(timeout=240)
             assert driver.returncode == 0, said
             assert worked("late")
-        assert before > 2
         assert bytes_of(store.copied(tmp_path / "copied")) == bytes_of(tmp_path / "alone")
         assert store.asked == {"east.osm.pbf": 1, "west.osm.pbf": 1}
