@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Region:
     """A resolved region."""
 
     name: str  # [a-z0-9_-]+; names the default output folder
-    extracts: list[Path | str]  # URLs of those that a cache behind a URL holds
+    extracts: Sequence[Path | str]  # URLs of those that a cache behind a URL holds
     imagery: str = ""  # as `find_imagery` takes it; empty: none
     streetview: str = ""  # as `open_source` takes it; empty: none
     licences: dict[str, str] = field(default_factory=dict)  # osm | rs | sv -> SPDX or words

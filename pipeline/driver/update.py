@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -228,9 +228,9 @@ def _newer_extract(inputs: Inputs, number: int, files: list[Path]) -> Path:
     return target
 
 
-def _prepare(root: Path, extracts: list[Path]) -> None:
+def _prepare(root: Path, extracts: Sequence[Path | str]) -> None:
     """Leave an unfinished update to the same extracts in .next, and nothing else."""
-    wanted = json.dumps([file_sha256(p) for p in extracts])
+    wanted = json.dumps([file_sha256(Path(p)) for p in extracts])
     target = root / _NEXT / _TARGET
     if not target.exists() or target.read_text() != wanted:
         shutil.rmtree(root / _NEXT, ignore_errors=True)

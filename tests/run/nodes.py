@@ -59,7 +59,7 @@ class Nodes:
             "GEOSHARDS_CACHE": str(own / "cache"),
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_ADDRESS": self.address, "RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "5000",
-            "RAY_health_check_failure_threshold": "5",
+            "RAY_health_check_failure_threshold": "5", "RAY_gcs_server_port_wait_time_s": "90",
         }  # fmt: skip
 
     def command(self, name: str, words: Sequence[str]) -> list[str]:
