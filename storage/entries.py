@@ -11,14 +11,15 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import InputError
+from schemas.errors import DatasetError, GeoshardsError, InputError
 from storage.files import UNFINISHED, abandoned, beside, file_sha256, is_left, publish_folder, put, read_note
 from storage.locks import LOCK, locked
+from storage.store import Store
 
 MARKER = "entry.json"
 #: What a disk says that takes nothing.
@@ -77,6 +78,55 @@ def have_entry(
         ) from None
 
 
+def find_place(store: Store) -> dict[str, Any] | None:
+    """`find_entry` of a folder or of what lies behind a URL."""
+    if not store.remote:
+        return find_entry(Path(store.root))
+    try:
+        marker = _parsed(json.loads(store.read(MARKER)))
+    except (DatasetError, ValueError):
+        return None
+    if marker is None:
+        return None
+    sizes = _sizes(store, {name.rpartition("/")[0] for name in marker["files"]})
+    return marker["about"] if all(sizes.get(n) == size for n, (size, _) in marker["files"].items()) else None
+
+
+def have_place(
+    store: Store, make: Callable[[Store], dict[str, Any]], told: Callable[[str], None] | None = None
+) -> tuple[dict[str, Any], bool]:
+    """`have_entry` of a folder, or of what lies behind a URL.
+
+    Behind a URL no lock is held: several that make one entry write the same bytes under the same names, and its marker
+    comes last all the same.
+
+    Args:
+        store: its name says what it is made from.
+        make: fills the store that it is given, and returns the description (as JSON).
+        told: as of `have_entry`.
+    """
+    if not store.remote:
+        return have_entry(Path(store.root), lambda fresh: make(Store(fresh)), told)
+    if (found := find_place(store)) is not None:
+        return found, True
+    try:
+        about = make(store)
+    except GeoshardsError:
+        if (found := find_place(store)) is not None:  # another has made it meanwhile, and has tidied up
+            return found, True
+        raise
+    files = {name: (size, "") for name, size in _sizes(store, {n.rpartition("/")[0] for n in store.walk()}).items()}
+    store.write(MARKER, json.dumps({"about": about, "files": files}, sort_keys=True).encode())
+    return dict(about), False
+
+
+def _sizes(store: Store, folders: Collection[str]) -> dict[str, int]:
+    """Bytes of the files in some folders of a store, by their names in it; the marker is none."""
+    found = {f"{folder}/{name}".lstrip("/"): size for folder in folders for name, size in store.sizes(folder).items()}
+    found.pop(MARKER, None)
+    return found
+
+
 def entry_problems(folder: Path) -> list[str]:
     """What is wrong with the files of an entry, one line each, their content included."""
     marker = _marker(folder)
@@ -114,7 +164,10 @@ def _make(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any
 
 
 def _marker(folder: Path) -> dict[str, Any] | None:
-    found = read_note(folder / MARKER)
+    return _parsed(read_note(folder / MARKER))
+
+
+def _parsed(found: Any) -> dict[str, Any] | None:
     with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in found["files"].items()}
         return {"about": dict(found["about"]), "files": files}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from schemas.errors import DatasetError, InputError, LockError, reason_of
@@ -106,7 +107,11 @@ def _refused(folder: str, path: str, owner: Owner | None, said: str) -> str:
 
 @contextmanager
 def _one_remote_writer(folder: str) -> Iterator[None]:
-    """The same in an object store, by a put on the condition that there is none (If-None-Match)."""
+    """The same in an object store, by a put on the condition that there is none (If-None-Match).
+
+    What is written there has the same names and bytes whoever writes it, so an owner on another machine that gives no
+    sign of life for `SILENCE` seconds counts as gone: nodes of a cluster are.
+    """
     fs, path = file_system(f"{folder.rstrip('/')}/.lock")
     url, mine = f"{shown(folder)}/.lock", Owner.here(uuid4().hex).text().encode()
 
@@ -129,20 +134,55 @@ def _one_remote_writer(folder: str) -> Iterator[None]:
 
     try:
         while not claim():
-            owner = Owner.parse(held().decode(errors="replace"))
-            if owner is None or owner.alive() is not False:
+            seen = held()
+            owner = Owner.parse(seen.decode(errors="replace"))
+            gone = owner is not None and (owner.alive() is False or (owner.alive() is None and _is_silent(fs, path)))
+            if not gone:
                 raise LockError(_refused(shown(folder), url, owner, ""))
-            fs.rm_file(path)
+            if held() == seen:
+                fs.rm_file(path)
     except FileNotFoundError:
         raise InputError(f"{shown(folder)}: there is no such bucket; create it, or mend the address") from None
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be written: {reason_of(error)}; check your rights to it") from None
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT):
+            with suppress(OSError, DatasetError):
+                if held() != mine:
+                    return
+                fs.pipe_file(path, mine)
+
+    thread = threading.Thread(target=beat, name="lock", daemon=True)
+    thread.start()
     try:
         yield
     finally:
+        done.set()
+        thread.join()
         with suppress(OSError, DatasetError):
             if held() == mine:
                 fs.rm_file(path)
+
+
+def _is_silent(fs: Any, path: str) -> bool:
+    """Whether the file of an owner elsewhere is not written anew while we watch it; not where the store does not say
+    when it was."""
+
+    def written() -> Any:
+        facts, names = fs.info(path), ("LastModified", "last_modified", "mtime", "updated")
+        return next((facts[name] for name in names if name in facts), None)
+
+    first, deadline = written(), time.monotonic() + SILENCE
+    while first is not None and time.monotonic() < deadline:
+        time.sleep(BEAT / 4)
+        try:
+            if written() != first:
+                return False
+        except FileNotFoundError:
+            return True
+    return first is not None
 
 
 def _claim(path: Path) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,13 +15,15 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError, InputError, is_short, reason_of, shortage
 from storage.files import UNFINISHED, atomic_file, put
+from storage.nodes.copies import copy_of, scratch
+from storage.nodes.copies import fetch as fetch_to
 from storage.retry import TRAFFIC, patiently
 from storage.urls import expand, file_system, is_local, shown
 
@@ -71,6 +74,52 @@ class Store:
                 f"{self.path(name)} cannot be written: {error.strerror}; free space, or choose another folder "
                 "(out=…, GEOSHARDS_CACHE)"
             ) from None
+
+    def below(self, folder: str) -> Store:
+        """The store of a folder in it."""
+        return Store(self.path(folder))
+
+    def local(self, name: str) -> Path:
+        """The path of one file on this machine: its own, or that of a copy (see :mod:`storage.nodes.copies`).
+
+        Raises:
+            FileNotFoundError: there is no such file behind the URL.
+            DatasetError, InputError: it cannot be had.
+        """
+        return copy_of(self.root, name) if self.remote else Path(self.path(name))
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Write a file behind a URL to a path of this machine. Raises as :func:`storage.nodes.copies.fetch`."""
+        fetch_to(self.root, name, target)
+
+    @contextmanager
+    def filling(self, name: str) -> Iterator[Path]:
+        """The path of a file for the block to write: its own, or one of this machine that is sent if the block ends
+        well. What is below a URL appears whole or not at all; what is here appears as it is written.
+
+        Raises:
+            OSError, InputError, DatasetError: it cannot be written.
+        """
+        if not self.remote:
+            yield Path(self.path(name))
+            return
+        with scratch() as folder:
+            yield folder / "file"
+            self.send(name, folder / "file")
+
+    @contextmanager
+    def part(self, name: str, start: int, end: int) -> Iterator[BinaryIO]:
+        """A file open for reading between two offsets: of a URL just these bytes are asked for.
+
+        Raises:
+            OSError, DatasetError: it cannot be read.
+        """
+        if not self.remote:
+            with Path(self.path(name)).open("rb") as file:
+                yield file
+            return
+        with _Window(self.read_range(name, start, end), start) as window:
+            yield window
 
     def send(self, name: str, source: Path) -> None:
         """Put a file of this machine, of any size, into a store behind a URL: one completed upload.
@@ -166,7 +215,7 @@ class Store:
         fs, path = self._fs(folder)
         fs.invalidate_cache(path)  # other writers' files count
         entries = patiently(self.path(folder), lambda: fs.ls(path, detail=True))
-        return {entry["name"].rsplit("/", 1)[-1]: entry for entry in entries}
+        return {entry["name"].rsplit("/", 1)[-1]: entry for entry in entries if entry["type"] == "file"}
 
     def _local_files(self, folder: str) -> dict[str, dict[str, Any]]:
         found = {}
@@ -244,6 +293,15 @@ class Store:
         with suppress(FileNotFoundError):
             patiently(self.path(name), lambda: fs.rm_file(path))
 
+    def remove_all(self, folder: str = "") -> None:
+        """Delete a folder with all that is in it, if it is there."""
+        if not self.remote:
+            shutil.rmtree(self.path(folder) if folder else self.root, ignore_errors=True)
+            return
+        fs, path = self._fs(folder)
+        with suppress(FileNotFoundError):
+            patiently(self.path(folder), lambda: fs.rm(path.rstrip("/"), recursive=True))
+
     def write_table(
         self,
         name: str,
@@ -287,6 +345,20 @@ class Store:
                 raise shortage(error, self.path(name)) from None
             first = str(error).splitlines()[0]
             raise DatasetError(f"{self.path(name)} cannot be read ({first}); build the dataset again") from None
+
+
+class _Window(io.BytesIO):
+    """Some bytes of a file, by their offsets in it."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        super().__init__(data)
+        self._start = start
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return super().seek(offset - self._start if whence == io.SEEK_SET else offset, whence) + self._start
+
+    def tell(self) -> int:
+        return super().tell() + self._start
 
 
 class _Patient(io.RawIOBase):

@@ -81,6 +81,17 @@ def cache_folder(configured: str = "", setting: str = "cache") -> Path:
     return Path(expand(found))
 
 
+def shared_cache(configured: str = "") -> str:
+    """Where what is made for all nodes of a cluster lies: the cache, a folder or a URL; see `cache_folder`.
+
+    Raises:
+        ConfigError: it is a URL that one process alone sees.
+    """
+    if configured.startswith("memory://"):
+        raise ConfigError(f"cache={shown(configured)} is seen by one process alone; give a folder, or s3://…")
+    return str(cache_folder(configured)) if is_local(configured) else expand(configured)
+
+
 def local_path(given: str) -> Path:
     """A path that must be one of this machine, as no store can stand for it; ``~`` is the home.
 

@@ -24,6 +24,7 @@ SMALLEST = {
     "cogs.py": ("--side 600 --runs 1 --blocks 256", "tiles_per_second.ours"),
     "chips.py": ("chips --runs 1 --copies 1", "geoshards_ms"),
     "continent.py": ("streets.opl --sizes 0.00001 --share 1", "sizes.0.tiles.samples"),
+    "driver_memory.py": ("--tiles 40", "tiles.40.jobs_per_cpu_second"),
     "encode.py": ("--model tiny --samples 16 --size 32 --batch 4 --rounds 1", "ratio"),
     "features.py": ("streets.opl --runs 1 --workers 1 --sides geoshards_1", "geoshards_1_s"),
     "features.py merged": ("streets.opl suburb.opl --runs 1 --workers 1", "geoshards_1_apart_over_geoshards_1"),

@@ -27,8 +27,9 @@ from pipeline.samples.config import ShardsConfig
 from pipeline.streetview.sources import SERVICES
 from schemas.errors import ConfigError
 from storage.cache import using
+from storage.nodes.copies import node_cache
+from storage.nodes.held import name_of, size_of
 from storage.progress import StageRow
-from storage.urls import cache_folder
 
 #: Tiles that are counted one by one; more are estimated from the area.
 _COUNTED = 2_000_000
@@ -118,7 +119,7 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
     """
     if config.region in ("demo", "none") or "chips" in config.footprints:
         return None
-    cache = cache_folder(config.cache)
+    cache = node_cache(config.cache)
     chosen = select(config.region, config.sources, config.net, cache, quiet)
     if chosen.clip is None:
         return None
@@ -155,11 +156,11 @@ def forecast(config: ShardsConfig, quiet: bool = False) -> Forecast | None:
 
 def exact_forecast(config: ShardsConfig, quiet: bool = False) -> tuple[Forecast, list[StageRow]]:
     """The same from the plan itself: extracts are fetched and read, images and photos are listed, not fetched."""
-    with using(cache_folder(config.cache)), Runner(config.workers) as runner:
+    with using(node_cache(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, fetch=False)
     config, region, kept = plan.config, plan.region, plan.config.plan
-    sizes = [p.stat().st_size for p in region.extracts]
-    extracts = [{"id": p.name, "bytes": s, "present": True} for p, s in zip(region.extracts, sizes, strict=True)]
+    sizes = [size_of(p) for p in region.extracts]
+    extracts = [{"id": name_of(p), "bytes": s, "present": True} for p, s in zip(region.extracts, sizes, strict=True)]
     count = sum(len(own) for own in plan.photos.values())
     footprints = plan.footprints.footprints()
     total = len(footprints)

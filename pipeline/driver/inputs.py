@@ -21,8 +21,10 @@ from pipeline.samples.config import ShardsConfig
 from schemas.config import build
 from schemas.errors import DatasetError, InputError
 from storage.files import file_sha256
+from storage.nodes.copies import node_cache
+from storage.nodes.held import local_copy
 from storage.store import Store
-from storage.urls import cache_folder
+from storage.urls import is_local, shared_cache
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,22 @@ class Inputs:
     @property
     def given(self) -> dict[str, str]:
         """What was given as each extract, by its path in the cache: errors name the former."""
-        kept = (str(_kept(self.config, e["sha256"], e["name"])) for e in self.extracts)
+        kept = (str(_kept(self.config.cache, e["sha256"], e["name"])) for e in self.extracts)
         return dict(zip(kept, map(str, self.region.extracts), strict=True))
 
     def base(self, number: int) -> Path:
-        """An extract as it was read: where it lay, or as kept in the cache.
+        """An extract as it was read: where it lay, or as kept in the cache; where that is a URL, a copy.
 
         Raises:
             InputError: neither holds the same bytes any more.
         """
         name, digest = self.extracts[number]["name"], self.extracts[number]["sha256"]
-        kept = _kept(self.config, digest, name)
-        for path in (kept, self.region.extracts[number]):
+        given = self.region.extracts[number]
+        for path in (_kept(self.config.cache, digest, name), local_copy(given)):
             if path.is_file() and file_sha256(path) == digest:
                 return path
         raise InputError(
-            f"extract {name} that the dataset was made from is gone: {self.region.extracts[number]} has changed, and "
+            f"extract {name} that the dataset was made from is gone: {given} has changed, and "
             "the cache does not keep it; give a newer extract instead of a change file"
         )
 
@@ -61,17 +63,19 @@ def keep_inputs(fingerprint: str, config: ShardsConfig, region: Region, features
     names, hashes = ([], []) if features is None else (features.names, features.hashes)
     extracts = [{"name": n, "sha256": h} for n, h in zip(names, hashes, strict=True)]
     for path, entry in zip(region.extracts, extracts, strict=True):
-        kept = _kept(config, entry["sha256"], entry["name"])
+        if not isinstance(path, Path):
+            continue  # the cache holds it
+        kept = _kept(config.cache, entry["sha256"], entry["name"])
         with contextlib.suppress(OSError):  # another file system: the extract is looked for where it lay
             kept.parent.mkdir(parents=True, exist_ok=True)
             os.link(path.resolve(), kept)
     settings = {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "cache")}
     files = asdict(region) | {
-        "extracts": [str(p.resolve()) for p in region.extracts],
+        "extracts": [str(p.resolve() if isinstance(p, Path) else p) for p in region.extracts],
         "clip": None if region.clip is None else shapely.to_wkt(region.clip, rounding_precision=-1),
     }
     document = {"config": settings, "region": files, "extracts": extracts}
-    store = Store(cache_folder(config.cache))
+    store = Store(shared_cache(config.cache))
     store.write(_name(fingerprint), json.dumps(document, indent=1, sort_keys=True).encode())
 
 
@@ -83,7 +87,7 @@ def read_inputs(fingerprint: Any, cache: str) -> Inputs:
     """
     if not isinstance(fingerprint, str) or not fingerprint.isalnum():
         raise DatasetError("the dataset does not say what it was made from; build it again with `geoshards shards`")
-    store = Store(cache_folder(cache))
+    store = Store(shared_cache(cache))
     name = _name(fingerprint)
     if not store.exists(name):
         raise DatasetError(
@@ -93,7 +97,7 @@ def read_inputs(fingerprint: Any, cache: str) -> Inputs:
     try:
         document = json.loads(store.read(name))
         region = document["region"]
-        region["extracts"] = [Path(p) for p in region["extracts"]]
+        region["extracts"] = [Path(p) if is_local(p) else p for p in region["extracts"]]
         region["clip"] = shapely.from_wkt(region["clip"]) if region["clip"] else None
         config = build(ShardsConfig, document["config"] | {"cache": cache})
         return Inputs(config, Region(**region), document["extracts"])
@@ -105,5 +109,5 @@ def _name(fingerprint: str) -> str:
     return f"inputs/{fingerprint[:20]}.json"
 
 
-def _kept(config: ShardsConfig, digest: str, name: str) -> Path:
-    return cache_folder(config.cache) / "bases" / digest / name
+def _kept(cache: str, digest: str, name: str) -> Path:
+    return node_cache(cache) / "bases" / digest / name

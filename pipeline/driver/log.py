@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from socket import gethostname
-
-import pyarrow.parquet as pq
 
 from pipeline.driver.plan import Plan
 from pipeline.samples.write import ShardResult
@@ -60,7 +57,6 @@ def planned_drops(plan: Plan) -> Counter[str]:
     for row in plan.drops:
         found[row["reason"]] += row["count"]
     for cells in plan.cells:
-        table = pq.read_table(Path(cells.folder) / "drops.parquet", columns=["reason", "count"])
-        for row in table.group_by("reason").aggregate([("count", "sum")]).to_pylist():
+        for row in cells.store.read_table("drops.parquet").group_by("reason").aggregate([("count", "sum")]).to_pylist():
             found[row["reason"]] += row["count_sum"]
     return found

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import shapely
 
 from pipeline.driver.reasons import way_out
@@ -58,8 +57,9 @@ from pipeline.streetview.record import Photo
 from schemas.catalog import CLASSES
 from schemas.errors import InputError
 from schemas.features import DROPS
+from storage.nodes.copies import node_cache
 from storage.progress import StageRow
-from storage.urls import cache_folder
+from storage.urls import shared_cache
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Plan:
 
     def tables(self) -> tuple[pa.Table, pa.Table, pa.Table]:
         """Vocabulary, what was dropped before there were samples, and the classes of the rasters."""
-        own = [pq.read_table(c.folder / "drops.parquet").replace_schema_metadata(None) for c in self.cells]
+        own = [c.store.read_table("drops.parquet") for c in self.cells]
         drops = pa.concat_tables([*own, pa.Table.from_pylist(self.drops, schema=DROPS)])
         classes = self.rules.paint.rows() if self.config.tokens.raster else []
         return self.vocabulary, drops, pa.Table.from_pylist(classes, schema=CLASSES)
@@ -121,8 +121,9 @@ def make_plan(
     Raises:
         GeoshardsError: an input cannot be used, or none of it declares a licence.
     """
-    cache, stages, start = cache_folder(config.cache), list[StageRow](), time.monotonic()
-    region = region or _region(config, cache, quiet)
+    cache, stages, start = node_cache(config.cache), list[StageRow](), time.monotonic()
+    shared = shared_cache(config.cache)
+    region = region or _region(config, cache, runner, quiet)
     if told is not None:
         told(region)
     rules = load_rules(config.rules)
@@ -132,7 +133,7 @@ def make_plan(
     features: Features | None = None
     ground, outside, boxes = Ground.around([], 0), list[dict[str, Any]](), list[Box]()
     if region.extracts:
-        features, row = features_stage(region.extracts, rules, cache, runner, quiet)
+        features, row = features_stage(region.extracts, rules, shared, runner, quiet)
         stages.append(row)
     if features is not None and config.footprints != ("chips",):
         ground, outside = ground_stage(config, region, features, runner)
@@ -151,7 +152,7 @@ def make_plan(
     if features is not None:
         cell_zoom = min(c.cell_zoom() for c in candidates)
         cells, snapshots, vocabulary, rows = snapshots_stage(
-            config, region, features, _days(scenes, chips, config), rules, cell_zoom, cache, runner, quiet
+            config, region, features, _days(scenes, chips, config), rules, cell_zoom, shared, runner, quiet
         )
         objects = ExtractObjects(snapshots, cell_zoom)
         stages += rows
@@ -219,10 +220,10 @@ def _choose(
     return planned.take(order), shards, drops
 
 
-def _region(config: ShardsConfig, cache: Path, quiet: bool) -> Region:
+def _region(config: ShardsConfig, cache: Path, runner: Runner, quiet: bool) -> Region:
     """The files of the settings; without a region, those of chips alone."""
     if config.region != "none":
-        return resolve(config, cache, quiet)
+        return resolve(config, cache, runner, quiet)
     licences = {"osm": config.vectors.licence}
     return Region(name_of(Path(config.chips.folder).expanduser()), [], *chosen_sources(config, "", ""), licences)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -77,6 +77,19 @@ class Identity:
         return ", ".join(found[:6]) or "the footprints that are planned"
 
 
+class _InTurn(Sequence[ShardJob]):
+    """The jobs of some shards, each made when it is asked for: together they hold more than the plan does."""
+
+    def __init__(self, shards: list[int], job: Callable[[int], ShardJob]) -> None:
+        self.shards, self._job = shards, job
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._job(self.shards[number])
+
+
 def _changed(before: dict[str, Any], now: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Names of the values that differ, in full, with both."""
     for name in sorted(before.keys() | now.keys()):
@@ -138,15 +151,28 @@ class Run:
             )
 
     def build(
-        self, runner: Runner, shards: int, job: Callable[[int], ShardJob], quiet: bool, only: int | None = None
+        self,
+        runner: Runner,
+        sizes: Sequence[int],
+        job: Callable[[int], ShardJob],
+        quiet: bool,
+        only: int | None = None,
     ) -> None:
-        """Build the shards that are missing, of all groups or of one ``only``; fold each as soon as it is whole."""
+        """Build the shards that are missing; fold each group of them as soon as it is whole.
+
+        Args:
+            runner: builds them side by side.
+            sizes: footprints of each shard.
+            job: of a shard, which is asked for when it is its turn.
+            quiet: no progress.
+            only: the one group whose shards are built; None: all.
+        """
         start = time.monotonic()
         self.status.stage = "samples"
         done, folded = finished(self.store)
-        members = {n: group for n, group in enumerate(groups(shards)) if only in (None, n)}
-        jobs = [job(i) for group in members.values() for i in group if i not in done]
-        planned = sum(j.planned for j in jobs)
+        members = {n: group for n, group in enumerate(groups(len(sizes))) if only in (None, n)}
+        jobs = _InTurn([i for group in members.values() for i in group if i not in done], job)
+        planned = sum(sizes[i] for i in jobs.shards)
         counts = {"samples": 0, "drops": 0}
         memory, write_seconds = 0.0, 0.0
         with Progress("samples", planned, "footprints", quiet) as progress:

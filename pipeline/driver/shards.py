@@ -39,16 +39,18 @@ from schemas.config import content
 from schemas.errors import InputError
 from storage.cache import using
 from storage.dataset import read_catalog
+from storage.nodes.copies import node_cache
 from storage.progress import Progress, StageRow
 from storage.status import Status
 from storage.store import Store
-from storage.urls import cache_folder
 
 #: Modules that decide a dataset's bytes, with all that they import.
 _DECIDE = (
     "pipeline.samples.work", "pipeline.footprints.choose", "pipeline.footprints.producers",
     "pipeline.footprints.chips.plan", "pipeline.osm.cells.slabs", "pipeline.streetview.plan", "pipeline.catalog.fold",
 )  # fmt: skip
+#: Footprints that are hashed at a time: their columns take a kilobyte each.
+_DIGESTED = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def make_shards(
     """
     with opened(config, quiet, region, previous) as (runner, plan, job, run), run.writing():
         keep_inputs(job.identity.fingerprint, plan.config, plan.region, plan.features)
-        run.build(runner, len(plan.shards), job, quiet)
+        run.build(runner, [s.stop - s.start for s in plan.shards], job, quiet)
         document = run.finish(*plan.tables())
     require_samples(document, plan, run.store)
     return Outcome(run.store.root, document, run.stages, run.built, run.adopted)
@@ -94,7 +96,7 @@ def opened(
         GeoshardsError: as `make_shards`.
     """
     began = time.monotonic()
-    with using(cache_folder(config.cache)), Runner(config.workers) as runner, _telling(config, runner) as status:
+    with using(node_cache(config.cache)), Runner(config.workers) as runner, _telling(config, runner) as status:
 
         def known(region: Region) -> None:
             status.name = config.name or region.name
@@ -156,7 +158,7 @@ def rehearse_shards(config: ShardsConfig, quiet: bool, region: Region | None, pr
     Raises:
         GeoshardsError: as `make_shards`.
     """
-    with using(cache_folder(config.cache)), Runner(config.workers) as runner:
+    with using(node_cache(config.cache)), Runner(config.workers) as runner:
         plan = make_plan(config, runner, quiet, region)
         job = Jobs(plan, Store(config.out), previous)
         jobs = [job(i) for i in range(len(plan.shards))]
@@ -230,7 +232,9 @@ def _identity(plan: Plan, sources: list[dict[str, Any]]) -> Identity:
 
     The footprints stand for the region's outline, which may change in the index without changing one of them.
     """
-    digest = sha256(plan.footprints.footprints().to_bytes())
+    digest = sha256()
+    for first in range(0, len(plan.footprints), _DIGESTED):
+        digest.update(plan.footprints.take(slice(first, first + _DIGESTED)).footprints().to_bytes())
     digest.update(json.dumps([[s.start, s.stop] for s in plan.shards]).encode())
     settings = content(plan.config) | {"rules": plan.rules.fingerprint}
     versions = encoder_versions() | {"geoshards code": code_fingerprint(*_DECIDE)}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.driver.sources import Region
 from pipeline.osm.extracts.history import cut_history, is_history
@@ -20,6 +19,8 @@ from pipeline.samples.job import Snapshot
 from schemas.catalog import VOCABULARY
 from schemas.errors import ConfigError
 from storage.files import file_sha256
+from storage.nodes.copies import node_cache
+from storage.nodes.held import local_copy
 from storage.progress import StageRow
 
 #: Days for which a history is cut: each is a whole extract to read.
@@ -33,7 +34,7 @@ def snapshots_stage(
     days: list[str],
     rules: Rules,
     cell_zoom: int,
-    cache: Path,
+    cache: str,
     runner: Runner,
     quiet: bool,
 ) -> tuple[list[Cells], tuple[Snapshot, ...], pa.Table, list[StageRow]]:
@@ -47,7 +48,7 @@ def snapshots_stage(
     """
     found, rows = [features], []
     if config.plan.snapshots == "image":
-        paths = _dated(region.extracts, days, cache)
+        paths = _dated([local_copy(p) for p in region.extracts], days, node_cache(cache))
         found = []
         for path in paths:
             one, row = features_stage([path], rules, cache, runner, quiet)
@@ -62,7 +63,7 @@ def snapshots_stage(
         cells.append(own)
         rows.append(row)
     snapshots = tuple(Snapshot(one.snapshot, own.path) for one, own in zip(found, cells, strict=True))
-    return cells, snapshots, _common([pq.read_table(c.folder / "vocabulary.parquet") for c in cells]), rows
+    return cells, snapshots, _common([c.store.read_table("vocabulary.parquet") for c in cells]), rows
 
 
 def _dated(extracts: list[Path], days: list[str], cache: Path) -> list[Path]:
@@ -90,8 +91,8 @@ def _dated(extracts: list[Path], days: list[str], cache: Path) -> list[Path]:
 def _common(tables: list[pa.Table]) -> pa.Table:
     """One vocabulary; a tag that several snapshots have counts as in the one that has most of it."""
     if len(tables) == 1:
-        return tables[0].replace_schema_metadata(None)
-    rows = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
+        return tables[0]
+    rows = pa.concat_tables(tables)
     names = ["tag_id", "key", "value", "text"]
     merged = rows.group_by(names).aggregate([("tag_count", "max"), ("key_count", "max")])
     merged = merged.rename_columns([*names, "tag_count", "key_count"]).select(VOCABULARY.names).cast(VOCABULARY)

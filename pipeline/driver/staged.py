@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.catalog.fold import finished, groups
 from pipeline.driver.inputs import keep_inputs
 from pipeline.driver.shards import opened, require_samples
-from pipeline.driver.sources import resolve
-from pipeline.regions.resolve import Extract, fetch, select
+from pipeline.driver.sources import obtain, resolve
+from pipeline.regions.resolve import Extract, select
+from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
 from schemas.errors import ConfigError, DatasetError, nearest
 from storage.cache import using
 from storage.files import file_sha256
+from storage.nodes.copies import node_cache
+from storage.nodes.held import held_in, size_of
 from storage.progress import StageRow
-from storage.urls import cache_folder
+from storage.store import Store
+from storage.urls import is_local, shared_cache
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,13 @@ def run_stage(config: ShardsConfig, stage: str, only: str = "", quiet: bool = Fa
         raise ConfigError(f"there is no stage {stage}; {nearest(stage, list(STAGES))}")
     if only and stage not in ("extracts", "samples"):
         raise ConfigError(f"--stage {stage} is done as a whole; leave --only out")
-    with using(cache_folder(config.cache)):
+    with using(node_cache(config.cache)):
         return STAGES[stage](config, only, quiet)
 
 
 def _extracts(config: ShardsConfig, quiet: bool) -> dict[str, Extract]:
     """The extracts of a region by their ids, none of them fetched; two of one id by their paths."""
-    found = select(config.region, config.sources, config.net, cache_folder(config.cache), quiet).extracts
+    found = select(config.region, config.sources, config.net, node_cache(config.cache), quiet).extracts
     ids = [e.id for e in found]
     return {e.id if ids.count(e.id) == 1 else str(e.path): e for e in found}
 
@@ -69,20 +74,26 @@ def _plan(config: ShardsConfig, only: str, quiet: bool) -> Answer:  # noqa: ARG0
 
 
 def _fetch(config: ShardsConfig, only: str, quiet: bool) -> Answer:
-    cache = cache_folder(config.cache)
-    if config.region in ("none", "demo"):
-        known = [] if config.region == "none" else ["demo"]
-        _known("extract", only, known)
-        paths = {name: resolve(config, cache, quiet).extracts[0] for name in known}
-    else:
-        chosen = select(config.region, config.sources, config.net, cache, quiet)
-        extracts = _extracts(config, quiet)
-        _known("extract", only, sorted(extracts))
-        wanted = {name: e for name, e in extracts.items() if only in ("", name)}
-        fetch(replace(chosen, extracts=list(wanted.values())), config.net, config.sources.refresh, quiet)
-        paths = {name: e.path for name, e in wanted.items()}
-    size = sum(p.stat().st_size for p in paths.values())
-    facts = {name: {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for name, p in sorted(paths.items())}
+    cache = node_cache(config.cache)
+    with Runner(config.workers) as runner:
+        if config.region in ("none", "demo"):
+            known = [] if config.region == "none" else ["demo"]
+            _known("extract", only, known)
+            paths = {name: resolve(config, cache, runner, quiet).extracts[0] for name in known}
+        else:
+            chosen = select(config.region, config.sources, config.net, cache, quiet)
+            extracts = _extracts(config, quiet)
+            _known("extract", only, sorted(extracts))
+            wanted = {name: e for name, e in extracts.items() if only in ("", name)}
+            found = obtain(replace(chosen, extracts=list(wanted.values())), config, runner, quiet)
+            paths = dict(zip(wanted, found, strict=True))
+    home = Store(shared_cache(config.cache))
+    facts = {}
+    for name, path in sorted(paths.items()):
+        local = is_local(str(path))
+        digest = file_sha256(Path(path)) if local else held_in(home, path).sha256
+        facts[name] = {"bytes": size_of(path), "sha256": digest}
+    size = sum(int(fact["bytes"]) for fact in facts.values())
     return Answer({"extracts": facts}, f"{', '.join(facts) or 'no extract'}: {size / 1e6:,.1f} MB")
 
 
@@ -100,7 +111,7 @@ def _samples(config: ShardsConfig, only: str, quiet: bool) -> Answer:
         _known("group", only, [str(n) for n in range(len(members))])
         with run.writing(whole=False):
             keep_inputs(job.identity.fingerprint, plan.config, plan.region, plan.features)
-            run.build(runner, len(plan.shards), job, quiet, int(only) if only else None)
+            run.build(runner, [s.stop - s.start for s in plan.shards], job, quiet, int(only) if only else None)
     asked = members[int(only)] if only else range(len(plan.shards))
     facts = {"shards": len(asked), "fingerprint": job.identity.fingerprint}
     return Answer(facts, f"{run.store.root}: {run.built:,} of {len(asked):,} shards built", run.stages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ from pipeline.streetview.record import Photo
 from pipeline.streetview.sources import Source, open_source
 from schemas.errors import ConfigError, InputError
 from schemas.features import drop_row
+from storage.nodes.held import hold_by_hash
 from storage.progress import Progress, StageRow
-from storage.urls import expand, is_local, shown
+from storage.store import Store
+from storage.urls import expand, is_local, shared_cache, shown
 
 #: Chips that one task describes, and how many one process does in the time that Ray takes to start.
 _GROUP, _SMALL = 512, 4000
@@ -247,6 +249,10 @@ def photos_stage(
     start = time.monotonic()
     chosen = photos_of(source, config.sv, planned.columns, planned.placement, fetch, quiet)
     photos = {str(planned.columns.keys[i]): own for i, own in chosen.photos.items()}
+    if fetch and not is_local(config.cache):  # for the nodes of a cluster
+        paths = sorted({photo.path for own in photos.values() for photo in own})
+        urls = hold_by_hash(Store(shared_cache(config.cache)), "photos", paths)
+        photos = {key: [replace(photo, path=urls[photo.path]) for photo in own] for key, own in photos.items()}
     count = sum(map(len, photos.values()))
     stages.append(StageRow.since(start, "photos", count, "photos", drops=count_drops(chosen.drops)))
     return photos, list(chosen.drops)

@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -32,10 +32,12 @@ from schemas.errors import ConfigError, DatasetError, InputError, at_the_door
 from storage.dataset import EXCHANGE, load_dataset, read_catalog, unfinished
 from storage.files import file_sha256, put
 from storage.locks import one_writer
+from storage.nodes.copies import node_cache
+from storage.nodes.held import name_of
 from storage.progress import report
 from storage.store import Store
 from storage.text import visible
-from storage.urls import cache_folder, is_local, local_path
+from storage.urls import is_local, local_path
 
 _NEXT, _OLD = ".next", ".old"
 _DOCUMENT = "dataset.json"
@@ -197,7 +199,7 @@ def _base(inputs: Inputs, number: int) -> Path | None:
         return None
 
 
-def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> None:
+def _same_ground(store: Store, was: Path | str, base: Path | None, newer: Path) -> None:
     """Refuse an extract of elsewhere: it would take the place of all that is there.
 
     It has nodes in half of the old one's places; or, where that is gone, in one of the samples'.
@@ -211,9 +213,9 @@ def _same_ground(store: Store, was: Path, base: Path | None, newer: Path) -> Non
     held = places_held(newer, places, enough)
     if places and held < enough:
         raise InputError(
-            f"{newer} is no newer state of {was.name}: it has nodes in {held} of {len(places)} places of it, and would "
-            f"replace it with all of its samples; to add a region, build a dataset of both (`geoshards shards --region "
-            f"{was},{newer}`) or give one file of both (`osmium merge`)"
+            f"{newer} is no newer state of {name_of(was)}: it has nodes in {held} of {len(places)} places of it, and "
+            f"would replace it with all of its samples; to add a region, build a dataset of both (`geoshards "
+            f"shards --region {was},{newer}`) or give one file of both (`osmium merge`)"
         )
 
 
@@ -239,7 +241,7 @@ def _newer_extract(inputs: Inputs, number: int, files: list[Path]) -> Path:
         raise ConfigError("give either change files (.osc, .osc.gz, in order) or one newer extract")
     base, entry = inputs.base(number), inputs.extracts[number]
     digest = sha256(" ".join([entry["sha256"], *(file_sha256(p) for p in changes)]).encode()).hexdigest()
-    target = cache_folder(inputs.config.cache) / "updated" / digest[:20] / _named(entry)
+    target = node_cache(inputs.config.cache) / "updated" / digest[:20] / _named(entry)
     if not target.exists():
         apply_changes(base, changes, target)
     return target
@@ -248,16 +250,16 @@ def _newer_extract(inputs: Inputs, number: int, files: list[Path]) -> Path:
 def _replicated(inputs: Inputs, number: int, base: Path, asked: Replication, quiet: bool) -> Path:
     """The extract in the state that is asked for; as it is where that is no newer."""
     entry, config = inputs.extracts[number], inputs.config
-    return replicate(base, _named(entry), entry["sha256"], asked, config.net, cache_folder(config.cache), quiet)
+    return replicate(base, _named(entry), entry["sha256"], asked, config.net, node_cache(config.cache), quiet)
 
 
 def _named(entry: dict[str, str]) -> str:
     return f"{entry['name'].split('.')[0]}.osm.pbf"
 
 
-def _prepare(root: Path, extracts: list[Path]) -> None:
+def _prepare(root: Path, extracts: Sequence[Path | str]) -> None:
     """Leave an unfinished update to the same extracts in .next, and nothing else."""
-    wanted = json.dumps([file_sha256(p) for p in extracts])
+    wanted = json.dumps([file_sha256(Path(p)) for p in extracts])
     target = root / _NEXT / _TARGET
     if not target.exists() or target.read_text() != wanted:
         shutil.rmtree(root / _NEXT, ignore_errors=True)

@@ -5,7 +5,7 @@ Candidates are compact, since a continent has millions; `footprints` writes them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -193,17 +193,18 @@ class Mixture:
 
     def centre(self) -> Floats:
         """As in `Candidates`."""
-        return self._gathered([p.centre() for p in self.parts])
+        return self._gathered(lambda part: part.centre(), 2)
 
     def bbox(self) -> Floats:
         """As in `Candidates`."""
-        return self._gathered([p.bbox() for p in self.parts])
+        return self._gathered(lambda part: part.bbox(), 4)
 
-    def _gathered(self, columns: Sequence[Floats]) -> Floats:
-        result = np.empty((len(self), columns[0].shape[1]))
-        for number, column in enumerate(columns):
-            own = self.part == number
-            result[own] = column[self.row[own]]
+    def _gathered(self, column: Callable[[Candidates], Floats], width: int) -> Floats:
+        """A column of those chosen here alone: a plan asks for it shard by shard."""
+        result = np.empty((len(self), width))
+        for number, part in enumerate(self.parts):
+            own = np.flatnonzero(self.part == number)
+            result[own] = column(part.take(self.row[own]))
         return result
 
     def footprints(self) -> Footprints:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
@@ -18,9 +16,10 @@ from geometry.packed import Floats, Ints
 from geometry.tiles import WEB_MERCATOR_MAX_LATITUDE, children, tile_bounds, tile_ranges, tiles_between
 from pipeline.footprints.ground import Box, Ground, quads_around
 from pipeline.meridian import has_wide_part, wrapped
-from pipeline.osm.stage import Features, feature_slabs
+from pipeline.osm.stage import Features
 from pipeline.run.ray_map import Runner
 from schemas.features import drop_row
+from storage.store import place_of
 
 #: Zoom of the quads in which features have a box together: where a footprint needs an object, so that few tiles lie
 #: between objects; where an image is enough, so that what lies among the objects is built with them.
@@ -39,7 +38,7 @@ _NAMED = 100_000
 class CoverJob:
     """A Parquet file of FEATURES rows to look at."""
 
-    path: Path
+    path: str  # or URL
     osm_type: str
     level: int  # of the quads
     extents: list[Box]  # that a feature must meet; none: the world
@@ -64,8 +63,8 @@ def content_of(
         extents: boxes that the extracts speak for, in degrees; none: all features count.
         runner: looks at the files side by side.
     """
-    parts = {part.path: part.osm_type for slab in feature_slabs(features) for part in slab.parts}
-    jobs = [CoverJob(path, osm_type, level, list(extents)) for path, osm_type in sorted(parts.items())]
+    parts = sorted(features.parts, key=lambda part: part.path)
+    jobs = [CoverJob(part.path, part.osm_type, level, list(extents)) for part in parts]
     outside: dict[str, set[int]] = {}
     found, most = list[Ground](), _FOLD
     for index, covered, _ in runner.map(cover, jobs, small=features.count < _SMALL, brief=True):
@@ -100,7 +99,8 @@ def _outside_rows(objects: list[tuple[str, int]]) -> list[dict[str, object]]:
 
 def cover(job: CoverJob) -> Covered:
     """The ground of one file."""
-    file = pq.ParquetFile(job.path)
+    store, name = place_of(job.path)
+    file = store.parquet(name)
     box = file.read(columns=["bbox"], use_threads=False)["bbox"].combine_chunks()
     bounds = np.stack([box.field(name).to_numpy() for name in ("xmin", "ymin", "xmax", "ymax")], axis=1)
     there = _meets(bounds, job.extents)

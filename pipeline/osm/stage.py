@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -17,16 +17,8 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.osm.cells.parts import Slab, describe_parts, load_slab, plan_slabs
-from pipeline.osm.cells.slabs import (
-    SlabJob,
-    cleaned_rows,
-    count_slabs,
-    cut_slab,
-    merge_run,
-    plan_runs,
-    slab_file,
-)
+from pipeline.osm.cells.parts import Part, Slab, load_slab, plan_slabs
+from pipeline.osm.cells.slabs import Closing, Counting, SlabJob, close_cells, count_and_plan, cut_slab, merge_run
 from pipeline.osm.extracts.passes import GEOMETRY_TYPES
 from pipeline.osm.extracts.read import Box, read_extracts
 from pipeline.osm.features import FeatureBatch
@@ -35,26 +27,28 @@ from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from pipeline.run.versions import code_fingerprint
 from schemas.errors import InputError
-from schemas.features import CELLS, COASTLINE, DROPS, FEATURES, ObjectType, geoparquet_metadata
-from storage.entries import have_entry
+from schemas.features import CELLS, FEATURES, ObjectType, geoparquet_metadata
+from storage.entries import have_place
 from storage.files import atomic_file, file_sha256
+from storage.nodes.held import held_in, name_of
 from storage.progress import Display, Progress, StageRow
 from storage.store import Store
+from storage.urls import is_local
 
 #: Features that one process cuts in about the time that Ray takes to start.
 _SMALL = 500_000
 
 
-def _read_into(folder: Path, paths: list[Path], rules: Rules, runner: Runner, quiet: bool) -> dict[str, Any]:
-    """Read extracts into a new folder; what there is to say of them."""
-    what = paths[0].name if len(paths) == 1 else f"{len(paths)} extracts"
+def _read_into(store: Store, paths: list[str], rules: Rules, runner: Runner, quiet: bool) -> dict[str, Any]:
+    """Read extracts into a new place; what there is to say of them."""
+    what = name_of(paths[0]) if len(paths) == 1 else f"{len(paths)} extracts"
     with Progress(f"features of {what}", 0, "blobs", quiet) as progress:
-        extract = read_extracts(paths, rules, folder, runner, progress.update)
-    Store(folder).write_table("drops.parquet", extract.drops)
+        extract = read_extracts(paths, rules, store.root, runner, progress.update)
+    store.write_table("drops.parquet", extract.drops)
     return {
         "extents": extract.extents, "snapshots": extract.snapshots, "objects": extract.objects,
-        "parts": [p.relative_to(folder).as_posix() for p in extract.parts],
-        "features": sum(pq.read_metadata(p).num_rows for p in extract.parts),
+        "parts": [[p.path.removeprefix(f"{store.root}/"), p.osm_type, p.first, p.last, p.rows] for p in extract.parts],
+        "features": sum(p.rows for p in extract.parts),
         "drops": int(np.sum(extract.drops["count"].to_numpy())),
     }  # fmt: skip
 
@@ -63,8 +57,8 @@ def _read_into(folder: Path, paths: list[Path], rules: Rules, runner: Runner, qu
 class Features:
     """What the features stage leaves in the cache."""
 
-    folder: Path
-    parts: list[Path]  # tables of features
+    store: Store
+    parts: list[Part]  # tables of features
     names: list[str]  # file names of the extracts, as they were given
     hashes: list[str]  # SHA-256 of each
     extents: list[Box]  # of those with nodes, in the order of their hashes
@@ -73,43 +67,51 @@ class Features:
 
 
 def features_stage(
-    extracts: list[Path], rules: Rules, cache: Path, runner: Runner, quiet: bool
+    extracts: Sequence[str | Path], rules: Rules, cache: str | Path, runner: Runner, quiet: bool
 ) -> tuple[Features, StageRow]:
-    """Read the extracts together, unless the cache holds the features of these very files."""
-    start = time.monotonic()
-    for path in extracts:
-        if not path.is_file():
-            raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
-    before = [_version(p) for p in extracts]
-    hashes = [file_sha256(p) for p in extracts]
-    files = sorted(zip(hashes, extracts, strict=True), key=lambda file: (file[0], file[1].name))
-    code = code_fingerprint("pipeline.osm.extracts.read")
-    folder = cache / f"features-{_digest(*sorted(hashes), rules.fingerprint, code)}"
+    """Read the extracts together, unless the cache holds the features of these very files.
 
-    def make(fresh: Path) -> dict[str, Any]:
-        meta = _read_into(fresh, [path for _, path in files], rules, runner, quiet)
+    Args:
+        extracts: files of this machine; where the cache is a URL, those that it holds too.
+        rules: which objects are kept.
+        cache: folder, or URL of one that all nodes of a cluster share.
+        runner: reads them side by side.
+        quiet: no progress.
+    """
+    start, home = time.monotonic(), Store(cache)
+    before = [_version(p) for p in extracts]
+    held = [held_in(home, p) for p in extracts] if home.remote else []
+    hashes = [h.sha256 for h in held] if home.remote else [file_sha256(Path(p)) for p in extracts]
+    names = [name_of(p) for p in extracts]
+    paths = [h.url for h in held] if home.remote else [str(p) for p in extracts]
+    files = sorted(zip(hashes, names, paths, strict=True))
+    code = code_fingerprint("pipeline.osm.extracts.read")
+    store = home.below(f"features-{_digest(*sorted(hashes), rules.fingerprint, code)}")
+
+    def make(fresh: Store) -> dict[str, Any]:
+        meta = _read_into(fresh, [path for *_, path in files], rules, runner, quiet)
         for path, version in zip(extracts, before, strict=True):
             if _version(path) != version:
                 raise InputError(f"OSM extract {path} has changed while it was read; run the same again")
         return meta
 
-    meta, cached = have_entry(folder, make, Display(quiet).note)
+    meta, cached = have_place(store, make, Display(quiet).note)
     extents: list[Box] = [tuple(extent) for extent in meta["extents"] if extent]
     snapshot = max(filter(None, meta["snapshots"]), default=None)
-    parts = [folder / name for name in meta["parts"]]
-    features = Features(folder, parts, [p.name for p in extracts], hashes, extents, snapshot, meta["features"])
+    parts = [Part(store.path(name), *facts) for name, *facts in meta["parts"]]
+    features = Features(store, parts, names, hashes, extents, snapshot, meta["features"])
     row = StageRow.since(start, "features", meta["features"], "features", drops=meta["drops"], cached=cached)
     return features, row
 
 
 def feature_slabs(features: Features) -> list[Slab]:
     """All features in slabs, in order of type and id."""
-    return plan_slabs(describe_parts(features.parts))
+    return plan_slabs(features.parts)
 
 
 def feature_drops(features: Features) -> pa.Table:
     """DROPS rows of reading the extracts."""
-    return pq.read_table(features.folder / "drops.parquet").replace_schema_metadata(None)
+    return features.store.read_table("drops.parquet")
 
 
 def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
@@ -133,83 +135,91 @@ def export_features(features: Features, out: Path) -> tuple[int, pa.Table]:
 class Cells:
     """What the vocabulary stage leaves in the cache."""
 
-    folder: Path
+    store: Store
     zoom: int  # of the cells
 
     @property
     def path(self) -> str:
-        """Folder of the cells, as ``read_cell`` takes it."""
-        return str(self.folder)
+        """Folder or URL of the cells, as ``read_cell`` takes it."""
+        return self.store.root
 
 
 def vocabulary_stage(
-    features: Features, rules: Rules, cleaning: CleaningConfig, zoom: int, cache: Path, runner: Runner, quiet: bool
+    features: Features,
+    rules: Rules,
+    cleaning: CleaningConfig,
+    zoom: int,
+    cache: str | Path,
+    runner: Runner,
+    quiet: bool,
 ) -> tuple[Cells, StageRow]:
     """Tag ids, vocabulary and cells of the merged features."""
     start = time.monotonic()
     code = code_fingerprint("pipeline.osm.extracts.read", "pipeline.osm.cells.slabs", "pipeline.osm.stage")
     asked = json.dumps(asdict(cleaning), sort_keys=True)
-    cells = Cells(cache / f"cells-{_digest(features.folder.name, code, asked, str(zoom))}", zoom)
+    name = features.store.root.rpartition("/")[2]
+    cells = Cells(Store(cache).below(f"cells-{_digest(name, code, asked, str(zoom))}"), zoom)
     memory = 0.0
 
-    def make(fresh: Path) -> dict[str, Any]:
+    def make(fresh: Store) -> dict[str, Any]:
         nonlocal memory
         meta, memory = _build_cells(Cells(fresh, zoom), features, rules, cleaning, runner, quiet)
         return meta
 
-    counts, cached = have_entry(cells.folder, make, Display(quiet).note)
+    counts, cached = have_place(cells.store, make, Display(quiet).note)
     return cells, StageRow.since(start, "vocabulary", counts["tags"], "tags", memory, counts["drops"], cached)
 
 
 def _build_cells(
     cells: Cells, features: Features, rules: Rules, cleaning: CleaningConfig, runner: Runner, quiet: bool
 ) -> tuple[dict[str, Any], float]:
-    """Cut, count, merge into a new folder. Returns what there is to say of them, and the largest peak memory of a
+    """Cut, count, merge into a new place. Returns what there is to say of them, and the largest peak memory of a
     process in MB."""
-    folder = cells.folder / "slabs"
+    folder, out = cells.store.below("slabs"), cells.store
     slabs = feature_slabs(features)
     jobs = [SlabJob(slab, i, folder, rules, cells.zoom) for i, slab in enumerate(slabs)]
     small = features.count < _SMALL
     _, cutting = runner.run(cut_slab, jobs, Progress("cells, cut", len(jobs), "slabs", quiet), small=small)
-    counted = count_slabs(folder, len(jobs), cleaning.min_tag_count, cleaning.min_key_count)
-    runs = plan_runs(counted, folder, cells.folder, cells.zoom)
-    progress = Progress("cells, merged", len(runs), "runs of cells", quiet)
-    results, merging = runner.run(merge_run, runs, progress, small=small)
-    store = Store(cells.folder)
-    index = [(cell, run.index, group) for run in results for group, cell in enumerate(run.cells)]
-    store.write("index.json", json.dumps(index).encode())
-    store.write_table("vocabulary.parquet", counted.vocabulary.table())
-    cut = [pq.read_table(slab_file(folder, i, "drops.parquet")).replace_schema_metadata(None) for i in range(len(jobs))]
-    cleaned = pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS)
-    own = pa.concat_tables([DROPS.empty_table(), *cut, cleaned, cleaned_rows(results)])
-    store.write_table("drops.parquet", pa.concat_tables([feature_drops(features), own]))
-    shutil.rmtree(folder, ignore_errors=True)  # there is none without features
-    meta = {"tags": len(counted.vocabulary.texts), "drops": own.num_rows, "features": counted.features}
+    counted = runner.one(count_and_plan, Counting(folder, out, len(jobs), cells.zoom, cleaning))
+    progress = Progress("cells, merged", len(counted.runs), "runs of cells", quiet)
+    results, merging = runner.run(merge_run, counted.runs, progress, small=small)
+    drops = runner.one(close_cells, Closing(folder, out, len(jobs), results, features.store))
+    folder.remove_all()
+    meta = {"tags": counted.tags, "drops": drops, "features": counted.features}
     return meta, max(cutting, merging)
 
 
-def _version(path: Path) -> tuple[int, int, int]:
-    """Changes when a file is replaced or written."""
-    facts = path.stat()
+def _version(path: str | Path) -> tuple[int, int, int]:
+    """Changes when a file is replaced or written; what lies behind a URL does not change.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not is_local(str(path)):
+        return 0, 0, 0
+    if not Path(path).is_file():
+        raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
+    facts = Path(path).stat()
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """Where cells lie."""
+
+    places: dict[int, tuple[int, int]]  # file number and row group of every cell
+    coasts: frozenset[int]  # cells that hold a coastline
+
+
 @lru_cache(maxsize=8)
-def _cell_index(path: str) -> dict[int, tuple[int, int]]:
-    """File number and row group of every cell."""
-    rows = json.loads((Path(path) / "index.json").read_bytes())
-    return {cell: (run, group) for cell, run, group in rows}
+def _cell_index(path: str) -> _Index:
+    rows = json.loads(Store(path).local("index.json").read_bytes())
+    return _Index({cell: (run, group) for cell, run, group, _ in rows}, frozenset(r[0] for r in rows if r[3]))
 
 
-@lru_cache(maxsize=4)
 def coast_cells(path: str) -> frozenset[int]:
-    """Cells that hold a coastline, by the largest paint code of each, which the files' footers know."""
-    column, most = CELLS.get_field_index("paint"), dict[tuple[int, int], int]()
-    for run in {run for run, _ in _cell_index(path).values()}:
-        footer = pq.read_metadata(Path(path) / f"cells-{run:05d}.parquet")
-        for group in range(footer.num_row_groups):
-            most[run, group] = footer.row_group(group).column(column).statistics.max
-    return frozenset(cell for cell, place in _cell_index(path).items() if most[place] >= COASTLINE)
+    """Cells that hold a coastline."""
+    return _cell_index(path).coasts
 
 
 @lru_cache(maxsize=4)
@@ -233,10 +243,10 @@ def read_cell(path: str, cell: int) -> FeatureBatch:
 
 def _cell_table(path: str, cell: int, columns: list[str] | None = None) -> pa.Table:
     """CELLS rows of one cell; all columns, or some."""
-    place = _cell_index(path).get(cell)
+    place = _cell_index(path).places.get(cell)
     if place is None:
         return CELLS.empty_table()
-    file = pq.ParquetFile(Path(path) / f"cells-{place[0]:05d}.parquet")
+    file = pq.ParquetFile(Store(path).local(f"cells-{place[0]:05d}.parquet"))
     return file.read_row_group(place[1], columns=columns, use_threads=False)
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.run.capacity import LOOK, Capacity, name_of, watched
 from pipeline.run.meter import Meter, metered
 from schemas.errors import ClusterError, GeoshardsError, reason_of
 from storage.progress import Progress, peak_memory_mb
@@ -28,6 +29,8 @@ R = TypeVar("R")
 #: Bytes of an array that glibc, once it was freed, takes as the size up to which it keeps memory, and twice as much of
 #: it; it accepts 32 MB at most. Other C libraries ignore it.
 _KEPT = 31 << 20
+#: How often a task is done again whose process or node is gone: on this machine, and on a cluster, where nodes go.
+_RETRIES = (2, 8)
 #: Servers of Ray without which nothing goes on; seconds between two looks at those that were started here, until this
 #: process ends when one has ended, and until Ray ends it, which is a minute by default.
 _SERVERS, _LOOK, _LAST, _RAYS_LAST = ("raylet", "gcs_server"), 0.5, 8.0, "15"
@@ -96,13 +99,15 @@ class _Cluster(threading.Thread):
         self.local = not os.environ.get("RAY_ADDRESS")
         self.up: Future[None] = Future()
         self.lost: Future[Any] = Future()  # fails when a server of a cluster that was started here has ended
-        self._over = threading.Event()
+        self._over, self._imported = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Start, then wait."""
-        import ray
-        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
-
+        try:
+            import ray
+            from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
+        finally:
+            self._imported.set()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.local:  # the process that starts it is one of the workers
@@ -157,6 +162,7 @@ class _Cluster(threading.Thread):
 
     def stop(self) -> None:
         """Leave the cluster, or stop it if it was started here."""
+        self._imported.wait()  # two threads that import it at once find halves of it
         from ray._private import worker
 
         self._over.set()
@@ -166,19 +172,28 @@ class _Cluster(threading.Thread):
             worker._global_node.kill_all_processes(check_alive=False)
 
 
-def _task_on_ray(function: Callable[[T], R], up: Future[None]) -> Callable[[T], Any]:
+def _watched(function: Callable[[Any], Any], item: Any) -> Measured:
+    _settle()
+    return watched(function, item)
+
+
+def _task_on_ray(function: Callable[[T], R], up: Future[None], capacity: Capacity | None) -> Callable[[T], Any]:
     """What starts a task; ``up`` is done when the cluster is."""
     up.result()
     import ray
 
     # An error that the user can mend must not be retried; a worker that died (memory, a lost node) may be.
-    task = ray.remote(num_cpus=1, max_retries=2)(_measured)
+    if capacity is None:
+        task = ray.remote(num_cpus=1, max_retries=_RETRIES[0])(_measured)
+    else:
+        task = ray.remote(num_cpus=1, max_retries=_RETRIES[1])(_watched)
     with _asking_ray():
         shared = ray.put(function)
 
     def start(item: T) -> Any:
         with _asking_ray():
-            return task.remote(shared, item)
+            memory = 0 if capacity is None else capacity.memory(name_of(function))
+            return (task.options(memory=memory) if memory else task).remote(shared, item)
 
     return start
 
@@ -193,15 +208,17 @@ def _result(done: Future[Measured], own: bool) -> Measured:
 class Runner:
     """Maps functions over items with ``workers`` processes.
 
-    This process is one of them, in a thread beside the one that deals out the work, unless the cluster is another's.
-    With one worker there is no Ray.
+    This process is one of them, in a thread beside the one that deals out the work, unless the cluster is another's:
+    then it deals out all of it, as much at once as the cluster's nodes have cores. With one worker there is no Ray.
     """
 
     def __init__(self, workers: int = 0) -> None:
         self.asked = workers > 0
         self.workers = workers or len(os.sched_getaffinity(0))
         self.meter = Meter()  # what the other processes have used
+        self.cluster = workers != 1 and bool(os.environ.get("RAY_ADDRESS"))  # another's
         self._cluster: _Cluster | None = None
+        self._capacity: Capacity | None = None
 
     def map(
         self, function: Callable[[T], R], items: Sequence[T], *, small: bool = False, brief: bool = False
@@ -211,6 +228,7 @@ class Runner:
         ``small`` says that all items together take no longer than starting Ray does (5 to 10 s): unless a number of
         workers was asked for, or a cluster is there already, this process then does them itself. ``brief`` says that
         an item takes less than a second: this process then does the first ones for as long as Ray takes to start.
+        Of ``items`` only those in flight are asked for, one after the other.
         """
         self.meter.begin()
         for index, found, memory in self._map(partial(metered, function), items, small, brief):
@@ -219,8 +237,8 @@ class Runner:
     def _map(
         self, function: Callable[[T], R], items: Sequence[T], small: bool, brief: bool
     ) -> Iterator[tuple[int, R, float]]:
-        alone = small and not self.asked and not os.environ.get("RAY_ADDRESS")
-        if self.workers == 1 or len(items) <= 1 or alone:
+        alone = self.workers == 1 or len(items) <= 1 or (small and not self.asked)
+        if not items or (alone and not self.cluster):
             for index, item in enumerate(items):
                 yield index, *_measured(function, item)
             return
@@ -247,12 +265,16 @@ class Runner:
                 progress.advance(size(items[index]))
         return [found[index] for index in range(len(items))], most
 
+    def one(self, function: Callable[[T], R], item: T) -> R:
+        """The result for one item: of a task on another's cluster, else of this process."""
+        return next(result for _, result, _ in self.map(function, [item]))
+
     def _map_on_ray(
         self, function: Callable[[T], R], items: Sequence[T], brief: bool
     ) -> Iterator[tuple[int, R, float]]:
         up = self.start()
         remaining = iter(enumerate(items))
-        while brief and not up.done():
+        while brief and not self.cluster and not up.done():
             if (entry := next(remaining, None)) is None:
                 return
             yield entry[0], *_measured(function, entry[1])
@@ -265,6 +287,12 @@ class Runner:
         """Keep ``pool``, if this process is one of the workers, and the others busy until nothing is left."""
         joins = self._cluster is not None and self._cluster.local
         others = self.workers - 1 if joins else self.workers
+        if self.cluster and self._capacity is None:
+            up.result()
+            import ray
+
+            self._capacity = Capacity(ray.nodes, self.workers if self.asked else 0)
+        capacity = self._capacity
         waiting: dict[Future[Measured], tuple[int, Any]] = {}  # index, and the reference of a task on Ray
         own: Future[Measured] | None = None
         task: Any = None
@@ -275,22 +303,26 @@ class Runner:
                     own = pool.submit(_measured, function, entry[1])
                     waiting[own] = entry[0], None
                 if task is None and (up.done() or not joins):
-                    task = _task_on_ray(function, up)
-                ahead = 0 if task is None else 2 * others
-                while len(waiting) - (own is not None) < ahead and (entry := next(remaining, None)) is not None:
+                    task = _task_on_ray(function, up, capacity)
+                width = 0 if task is None else 2 * others if capacity is None else capacity.width()
+                while len(waiting) - (own is not None) < width and (entry := next(remaining, None)) is not None:
                     reference = task(entry[1])
                     waiting[reference.future()] = entry[0], reference
                 if not waiting:
                     return
                 starting = [up] if task is None else []  # meanwhile this process works alone
-                for done in wait([*waiting, lost, *starting], return_when=FIRST_COMPLETED).done:
+                again = None if capacity is None else LOOK  # nodes may have come
+                for done in wait([*waiting, lost, *starting], again, FIRST_COMPLETED).done:
                     if done is up:
                         continue
                     if done is lost:
                         lost.result()
                     index, reference = waiting.pop(done)
                     own = None if done is own else own
-                    yield index, *_result(done, reference is None)
+                    value, memory = _result(done, reference is None)
+                    if capacity is not None:
+                        capacity.measured(name_of(function), memory)
+                    yield index, value, memory
         finally:
             import ray
 

@@ -19,6 +19,7 @@ from pipeline.streetview.config import StreetviewConfig
 from pipeline.tokens.config import TokensConfig
 from schemas.config import execution, require
 from schemas.splits import SplitConfig
+from storage.urls import is_local
 
 #: Settings that a region starts from; files, flags and key=value go over them. The demo town is 3.6 km wide: blocks of
 #: 0.9 km, with a seed that gives each split both tiles and photos, and shards small enough to keep workers busy.
@@ -46,7 +47,7 @@ class ShardsConfig:
     workers: int = execution(0)  # processes; 0: one a core
     cache: str = execution(
         ""
-    )  # folder of what is fetched and can be made again; empty: $GEOSHARDS_CACHE, else data/cache
+    )  # folder of what is fetched and can be made again, or its URL for a cluster; empty: $GEOSHARDS_CACHE, data/cache
     grid: GridConfig = field(default_factory=GridConfig)
     chips: ChipsConfig = field(default_factory=ChipsConfig)
     vectors: VectorConfig = field(default_factory=VectorConfig)
@@ -68,6 +69,9 @@ class ShardsConfig:
                 f"footprints must be some of {', '.join(PRODUCERS)}": bool(self.footprints) and not unknown,
                 "footprints names a producer twice": len(set(self.footprints)) == len(self.footprints),
                 "footprints=chips needs chips.folder=FOLDER": "chips" not in self.footprints or bool(self.chips.folder),
+                "footprints=chips needs a cache that is a folder, on a cluster one that all nodes have": (
+                    "chips" not in self.footprints or is_local(self.cache)
+                ),
                 "chips.folder needs footprints=chips": "chips" in self.footprints or not self.chips.folder,
                 "region=none has chips alone; name a region for tiles and grid": self.region != "none"
                 or self.footprints == ("chips",),

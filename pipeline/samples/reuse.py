@@ -24,7 +24,8 @@ from pipeline.osm.stage import read_cell, read_cell_column
 from pipeline.samples.job import ExtractObjects, Previous, ShardJob, VectorObjects
 from pipeline.samples.write import ShardResult
 from schemas.catalog import SHARDS_PER_FILE, TABLES, catalog_file, pending_file, shard_name
-from storage.files import atomic_file, file_sha256
+from storage.files import atomic_file
+from storage.nodes.held import hash_of
 from storage.store import Store
 
 
@@ -45,7 +46,7 @@ def shard_inputs(job: ShardJob) -> str:
         digest.update(f"{row['key']} {row['image_hash']}\n".encode())
     for key in job.footprints.keys:
         for photo in job.photos.get(key, []):
-            content = bytes.fromhex(file_sha256(Path(photo.path)))
+            content = bytes.fromhex(hash_of(photo.path))
             digest.update(json.dumps(asdict(photo) | {"path": ""}, sort_keys=True).encode() + content)
     return digest.hexdigest()
 

@@ -26,7 +26,7 @@ from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
 from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, RsInfo, SampleMeta, rounded, valid_member
-from storage.urls import cache_folder
+from storage.nodes.copies import node_cache
 
 Ints = NDArray[np.int64]
 
@@ -92,7 +92,7 @@ def _images(job: ShardJob, wanted: list[int], drops: list[dict[str, Any]]) -> di
             groups.setdefault(kind, {})[i] = footprint
         else:
             found[i] = []
-    cache = cache_folder(job.config.cache)
+    cache = node_cache(job.config.cache)
     for members in groups.values():
         images, rows = read_images(job.scenes, members, job.config.rs, job.config.net, cache=cache)
         drops += rows

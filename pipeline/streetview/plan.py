@@ -23,7 +23,7 @@ from pipeline.streetview.record import Drops, Photo, PhotoError, to_photo
 from pipeline.streetview.sources import Source
 from schemas.errors import ConfigError, InputError
 from schemas.footprint import Footprints
-from storage.files import file_sha256
+from storage.nodes.held import hash_of
 from storage.progress import Progress
 
 #: Columns of PAIRS that say which photo stands where.
@@ -79,10 +79,7 @@ def photos_of(
 
 def photos_row(photos: Sequence[Photo]) -> dict[str, Any]:
     """Row of ``dataset.json`` for the photos of a run, which have files: their hash, and every licence."""
-    digests = [
-        f"{file_sha256(Path(photo.path))} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}"
-        for photo in photos
-    ]
+    digests = [f"{hash_of(photo.path)} {json.dumps(asdict(photo) | {'path': ''}, sort_keys=True)}" for photo in photos]
     digest = sha256("\n".join(sorted(digests)).encode()).hexdigest()
     licences = ", ".join(sorted({p.licence for p in photos if p.licence}))
     return {"kind": "streetview", "name": photos[0].source, "sha256": digest, "licence": licences, "date": None}

@@ -63,7 +63,7 @@ class PhotoError(InputError):
 class Photo:
     """One photo with the position in use, and its bytes in a file."""
 
-    path: str
+    path: str  # or URL, where a cache behind a URL holds it
     id: str
     lon: float  # degrees
     lat: float

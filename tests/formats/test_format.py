@@ -399,7 +399,7 @@ def test_of_a_key_that_an_object_has_twice_the_first_value_stays_and_duckdb_read
     rows = features(found)
     assert rows["node", 20]["tags"] == [("shop", "bakery"), ("name", "A")]
     assert (rows["way", 5]["kind"], dict(rows["way", 5]["tags"])) == ("line", {"building": "yes", "area": "no"})
-    parts = [str(p) for p in found.parts]
+    parts = [p.path for p in found.parts]
     assert duckdb.sql(
         "select tags['shop'] from read_parquet($p) where osm_id = 20", params={"p": parts}
     ).fetchall() == [("bakery",)]

@@ -40,7 +40,7 @@ def feature_table(
 
 def table_of(extract: Extract) -> pa.Table:
     """All rows of an extract."""
-    tables = [pq.ParquetFile(p).read(use_threads=False).replace_schema_metadata(None) for p in extract.parts]
+    tables = [pq.ParquetFile(p.path).read(use_threads=False).replace_schema_metadata(None) for p in extract.parts]
     return pa.concat_tables([FEATURES.empty_table(), *tables])
 
 

@@ -17,7 +17,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.osm.cells.parts import describe_parts, load_slab, plan_slabs
+from pipeline.osm.cells.parts import Part, load_slab, plan_slabs
 from pipeline.osm.extracts import versions
 from pipeline.osm.extracts.read import read_extracts
 from pipeline.run.ray_map import Runner
@@ -338,7 +338,7 @@ def test_two_workers_leave_the_files_of_one(tmp_path: Path) -> None:
     for workers in (1, 2):
         with Runner(workers) as runner:
             extract = read_extracts(paths, RULES, tmp_path / str(workers), runner)
-        found.append(([p.read_bytes() for p in extract.parts], extract.drops))
+        found.append(([Path(p.path).read_bytes() for p in extract.parts], extract.drops))
     assert found[0] == found[1]
 
 
@@ -369,9 +369,9 @@ def test_slabs_together_are_all_features_in_order_whatever_their_size(
         for n in range(3):
             own = pc.and_(pc.equal(whole["osm_type"], osm_type), pa.array([f == n for f in file]))
             if (part := whole.filter(own)).num_rows:
-                paths.append(folder / f"{osm_type}-{n}.parquet")
-                pq.write_table(part, paths[-1])
-    slabs = plan_slabs(describe_parts(paths), size)
+                paths.append(Part.of(folder / f"{osm_type}-{n}.parquet", part))
+                pq.write_table(part, paths[-1].path)
+    slabs = plan_slabs(paths, size)
     assert pa.concat_tables([FEATURES.empty_table(), *map(load_slab, slabs)]).equals(whole)
     ranges = [(("node", "way", "relation").index(s.osm_type), s.first, s.last) for s in slabs]
     assert ranges == sorted(ranges)

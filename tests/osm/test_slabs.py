@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline.osm.cells.parts
-import pipeline.osm.cells.slabs
 from pipeline.osm import stage
+from pipeline.osm.cells import slabs
 from pipeline.osm.cells.cut import cut_to_cells, whole_features
+from pipeline.osm.cells.slabs import count_slabs, plan_runs
 from pipeline.osm.stage import Cells, export_features, features_stage, read_cell, vocabulary_stage
 from pipeline.osm.vocabulary import CleaningConfig
 from pipeline.run.ray_map import Runner
 from schemas.features import CELL_ZOOM, ObjectType
 from schemas.tags import tag_id
+from storage.store import Store
 from tests.osm.opl import GRID, RULES, opl
 from tests.osm.tables import table_of, tag_features
 
@@ -43,13 +46,13 @@ def build(
     with Runner(workers) as runner:
         features, _ = features_stage(paths, RULES, cache, runner, True)
         cells, _ = vocabulary_stage(features, RULES, cleaning, CELL_ZOOM, cache, runner, True)
-    return cells, pq.read_table(cells.folder / "drops.parquet").to_pylist()
+    return cells, cells.store.read_table("drops.parquet").to_pylist()
 
 
 def rows_of(cells: Cells) -> list[tuple[Any, ...]]:
     """(cell, kind, type, id, tags, WKB) of every row, cell by cell."""
     rows = []
-    for cell in sorted(stage._cell_index(cells.path)):
+    for cell in sorted(stage._cell_index(cells.path).places):
         batch = read_cell(cells.path, cell)
         for n in range(len(batch)):
             tags = batch.tag_ids[batch.tag_offsets[n] : batch.tag_offsets[n + 1]].tolist()
@@ -76,7 +79,7 @@ def test_slabs_and_runs_of_any_size_give_what_one_table_gives(
     lines = [f"w{n} v1 T{tags} N{','.join(f'n{r}' for r in refs)}" for n, (refs, tags) in enumerate(ways, 1) if refs]
     text = "\n".join([TOWNS, "n30 v1 Tnatural=tree x9 y47", *lines])
     monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.parts.plan_slabs(parts, slab))
-    monkeypatch.setattr(stage, "plan_runs", lambda *args: pipeline.osm.cells.slabs.plan_runs(*args, run))
+    monkeypatch.setattr(slabs, "plan_runs", partial(plan_runs, size=run))
     cells, drops = build(folder, [text])
     extract = pipeline.osm.extracts.read.read_extract(folder / "0.opl", RULES, folder / "whole")
     table = table_of(extract)
@@ -89,7 +92,7 @@ def test_slabs_and_runs_of_any_size_give_what_one_table_gives(
             seen.add(key)
             expected.append((row["cell"], row["kind"], row["osm_type"], row["osm_id"], row["tag_ids"], row["geometry"]))
     assert rows_of(cells) == expected
-    vocabulary = pq.read_table(cells.folder / "vocabulary.parquet").replace_schema_metadata(None)
+    vocabulary = cells.store.read_table("vocabulary.parquet")
     assert vocabulary.equals(tagged.vocabulary)
     made = objects_of(cells)
     gone = {(["node", "way", "relation"].index(d["osm_type"]), d["osm_id"]) for d in drops if d["osm_id"] is not None}
@@ -164,11 +167,11 @@ def test_extracts_are_read_once_in_whatever_order_they_are_named(tmp_path: Path)
         again, cached = features_stage(paths[::-1], RULES, tmp_path / "cache", runner, True)
         fewer, other = features_stage(paths[:1], RULES, tmp_path / "cache", runner, True)
     assert (row.cached, cached.cached, other.cached) == (False, True, False)
-    assert (again.folder, again.extents, again.count) == (first.folder, first.extents, first.count)
+    assert (again.store.root, again.extents, again.count) == (first.store.root, first.extents, first.count)
     assert again.names == first.names[::-1] == ["2.opl", "1.opl", "0.opl"]
     assert again.hashes == first.hashes[::-1]
     assert len(first.extents) == 2  # one has no nodes
-    assert fewer.folder != first.folder
+    assert fewer.store.root != first.store.root
 
 
 def test_what_the_cache_holds_serves_the_same_rules_settings_and_zoom_alone(tmp_path: Path) -> None:
@@ -182,7 +185,7 @@ def test_what_the_cache_holds_serves_the_same_rules_settings_and_zoom_alone(tmp_
         for rules, cleaning, zoom in (usual, usual, *others):
             features, _ = features_stage([path], rules, tmp_path / "cache", runner, True)
             cells, row = vocabulary_stage(features, rules, cleaning, zoom, tmp_path / "cache", runner, True)
-            folders.append((features.folder, cells.folder))
+            folders.append((features.store.root, cells.path))
             taken.append(row.cached)
     assert taken == [False, True] + [False] * len(others)
     assert len({cells for _, cells in folders}) == 1 + len(others)
@@ -194,7 +197,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, m
     monkeypatch.setattr(stage, "plan_slabs", lambda parts: pipeline.osm.cells.parts.plan_slabs(parts, 2))
     text = f"{TOWNS}\n{lines}\nw9 v1 Thighway=path Nn1,n19"
     whole, _ = build(tmp_path / "whole", [text])
-    expected = {p.name: p.read_bytes() for p in sorted(whole.folder.iterdir())}
+    expected = {p.name: p.read_bytes() for p in sorted(Path(whole.path).iterdir())}
 
     class Killed(Exception):
         pass
@@ -215,14 +218,14 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path: Path, m
     stamp = spill.stat().st_mtime_ns
     stamps = []
 
-    def count(folder: Path, *rest: Any) -> Any:
-        stamps.append((folder / spill.name).stat().st_mtime_ns)
-        return pipeline.osm.cells.slabs.count_slabs(folder, *rest)
+    def count(store: Store, *rest: Any) -> Any:
+        stamps.append(Path(store.path(spill.name)).stat().st_mtime_ns)
+        return count_slabs(store, *rest)
 
-    monkeypatch.setattr(stage, "count_slabs", count)
+    monkeypatch.setattr(slabs, "count_slabs", count)
     cells, _ = build(tmp_path / "again", [text])
     assert stamps == [stamp]  # finished work was not done again
-    assert {p.name: p.read_bytes() for p in sorted(cells.folder.iterdir())} == expected
+    assert {p.name: p.read_bytes() for p in sorted(Path(cells.path).iterdir())} == expected
 
 
 def test_exported_features_are_the_merged_parts_in_order(tmp_path: Path) -> None:
@@ -258,7 +261,7 @@ def test_a_coastline_that_another_contradicts_is_another_row_and_is_named(tmp_pa
     found, stops = {}, {}
     for name, other in others.items():
         cells, drops = build(tmp_path / name, [f"{coast}\n{other}"])
-        (cell,) = stage._cell_index(cells.path)
+        (cell,) = stage._cell_index(cells.path).places
         own = read_cell(cells.path, cell)
         hashes = stage.read_cell_column(cells.path, cell, "hash")
         found[name] = hashes[(own.osm_id == 1) & (own.osm_type == ObjectType.WAY)].tolist()

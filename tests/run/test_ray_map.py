@@ -160,7 +160,7 @@ def test_two_workers_read_what_one_reads(runner: Runner, tmp_path: Path, monkeyp
     runner.start().result()
     for number, own in enumerate((Runner(1), runner)):
         extract = reader.read_extract(path, RULES, tmp_path / str(number), own)
-        hashes = {p.name: sha256(p.read_bytes()).hexdigest() for p in extract.parts}
+        hashes = {Path(p.path).name: sha256(Path(p.path).read_bytes()).hexdigest() for p in extract.parts}
         found.append((hashes, extract.drops.to_pylist(), extract.extents, extract.snapshots, extract.objects))
     assert found[0] == found[1]
     assert len(found[0][0]) > 5

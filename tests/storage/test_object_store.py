@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, cycle
@@ -33,7 +35,9 @@ def bucket() -> Iterator[Any]:
         yield fs
 
 
-def test_a_second_writer_is_refused_and_what_a_dead_one_left_is_taken_over(bucket: Any) -> None:
+def test_a_second_writer_is_refused_and_what_a_dead_one_left_is_taken_over(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = r"s3://there/d is being written by process \d+ on .*; wait for it"
     with one_writer("s3://there/d"), pytest.raises(LockError, match=said):
         one_writer("s3://there/d").__enter__()
@@ -41,11 +45,30 @@ def test_a_second_writer_is_refused_and_what_a_dead_one_left_is_taken_over(bucke
     bucket.pipe_file("there/d/.lock", GONE.text().encode())
     with one_writer("s3://there/d"):
         assert Owner.parse(bucket.cat_file("there/d/.lock").decode()) != GONE
-    elsewhere = replace(GONE, boot="another boot")
-    bucket.pipe_file("there/d/.lock", elsewhere.text().encode())
+    elsewhere = replace(GONE, boot="another boot").text().encode()
+    monkeypatch.setattr("storage.locks.BEAT", 1.0)
+    monkeypatch.setattr("storage.locks.SILENCE", 30.0)
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.wait(0.5):
+            bucket.pipe_file("there/d/.lock", elsewhere)
+
+    bucket.pipe_file("there/d/.lock", elsewhere)
+    thread = threading.Thread(target=live)
+    thread.start()
     with pytest.raises(LockError, match=r"or delete s3://there/d/\.lock if that process is gone"):
         one_writer("s3://there/d").__enter__()
-    bucket.rm_file("there/d/.lock")
+    over.set()
+    thread.join()
+    monkeypatch.setattr("storage.locks.SILENCE", 2.0)
+    with one_writer("s3://there/d"):  # it has given no sign of life
+        mine = bucket.info("there/d/.lock")["LastModified"]
+        deadline = time.monotonic() + 60.0
+        while bucket.info("there/d/.lock")["LastModified"] == mine:  # we do
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert not bucket.exists("there/d/.lock")
 
 
 def test_of_two_that_ask_at_once_one_is_let_in(bucket: Any) -> None:

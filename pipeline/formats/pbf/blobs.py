@@ -63,7 +63,7 @@ class TooMuch(ValueError):
 
 
 @contextmanager
-def reading(file: BinaryIO, blob: Blob, path: Path) -> Iterator[bytes]:
+def reading(file: BinaryIO, blob: Blob, path: Path | str) -> Iterator[bytes]:
     """The content of a blob; what is found wrong with it is told of the file.
 
     Raises:
@@ -83,7 +83,7 @@ def reading(file: BinaryIO, blob: Blob, path: Path) -> Iterator[bytes]:
         ) from None
 
 
-def unpack(blob: bytes, path: Path) -> bytes:
+def unpack(blob: bytes, path: Path | str) -> bytes:
     """Content of a Blob message.
 
     Raises:

@@ -41,7 +41,7 @@ _NAMES = {Nodes: "nodes", Ways: "ways", Relations: "relations", Heads: "way_head
 def read_blocks(
     file: BinaryIO,
     blob: Blob,
-    path: Path,
+    path: Path | str,
     wanted: Collection[ObjectType] = tuple(ObjectType),
     *,
     way_heads: bool = False,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.features import FEATURES, ObjectType
+from storage.store import place_of
 
 TYPES = [t.name.lower() for t in ObjectType]
 KINDS = ["point", "line", "polygon"]
@@ -24,11 +25,17 @@ SLAB = 100_000
 class Part:
     """A Parquet file of FEATURES rows of one type."""
 
-    path: Path
+    path: str  # or URL
     osm_type: str
     first: int  # lowest id
     last: int  # highest id
     rows: int
+
+    @classmethod
+    def of(cls, path: str | Path, table: pa.Table) -> Part:
+        """The file that is to hold a table of at least one row."""
+        ids = table["osm_id"].to_numpy()
+        return cls(str(path), table["osm_type"][0].as_py(), int(ids.min()), int(ids.max()), table.num_rows)
 
 
 @dataclass(frozen=True)
@@ -39,21 +46,6 @@ class Slab:
     first: int
     last: int
     parts: list[Part]  # that may hold some
-
-
-def describe_parts(paths: Sequence[Path]) -> list[Part]:
-    """Type and id range of each file, from its statistics."""
-    parts = []
-    for path in paths:
-        metadata = pq.read_metadata(path)
-        names = metadata.schema.to_arrow_schema().names
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        ids = [g.column(names.index("osm_id")).statistics for g in groups]
-        types = {g.column(names.index("osm_type")).statistics.min for g in groups}
-        if metadata.num_rows:
-            first, last = min(s.min for s in ids), max(s.max for s in ids)
-            parts.append(Part(path, types.pop(), first, last, metadata.num_rows))
-    return parts
 
 
 def plan_slabs(parts: Sequence[Part], size: int = SLAB) -> list[Slab]:
@@ -88,7 +80,9 @@ def load_slab(slab: Slab) -> pa.Table:
     for part in slab.parts:
         inside = slab.first <= part.first and part.last <= slab.last
         filters = None if inside else [("osm_id", ">=", slab.first), ("osm_id", "<=", slab.last)]
-        tables.append(pq.read_table(part.path, filters=filters, use_threads=False).replace_schema_metadata(None))
+        store, name = place_of(part.path)
+        read = pq.read_table(store.local(name), filters=filters, use_threads=False)
+        tables.append(read.replace_schema_metadata(None))
     table = pa.concat_tables(tables)
     ids = table["osm_id"].to_numpy()
     return table if (ids[1:] > ids[:-1]).all() else table.take(pa.array(np.argsort(ids, kind="stable")))

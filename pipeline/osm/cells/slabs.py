@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,23 @@ from pipeline.osm.cells.cut import CUT, MARGIN, cut_to_cells, whole_features
 from pipeline.osm.cells.hashes import combine, list_hash
 from pipeline.osm.cells.parts import Slab, load_slab
 from pipeline.osm.coast import LooseEnds, coast_rows
-from pipeline.osm.vocabulary import Counted, LocalTags, Vocabulary, id_pairs, list_arrays, name_tags, read_tags
+from pipeline.osm.vocabulary import (
+    CleaningConfig,
+    Counted,
+    LocalTags,
+    Vocabulary,
+    id_pairs,
+    list_arrays,
+    name_tags,
+    read_tags,
+)
 from pipeline.rules import Rules
-from schemas.features import CELLS, DOUBTFUL, DROPS, ObjectType, drop_row
+from schemas.features import CELLS, COASTLINE, DOUBTFUL, DROPS, ObjectType, drop_row
 from storage.store import Store
 
 Ints = NDArray[np.int64]
 
+_CLEANED = "cleaned.parquet"
 #: Rows of a run of cells, about: 50 MB of Arrow and as much again while they are sorted. A single cell may have more.
 RUN = 150_000
 
@@ -46,49 +55,48 @@ class SlabJob:
 
     slab: Slab
     index: int
-    folder: Path  # of the slabs' files
+    folder: Store  # of the slabs' files
     rules: Rules
     zoom: int  # of the cells
 
 
-def slab_file(folder: Path, index: int, kind: str) -> Path:
-    """Where a result of a slab lies, by its kind: ``arrow`` (CUT rows sorted by cell, to be mapped), ``npz``
+def slab_file(index: int, kind: str) -> str:
+    """Name of a result of a slab, by its kind: ``arrow`` (CUT rows sorted by cell, to be mapped), ``npz``
     (LocalTags' offsets and index), ``npy`` (the tag ids of its texts), ``drops.parquet`` (DROPS rows), ``json`` (texts,
     cells and counts; written last)."""
-    return folder / f"slab-{index:06d}.{kind}"
+    return f"slab-{index:06d}.{kind}"
 
 
-def _load(folder: Path, index: int) -> tuple[dict[str, Any], LocalTags]:
+def _load(folder: Store, index: int) -> tuple[dict[str, Any], LocalTags]:
     """The summary of a slab, and what ``read_tags`` gave, but the paint."""
-    summary = json.loads(slab_file(folder, index, "json").read_bytes())
-    with np.load(slab_file(folder, index, "npz"), allow_pickle=False) as arrays:
+    summary = json.loads(folder.read(slab_file(index, "json")))
+    with np.load(folder.local(slab_file(index, "npz")), allow_pickle=False) as arrays:
         local = LocalTags(arrays["offsets"], arrays["index"], summary["texts"], np.zeros(0, np.uint16), Counter())
     return summary, local
 
 
 def cut_slab(job: SlabJob) -> None:
     """Cut one slab and write its files; a slab that is there already is left alone."""
-    name = partial(slab_file, job.folder, job.index)
-    if name("json").exists():
+    name, store = partial(slab_file, job.index), job.folder
+    if store.exists(name("json")):
         return
     table = load_slab(job.slab)
     local = read_tags(table["tags"], job.rules)
     cut, drops = cut_to_cells(whole_features(table), local.offsets, local.index, local.paint, job.zoom)
-    store = Store(job.folder)
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, CUT) as writer:
         writer.write_table(cut)
-    store.write(name("arrow").name, sink.getvalue())
+    store.write(name("arrow"), sink.getvalue())
     sink = io.BytesIO()
     np.savez(sink, offsets=local.offsets, index=local.index)
-    store.write(name("npz").name, sink.getvalue())
-    store.write_table(name("drops.parquet").name, drops)
+    store.write(name("npz"), sink.getvalue())
+    store.write_table(name("drops.parquet"), drops)
     cells, starts = np.unique(cut["cell"].to_numpy(), return_index=True)
     summary = {
         "texts": local.texts, "cleaned": [[*what, n] for what, n in sorted(local.cleaned.items())],
         "cells": cells.tolist(), "starts": [*starts.tolist(), cut.num_rows], "features": table.num_rows,
     }  # fmt: skip
-    store.write(name("json").name, json.dumps(summary, ensure_ascii=False).encode())
+    store.write(name("json"), json.dumps(summary, ensure_ascii=False).encode())
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +111,24 @@ class CountedSlabs:
     features: int
 
 
-def count_slabs(folder: Path, slabs: int, min_tag_count: int, min_key_count: int) -> CountedSlabs:
+def count_slabs(store: Store, slabs: int, min_tag_count: int, min_key_count: int) -> CountedSlabs:
     """The vocabulary of all slabs and the index of their cells; each slab's table of tag ids is written beside it."""
     counted, features = Counted(), 0
     pieces: list[Ints] = [np.zeros((0, 4), np.int64)]
     for index in range(slabs):
-        summary, local = _load(folder, index)
+        summary, local = _load(store, index)
         counted.add(local)
         counted.cleaned.update({(rule, detail): n for rule, detail, n in summary["cleaned"]})
         features += summary["features"]
         starts, cells = np.array(summary["starts"], np.int64), np.array(summary["cells"], np.int64)
         pieces.append(np.stack((cells, np.full(len(cells), index), starts[:-1], starts[1:]), axis=1))
     vocabulary = Vocabulary(counted, min_tag_count, min_key_count)
-    store = Store(folder)
     for index in range(slabs):
-        _, local = _load(folder, index)
+        _, local = _load(store, index)
         vocabulary.add(local)
         sink = io.BytesIO()
         np.save(sink, id_pairs(vocabulary, local.texts))
-        store.write(slab_file(folder, index, "npy").name, sink.getvalue())
+        store.write(slab_file(index, "npy"), sink.getvalue())
     table = np.concatenate(pieces)
     cell, slab, start, stop = table[np.lexsort((table[:, 1], table[:, 0]))].T
     return CountedSlabs(vocabulary, cell, slab, start, stop, features)
@@ -132,8 +139,8 @@ class RunJob:
     """A run of cells to merge."""
 
     index: int
-    folder: Path  # of the slabs' files
-    out: Path
+    folder: Store  # of the slabs' files
+    out: Store
     zoom: int  # of the cells
     slab: Ints  # [P] of each piece
     start: Ints  # [P]
@@ -145,7 +152,7 @@ class RunJob:
         return f"cells-{self.index:05d}.parquet"
 
 
-def plan_runs(slabs: CountedSlabs, folder: Path, out: Path, zoom: int, size: int = RUN) -> list[RunJob]:
+def plan_runs(slabs: CountedSlabs, folder: Store, out: Store, zoom: int, size: int = RUN) -> list[RunJob]:
     """Runs of whole cells with about ``size`` rows."""
     cells, first = np.unique(slabs.cell, return_index=True)
     rows = np.add.reduceat(slabs.stop - slabs.start, first) if len(first) else np.zeros(0, np.int64)
@@ -167,6 +174,7 @@ class RunResult:
 
     index: int
     cells: list[int]  # in order of the file's row groups
+    coasts: list[int]  # of the cells, those that hold a coastline
     duplicates: list[tuple[int, int, int, int]]  # osm type and id, and those of the one that is kept
     bare: list[tuple[int, int]]  # osm type and id of objects whose every tag was cleaned away
     coast: list[tuple[int, str]]  # way id of coastlines, and where they stop
@@ -177,8 +185,8 @@ def merge_run(job: RunJob) -> RunResult:
     tables = [CELLS.empty_table()]
     twins: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     for slab in np.unique(job.slab).tolist():
-        ids = np.load(slab_file(job.folder, slab, "npy"), allow_pickle=False)
-        with pa.memory_map(str(slab_file(job.folder, slab, "arrow"))) as source:
+        ids = np.load(job.folder.local(slab_file(slab, "npy")), allow_pickle=False)
+        with pa.memory_map(str(job.folder.local(slab_file(slab, "arrow")))) as source:
             whole = pa.ipc.open_file(source).read_all()
             for k in np.flatnonzero(job.slab == slab).tolist():
                 named, twin = _name(whole.slice(job.start[k], job.stop[k] - job.start[k]), ids)
@@ -196,8 +204,9 @@ def merge_run(job: RunJob) -> RunResult:
     with pq.ParquetWriter(sink, CELLS, compression="zstd") as writer:
         for first, last in zip(starts, np.append(starts[1:], len(column))[: len(starts)], strict=True):
             writer.write_table(table.slice(first, last - first), row_group_size=max(1, int(last - first)))
-    Store(job.out).write(job.name, sink.getvalue())
-    return RunResult(job.index, column[starts].tolist(), duplicates, bare, coast)
+    job.out.write(job.name, sink.getvalue())
+    coasts = np.unique(column[table["paint"].to_numpy() >= COASTLINE]).tolist()
+    return RunResult(job.index, column[starts].tolist(), coasts, duplicates, bare, coast)
 
 
 def _judge_coast(table: pa.Table, starts: Ints, zoom: int) -> tuple[pa.Table, list[tuple[int, str]]]:
@@ -256,6 +265,60 @@ def _clean(
         for i in np.flatnonzero(repeat)
     })  # fmt: skip
     return ~bare & ~repeat, duplicates, sorted({(int(osm_type[i]), int(osm_id[i])) for i in np.flatnonzero(bare)})
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Slabs that are cut, to be counted and planned."""
+
+    folder: Store  # of the slabs' files
+    out: Store
+    slabs: int
+    zoom: int  # of the cells
+    cleaning: CleaningConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """What the driver needs of it."""
+
+    runs: list[RunJob]
+    tags: int
+    features: int
+
+
+def count_and_plan(job: Counting) -> Count:
+    """Count the slabs, write the vocabulary and what cleaning left out, plan the runs."""
+    cleaning = job.cleaning
+    counted = count_slabs(job.folder, job.slabs, cleaning.min_tag_count, cleaning.min_key_count)
+    job.out.write_table("vocabulary.parquet", counted.vocabulary.table())
+    job.folder.write_table(_CLEANED, pa.Table.from_pylist(counted.vocabulary.drops(), schema=DROPS))
+    runs = plan_runs(counted, job.folder, job.out, job.zoom)
+    return Count(runs, len(counted.vocabulary.texts), counted.features)
+
+
+@dataclass(frozen=True, eq=False)
+class Closing:
+    """Runs that are merged, to be made one."""
+
+    folder: Store  # of the slabs' files
+    out: Store
+    slabs: int
+    results: list[RunResult]
+    before: Store  # with the drops of reading
+
+
+def close_cells(job: Closing) -> int:
+    """Write the index of the cells and all drops; how many of these are of the cells."""
+    places = sorted((run.index, group, cell) for run in job.results for group, cell in enumerate(run.cells))
+    coasts = {cell for run in job.results for cell in run.coasts}
+    index = [(cell, run, group, int(cell in coasts)) for run, group, cell in places]
+    job.out.write("index.json", json.dumps(index).encode())
+    cut = [job.folder.read_table(slab_file(i, "drops.parquet")) for i in range(job.slabs)]
+    own = [DROPS.empty_table(), *cut, job.folder.read_table(_CLEANED), cleaned_rows(job.results)]
+    table = pa.concat_tables(own)
+    job.out.write_table("drops.parquet", pa.concat_tables([job.before.read_table("drops.parquet"), table]))
+    return int(table.num_rows)
 
 
 def cleaned_rows(results: list[RunResult]) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +26,7 @@ from pipeline.osm.extracts.rings import Shapes
 from pipeline.osm.extracts.select import BlockTags
 from pipeline.osm.extracts.spill import column
 from schemas.features import ObjectType
+from storage.store import Store
 
 #: Vertices that are assembled at a time, about: a million take some 300 MB.
 _VERTICES = 500_000
@@ -59,7 +59,7 @@ class _Members:
     xy: NDArray[np.int32]  # [C,2] corners of all, units
 
     @classmethod
-    def load(cls, folder: Path) -> _Members:
+    def load(cls, folder: Store) -> _Members:
         ids, start, count, whole = (column(folder, "members", name) for name in ("id", "start", "count", "whole"))
         return cls(ids, start, count, whole, column(folder, "corners", "lonlat"))
 

@@ -86,7 +86,7 @@ def write_points(job: RangeJob) -> RangeResult:
     """Features of the nodes that ``read_nodes_and_relations`` left, of those whose version counts."""
     counts, part = Counts(job.name), None
     path = _held(job)
-    if path.exists():
+    if path is not None:
         with pa.memory_map(str(path)) as source:
             points = pa.ipc.open_file(source).read_all()
             stale = among(points["place"].to_numpy(), column(job.tables[0], "stale_nodes", "place"))
@@ -96,13 +96,21 @@ def write_points(job: RangeJob) -> RangeResult:
     return RangeResult(job.index, counts, part, np.full(4, np.nan))
 
 
-def _held(job: RangeJob) -> Path:
-    return job.tables[0] / f"points.{job.index:06d}.arrow"
+def _held(job: RangeJob) -> Path | None:
+    try:
+        path = job.tables[0].local(_name(job))
+    except FileNotFoundError:
+        return None
+    return path if path.exists() else None
+
+
+def _name(job: RangeJob) -> str:
+    return f"points.{job.index:06d}.arrow"
 
 
 def _hold(job: RangeJob, tables: list[pa.Table]) -> None:
     if tables:
-        with pa.ipc.new_file(str(_held(job)), _POINTS) as writer:
+        with job.tables[0].filling(_name(job)) as path, pa.ipc.new_file(str(path), _POINTS) as writer:
             for table in tables:
                 writer.write_table(table)
 

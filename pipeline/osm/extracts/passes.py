@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +14,14 @@ from pipeline.formats.pbf.arrays import UNITS, Block, Objects
 from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.pbf.block import read_blocks
 from pipeline.formats.wire import Ints
+from pipeline.osm.cells.parts import Part
 from pipeline.osm.extracts.rings import Shapes
 from pipeline.osm.extracts.select import BlockTags
 from pipeline.osm.extracts.spill import VERSIONS, Run, column
 from pipeline.osm.extracts.versions import fresh
 from pipeline.rules import Rules
 from schemas.features import DROPS, FEATURES, ObjectType, drop_row, geoparquet_metadata
-from storage.store import Store
+from storage.store import Store, place_of
 
 #: GeoParquet geometry types of feature parts.
 GEOMETRY_TYPES = ["LineString", "MultiPolygon", "Point", "Polygon"]
@@ -30,6 +30,8 @@ _BBOX = FEATURES.field("bbox").type
 _REPEATING = ("osm_type", "kind", "tags.key_value.key", "tags.key_value.value", "version")
 #: Named drops that are held as Python's objects.
 _DROPS = 1 << 14
+#: Bytes between two blobs that one request has, and bytes of a request.
+_GAP, _REQUEST = 1 << 20, 64 << 20
 #: Bounds of nothing.
 NO_BOUNDS = np.array([np.inf, np.inf, -np.inf, -np.inf])
 #: Largest longitude and latitude in units.
@@ -97,15 +99,15 @@ class Counts:
 class RangeJob:
     """A run of blobs of one extract for one task of one pass."""
 
-    path: Path
+    path: str  # or URL
     blobs: list[Blob]
-    folder: Path  # of results: feature parts
+    folder: Store  # of results: feature parts
     index: int
     rules: Rules
     source: int  # which of the extracts
     name: str  # of its file, in drops
-    spill: Path  # folder of what one pass leaves for the next
-    tables: tuple[Path, ...]  # folder of the tables of each extract, the own one first
+    spill: Store  # of what one pass leaves for the next
+    tables: tuple[Store, ...]  # of each extract, the own one first
     versions: bool  # objects may be there in several versions: those that do not count are told from the others
     share: tuple[int, int] = (0, 1)  # n, of: this task takes the n-th of so many equal parts of each block's objects
 
@@ -116,7 +118,7 @@ class RangeResult:
 
     index: int
     counts: Counts
-    part: Path | None
+    part: Part | None
     bounds: NDArray[np.float64]  # west, south, east, north in units; infinite without nodes
     source: int = -1  # which of the extracts
     read: dict[ObjectType, Run | None] = field(default_factory=dict)  # ids of the objects of the range
@@ -126,10 +128,24 @@ class RangeResult:
 
 
 def blocks_of(job: RangeJob, *wanted: ObjectType, way_heads: bool = False) -> Iterator[tuple[Blob, Block, BlockTags]]:
-    with job.path.open("rb") as file:
-        for blob in job.blobs:
-            for block in read_blocks(file, blob, job.path, wanted, way_heads=way_heads):
-                yield blob, block, BlockTags(block.strings, job.rules)
+    store, name = place_of(job.path)
+    for some in _near(job.blobs) if store.remote else [job.blobs]:
+        with store.part(name, some[0].offset, some[-1].offset + some[-1].size) as file:
+            for blob in some:
+                for block in read_blocks(file, blob, job.path, wanted, way_heads=way_heads):
+                    yield blob, block, BlockTags(block.strings, job.rules)
+
+
+def _near(blobs: list[Blob]) -> Iterator[list[Blob]]:
+    """Runs of rising blobs that one request has: with little between them, and not too much in all."""
+    first = 0
+    for i in range(1, len(blobs) + 1):
+        if i < len(blobs):
+            gap = blobs[i].offset - blobs[i - 1].offset - blobs[i - 1].size
+            if 0 <= gap <= _GAP and blobs[i].offset + blobs[i].size - blobs[first].offset <= _REQUEST:
+                continue
+        yield blobs[first:i]
+        first = i
 
 
 def live(job: RangeJob, blob: Blob, first: int, count: int, osm_type: ObjectType) -> NDArray[np.bool_]:
@@ -201,11 +217,12 @@ def feature_rows(
     return pa.Table.from_arrays(columns, schema=FEATURES)
 
 
-def write_part(job: RangeJob, name: str, tables: list[pa.Table]) -> Path | None:
-    if not tables:
+def write_part(job: RangeJob, name: str, tables: list[pa.Table]) -> Part | None:
+    if not sum(table.num_rows for table in tables):
         return None
     table = pa.concat_tables(tables).combine_chunks()
-    target = f"features/{name}-{job.index:06d}.parquet"
+    # Of two attempts at the same extracts the second, with versions, leaves what a first one wrote behind a URL.
+    target = f"features/{name}{'-v' if job.versions else ''}-{job.index:06d}.parquet"
     # What an interrupted run leaves is made anew, and whoever publishes the folder flushes it.
-    Store(job.folder).write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES), _REPEATING, durable=False)
-    return job.folder / target
+    job.folder.write_table(target, table, geoparquet_metadata(GEOMETRY_TYPES), _REPEATING, durable=False)
+    return Part.of(job.folder.path(target), table)

@@ -19,13 +19,15 @@ of the extracts.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import repeat
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -35,18 +37,23 @@ from pipeline.formats.libosmium import objects_of, osm_writer, refuse_document_t
 from pipeline.formats.pbf.arrays import UNITS
 from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.pbf.header import Header, blobs, read_header
+from pipeline.osm.cells.parts import Part
 from pipeline.osm.extracts.areas import read_areas
 from pipeline.osm.extracts.history import versions, versions_at
 from pipeline.osm.extracts.nodes import read_nodes_and_relations, write_points
 from pipeline.osm.extracts.passes import Counts, RangeJob, RangeResult
-from pipeline.osm.extracts.spill import VERSIONS, join, rising, sort, sort_values, starts
-from pipeline.osm.extracts.versions import find_stale
+from pipeline.osm.extracts.spill import VERSIONS, Settling, join_members, join_wanted, rising, settle
+from pipeline.osm.extracts.versions import join_ordered
 from pipeline.osm.extracts.ways import read_ways
 from pipeline.rules import Rules
 from pipeline.run.ray_map import Runner
 from schemas.errors import InputError, at_the_door
 from schemas.features import DROPS, ObjectType
 from storage.files import file_sha256
+from storage.nodes.copies import scratch
+from storage.owner import mark
+from storage.store import Store, place_of
+from storage.urls import shown
 
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 Told = Callable[[int, int], None]
@@ -69,7 +76,7 @@ _SMALL = 300
 class Extract:
     """What extracts hold together."""
 
-    parts: list[Path]  # Parquet files of FEATURES rows, each of one type; sorted by id if the files are
+    parts: list[Part]  # of FEATURES rows; sorted by id if the files are
     drops: pa.Table  # schemas.features.DROPS
     extents: list[Box | None]  # of each extract: west, south, east, north; None without nodes
     snapshots: list[str | None]  # of each, ISO 8601: replication time of the header, else its newest object
@@ -85,12 +92,17 @@ class Extract:
 class _Input:
     """One extract as it is read."""
 
-    path: Path
-    pbf: Path  # itself, or its converted copy
+    path: str  # or URL
+    pbf: str  # itself, or its converted copy
     header: Header
     blobs: list[Blob]
     left_out: Counter[str]  # objects that the copy lacks, by type
     sha256: str
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.path.rpartition("/")[2]
 
 
 class _SeveralVersions(Exception):
@@ -105,9 +117,15 @@ def read_extract(
 
 
 def read_extracts(
-    paths: Sequence[Path], rules: Rules, folder: Path, runner: Runner | None = None, told: Told | None = None
+    paths: Sequence[str | Path],
+    rules: Rules,
+    folder: str | Path,
+    runner: Runner | None = None,
+    told: Told | None = None,
 ) -> Extract:
     """Read extracts into Parquet parts under ``folder``; ``told`` is told blobs done and in all.
+
+    Where ``folder`` is a URL the extracts are URLs too, and whoever works on one asks for the ranges that it needs.
 
     Of several versions of an object the newest counts: the highest version, then the newest timestamp, then that of the
     extract with the newest replication time, then of that whose SHA-256 is the highest, then the last in the file. The
@@ -116,18 +134,23 @@ def read_extracts(
     Raises:
         InputError: a file is missing, truncated or no OSM file.
     """
-    spill = folder / "spill"
+    store, runner = Store(folder), runner or Runner(1)
+    work = store.below(f".work-{mark()}-{uuid4().hex[:8]}") if store.remote else store.below("spill")
+    inputs_at = work.below("inputs") if store.remote else store.below("inputs")
+    openings = [_Opening(str(path), inputs_at.below(str(n)), len(paths) > 1) for n, path in enumerate(paths)]
     try:
-        inputs = [_open(path, folder / "inputs" / str(n), len(paths) > 1) for n, path in enumerate(paths)]
-        ranked = sorted(inputs, key=lambda own: (own.header.snapshot or 0, own.sha256, own.path.name))
-        reading = _Reading(ranked, rules, folder, spill, runner or Runner(1), told)
+        opened = runner.map(_open, openings) if store.remote else enumerate(map(_open, openings))
+        found = {index: own for index, own, *_ in opened}
+        inputs = [found[n] for n in range(len(paths))]
+        ranked = sorted(inputs, key=lambda own: (own.header.snapshot or 0, own.sha256, own.name))
+        reading = _Reading(ranked, rules, store, work, runner, told)
         try:
             read = reading.run(len(paths) > 1)
         except _SeveralVersions:
             read = reading.run(True)
     finally:
-        shutil.rmtree(spill, ignore_errors=True)
-        shutil.rmtree(folder / "inputs", ignore_errors=True)
+        work.remove_all()
+        inputs_at.remove_all()
     of = [next(n for n, own in enumerate(ranked) if own is one) for one in inputs]
     stamps = [ranked[n].header.snapshot or read.counts[n].newest for n in of]
     return Extract(
@@ -139,20 +162,50 @@ def read_extracts(
     )
 
 
-def _open(path: Path, folder: Path, several: bool) -> _Input:
-    if not path.is_file():
-        raise InputError(f"OSM extract {path} does not exist; give the path of an .osm.pbf file")
+@dataclass(frozen=True)
+class _Opening:
+    """An extract to look into."""
+
+    path: str  # or URL
+    folder: Store  # for a converted copy
+    several: bool  # it is one of several
+
+
+def _open(job: _Opening) -> _Input:
+    store, name = place_of(job.path)
+    with suppress(FileNotFoundError):
+        path = store.local(name)
+        if path.is_file():
+            return _open_remote(job, path) if store.remote else _open_here(job, path, Path(job.folder.root))
+    raise InputError(f"OSM extract {shown(job.path)} does not exist; give the path of an .osm.pbf file")
+
+
+def _open_here(job: _Opening, path: Path, folder: Path) -> _Input:
     folder.mkdir(parents=True, exist_ok=True)
     pbf, left_out = as_pbf(path, folder)
     header, found = blobs(pbf)
-    return _Input(path, pbf, header, found, left_out, file_sha256(path) if several else "")
+    return _Input(str(path), str(pbf), header, found, left_out, file_sha256(path) if job.several else "")
+
+
+def _open_remote(job: _Opening, path: Path) -> _Input:
+    """The same of a copy of it; a converted one is sent, for the others to read."""
+    with scratch() as here:
+        try:
+            own = _open_here(job, path, here)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), shown(job.path))) from None
+        if own.pbf == str(path):
+            return replace(own, path=job.path, pbf=job.path)
+        converted = Path(own.pbf)
+        job.folder.send(converted.name, converted)
+        return replace(own, path=job.path, pbf=job.folder.path(converted.name))
 
 
 @dataclass(frozen=True)
 class _Read:
     """What the passes gave."""
 
-    parts: list[Path]
+    parts: list[Part]
     counts: list[Counts]  # of each extract
     bounds: list[Sequence[float]]  # west, south, east, north of the nodes of each in units; infinite without
 
@@ -161,11 +214,11 @@ class _Reading:
     """The passes over some extracts, one after the other."""
 
     def __init__(
-        self, inputs: list[_Input], rules: Rules, folder: Path, spill: Path, runner: Runner, told: Told | None
+        self, inputs: list[_Input], rules: Rules, folder: Store, work: Store, runner: Runner, told: Told | None
     ) -> None:
-        self.inputs, self.rules, self.folder, self.spill = inputs, rules, folder, spill
+        self.inputs, self.rules, self.folder, self.work = inputs, rules, folder, work
         self.runner, self.told = runner, told
-        self.tables = [spill / f"{n:04d}" for n in range(len(inputs))]
+        self.spill, self.tables = work, list[Store]()
         self.versions = False
         self.counts: list[Counts] = []
         self.done, self.total = 0.0, 0
@@ -179,43 +232,50 @@ class _Reading:
         Raises:
             _SeveralVersions: they may, though ``versions`` is False.
         """
-        for left in (self.spill, self.folder / "features"):  # of an interrupted run, or the first one
-            shutil.rmtree(left, ignore_errors=True)
-        for own in self.tables:
-            own.mkdir(parents=True)
+        self.spill = self.work.below("versions" if versions else "plain")
+        self.tables = [self.spill.below(f"{n:04d}") for n in range(len(self.inputs))]
+        if not self.folder.remote:
+            self.work.remove_all()  # of an interrupted run, or the first one
+            self.folder.remove_all("features")
+            for own in self.tables:
+                Path(own.root).mkdir(parents=True)
         self.versions = versions
         self.counts = [_counts_of(own) for own in self.inputs]
         self.done, self.total = 0.0, sum(len(own.blobs) for own in self.inputs)
         tasks = _ranges([own.blobs for own in self.inputs], _BLOBS)
         first = self._pass(read_nodes_and_relations, tasks)
-        self._join_versions(first)
+        self._settle(*self._ordered(first), Settling((self.spill,), ("wanted.",), join_wanted))
         points = self._pass(write_points, [(n, [], share) for n, _, share in tasks]) if versions else []
-        join(self.spill, "wanted")
-        sort_values(self.spill, "wanted", "id")
         ways = [[b for r in first if r.source == n for b in r.ways] for n in range(len(self.inputs))]
         relations = [[b for r in first if r.source == n for b in r.relations] for n in range(len(self.inputs))]
         self.total += sum(map(len, ways)) + sum(map(len, relations))
         second = self._pass(read_ways, _ranges(ways, _WAY_BLOBS))
         self._check(second, ObjectType.WAY)
-        join(self.spill, "corners")
-        join(self.spill, "members")
-        starts(self.spill, "members", "count", "start")
-        sort(self.spill, "members", [r.run for r in second])
+        members = partial(join_members, [r.run for r in second])
+        self._settle(Settling((self.spill,), ("members.", "corners."), members))
         third = self._pass(read_areas, _shares(relations))
         parts = [r.part for results in (first, points, second, third) for r in results if r.part is not None]
         return _Read(parts, self.counts, [_bounds((*first, *second), n) for n in range(len(self.inputs))])
 
-    def _join_versions(self, first: list[RangeResult]) -> None:
+    def _ordered(self, first: list[RangeResult]) -> list[Settling]:
         """Tables of pass 1 by id; of objects that are there several times, which are stale."""
         self._check(first, ObjectType.NODE, ObjectType.RELATION)
+        jobs = []
         for kind, table in VERSIONS.items():
-            if not self.versions and kind != ObjectType.NODE:
-                continue
-            for source, folder in enumerate(self.tables):
-                join(folder, table)
-                sort(folder, table, [r.read[kind] for r in first if r.source == source])
+            runs = [[r.read[kind] for r in first if r.source == n] for n in range(len(self.tables))]
             if self.versions:
-                find_stale(self.tables, table)
+                jobs.append(Settling(tuple(self.tables), (f"{table}.",), partial(join_ordered, table, runs, True)))
+            elif kind == ObjectType.NODE:
+                jobs += [
+                    Settling((own,), (f"{table}.",), partial(join_ordered, table, [run], False))
+                    for own, run in zip(self.tables, runs, strict=True)
+                ]
+        return jobs
+
+    def _settle(self, *jobs: Settling) -> None:
+        """One after the other where the files lie; on a cluster side by side."""
+        for _ in self.runner.map(settle, jobs) if self.spill.remote else map(settle, jobs):
+            pass
 
     def _check(self, results: list[RangeResult], *kinds: ObjectType) -> None:
         for source in range(len(self.inputs)):
@@ -240,13 +300,13 @@ class _Reading:
         own = self.inputs[source]
         others = (t for n, t in enumerate(self.tables) if n != source)
         return RangeJob(
-            own.pbf, some, self.folder, index, self.rules, source, own.path.name, self.spill,
+            own.pbf, some, self.folder, index, self.rules, source, own.name, self.spill,
             (self.tables[source], *others), self.versions, share,
         )  # fmt: skip
 
 
 def _counts_of(own: _Input) -> Counts:
-    counts = Counts(own.path.name)
+    counts = Counts(own.name)
     for osm_type, number in own.left_out.items():
         counts.uncounted[osm_type, "older_version", ""] += number
         counts.objects += number

@@ -2,12 +2,17 @@
 
 A task appends rows to part files of its own, one file a column; :func:`join` makes them one. A page of a mapped file
 is not the process's own memory: the system takes it back when it needs it.
+
+Where machines share a store alone, parts are sent there; one task brings those of a table together on its disk
+(:func:`settle`), and each machine has a copy of the whole.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -17,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.features import ObjectType
+from storage.nodes.copies import scratch
+from storage.store import Store
 
 #: Which version of an object a row is: how new it is, and where it lies in its file (pipeline.osm.extracts.versions).
 _VERSION: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -43,6 +50,8 @@ VERSIONS = {t: f"{t.name.lower()}s" for t in ObjectType}
 NOWHERE = (1 << 31) - 1
 #: Rows of which a sort holds the numbers in memory at once.
 _CHUNK = 1 << 21
+#: Files that are fetched or sent at once.
+_TRANSFERS = 8
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,12 @@ def rising(runs: Iterable[Run | None]) -> bool:
 class Part:
     """Appends to one part of a table; ``run`` is of its first column, if that is of single numbers."""
 
-    folder: Path
+    folder: Store
     table: str
     index: int
     run: Run | None = None  # of all rows so far
     _files: dict[str, BinaryIO] = field(default_factory=dict)
+    _open: ExitStack = field(default_factory=ExitStack)
 
     def append(self, **columns: NDArray[Any]) -> None:
         """Rows, all columns of the same length; a column may be left out of the whole table."""
@@ -93,24 +103,28 @@ class Part:
             return
         for name, values in columns.items():
             if name not in self._files:
-                self._files[name] = (self.folder / f"{self.table}.{name}.{self.index:06d}").open("wb")
+                path = self._open.enter_context(self.folder.filling(f"{self.table}.{name}.{self.index:06d}"))
+                self._files[name] = self._open.enter_context(path.open("wb"))
             self._files[name].write(np.ascontiguousarray(values, _TABLES[self.table][name][0]).data)
         if key.ndim == 1:
             self.run = follow(self.run, Run.of(key))
 
     def __enter__(self) -> Part:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.remote:
+            Path(self.folder.root).mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
 
 
-def column(folder: Path, table: str, name: str, *, write: bool = False) -> NDArray[Any]:
+def column(folder: Store, table: str, name: str, *, write: bool = False) -> NDArray[Any]:
     """One column of a joined table, mapped, to ``write`` into it too; an empty one where the table has no rows."""
     kind, shape = _TABLES[table][name]
-    path = folder / f"{table}.{name}"
+    try:
+        path = folder.local(f"{table}.{name}")
+    except FileNotFoundError:
+        return np.zeros((0, *shape), kind)
     if not path.exists() or not path.stat().st_size:
         return np.zeros((0, *shape), kind)
     return np.asarray(np.memmap(path, kind, "r+" if write else "r")).reshape(-1, *shape)
@@ -121,6 +135,34 @@ def among(values: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bo
     if not len(wanted):
         return np.zeros(len(values), bool)
     return np.asarray(wanted[np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)] == values)
+
+
+@dataclass(frozen=True)
+class Settling:
+    """What is to be made of the parts of some tables."""
+
+    folders: tuple[Store, ...]
+    tables: tuple[str, ...]
+    make: Callable[[list[Path]], None]  # of the folders, on this machine
+
+
+def settle(job: Settling) -> None:
+    """Make it, where the parts lie or from copies of them; what is made is sent where they came from. The parts stay
+    there, so that it can be done again."""
+    if not any(folder.remote for folder in job.folders):
+        job.make([Path(folder.root) for folder in job.folders])
+        return
+    with scratch() as here, ThreadPoolExecutor(_TRANSFERS) as pool:
+        own = [here / str(n) for n in range(len(job.folders))]
+        parts = []
+        for folder, target in zip(job.folders, own, strict=True):
+            target.mkdir()
+            names = [n for n in folder.names("") if n.startswith(job.tables) and n.rpartition(".")[2].isdecimal()]
+            parts += [(folder, name, target / name) for name in names]
+        list(pool.map(lambda part: part[0].fetch(*part[1:]), parts))
+        job.make(own)
+        made = [(folder, path) for folder, at in zip(job.folders, own, strict=True) for path in sorted(at.iterdir())]
+        list(pool.map(lambda one: one[0].send(one[1].name, one[1]), made))
 
 
 def join(folder: Path, table: str) -> None:
@@ -138,12 +180,26 @@ def join(folder: Path, table: str) -> None:
 
 def starts(folder: Path, table: str, count: str, start: str) -> None:
     """Make a column of the sum of another over all rows before each."""
-    counts = column(folder, table, count)
+    counts = column(Store(folder), table, count)
     counts.astype(np.int64, copy=False).tofile(folder / f"{table}.{start}")
     if len(counts):
         result = np.memmap(folder / f"{table}.{start}", np.int64, "r+")
         np.cumsum(counts, out=result)
         result -= counts
+
+
+def join_wanted(folders: list[Path]) -> None:
+    """Join and sort the ways that area relations need; for `Settling`."""
+    join(folders[0], "wanted")
+    sort_values(folders[0], "wanted", "id")
+
+
+def join_members(runs: Sequence[Run | None], folders: list[Path]) -> None:
+    """Join those ways, by id, and their corners; for `Settling`. ``runs`` are of the parts."""
+    join(folders[0], "corners")
+    join(folders[0], "members")
+    starts(folders[0], "members", "count", "start")
+    sort(folders[0], "members", runs)
 
 
 def sort_values(folder: Path, table: str, name: str) -> None:
@@ -157,7 +213,7 @@ def sort(folder: Path, table: str, runs: Sequence[Run | None]) -> None:
     """Sort a table by id, a range of ids at a time, unless its parts are in order. Equal ids stay in theirs."""
     if rising(runs):
         return
-    ids = column(folder, table, "id")
+    ids = column(Store(folder), table, "id")
     there = [name for name in _TABLES[table] if (folder / f"{table}.{name}").exists()]
     for cuts in id_ranges([ids], _CHUNK):
         rows = np.concatenate(
@@ -166,7 +222,7 @@ def sort(folder: Path, table: str, runs: Sequence[Run | None]) -> None:
         rows = rows[np.argsort(ids[rows], kind="stable")]
         for name in there:
             with (folder / f"{table}.{name}.sorted").open("ab") as target:
-                target.write(column(folder, table, name)[rows].data)
+                target.write(column(Store(folder), table, name)[rows].data)
     for name in there:
         (folder / f"{table}.{name}.sorted").replace(folder / f"{table}.{name}")
 

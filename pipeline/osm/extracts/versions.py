@@ -18,7 +18,8 @@ from geometry.packed import changes, expand
 from pipeline.formats.pbf.arrays import Heads
 from pipeline.formats.pbf.blobs import Blob
 from pipeline.formats.wire import Ints
-from pipeline.osm.extracts.spill import Part, column, id_ranges, join, sort_values
+from pipeline.osm.extracts.spill import Part, Run, column, id_ranges, join, sort, sort_values
+from storage.store import Store
 
 #: Bits of the number of an object in its blob: a blob holds 32 MiB, an object takes three bytes at least.
 _ROW_BITS = 24
@@ -50,6 +51,16 @@ def fresh(stale: Ints, blob: Blob, first: int, count: int) -> NDArray[np.bool_]:
     return result
 
 
+def join_ordered(table: str, runs: Sequence[Sequence[Run | None]], stale: bool, folders: list[Path]) -> None:
+    """Join and sort a table of each extract, whose parts have these ``runs``, and find what is ``stale`` if that is
+    asked for; for `pipeline.osm.extracts.spill.Settling`."""
+    for folder, own in zip(folders, runs, strict=True):
+        join(folder, table)
+        sort(folder, table, own)
+    if stale:
+        find_stale(folders, table)
+
+
 def find_stale(folders: Sequence[Path], table: str) -> None:
     """Write the places of the stale objects of one type beside the tables of each extract.
 
@@ -59,11 +70,12 @@ def find_stale(folders: Sequence[Path], table: str) -> None:
         folders: of each extract, in the order in which later ones count; their tables are sorted by id.
         table: nodes, ways or relations.
     """
-    ids, ages, places = ([column(f, table, name) for f in folders] for name in ("id", "age", "place"))
-    lonlat = [column(f, table, "lonlat", write=True) for f in folders] if table == "nodes" else []
+    stores = [Store(folder) for folder in folders]
+    ids, ages, places = ([column(s, table, name) for s in stores] for name in ("id", "age", "place"))
+    lonlat = [column(s, table, "lonlat", write=True) for s in stores] if table == "nodes" else []
     target = f"stale_{table}"
     with ExitStack() as stack:
-        stale = [stack.enter_context(Part(folder, target, 0)) for folder in folders]
+        stale = [stack.enter_context(Part(store, target, 0)) for store in stores]
         for low, high in id_ranges(ids, _CHUNK):
             source, row, osm_id = _repeated(ids, low, high)
             if not len(row):

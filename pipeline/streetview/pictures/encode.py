@@ -15,6 +15,7 @@ from pipeline.streetview.pictures.gpano import WHOLE, read_gpano
 from pipeline.streetview.pictures.image import open_photo
 from pipeline.streetview.pictures.panorama import cut_view, is_whole, reduction, views_around
 from pipeline.streetview.record import Drops, Photo, PhotoError
+from storage.nodes.held import local_copy
 
 #: EXIF orientations that turn an image by 90°, so that its width is its height when seen.
 _TURNED = (5, 6, 7, 8)
@@ -67,7 +68,7 @@ def _encode(photo: Photo, config: StreetviewConfig) -> tuple[list[SvImage], int]
     """A photo's images, and its hash."""
     if photo.projection == "equirectangular" and config.panorama == "views":
         return _views(photo, config)
-    with open_photo(photo.path, photo.id, config.max_megapixels) as image:
+    with open_photo(str(local_copy(photo.path)), photo.id, config.max_megapixels) as image:
         upright = _small(image, config.size)
         data = _jpeg(upright, config.quality)
         return [SvImage(photo, data, photo.heading, photo.projection)], difference_hash(upright)
@@ -80,7 +81,7 @@ def _views(photo: Photo, config: StreetviewConfig) -> tuple[list[SvImage], int]:
         PhotoError: it holds none, or does not say which part of the sphere it has.
     """
     views = views_around(config.views, config.view_fov, config.size)
-    with open_photo(photo.path, photo.id, config.max_megapixels) as image:
+    with open_photo(str(local_copy(photo.path)), photo.id, config.max_megapixels) as image:
         visible = _visible(photo, image)
         factor = reduction(max(image.size), visible, views[0])
         if factor > 1:
