@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
 
-from schemas.errors import InputError
+from schemas.errors import ConfigError, InputError
 from storage.files import atomic_file, beside, is_left
 from storage.locks import locked_places
 from storage.retry import patiently
@@ -32,7 +32,7 @@ def node_cache(configured: str = "") -> Path:
     ``$GEOSHARDS_CACHE``, else a folder of the user in the system's temporary one.
 
     Raises:
-        ConfigError: ``$GEOSHARDS_CACHE`` is a URL.
+        ConfigError: ``$GEOSHARDS_CACHE`` is a URL, or that folder is another user's.
     """
     return cache_folder(configured) if is_local(configured) else _own()
 
@@ -40,7 +40,12 @@ def node_cache(configured: str = "") -> Path:
 def _own() -> Path:
     if os.environ.get("GEOSHARDS_CACHE"):
         return cache_folder()
-    return Path(tempfile.gettempdir(), f"geoshards-{os.getuid()}")
+    found = Path(tempfile.gettempdir(), f"geoshards-{os.getuid()}")
+    with suppress(OSError):  # whoever writes there says why it cannot
+        found.mkdir(mode=0o700, exist_ok=True)
+        if found.is_symlink() or found.stat().st_uid != os.getuid():  # anybody may have made it
+            raise ConfigError(f"{found} is not yours; set GEOSHARDS_CACHE on this machine to a folder that is")
+    return found
 
 
 def copy_of(root: str, name: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import InputError
+from schemas.errors import ConfigError, InputError
 from storage.entries import find_place, have_place
 from storage.nodes.copies import copy_of, make_room, node_cache, scratch
 from storage.nodes.held import hash_of, held_in, hold_by_hash, local_copy, size_of
@@ -53,6 +53,20 @@ def test_a_cache_at_a_url_leaves_each_machine_a_folder_of_its_own(
     monkeypatch.delenv("GEOSHARDS_CACHE")
     assert str(os.getuid()) in node_cache("s3://bucket/cache").name
     assert node_cache() == cache_folder()
+
+
+def test_a_temporary_folder_that_another_may_have_made_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GEOSHARDS_CACHE", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = node_cache("s3://bucket/cache")
+    assert own.stat().st_mode & 0o077 == 0
+    own.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    own.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is not yours; set GEOSHARDS_CACHE"):
+        node_cache("s3://bucket/cache")
 
 
 def test_a_file_is_fetched_once_whoever_asks_and_a_torn_one_is_never_seen(kept: Kept) -> None:
