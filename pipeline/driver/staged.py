@@ -88,12 +88,12 @@ def _fetch(config: ShardsConfig, only: str, quiet: bool) -> Answer:
             found = obtain(replace(chosen, extracts=list(wanted.values())), config, runner, quiet)
             paths = dict(zip(wanted, found, strict=True))
     home = Store(shared_cache(config.cache))
-    facts = {}
+    facts: dict[str, dict[str, Any]] = {}
     for name, path in sorted(paths.items()):
         local = is_local(str(path))
         digest = file_sha256(Path(path)) if local else held_in(home, path).sha256
         facts[name] = {"bytes": size_of(path), "sha256": digest}
-    size = sum(int(fact["bytes"]) for fact in facts.values())
+    size = sum(fact["bytes"] for fact in facts.values())
     return Answer({"extracts": facts}, f"{', '.join(facts) or 'no extract'}: {size / 1e6:,.1f} MB")
 
 

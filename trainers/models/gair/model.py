@@ -51,7 +51,7 @@ NORMS = {"unit": unit_norm, "statistics": image_norm}
 #: Image encoders by ``arch.rs_encoder``: pixels to patch tokens.
 ENCODERS = {"croma": Croma, "vit": PatchViT, "conv": ConvNet}
 #: The same of photos, by ``arch.sv_encoder``: pixels to features.
-PHOTO_ENCODERS = {"vit": PhotoEncoder, "conv": PhotoConvNet}
+PHOTO_ENCODERS: Mapping[str, type[PhotoEncoder | PhotoConvNet]] = {"vit": PhotoEncoder, "conv": PhotoConvNet}
 #: Streams of random numbers: masks of photos, and which headings are hidden.
 PHOTO_MASK, HEADING_DROP = 203, 204
 
