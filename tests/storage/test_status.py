@@ -123,9 +123,14 @@ def test_a_second_run_leaves_the_word_of_one_that_lives(tmp_path: Path) -> None:
 
 def test_a_run_that_another_one_kept_out_leaves_no_word_of_its_own(tmp_path: Path) -> None:
     """Both read the same inputs; the first to speak need not be the first to write."""
-    with pytest.raises(LockError), Status("shards").telling(str(tmp_path)):
-        wait_for_word(Store(tmp_path))
-        raise LockError("being written by another")
+
+    def run() -> None:
+        with Status("shards").telling(str(tmp_path)):
+            wait_for_word(Store(tmp_path))
+            raise LockError("being written by another")
+
+    with pytest.raises(LockError):
+        run()
     assert not list(tmp_path.iterdir())
 
 
