@@ -26,7 +26,7 @@ _DATASET = (
 )
 _HOW = (
     Parameter("workers", "", "processes of builds (default: one a core, or what the cluster has)"),
-    Parameter("cache", "", "folder of what can be made again (default: $GEOSHARDS_CACHE, else data/cache)"),
+    Parameter("cache", "", "folder or URL of what can be made again (default: $GEOSHARDS_CACHE, else data/cache)"),
 )
 _TRAIN = (
     Parameter("trainer", "geolink", "what is trained", ("geolink", "gair", "joint")),

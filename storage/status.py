@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from schemas.errors import DatasetError, GeoshardsError, at_the_door
+from schemas.errors import DatasetError, GeoshardsError, LockError, at_the_door
 from storage.locks import SILENCE
 from storage.owner import Owner
 from storage.progress import Reading, Usage, open_lines, peak_memory_mb
@@ -178,7 +178,9 @@ class Status:
         try:
             yield
         except BaseException as error:
-            self._end(thread, STOPPED if isinstance(error, halts) else FAILED, str(error) or type(error).__name__)
+            state = STOPPED if isinstance(error, halts) else FAILED
+            stay = not isinstance(error, LockError)  # another run speaks for the folder
+            self._end(thread, state, str(error) or type(error).__name__, stay)
             raise
         self._end(thread, FINISHED, "", stay)
 

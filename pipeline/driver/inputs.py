@@ -22,7 +22,7 @@ from schemas.config import build
 from schemas.errors import DatasetError, InputError
 from storage.files import file_sha256
 from storage.nodes.copies import node_cache
-from storage.nodes.held import local_copy
+from storage.nodes.held import held_name, is_held, local_copy
 from storage.store import Store
 from storage.urls import is_local, shared_cache
 
@@ -42,16 +42,21 @@ class Inputs:
         return dict(zip(kept, map(str, self.region.extracts), strict=True))
 
     def base(self, number: int) -> Path:
-        """An extract as it was read: where it lay, or as kept in the cache; where that is a URL, a copy.
+        """An extract as it was read: as kept in the cache, or where it lay; of what a bucket holds, a copy.
 
         Raises:
-            InputError: neither holds the same bytes any more.
+            InputError: none of them holds the same bytes any more.
         """
         name, digest = self.extracts[number]["name"], self.extracts[number]["sha256"]
         given = self.region.extracts[number]
-        for path in (_kept(self.config.cache, digest, name), local_copy(given)):
-            if path.is_file() and file_sha256(path) == digest:
-                return path
+        places = [_kept(self.config.cache, digest, name), given]
+        if not is_local(self.config.cache):  # any machine may ask; the two above may be another's
+            places.append(f"{shared_cache(self.config.cache)}/{held_name(digest, name)}")
+        for place in places:
+            if is_local(str(place)) or is_held(str(place)):
+                path = local_copy(place)
+                if path.is_file() and file_sha256(path) == digest:
+                    return path
         raise InputError(
             f"extract {name} that the dataset was made from is gone: {given} has changed, and "
             "the cache does not keep it; give a newer extract instead of a change file"

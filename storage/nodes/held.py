@@ -37,7 +37,12 @@ def held_in(home: Store, path: str | Path) -> Held:
         return _known(str(path))
     own = Path(path)
     digest = file_sha256(own)
-    return hold(home, f"{_INPUTS}/{digest[:20]}/{own.name}", own, digest)
+    return hold(home, held_name(digest, own.name), own, digest)
+
+
+def held_name(digest: str, name: str) -> str:
+    """Where `held_in` puts a file of this machine, by its SHA-256 (hex) and its name."""
+    return f"{_INPUTS}/{digest[:20]}/{name}"
 
 
 def hold(home: Store, name: str, path: Path, digest: str) -> Held:
@@ -56,6 +61,12 @@ def find_held(home: Store, name: str) -> Held | None:
         return Held(home.path(name), str(found["sha256"]), int(found["bytes"]))
     except (DatasetError, ValueError, KeyError, TypeError):
         return None
+
+
+def is_held(url: str) -> bool:
+    """Whether a URL is of a file that is held."""
+    home, name = place_of(url)
+    return find_held(home, name) is not None
 
 
 def local_copy(path: str | Path) -> Path:

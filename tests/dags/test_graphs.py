@@ -30,10 +30,17 @@ WORDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_every_step_is_a_command_that_takes_its_words(name: str) -> None:
+#: Other words for the same: changes come from files or from a server; all may lie in a bucket.
+OTHERS = {
+    "dataset": ("region=a.osm.pbf", "out=d", "cache=s3://bucket/cache"),
+    "refresh": ("data=d", "replication=https://x.example/updates", "run=r", "cache=s3://bucket/cache"),
+}
+
+
+@pytest.mark.parametrize(("name", "given"), [*WORDS.items(), *OTHERS.items()])
+def test_every_step_is_a_command_that_takes_its_words(name: str, given: tuple[str, ...]) -> None:
     points = {p.name: p for p in entry_points(group=GROUP)}
-    for step in GRAPHS[name].steps(WORDS[name]):
+    for step in GRAPHS[name].steps(given):
         program, word, *rest = [*step.words, *step.free]
         if program == "python":
             task = rest[0].removeprefix("trainers.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, LockError
 from storage import status as module
 from storage.manifest import read_manifest, write_manifest
 from storage.owner import Owner
@@ -119,6 +119,19 @@ def test_a_second_run_leaves_the_word_of_one_that_lives(tmp_path: Path) -> None:
     with Status("shards").telling(str(tmp_path)):
         time.sleep(0.1)
     assert read_status(store) == other
+
+
+def test_a_run_that_another_one_kept_out_leaves_no_word_of_its_own(tmp_path: Path) -> None:
+    """Both read the same inputs; the first to speak need not be the first to write."""
+
+    def run() -> None:
+        with Status("shards").telling(str(tmp_path)):
+            wait_for_word(Store(tmp_path))
+            raise LockError("being written by another")
+
+    with pytest.raises(LockError):
+        run()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
