@@ -111,7 +111,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     parsed: Any = Written(value)
     if value[:1] in ("[", "{"):
         with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
-            parsed = _bounded(yaml.load(value, _SettingsLoader))  # a kind of SafeLoader
+            parsed = _bounded(_load(value, _SettingsLoader))
     elif value[:1] in ("'", '"') and value[-1] == value[0]:
         with suppress(yaml.YAMLError, ValueError):  # quotes that are part of a text
             parsed = str(yaml.safe_load(value))
@@ -130,12 +130,20 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 
 def _mapping(text: str, name: str, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     with at_the_door(f"{name} is no YAML", kind=ConfigError):
-        document = _bounded(yaml.load(text, loader))  # a kind of SafeLoader
+        document = _bounded(_load(text, loader))
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{name} must be a mapping of settings, not a {type(document).__name__}")
     return document
+
+
+def _load(text: str, loader: type[yaml.SafeLoader]) -> Any:
+    reader = loader(text)
+    try:
+        return reader.get_single_data()
+    finally:
+        reader.dispose()
 
 
 def _bounded(document: Any) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import typing
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +237,32 @@ def test_an_empty_or_pickled_file_is_one_line(
         assert last(capsys).startswith(f"error: {path} ")
     assert run(data, tmp_path / "r", "steps=1", f"init.rs={path}", "arch.rs_encoder=vit", task=GAIR) == 1
     assert last(capsys).startswith(f"error: weights {path} cannot be read")
+
+
+@pytest.fixture
+def without_ranges(tmp_path: Path) -> Iterator[str]:
+    """The URL of a dataset on a server that knows no ranges, as Python's own."""
+
+    class Whole(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    write_dataset(tmp_path / "d", SyntheticSettings(samples=8, size=32, photos=0))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Whole, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/d"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("select", ["", "n_rs > 0"])  # the stream's ranges, and those of the catalog
+def test_a_store_without_ranges_is_one_true_line(
+    without_ranges: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: str
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr("storage.retry.FIRST_PAUSE", 0.0)
+    monkeypatch.setenv("GEOSHARDS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DatasetError, match="whole files came where ranges of bytes were asked for"):
+        next(GeoStream(without_ranges, batch_size=4, num_workers=0, select=select).batches(steps=1))
