@@ -10,10 +10,12 @@ import dataclasses
 import datetime
 import difflib
 import json
+import math
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
@@ -24,6 +26,8 @@ T = TypeVar("T")
 
 #: Groups within groups, and values of all groups of one depth, that a document may have.
 _DEEPEST, _MOST_VALUES = 32, 1_000_000
+#: What YAML reads as null.
+_NOTHING = ("", "~", "null", "Null", "NULL")
 #: What a person writes for a type; the brackets stand for the setting's name.
 _WORDS: dict[Any, str] = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null",
@@ -36,6 +40,23 @@ def execution(default: Any) -> Any:
     if dataclasses.is_dataclass(default):
         return dataclasses.field(default_factory=lambda: default, metadata={"execution": True})
     return dataclasses.field(default=default, metadata={"execution": True})
+
+
+def path(default: str = "", *words: str) -> Any:
+    """A setting that is a path or URL, or one of ``words`` that stand for something else: see `resolved`."""
+    return dataclasses.field(default=default, metadata={"path": words})
+
+
+def resolved(config: T, place: Callable[[str], str]) -> T:
+    """``config`` with each `path` that is given put through ``place``."""
+    changed: dict[str, Any] = {}
+    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            changed[f.name] = resolved(value, place)
+        elif value and value not in f.metadata.get("path", (value,)):
+            changed[f.name] = place(value)
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 
 def content(config: Any) -> dict[str, Any]:
@@ -59,31 +80,70 @@ def require(checks: Mapping[str, bool]) -> None:
             raise ConfigError(message)
 
 
+class Written(str):
+    """A value as a person typed it: the type of its setting says what it is, so that text stays as it is."""
+
+    def read(self, full: str) -> Any:
+        """What YAML makes of it, for a setting ``full`` that is no text."""
+        with at_the_door(f"the value of {full}={str(self)!r} cannot be read", "quote it", ConfigError):
+            return _bounded(yaml.safe_load(self))
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """YAML whose plain scalars stay as they were written, where YAML would guess a number, a truth or a time."""
+
+
+for _kind in ("int", "float", "bool", "timestamp"):
+    _SettingsLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda _, node: Written(node.value))
+
+
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """``a.b=value`` to (["a", "b"], value); the value is read as YAML, so ``3`` is a number and ``[1, 2]`` a list.
+    """``a.b=value`` to (["a", "b"], value); a value within brackets is YAML, quotes around a value are left out, and
+    all else is :class:`Written`.
 
     Raises:
-        ConfigError: there is no ``=``, or the value is no YAML.
+        ConfigError: there is no ``=``, or the brackets hold no YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is no setting; write key=value, for example split.val=0.2")
-    if value.startswith("%"):  # a pattern of times: YAML has no other use for it, and says so at length
-        value = "'" + value.replace("'", "''") + "'"
-    with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
-        parsed = _bounded(yaml.safe_load(value))
+    value = value.strip()
+    parsed: Any = Written(value)
+    if value[:1] in ("[", "{"):
+        with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
+            parsed = _bounded(_load(value, _SettingsLoader))
+    elif value[:1] in ("'", '"') and value[-1] == value[0]:
+        with suppress(yaml.YAMLError, ValueError):  # quotes that are part of a text
+            parsed = str(yaml.safe_load(value))
     return key.strip().split("."), parsed
+
+
+def parse_settings(text: str, name: str) -> dict[str, Any]:
+    """A YAML mapping of settings, as :func:`parse_yaml`, whose plain values are :class:`Written`."""
+    return _mapping(text, name, _SettingsLoader)
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """A YAML document that must be a mapping; ``name`` stands in messages."""
+    return _mapping(text, name, yaml.SafeLoader)
+
+
+def _mapping(text: str, name: str, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     with at_the_door(f"{name} is no YAML", kind=ConfigError):
-        document = _bounded(yaml.safe_load(text))
+        document = _bounded(_load(text, loader))
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{name} must be a mapping of settings, not a {type(document).__name__}")
     return document
+
+
+def _load(text: str, loader: type[yaml.SafeLoader]) -> Any:
+    reader = loader(text)
+    try:
+        return reader.get_single_data()
+    finally:
+        reader.dispose()
 
 
 def _bounded(document: Any) -> Any:
@@ -176,7 +236,8 @@ def _convert(kind: Any, value: Any, full: str) -> Any:
         return build(kind, value, f"{full}.")
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
+        empty = value.strip() in _NOTHING if isinstance(value, Written) else value is None
+        if empty and type(None) in args:
             return None
         # A choice first: "all" is no list of one word.
         for option in sorted(args, key=lambda a: typing.get_origin(a) is not typing.Literal):
@@ -196,6 +257,9 @@ def _convert(kind: Any, value: Any, full: str) -> Any:
             + (f"; did you mean {near[0]}?" if near else "")
         )
     if origin in (tuple, list):
+        if isinstance(value, Written):
+            read = value.read(full)
+            value = str(value) if isinstance(read, str) else read
         if isinstance(value, str) and args[0] is str:  # footprints=tiles,grid
             value = [part.strip() for part in value.split(",") if part.strip()]
         if not isinstance(value, (list, tuple)):
@@ -213,15 +277,18 @@ def _convert(kind: Any, value: Any, full: str) -> Any:
 
 
 def _scalar(kind: Any, value: Any, full: str) -> Any:
+    if isinstance(value, Written):
+        value = str(value) if kind is str else value.read(full)
     if kind is Any:
-        return value
-    if kind is float and isinstance(value, str):
+        return _read(value, full)
+    if kind is float and (isinstance(value, str) or (isinstance(value, (int, float)) and not isinstance(value, bool))):
         try:  # YAML reads 1e-4 as text
-            return float(value)
-        except ValueError:
+            number = float(value)
+        except (ValueError, OverflowError):
             raise ConfigError(_mismatch(full, kind, value)) from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        if not math.isfinite(number):
+            raise ConfigError(f"setting {full}={value} must be a number that is finite")
+        return number
     if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if kind is str and isinstance(value, datetime.date):  # YAML reads 2024-01-01 as a date
@@ -233,7 +300,33 @@ def _scalar(kind: Any, value: Any, full: str) -> Any:
     raise ConfigError(_mismatch(full, kind, value))
 
 
+def _read(value: Any, full: str) -> Any:
+    """A value of any type, without what is :class:`Written` in it."""
+    if isinstance(value, Mapping):
+        return {str(k): _read(v, full) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_read(v, full) for v in value]
+    return value.read(full) if isinstance(value, Written) else value
+
+
+def at_least(config: Any, where: str, **least: float) -> None:
+    """Refuse a number of ``config`` that is less than ``least`` has for its name, or not a number; None is none.
+
+    Args:
+        where: groups that the settings lie in.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name, low in least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= low:
+            raise ConfigError(f"setting {where}{name}={value} must be at least {low}")
+
+
 def _mismatch(full: str, kind: Any, value: Any) -> str:
+    if isinstance(value, Written):
+        value = value.read(full)
     options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     words = [" or ".join(_choices(k)) or _WORDS.get(typing.get_origin(k) or k, str(k)).format(full) for k in options]
     return f"setting {full}={value!r} has the wrong type; it takes {' or '.join(words)}"

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from schemas.errors import ConfigError, DatasetError, NoAnswerError
 from storage.files import UNFINISHED, put
 from storage.locks import locked_places
-from storage.retry import ATTEMPTS, TRAFFIC, Patience, retry
+from storage.retry import ATTEMPTS, NO_RANGES, TRAFFIC, Patience, retry
 from storage.urls import cache_folder, file_system
 
 #: Ranges nearer than this are always fetched as one: it costs less than a request.
@@ -171,8 +171,12 @@ class RemoteShards:
                     again.append(i)
                     last = f"{type(answer).__name__}: {answer}"
                     continue
-                done[i] = bytes(answer)
                 TRAFFIC.fetched += len(answer)
+                if len(answer) > requests[i].end - requests[i].start:
+                    again.append(i)
+                    last = f"{NO_RANGES}, {len(answer)} bytes for {requests[i].end - requests[i].start}"
+                    continue
+                done[i] = bytes(answer)
                 if len(answer) < requests[i].end - requests[i].start and not self._ends(paths[i], requests[i], answer):
                     again.append(i)
             left = again

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 #: Attempts, and seconds before the second one; each further pause is twice as long, up to the most.
 ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.05, 8.0
+#: What is said of a store that answers a request for a range with the whole file.
+NO_RANGES = "whole files came where ranges of bytes were asked for, which the store must be able to send"
 #: What another attempt does not mend.
 _FINAL = (
     FileNotFoundError, NotADirectoryError, FileExistsError, NotImplementedError, GeoshardsError, pa.ArrowInvalid,

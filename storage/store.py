@@ -24,7 +24,7 @@ from schemas.errors import DatasetError, InputError, is_short, reason_of, shorta
 from storage.files import UNFINISHED, atomic_file, put
 from storage.nodes.copies import copy_of, scratch
 from storage.nodes.copies import fetch as fetch_to
-from storage.retry import TRAFFIC, patiently
+from storage.retry import NO_RANGES, TRAFFIC, patiently
 from storage.urls import expand, file_system, is_local, shown
 
 #: Kinds of stores that know no folders, and make a bucket where one is asked for.
@@ -385,6 +385,8 @@ class _Patient(io.RawIOBase):
 
 def _fetch(fs: Any, path: str, size: int, start: int | None = None, end: int | None = None) -> bytes:
     data = bytes(fs.cat_file(path, start=start, end=end))
-    if len(data) < size or (end is not None and len(data) > size):  # a server may send the whole file for a range
+    if end is not None and len(data) > size:
+        raise EOFError(f"{NO_RANGES}, {len(data)} bytes for {size}")
+    if len(data) < size:
         raise EOFError(f"{len(data)} of {size} bytes came")
     return data

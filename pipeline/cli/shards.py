@@ -20,7 +20,7 @@ from pipeline.run.job import goes_with_job
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import REGION_DEFAULTS, ShardsConfig
 from schemas.command import Command
-from schemas.config import build, merge, overlay, parse_yaml, settings_help
+from schemas.config import build, merge, overlay, parse_settings, settings_help
 from schemas.errors import ConfigError, at_the_door
 from storage.cache import using
 from storage.progress import StageRow, format_table, report
@@ -60,7 +60,7 @@ def read_settings(
     file: dict[str, Any] = {}
     if config is not None:
         with at_the_door(f"settings file {config} cannot be read"):
-            file = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+            file = parse_settings(config.read_text(encoding="utf-8"), str(config))
     given = merge(overlay(file, _given(flags)), settings)
     region = str(given.get("region", defaults["region"]))
     return build(ShardsConfig, overlay(overlay(defaults, REGION_DEFAULTS.get(region, {})), given))

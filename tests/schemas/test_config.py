@@ -11,7 +11,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import build, content, execution, key_paths, merge, parse_override, parse_yaml, to_mapping
+from schemas.config import (
+    build,
+    content,
+    execution,
+    key_paths,
+    merge,
+    parse_override,
+    parse_settings,
+    parse_yaml,
+    to_mapping,
+)
 from schemas.errors import ConfigError
 from schemas.splits import SplitConfig
 
@@ -67,7 +77,8 @@ def test_overrides_reach_every_setting(base: Outer, wanted: Outer) -> None:
         return node
 
     overrides = [
-        f"{path}={yaml.safe_dump(value(path), default_flow_style=True, width=10**6)}" for path in key_paths(Outer)
+        f"{path}={yaml.safe_dump(value(path), default_flow_style=True, width=10**6).removesuffix('...' + chr(10))}"
+        for path in key_paths(Outer)
     ]
     before = to_mapping(base)
     assert build(Outer, merge(before, overrides)) == wanted
@@ -86,32 +97,48 @@ def test_content_is_all_settings_of_all_groups_but_those_of_execution() -> None:
 
 
 def test_the_last_override_wins() -> None:
-    assert merge({}, ["a.b=1", "a.b=2", "a.c=3"]) == {"a": {"b": 2, "c": 3}}
+    assert merge({}, ["a.b=1", "a.b=2", "a.c=3"]) == {"a": {"b": "2", "c": "3"}}
 
 
 @pytest.mark.parametrize(
     ("text", "path", "value"),
     [
-        ("a=3", ["a"], 3),
-        ("a.b=[1, 2]", ["a", "b"], [1, 2]),
+        ("a=3", ["a"], "3"),
+        ("a.b=[1, x]", ["a", "b"], ["1", "x"]),
         ("a=x=y", ["a"], "x=y"),
-        ("a=", ["a"], None),
-        ("a=true", ["a"], True),
+        ("a=", ["a"], ""),
+        ("a=true", ["a"], "true"),
+        ("a='0017'", ["a"], "0017"),
         ("a=s3://bucket/x", ["a"], "s3://bucket/x"),
         ("a=%Y-%m-%d", ["a"], "%Y-%m-%d"),
         ("a=%d'%Y: #%m", ["a"], "%d'%Y: #%m"),
     ],
 )
-def test_an_override_is_read_as_yaml(text: str, path: list[str], value: Any) -> None:
+def test_an_override_is_kept_as_it_is_written(text: str, path: list[str], value: Any) -> None:
     assert parse_override(text) == (path, value)
 
 
-@pytest.mark.parametrize(
-    "text", ["a", "=3", " =3", "a=[1", "a={", "a=2020-13-45", "a=!!int x", "a=\x00", "a=!!python/name:os.system"]
-)
+@pytest.mark.parametrize("text", ["a", "=3", " =3", "a=[1", "a={", "a=[!!python/name:os.system x]"])
 def test_what_is_no_setting_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_override(text)
+
+
+@pytest.mark.parametrize("value", ["2020-13-45", "!!int x", "\x00", "!!python/name:os.system", "&a [*a]", "nan"])
+def test_what_is_no_number_is_refused_as_one(value: str) -> None:
+    for name in ("zoom", "split.share"):
+        with pytest.raises(ConfigError, match=name):
+            build(Outer, merge({"name": "n"}, [f"{name}={value}"]))
+
+
+@pytest.mark.parametrize(
+    "text", ["0017", "12:30:45", "0x1F", "1e3", "1_000", "no", "null", "2024-1-1", "a: b #c", "it's"]
+)
+def test_what_is_typed_for_text_stays_text(text: str) -> None:
+    assert build(Outer, merge({}, [f"name={text}"])).name == text
+    if ": " not in text and text != "null":
+        assert build(Outer, merge({"name": "n"}, [f"keys=[{text}]"])).keys == [text]
+        assert build(Outer, parse_settings(f"name: {text}", "x.yaml")).name == text
 
 
 @given(st.text(max_size=20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import warnings
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -82,7 +83,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise DatasetError(f"{path} does not exist; give resume=auto with out=RUN, or the path of a .pt file")
     source = io.BytesIO(store.read(name)) if store.remote else store.path(name)
     try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles, in several lines
+            state = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  # whatever torch makes of a stranger's file
         first = str(error).partition("\n")[0]
         raise DatasetError(f"{path} is no checkpoint or is damaged ({first}); start anew with another out=…") from None

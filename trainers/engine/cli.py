@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from schemas.config import parse_yaml, settings_help
+from schemas.config import parse_settings, resolved, settings_help
 from schemas.errors import ConfigError, GeoshardsError, at_the_door
 from storage.progress import format_table
 from storage.text import visible
-from storage.urls import expand, local_path
+from storage.urls import absolute, expand, local_path
 from trainers import ROOT
 from trainers.engine.checkpoint import code_version
 from trainers.engine.loop import train
 from trainers.engine.ray_job import in_ray_job, train_on_ray
-from trainers.engine.settings import Task, TrainSettings, resolve
+from trainers.engine.settings import Task, TrainSettings, over, resolve
 from trainers.stream.datasets import parse_datasets
 
 #: Least GPU memory in GiB of each preset at its own batch size; the first that fits is taken.
@@ -77,19 +77,20 @@ def parse(task: Task, arguments: list[str]) -> tuple[TrainSettings, bool, bool]:
             as_json = True
         elif word == "--config" or word.startswith("--config="):
             name = word.partition("=")[2] or next(words, "")
-            file = _config_file(name)
+            file = over(file, _config_file(name))
         elif "=" in word and not word.startswith("-"):
             overrides.append(word)
         else:
             raise ConfigError(f"{word!r} is not understood; write key=value, for example steps=20, or see --help")
-    return resolve(task, file, overrides, automatic_preset()), quiet, as_json
+    settings = resolve(task, file, overrides, automatic_preset())
+    return resolved(settings, absolute), quiet, as_json  # workers elsewhere find what the user meant here
 
 
 def _config_file(name: str) -> dict[str, Any]:
     if not name:
         raise ConfigError("--config needs a file name")
     with at_the_door(f"--config {name} cannot be read", kind=ConfigError):
-        return parse_yaml(local_path(name).read_text(encoding="utf-8"), name)
+        return parse_settings(local_path(name).read_text(encoding="utf-8"), name)
 
 
 def automatic_preset() -> str:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from schemas.config import to_mapping
-from schemas.errors import ConfigError, GeoshardsError
+from schemas.errors import ConfigError, DatasetError, GeoshardsError
 from storage.files import put
 from storage.progress import Progress, StageRow
 from storage.status import Status
+from storage.store import place_of
 from storage.text import visible
 from storage.urls import expand
 from trainers.engine import ranks
@@ -45,6 +46,7 @@ from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
 from trainers.engine.report import Tracker, check_trackers, memory_mb, trackers
 from trainers.engine.settings import Task, TrainSettings, fit_bands, fit_tags
+from trainers.evaluate.split import having
 from trainers.stream.batch import TileBatch
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
@@ -53,6 +55,8 @@ from trainers.stream.stream import GeoStream
 
 #: Steps between questions to the other ranks whether one of them was told to stop, where the answer makes a GPU wait.
 ASK_EVERY = 10
+#: What a run was, in its folder.
+SUMMARY_NAME = "summary.json"
 #: Keys of a batch that a message names.
 _NAMED = 8
 
@@ -131,13 +135,60 @@ class Trainer:
         self.last: dict[str, float] = {}
         self.evaluation: dict[str, Any] = {}
         self.best: float | None = None
+        self.learned = False  # whether a loss of this call had a sample
+        self.validation = self._check_splits(data)
+        self._check_samples()
 
     @property
     def finished(self) -> bool:
         """Whether the whole run is done."""
-        if self.settings.steps is not None:
-            return self.step >= self.settings.steps
-        return self.stream.epoch >= (self.settings.epochs or 1)
+        return self.stream.samples_seen >= self.total
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether the step that the run stands at lacks the evaluation that it was due."""
+        due = self._evaluation_due(self.finished or self.step % self.settings.checkpoint_every == 0)
+        return self.step > 0 and due and self.evaluation.get("step") != self.step
+
+    def _check_splits(self, data: Datasets) -> str:
+        """What the run says of a validation split that it, or one of its datasets, has nothing of; empty: nothing.
+
+        Raises:
+            ConfigError: the run would measure on what it trains on; or it is told to measure, and there is nothing.
+        """
+        s, split = self.settings, self.settings.eval.split
+        if s.eval.every == 0:
+            return ""
+        if seen := self.stream.in_split(split):
+            raise ConfigError(
+                f"eval.split={split}: {seen} of the {self.stream.samples} samples that are trained on lie in it; "
+                "choose them with stream.split, leave split out of stream.select, or measure nothing: eval.every=0"
+            )
+        held = having(s, data.roots, split)
+        lacking = [root for root in data.roots if root not in held]
+        if len(lacking) < len(data.roots):
+            return f"validation: {', '.join(lacking)} has no selected sample in split {split}" if lacking else ""
+        why = f"no selected sample is in split {split}"
+        if s.eval.every:
+            raise ConfigError(f"eval.every={s.eval.every}, but {why}; choose another eval.split, or eval.every=0")
+        return f"no validation: {why}"
+
+    def _check_samples(self) -> None:
+        """Refuse data without anything that the model looks at.
+
+        Raises:
+            DatasetError: names what is missing.
+        """
+        held = self.stream.held()
+        if not held["images"] and not (self.stream.view.photos and held["photos"]):
+            raise DatasetError(self._nothing())
+
+    def _nothing(self) -> str:
+        held = ", ".join(f"{count} have {word}" for word, count in self.stream.held().items())
+        return (
+            f"no loss has a sample, so nothing is learned: of {self.stream.samples} samples {held}, and "
+            f"{self.task.name} needs {self.task.select}; leave out stream.select, or give data that has them"
+        )
 
     def state(self) -> dict[str, Any]:
         """The checkpoint."""
@@ -176,9 +227,15 @@ class Trainer:
             )
         self.stream.load_state_dict(state["stream"])
         load_state(self.plain_model, self.optimizer, state["model"], state["optimizer"])
+        self.evaluation = {name: value for name, value in state["evaluation"].items() if name != "best"}
         self.best = state["evaluation"]["best"]
         set_rng_state(state["rng"])
         self.step = int(state["step"])
+        # The length of a run is one of samples: at another batch size it keeps its schedule.
+        same = all(mine[key] == theirs.get(key) for key in ("steps", "epochs"))
+        left = None if self.settings.steps is None else max(0, self.settings.steps - self.step)
+        self.total = state["scheduler"]["total"] if same else self.stream.samples_in(left, self.settings.epochs)
+        self.schedule = CosineSchedule(self.optimizer, self.settings.optim, self.total)
 
     def save(self, out: RunFolder, name: str = FILE_NAME) -> None:
         """Write a checkpoint; every process takes part, the first one writes."""
@@ -193,14 +250,15 @@ class Trainer:
         settings, first = self.settings, ranks.is_first()
         written = trackers(settings.log, out.local, _recorded(settings), self.step) if first else []
         progress = Progress("", self.total, "samples", self.quiet or not first, done=self.stream.samples_seen)
-        begin, begun = time.perf_counter(), (self.step, self.stream.samples_seen)
+        begin, begun, epoch = time.perf_counter(), (self.step, self.stream.samples_seen), self.stream.epoch
         self.status.stage, self.status.line = "train", progress.reading()
         self.model.train()
         with stop_signal(told) as caught:
-            steps = None if settings.steps is None else settings.steps - self.step
-            batches = self.stream.batches(steps=steps, until_epoch=settings.epochs)
+            batches = self.stream.batches(until=self.total)
             window: list[StepResult] = []
             stopped = False
+            if self.unmeasured:  # the evaluation failed, or the run was killed in it
+                self._evaluate(out, written)
             while not self.finished and not stopped:
                 window.append(self._step(batches))
                 done = self.step - begun[0]
@@ -211,17 +269,19 @@ class Trainer:
                     stopped = ranks.any_rank(bool(caught), self.device)
                 ending = self.finished or stopped
                 due = self.step % settings.checkpoint_every == 0
-                if self._evaluation_due((due and not stopped) or self.finished):
-                    self._check(window)
-                    self._evaluate(out, written)
-                if due and not ending:
-                    self._check(window)
+                measure = self._evaluation_due((due and not stopped) or self.finished)
+                if measure or (due and not ending):
+                    self._check(window, self.finished or self.stream.epoch > epoch)
                     self.save(out)
+                if measure:  # after the checkpoint: if it fails, no step is lost
+                    self._evaluate(out, written)
+                    if not ending:
+                        self.save(out)
                 if done == settings.stop_after:
                     break
             if hasattr(batches, "close"):
                 batches.close()
-        self._check(window)
+        self._check(window, self.finished and self.step > begun[0])
         self.save(out)
         for tracker in written:
             tracker.close()
@@ -293,22 +353,32 @@ class Trainer:
         share = torch.full((), batch.weight / self.settings.accumulate, device=self.device)
         return ranks.mean_over_ranks(share) if self.plain_model.gather else share
 
-    def _check(self, window: list[StepResult]) -> None:
+    def _check(self, window: list[StepResult], long: bool = False) -> None:
         """Refuse a loss or a gradient that is not finite, before anything is kept of it.
+
+        Args:
+            window: steps that have not been logged.
+            long: whether enough was read that a loss must have had a sample.
 
         Raises:
             GeoshardsError: names the step and the samples of this process in it.
+            DatasetError: no loss has had a sample; names what is missing.
         """
-        if not window:
-            return
-        checked = [[r.values[name] for name in ("loss", "grad_norm") if name in r.values] for r in window]
-        flags = torch.stack([torch.stack(values).isfinite().all() for values in checked]).tolist()
-        if all(flags):
-            return
-        bad = window[flags.index(False)]
+        if window:
+            checked = [[r.values[name] for name in ("loss", "grad_norm") if name in r.values] for r in window]
+            finite = [torch.stack(values).isfinite().all() for values in checked]
+            some = torch.stack([r.values["loss"] for r in window]).ne(0).any()
+            *flags, learned = torch.stack([*finite, some]).tolist()
+            self.learned |= learned
+            if not all(flags):
+                raise self._not_finite(window[flags.index(False)])
+        if long and not ranks.any_rank(self.learned, self.device):
+            raise DatasetError(self._nothing())
+
+    def _not_finite(self, bad: StepResult) -> GeoshardsError:
         shown = {name: float(value) for name, value in bad.values.items()}
         more = f" and {len(bad.keys) - _NAMED} more" if len(bad.keys) > _NAMED else ""
-        raise GeoshardsError(
+        return GeoshardsError(
             f"not finite at step {bad.step}: {shown}; samples {', '.join(bad.keys[:_NAMED])}{more}. Look at these with "
             "`geoshards inspect`, lower optim.lr, or go on from the last checkpoint with another seed"
         )
@@ -341,7 +411,18 @@ class Trainer:
         return checkpoint if every is None else self.step % every == 0 or self.finished
 
     def _evaluate(self, out: RunFolder, written: list[Tracker]) -> None:
-        """Measure the model on the validation split; the best by its loss is kept beside the last."""
+        """Measure the model on the validation split; the best by its loss is kept beside the last.
+
+        Raises:
+            GeoshardsError: it cannot; the message says where the run goes on.
+        """
+        try:
+            self._measure(out, written)
+        except GeoshardsError as error:
+            way_out = f"step {self.step} is kept: go on with out={out.url} resume=auto, or without with eval.every=0"
+            raise type(error)(f"evaluation failed: {error}; {way_out}") from None
+
+    def _measure(self, out: RunFolder, written: list[Tracker]) -> None:
         self.status.stage = "evaluate"
         with whole(self.plain_model), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             report = self.measure(self.plain_model, self.finished)
@@ -400,7 +481,8 @@ class Trainer:
             f"{same:.2%} in one block of 0.1 degrees"
         )
         begun = getattr(self.plain_model, "notes", ())
-        return [*begun, *(self.stream.tags.notes if self.stream.tags else ()), order]
+        said = [self.validation] if self.validation else []
+        return [*begun, *(self.stream.tags.notes if self.stream.tags else ()), order, *said]
 
     def _tags(self) -> dict[str, Any]:
         """What the run says of its tag features; empty where it has none."""
@@ -440,6 +522,10 @@ def train(
                 print(visible(note), file=sys.stderr)
         if settings.dry_run:
             return trainer.try_out()
+        if settings.resume == "auto" and exists and trainer.finished and not trainer.unmeasured:
+            store, name = place_of(folder.path(SUMMARY_NAME))
+            if store.exists(name):  # nothing is left to do: its records stay as they are
+                return dict(json.loads(store.read(name)))
         said = yaml.safe_dump(to_mapping(trainer.settings), sort_keys=False)
         first = ranks.is_first()
         telling = trainer.status.telling(folder.url, stay=True, halts=(Stopped, KeyboardInterrupt))
@@ -447,5 +533,5 @@ def train(
             ranks.wait_for_all()
             summary = trainer.run(folder, told)
             if ranks.is_first():
-                put(folder.local / "summary.json", json.dumps(summary, indent=1))
+                put(folder.local / SUMMARY_NAME, json.dumps(summary, indent=1))
         return summary

@@ -50,12 +50,13 @@ class Metrics:
 
 
 class TensorBoard:
-    """The same numbers as event files."""
+    """The same numbers as event files. Of a run that goes on after ``step``, what a killed one noted later is left
+    out by whoever reads them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # the package is optional
 
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if folder.exists() else None)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append the numbers of a row."""
@@ -131,7 +132,7 @@ def trackers(settings: LogSettings, out: Path, config: dict[str, Any], step: int
     """
     found: list[Tracker] = []
     if settings.tensorboard or (settings.tensorboard is None and find_spec("tensorboard")):
-        found.append(TensorBoard(out / "tensorboard"))
+        found.append(TensorBoard(out / "tensorboard", step))
     if settings.wandb:
         found.append(Wandb(settings.wandb, out, config, step > 0))
     return [Metrics(out / METRICS_NAME, step), *found]

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from torch import nn
 
 from schemas.bands import named
-from schemas.config import build, merge, overlay, parse_yaml
-from schemas.errors import ConfigError
+from schemas.config import at_least, build, merge, overlay, parse_yaml, path
+from schemas.errors import ConfigError, nearest
+from schemas.splits import SPLITS
 from trainers.embed.features import find_vectors
 from trainers.engine.evaluation import EvaluationReport
 from trainers.stream.batch import View
@@ -38,6 +39,12 @@ class OptimSettings:
     warmup: float = 0.05  # share of the run in which the rate rises linearly
     warmup_samples: int | None = None  # the same as a number of samples; none: by the share
     clip: float = 1.0  # largest gradient norm; 0: no clipping
+
+    def __post_init__(self) -> None:
+        at_least(self, "optim.", lr=0, min_lr=0, weight_decay=0, warmup_samples=0, clip=0)
+        for name in ("beta1", "beta2", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"setting optim.{name}={getattr(self, name)} must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,9 @@ class EvalSettings:
     full: Literal["end", "always", "never"] = "end"  # when training samples are read for probes, too (gair)
 
     def __post_init__(self) -> None:
-        for name in ("samples", "batch_size", "train_samples", "photos", "grid"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"setting eval.{name}={getattr(self, name)} must be at least 1")
+        at_least(self, "eval.", every=0, samples=1, batch_size=1, train_samples=1, photos=1, grid=1)
+        if self.split not in SPLITS:
+            raise ConfigError(f"setting eval.split={self.split}: {nearest(self.split, SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,9 @@ class TrainSettings:
     accumulate_contrast: bool = False  # whether they are one contrast, at the cost of a second pass (GAIR)
     seed: int = 0  # of weights, order, augmentation and masks
     stop_after: int | None = None  # stop with a checkpoint after so many steps of this call
-    resume: str = "never"  # auto: go on from the checkpoint in out, if there is one; or path or URL of a checkpoint
+    resume: str = path(
+        "never", "never", "auto"
+    )  # auto: go on from the checkpoint in out, if there is one; or path or URL of a checkpoint
     dry_run: bool = False  # show what would be done, run one batch forward, write nothing
     device: str = "auto"  # auto, cpu or cuda
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on cuda, fp32 on cpu
@@ -105,22 +114,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ConfigError("give steps=N or epochs=N, not both")
-        for name in (
-            "steps",
-            "epochs",
-            "stop_after",
-            "batch_size",
-            "accumulate",
-            "threads",
-            "log_every",
-            "checkpoint_every",
-            "ray_workers",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"setting {name}={value} must be at least 1")
-        if not 0 <= self.optim.warmup < 1:
-            raise ConfigError(f"optim.warmup={self.optim.warmup} must lie in [0, 1)")
+        at_least(
+            self, "", steps=1, epochs=1, stop_after=1, batch_size=1, accumulate=1, threads=1, log_every=1,
+            checkpoint_every=1, ray_workers=1, seed=0,
+        )  # fmt: skip
+        if self.seed >= 2**63:
+            raise ConfigError(f"setting seed={self.seed} must be less than 2^63")
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ class Presets:
 
 def read_presets(file: str) -> Presets:
     """Those of a task, from the YAML file beside its module ``file``."""
-    path = Path(file).with_suffix(".yaml")
-    return Presets(**parse_yaml(path.read_text("utf-8"), path.name))
+    beside = Path(file).with_suffix(".yaml")
+    return Presets(**parse_yaml(beside.read_text("utf-8"), beside.name))
 
 
 @dataclass(frozen=True)
@@ -186,13 +185,13 @@ def resolve(task: Task, file: Mapping[str, Any], overrides: list[str], automatic
     model, fidelity = (str(named.get(key, default)) for key, default in (("model", "auto"), ("fidelity", "ours")))
     name = automatic if model == "auto" else model
     layers = task.presets.sizes.get(name, {}), task.presets.fidelities.get(fidelity, {}), held
-    settings = build(task.settings, overlay(functools.reduce(_over, layers), given))
+    settings = build(task.settings, overlay(functools.reduce(over, layers), given))
     if settings.stream.select is None:
         settings = dataclasses.replace(settings, stream=dataclasses.replace(settings.stream, select=task.select))
     return dataclasses.replace(settings, model=typing.cast(Any, name), preset=typing.cast(Any, recipe))
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` laid over ``below``; its length of the run, in whichever unit, takes the place of the other."""
     if "epochs" in above or "steps" in above:
         below = {key: value for key, value in below.items() if key not in ("epochs", "steps")}

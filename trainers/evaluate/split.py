@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from schemas.errors import DatasetError
 from trainers.engine.settings import TrainSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import View
+from trainers.stream.catalog.choose import NothingSelectedError
+from trainers.stream.catalog.index import load_index
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream, StreamSettings
 
 
+def having(settings: TrainSettings, roots: Sequence[str], split: str) -> list[str]:
+    """Those of the datasets ``roots`` that have a selected sample in ``split``.
+
+    Raises:
+        GeoshardsError: one of them cannot be read.
+    """
+    found = []
+    for root in roots:
+        with suppress(NothingSelectedError):
+            load_index(root, settings.stream.select or "", split, within=True)
+            found.append(root)
+    return found
+
+
 def open_split(settings: TrainSettings, roots: Sequence[str], view: View, split: str, limit: int) -> GeoStream | None:
-    """At most ``limit`` samples of a split, without augmentation, in this process alone; None where it is empty."""
+    """At most ``limit`` samples of a split, without augmentation, in this process alone; None where it is empty.
+
+    Whatever a selection says, only samples of ``split`` are read; datasets without any are left out.
+
+    Raises:
+        GeoshardsError: a dataset cannot be read.
+    """
+    held = having(settings, roots, split)
+    if not held:
+        return None
     reading = StreamSettings(
         select=settings.stream.select, split=split, limit=limit, shuffle="none", workers=0, tags=settings.stream.tags,
         tag_weight=settings.stream.tag_weight, key_counts=settings.stream.key_counts,
         augment=AugmentSettings(enabled=False),
     )  # fmt: skip
-    try:
-        return GeoStream(
-            list(roots), view, batch_size=settings.eval.batch_size, settings=reading,
-            place=Place(rank=0, world=1, workers=0), tag_weight=settings.fidelity,
-        )  # fmt: skip
-    except DatasetError:  # the training split of the same data has been opened: what fails here is an empty split
-        return None
+    return GeoStream(
+        held, view, batch_size=settings.eval.batch_size, settings=reading, place=Place(rank=0, world=1, workers=0),
+        tag_weight=settings.fidelity, within=True,
+    )  # fmt: skip

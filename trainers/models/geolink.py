@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.bands import named
-from schemas.config import build
+from schemas.config import at_least, build
 from trainers.models.fusion import ObjectPatchFusion, places_of
 from trainers.models.geolink_settings import (
     COUNT_RULES,
@@ -53,6 +53,9 @@ class GeoLinkLoss:
     cont: float = 0.01  # image against graph
     cst: float = 0.01  # tags of masked nodes
     gather: bool | None = None  # whether other ranks' samples are negatives; none: the variant's
+
+    def __post_init__(self) -> None:
+        at_least(self, "loss.", rec=0, cont=0, cst=0)
 
 
 @dataclass

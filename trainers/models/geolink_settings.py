@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from schemas.bands import RGB, Bands
+from schemas.config import at_least
 from schemas.errors import ConfigError
 from trainers.models.nodes import CountRule, at_least_one, share_count
 from trainers.models.osm_encoder import BatchNodeNorm, EdgeUse, NodeNorm
@@ -78,15 +79,24 @@ class GeoLinkSettings:
     image_eps: float | None = None  # of the image encoder's last norm; none: the variant's
 
     def __post_init__(self) -> None:
+        at_least(
+            self, "arch.", mask_block=1, tag_rows=1, tag_width=1, osm_nodes=1, osm_dim=1, osm_depth=1, osm_heads=1,
+            fused_nodes=1, fusion_dim=1, fusion_heads=1, decoder_dim=1, decoder_depth=0, decoder_heads=1,
+            contrast_dim=1,
+        )  # fmt: skip
         if not 0 <= self.image_mask < 1 or not 0 <= self.node_mask < 1:
             raise ConfigError("arch.image_mask and arch.node_mask must lie in [0, 1)")
         for name, heads in (("fusion_dim", "fusion_heads"), ("decoder_dim", "decoder_heads"), ("osm_dim", "osm_heads")):
             if getattr(self, name) % getattr(self, heads):
                 raise ConfigError(f"arch.{name}={getattr(self, name)} must be divisible by arch.{heads}")
-        for name in ("mask_block", "tag_rows", "osm_nodes", "osm_depth", "fused_nodes"):
+        if not 0 <= self.fusion_dropout < 1:
+            raise ConfigError(f"arch.fusion_dropout={self.fusion_dropout} must lie in [0, 1)")
+        if self.patch_centre is not None and not 0 <= self.patch_centre <= 1:
+            raise ConfigError(f"arch.patch_centre={self.patch_centre} must lie in [0, 1]")
+        for name in ("temperature", "image_eps"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"arch.{name}={value} must be at least 1")
+            if value is not None and not value > 0:
+                raise ConfigError(f"arch.{name}={value} must be above 0")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from schemas.bands import IMAGENET, canonical
+from schemas.config import at_least
 from schemas.errors import ConfigError
 from trainers.models.weights import load_strictly, read_weights
 
@@ -29,6 +30,7 @@ class ViTSettings:
     heads: int = 6  # attention heads
 
     def __post_init__(self) -> None:
+        at_least(self, "", image_size=1, patch=1, dim=1, depth=0, heads=1)
         if self.image_size % self.patch:
             raise ConfigError(f"image_size={self.image_size} is no multiple of patch={self.patch}")
         if self.dim % self.heads or self.dim % 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from pickle import UnpicklingError
 from typing import Any, Protocol, Self, TypeVar
@@ -42,7 +43,8 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 
 def _torch(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # of pickles, in several lines
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _flat(group: Any, path: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from geometry.crop import Window
 from geometry.tokens import take_objects
 from geometry.turn import Turn, turn_tokens
 from schemas.bands import RGB, canonical
+from schemas.config import at_least
 from schemas.errors import ConfigError
 from schemas.tokens import OsmTokens
 from trainers.stream.order import draw
@@ -56,6 +57,7 @@ class AugmentSettings:
     photo_colour: float = 0.1  # largest relative change of its brightness, contrast and saturation, and turn of hue
 
     def __post_init__(self) -> None:
+        at_least(self, "stream.augment.", brightness=0, contrast=0, saturation=0)
         shares = ("crop", "flip", "flip_vertical", "rotate", "jitter", "photo_flip", "photo_jitter", "drop_objects")
         wrong = [n for n in shares if not 0 <= getattr(self, n) <= 1]
         low, high = self.crop_area

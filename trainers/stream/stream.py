@@ -28,8 +28,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from schemas.config import unknown_key
+from schemas.config import at_least, path, unknown_key
 from schemas.errors import ConfigError, DatasetError, GeoshardsError, ResourceError, is_short, last_line, shortage
+from schemas.index import SPLIT_CODES
+from schemas.sample import OSM_TOKENS
 from storage.ranges import CacheSettings
 from trainers.embed.features import TagWeight, open_tag_table
 from trainers.stream.augment import AugmentSettings
@@ -41,6 +43,7 @@ from trainers.stream.members.levels import read_statistics
 from trainers.stream.members.read import Verify
 from trainers.stream.neighbours import neighbour_rate, same_block_rate
 from trainers.stream.order import Order, Place, Shuffle, slots, steps_per_epoch
+from trainers.stream.sample import split_names
 from trainers.stream.schedule import Request, Schedule
 from trainers.stream.state import HASHES, check_state, source_state
 
@@ -69,12 +72,21 @@ class StreamSettings:
     pixels: Pixels = "workers"  # where images are scaled, turned and coloured: workers; or device, batched
     verify: Verify = "crc"  # bytes of samples against: crc, their CRC-32; sha256 of whole samples; none: as they are
     max_corrupt: int = 100  # unreadable samples before the run stops; each is masked and named
-    cache: str = "auto"  # where ranges of remote shards are kept: auto: GEOSHARDS_CACHE/stream; none; or a folder
+    cache: str = path(
+        "auto", "auto", "none"
+    )  # where ranges of remote shards are kept: auto: GEOSHARDS_CACHE/stream; none; or a folder
     cache_gb: float = 20.0  # most that the cache holds, for all processes of a machine together
-    tags: str = "auto"  # auto: the dataset's tags.safetensors, else hash; hash; or the path of a tag table
+    tags: str = path(
+        "auto", "auto", "hash"
+    )  # auto: the dataset's tags.safetensors, else hash; hash; or the path of a tag table
     tag_weight: TagWeight = "auto"  # ours: ln(1 + count of the key); paper, count; released, ln_count; auto: variant
-    key_counts: str = ""  # JSON file of counts by key, e.g. GeoLink's; empty: those of the dataset
+    key_counts: str = path()  # JSON file of counts by key, e.g. GeoLink's; empty: those of the dataset
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+
+    def __post_init__(self) -> None:
+        at_least(
+            self, "stream.", limit=1, block=1, window=1, near=1, workers=0, prefetch=1, max_corrupt=0, cache_gb=0,
+        )  # fmt: skip
 
     @property
     def order(self) -> Order:
@@ -161,10 +173,11 @@ class GeoStream(IterableDataset[TileBatch]):
         place: rank, world and workers; taken from the environment where None.
         accumulate: micro-batches a rank makes of its share of a global batch.
         pin_memory: whether batches come in page-locked memory.
+        tag_weight: variant that the weights of tags are of where the settings leave it open.
+        within: whether the split counts even where the selection names another.
         options: fields of StreamSettings by name, e.g. ``select="n_streetview > 0"``, ``num_workers=4``.
 
-    Attributes: ``indexes``, one a dataset, ``tags``, ``epoch``, ``position``, and ``corrupt``, a message a sample that
-    could not be read.
+    Attributes: ``indexes``, one a dataset, ``tags``, ``epoch``, ``position``.
 
     Raises:
         DatasetError: a dataset is incomplete, nothing is selected, or two hold the same samples.
@@ -185,6 +198,7 @@ class GeoStream(IterableDataset[TileBatch]):
         accumulate: int = 1,
         pin_memory: bool = False,
         tag_weight: str = "ours",
+        within: bool = False,
         **options: Any,
     ) -> None:
         self.settings = settings = _with_options(settings or StreamSettings(), options)
@@ -194,7 +208,8 @@ class GeoStream(IterableDataset[TileBatch]):
         self.parts = self.place.world * accumulate
         slots(batch_size, 0, self.parts)
         given = parse_datasets(datasets)
-        indexes = [load_index(root, settings.select or "", settings.split, settings.limit) for root in given.roots]
+        reading = {"select": settings.select or "", "split": settings.split, "limit": settings.limit, "within": within}
+        indexes = [load_index(root, **reading) for root in given.roots]  # type: ignore[arg-type]
         if given.weights is None:
             indexes.sort(key=lambda i: i.content_hash)  # as one dataset they are the same in any order
         same = [i.root for i, j in pairwise(indexes) if i.content_hash == j.content_hash]
@@ -222,8 +237,8 @@ class GeoStream(IterableDataset[TileBatch]):
         )
         self._pin = pin_memory
         self.epoch, self.position = epoch, 0
-        self.corrupt: list[str] = []
-        self._seen = 0  # slots handed out by this object
+        self._corrupt: dict[str, str] = {}  # message of each sample that could not be read, once however often it comes
+        self._seen = self._lost = 0  # slots handed out by this object, and those of them that could not be read
 
     def __len__(self) -> int:
         """Micro-batches an epoch on this rank; the same on every rank.
@@ -232,6 +247,11 @@ class GeoStream(IterableDataset[TileBatch]):
             ConfigError: a mixture has no epoch.
         """
         return steps_per_epoch(self.epoch_samples, self.batch_size) * self.accumulate
+
+    @property
+    def corrupt(self) -> list[str]:
+        """A message a sample that could not be read."""
+        return list(self._corrupt.values())
 
     @property
     def samples(self) -> int:
@@ -260,13 +280,16 @@ class GeoStream(IterableDataset[TileBatch]):
         return None if self.schedule.count is None else steps_per_epoch(self.schedule.count, self.batch_size)
 
     def samples_in(self, steps: int | None, epochs: int | None) -> int:
-        """Samples of a run of so many steps, or epochs, from its start."""
+        """Samples consumed since epoch 0 when so many more steps are done, or so many epochs are over."""
         if steps is None:
             return (epochs or 1) * self.epoch_samples
         if self.schedule.count is None:
-            return steps * self.batch_size
-        whole, rest = divmod(steps, steps_per_epoch(self.epoch_samples, self.batch_size))
-        return whole * self.epoch_samples + min(rest * self.batch_size, self.epoch_samples)
+            return self.position + steps * self.batch_size
+        left = steps_per_epoch(self.epoch_samples - self.position, self.batch_size)
+        if steps < left:
+            return self.samples_seen + steps * self.batch_size
+        whole, rest = divmod(steps - left, steps_per_epoch(self.epoch_samples, self.batch_size))
+        return (self.epoch + 1 + whole) * self.epoch_samples + min(rest * self.batch_size, self.epoch_samples)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of ``epoch``; a no-op in the epoch that a loaded state is in, so that it is not replayed."""
@@ -323,13 +346,16 @@ class GeoStream(IterableDataset[TileBatch]):
             raise ConfigError("GeoStream starts its own loader processes: give it num_workers=…, the DataLoader none")
         return self.batches(until_epoch=None if self.schedule.count is None else self.epoch + 1)
 
-    def batches(self, *, steps: int | None = None, until_epoch: int | None = None) -> Iterator[TileBatch]:
-        """Micro-batches from here on: at most ``steps`` global batches, and none of ``until_epoch`` or later.
+    def batches(
+        self, *, steps: int | None = None, until_epoch: int | None = None, until: int | None = None
+    ) -> Iterator[TileBatch]:
+        """Micro-batches from here on: at most ``steps`` global batches, none of ``until_epoch`` or later, and none once
+        ``until`` global samples are consumed since epoch 0.
 
         The position moves when the last micro-batch of a global batch is handed out.
         """
-        ahead = self._requests(steps, until_epoch)
-        for request, batch in zip(self._requests(steps, until_epoch), self._load(ahead), strict=False):
+        ahead = self._requests(steps, until_epoch, until)
+        for request, batch in zip(self._requests(steps, until_epoch, until), self._load(ahead), strict=False):
             if request.part // self.place.world == self.accumulate - 1:
                 self._advance(request)
             self._note(batch)
@@ -348,9 +374,11 @@ class GeoStream(IterableDataset[TileBatch]):
         """Samples i64[K] of the first dataset that the batch of :meth:`at` at ``start`` holds, -1 where masked."""
         return self.schedule.choose(Request(self.epoch, start, self.place.rank)).sample
 
-    def _requests(self, steps: int | None, until_epoch: int | None) -> Iterator[Request]:
-        epoch, start, done = self.epoch, self.position, 0
+    def _requests(self, steps: int | None, until_epoch: int | None, until: int | None) -> Iterator[Request]:
+        epoch, start, done, count = self.epoch, self.position, 0, self.schedule.count or 0
         while (steps is None or done < steps) and (until_epoch is None or epoch < until_epoch):
+            if until is not None and epoch * count + start >= until:
+                return
             for micro in range(self.accumulate):
                 yield Request(epoch, start, micro * self.place.world + self.place.rank)
             start += self.batch_size
@@ -404,18 +432,41 @@ class GeoStream(IterableDataset[TileBatch]):
             self.epoch, self.position = request.epoch + 1, 0
 
     def _note(self, batch: TileBatch) -> None:
-        self.corrupt.extend(batch.corrupt)
-        if len(self.corrupt) > self.settings.max_corrupt:
+        for message in batch.corrupt:
+            self._corrupt.setdefault(self._sample_of(message), message)
+        self._seen += len(batch.valid)
+        self._lost += len(batch.corrupt)
+        if len(self._corrupt) > self.settings.max_corrupt:
             raise DatasetError(
-                f"{self._where}: {len(self.corrupt)} samples cannot be read, over stream.max_corrupt="
+                f"{self._where}: {len(self._corrupt)} samples cannot be read, over stream.max_corrupt="
                 f"{self.settings.max_corrupt}; the last is {self.corrupt[-1]}"
             )
-        self._seen += len(batch.valid)
-        if self._seen >= _ENOUGH and 2 * len(self.corrupt) > self._seen:
+        if self._seen >= _ENOUGH and 2 * self._lost > self._seen:
             raise DatasetError(
-                f"{self._where}: {len(self.corrupt)} of the first {self._seen} samples cannot be read; the last is "
+                f"{self._where}: {self._lost} of the first {self._seen} samples cannot be read; the last is "
                 f"{self.corrupt[-1]}"
             )
+
+    def _sample_of(self, message: str) -> str:
+        """The dataset, where there are several, and the key that a message of the loader begins with."""
+        root = next((i.root for i in self.indexes if len(self.indexes) > 1 and message.startswith(f"{i.root}: ")), "")
+        return root + message[len(root) + 2 if root else 0 :].partition(": ")[0]
+
+    def held(self) -> dict[str, int]:
+        """Selected samples that have an image, objects, or a photo, by these words; read from the index alone."""
+        found = {"images": 0, "objects": 0, "photos": 0}
+        for index in self.indexes:
+            counts = np.bincount(index.column("layout"), minlength=len(index.parts.layouts)).tolist()
+            for names, count in zip(index.parts.layouts, counts, strict=True):
+                images, photos = split_names(names)
+                found["images"] += count if images else 0
+                found["objects"] += count if OSM_TOKENS in names else 0
+                found["photos"] += count if photos else 0
+        return found
+
+    def in_split(self, split: str) -> int:
+        """Selected samples that lie in a split."""
+        return sum(int((index.column("split") == SPLIT_CODES.index(split)).sum()) for index in self.indexes)
 
     @property
     def _where(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from schemas.config import path
 from trainers.engine.checkpoint import load_checkpoint
 from trainers.engine.evaluation import EvaluationReport
 from trainers.engine.settings import Task, TrainSettings, read_presets
@@ -20,7 +21,7 @@ from trainers.stream.batch import View
 class GeoLinkInit:
     """Weights of others that a new model starts from."""
 
-    run: str = ""  # checkpoint.pt of a run of GeoLink, GAIR or both: all parts that it has in common; path or URL
+    run: str = path()  # checkpoint.pt of a run of GeoLink, GAIR or both: all parts that it has in common; path or URL
 
 
 @dataclass(frozen=True)

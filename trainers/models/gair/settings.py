@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from schemas.bands import RGB, Bands
+from schemas.config import at_least, path
 from schemas.errors import ConfigError
 from trainers.models.gair.dates import DatePooling
 from trainers.models.gair.location import LocationKind
@@ -63,12 +64,10 @@ class GairSettings:
     mask: float = 0.75  # share of patches that they predict
 
     def __post_init__(self) -> None:
-        for name in (
-            "photos", "queue", "dates", "dim", "location_features", "location_degree", "location_hidden", "nili_hidden",
-            "heading_hidden",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"arch.{name}={getattr(self, name)} must be at least 1")
+        at_least(
+            self, "arch.", photos=1, queue=1, dates=1, dim=1, location_features=1, location_degree=1,
+            location_hidden=1, nili_hidden=1, heading_hidden=1, decoder_dim=1, decoder_depth=0, decoder_heads=1,
+        )  # fmt: skip
         if self.location_scales is not None and not (self.location_scales and min(self.location_scales) > 0):
             raise ConfigError(f"arch.location_scales={list(self.location_scales)} must be one or more numbers above 0")
         for name in ("mask", "heading_drop"):
@@ -80,6 +79,8 @@ class GairSettings:
                 "and by 4"
             )
         low, high = self.temperature_range
+        if not 0 < low <= high:
+            raise ConfigError(f"arch.temperature_range=[{low}, {high}] must lie above 0, the lesser first")
         if not self.temperature > 0:
             raise ConfigError(f"arch.temperature={self.temperature} must be above 0")
         if self.temperature_learned and not 0 < low <= self.temperature <= high:
@@ -92,9 +93,9 @@ class GairSettings:
 class GairInit:
     """Weights of others that a new model starts from: each file fits whole, or the run does not start."""
 
-    run: str = ""  # checkpoint.pt of a run of GeoLink, GAIR or both: all parts that it has in common; path or URL
-    rs: str = ""  # path or URL: CROMA_base.pt, or for rs_encoder=vit a ViT with timm's names (geoshards export)
-    sv: str = ""  # path or URL: a ViT of transformers or timm
+    run: str = path()  # checkpoint.pt of a run of GeoLink, GAIR or both: all parts that it has in common; path or URL
+    rs: str = path()  # path or URL: CROMA_base.pt, or for rs_encoder=vit a ViT with timm's names (geoshards export)
+    sv: str = path()  # path or URL: a ViT of transformers or timm
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,7 @@ class GairLoss:
     secl_radius: float | None = None  # metres: the same of the location encoder
 
     def __post_init__(self) -> None:
-        for name in ("incl", "secl", "rec", "dist", "hard_negatives", "incl_radius", "secl_radius"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"loss.{name}={value} must be at least 0")
+        at_least(self, "loss.", incl=0, secl=0, rec=0, dist=0, hard_negatives=0, incl_radius=0, secl_radius=0)
         if not (self.contrast or self.rec):
             raise ConfigError("all weights of loss are 0: nothing is learned; give loss.incl, secl, rec or dist")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from schemas.bands import RGB, Bands
+from schemas.config import at_least
 from schemas.errors import ConfigError
 from trainers.models.gair.settings import GairLoss, GairSettings
 from trainers.models.geolink import GeoLinkLoss
@@ -34,6 +35,7 @@ class JointSettings:
     gair: GairSettings = field(default_factory=GairSettings)  # the rest of GAIR
 
     def __post_init__(self) -> None:
+        at_least(self, "arch.", tag_width=1)
         for part, shared in _SHARED.items():
             held = getattr(self, part)
             for name, home in shared.items():
@@ -61,9 +63,7 @@ class TaskWeights:
     osm_location: float = 0.0  # objects of a tile against the location of its centre
 
     def __post_init__(self) -> None:
-        for name, value in self.named().items():
-            if value < 0:
-                raise ConfigError(f"loss.task_weights.{name}={value} must be at least 0")
+        at_least(self, "loss.task_weights.", geolink=0, gair=0, osm_photo=0, osm_location=0)
         if not self.active():
             raise ConfigError("loss.task_weights are all 0: nothing is learned; give one of them")
 
@@ -89,8 +89,7 @@ class JointLoss:
     osm_photo_radius: float = 100.0  # metres: objects nearer than this to a photo's place surround it
 
     def __post_init__(self) -> None:
-        if self.alternate < 0:
-            raise ConfigError(f"loss.alternate={self.alternate} must be at least 0")
+        at_least(self, "loss.", alternate=0)
         if not self.osm_photo_radius > 0:
             raise ConfigError(f"loss.osm_photo_radius={self.osm_photo_radius} must be above 0")
         for part in ("geolink", "gair"):

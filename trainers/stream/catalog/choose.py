@@ -21,9 +21,14 @@ from trainers.stream.catalog.select import evaluate, mentions_split, words
 Mask = NDArray[np.bool_]
 
 
+class NothingSelectedError(DatasetError):
+    """A dataset has no sample that a selection takes."""
+
+
 def choose_rows(
-    dataset: Store, parts: Parts, select: str = "", split: str = "train", limit: int | None = None
-) -> tuple[Ints, str]:
+    dataset: Store, parts: Parts, select: str = "", split: str = "train", limit: int | None = None,
+    within: bool = False,
+) -> tuple[Ints, str]:  # fmt: skip
     """Selected rows i64[n] of ``parts`` by rising hash of their keys, and the digest of the keys.
 
     Args:
@@ -32,20 +37,22 @@ def choose_rows(
         select: SQL condition over the samples table, or empty.
         split: that is read unless the condition names another.
         limit: keep the first so many.
+        within: whether ``split`` counts even if the condition names another.
 
     Raises:
-        DatasetError: nothing is selected, a key is held twice, or the samples table does not fit the index.
+        NothingSelectedError: nothing is selected.
+        DatasetError: a key is held twice, or the samples table does not fit the index.
         ConfigError: the condition cannot be read, or would not select the same samples every time.
     """
     met = _met(dataset, parts, select) if select.strip() else np.ones(len(parts), bool)
     splits = parts.column("split") if len(parts) else np.zeros(0, np.uint8)
     buffer = SPLIT_CODES.index(BUFFER)
     chosen = met & (splits != buffer)
-    if not mentions_split(select):
+    if within or not mentions_split(select):
         chosen &= splits == (SPLIT_CODES.index(split) if split in SPLIT_CODES else len(SPLIT_CODES))
     if not chosen.any():
         counts = Counter({name: int((met & (splits == i)).sum()) for i, name in enumerate(SPLIT_CODES)})
-        raise DatasetError(_nothing(dataset.root, select, split, len(parts), counts))
+        raise NothingSelectedError(_nothing(dataset.root, select, split, len(parts), counts))
     rows = np.flatnonzero(chosen)
     hashes = parts.column("key_hash")[chosen]
     order, tied = _by_hash(hashes)

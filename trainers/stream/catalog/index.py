@@ -93,12 +93,14 @@ class Index:
 
 
 def load_index(
-    root: str, select: str = "", split: str = "train", limit: int | None = None, cached_from: int = CACHED_FROM
-) -> Index:
+    root: str, select: str = "", split: str = "train", limit: int | None = None, cached_from: int = CACHED_FROM,
+    within: bool = False,
+) -> Index:  # fmt: skip
     """The index of ``root`` restricted to ``select`` (an SQL condition over the samples table) and to ``split``.
 
-    A condition that names the column ``split`` itself overrides ``split``. Samples of the buffer are never selected.
-    ``limit`` keeps so many of the selected samples, the same ones for every layout, and those of a smaller limit are
+    A condition that names the column ``split`` itself overrides ``split``, unless ``within`` says that both hold.
+    Samples of the buffer are never selected. ``limit`` keeps so many of the selected samples, the same ones for every
+    layout, and those of a smaller limit are
     among those of a larger one. For index files of ``cached_from`` bytes or more the rows that are selected, and the
     files of a remote dataset, are kept in the cache (``GEOSHARDS_CACHE``) and mapped from there.
 
@@ -117,13 +119,15 @@ def load_index(
     identity = [_FORMAT, absolute(dataset.root), info["content_hash"], info["layout_hash"], sorted(listing.items())]
 
     def choose() -> tuple[Ints, dict[str, Any]]:
-        rows, selection = choose_rows(dataset, parts, select, split, limit)
+        rows, selection = choose_rows(dataset, parts, select, split, limit, within)
         return rows, {"selection": selection, "split": split_digest(parts), "digests": _digests(dataset)}
 
     try:
         parts = _open_parts(dataset, listing, identity if large else None)
         # What lies in the files counts too: a split may change while hashes, sizes and times stay.
-        held = kept_column(_file("rows", [identity, parts.sums, select, split, limit]), choose) if large else None
+        held = (
+            kept_column(_file("rows", [identity, parts.sums, select, split, limit, within]), choose) if large else None
+        )
         about = held.about if held else {}
         parts.release()
     except OSError as error:
