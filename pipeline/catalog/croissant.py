@@ -29,7 +29,7 @@ _KEYS = {"sample": ["key"], "photo": ["key", "member"], "shard": ["shard"]}
 
 
 def croissant(document: dict[str, Any], licences: list[str]) -> dict[str, Any]:
-    """The content of croissant.json: shards and tables as file sets; samples with their members, photos and shards, with
+    """The content of croissant.json: shards and tables as file sets; samples with members, photos and shards, with
     the SHA-256 of each sample and shard, as record sets.
 
     Args:
