@@ -1,6 +1,7 @@
 """Front matter of a dataset's card, by which the Hugging Face Hub and its package ``datasets`` read the shards.
 
-Format: https://huggingface.co/docs/hub/datasets-cards and /datasets-manual-configuration. Features stand in it, as ``datasets`` otherwise guesses them from five samples, and fails at the first that has another member or value.
+Format: https://huggingface.co/docs/hub/datasets-cards and /datasets-manual-configuration. Features stand in it, as
+``datasets`` otherwise guesses them from five samples, and fails at the first that has another member or value.
 """
 
 from __future__ import annotations
