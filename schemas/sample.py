@@ -93,8 +93,19 @@ class StreetviewInfo:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """Where an image chip's sample comes from; both are None of a tile of the grid."""
+
+    stem: str | None = None  # name of the chip's file, without folder and ending
+    footprint: str | None = None  # what its place was read from: raster, bbox …
+
+
+@dataclass(frozen=True)
 class SampleMeta:
-    """The ``json`` member. The split is not in it: the catalog alone has that, so that it changes without a tar."""
+    """The ``json`` member. The split is not in it: the catalog alone has that, so that it changes without a tar.
+
+    Every document has every field, of one type: a table of samples has columns.
+    """
 
     footprint: Footprint
     gsd: tuple[float, float]  # true metres a pixel along x and y at the centre
@@ -104,7 +115,7 @@ class SampleMeta:
     osm_edited: str | None = None  # newest edit of an OSM object in it, ISO 8601; the snapshot's time is in the catalog
     rs: list[RsInfo] = field(default_factory=list)
     streetview: list[StreetviewInfo] = field(default_factory=list)
-    provenance: dict[str, str] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -125,11 +136,15 @@ class SampleMeta:
             _expect([fp["width"], fp["height"]], int)
             rs = [_rs_info(row) for row in d.pop("rs")]
             streetview = [_photo_info(row) for row in d.pop("streetview")]
+            provenance = Provenance(**d.pop("provenance"))
+            _expect([provenance.stem, provenance.footprint], str | None)
             gsd, bbox = tuple(d.pop("gsd")), tuple(d.pop("bbox"))
             _expect([*gsd, *bbox, d["lon"], d["lat"]], int | float)
             if len(gsd) != 2 or len(bbox) != 4:
                 raise ValueError("gsd and bbox are two and four numbers")
-            return cls(footprint=Footprint(**fp), gsd=gsd, bbox=bbox, rs=rs, streetview=streetview, **d)
+            return cls(
+                footprint=Footprint(**fp), gsd=gsd, bbox=bbox, rs=rs, streetview=streetview, provenance=provenance, **d
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InputError) as error:
             raise CorruptSampleError(f"json member cannot be read: {error!r}; build the sample again") from None
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
+from schemas.catalog import TABLES
+
 #: Words of the format: those that mean ``cr:`` and themselves, and the others.
 _CR = (
     "citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet", "format",
@@ -17,16 +21,16 @@ _CONTEXT: dict[str, Any] = {
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "examples": {"@id": "cr:examples", "@type": "@json"},
 } | {word: f"cr:{word}" for word in _CR}  # fmt: skip
 
-#: Columns of the sample table that most readers want, and their types.
-_FIELDS = {
-    "key": "sc:Text", "shard": "sc:Text", "lon": "sc:Float", "lat": "sc:Float", "gsd_x": "sc:Float",
-    "gsd_y": "sc:Float", "split": "sc:Text", "n_rs": "sc:Integer", "n_point": "sc:Integer", "n_line": "sc:Integer",
-    "n_polygon": "sc:Integer", "n_streetview": "sc:Integer", "rs_time": "sc:Text", "osm_time": "sc:Text",
-}  # fmt: skip
+#: Columns without a field: no type of the format says what they are, or only a build needs them.
+_LEFT_OUT = frozenset({"geometry", "bbox", "planned", "inputs"})
+#: Record sets by the catalog table they are.
+_RECORD_SETS = {"sample": "samples", "photo": "streetview", "shard": "shards"}
+_KEYS = {"sample": ["key"], "photo": ["key", "member"], "shard": ["shard"]}
 
 
 def croissant(document: dict[str, Any], licences: list[str]) -> dict[str, Any]:
-    """The content of croissant.json: the shards as a file set, and the sample table as a record set.
+    """The content of croissant.json: shards and tables as file sets; samples with members, photos and shards, with
+    the SHA-256 of each sample and shard, as record sets.
 
     Args:
         document: dataset.json.
@@ -34,6 +38,9 @@ def croissant(document: dict[str, Any], licences: list[str]) -> dict[str, Any]:
     """
     content = document["content_hash"]
     credit = "; ".join(f"{s['kind']}: {s['name']} ({s['licence']})" for s in document["sources"])
+    tables = [_files(table, "application/x-parquet", f"catalog/{table}/*.parquet") for table in _RECORD_SETS.values()]
+    # No byte of a dataset depends on the day of its build: the newest day of its sources stands for it.
+    days = [str(s["date"])[:10] for s in document["sources"] if s.get("date")]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -45,17 +52,18 @@ def croissant(document: dict[str, Any], licences: list[str]) -> dict[str, Any]:
         "license": licences,
         "version": f"1.0.0+{content[:12]}",
         "identifier": content,
-        "distribution": [_files("shards", "application/x-tar", "shards/*.tar"),
-                         _files("samples", "application/x-parquet", "catalog/samples/*.parquet")],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "sample",
-                "name": "sample",
-                "key": {"@id": "sample/key"},
-                "field": [_field(name, kind) for name, kind in _FIELDS.items()],
-            }
-        ],
+        "distribution": [_files("tars", "application/x-tar", "shards/*.tar"), *tables],
+        **({"datePublished": max(days)} if days else {}),
+        "recordSet": [_record_set(name, table) for name, table in _RECORD_SETS.items()],
+    }
+
+
+def _record_set(name: str, table: str) -> dict[str, Any]:
+    columns = [column for column in TABLES[table] if column.name not in _LEFT_OUT]
+    key = [{"@id": f"{name}/{column}"} for column in _KEYS[name]]
+    return {
+        "@type": "cr:RecordSet", "@id": name, "name": name, "key": key if len(key) > 1 else key[0],
+        "field": [_column(name, table, column) for column in columns],
     }  # fmt: skip
 
 
@@ -63,6 +71,21 @@ def _files(name: str, encoding: str, pattern: str) -> dict[str, Any]:
     return {"@type": "cr:FileSet", "@id": name, "name": name, "encodingFormat": encoding, "includes": pattern}
 
 
-def _field(name: str, kind: str) -> dict[str, Any]:
-    source = {"fileSet": {"@id": "samples"}, "extract": {"column": name}}
-    return {"@type": "cr:Field", "@id": f"sample/{name}", "name": f"sample/{name}", "dataType": kind, "source": source}
+def _column(record_set: str, table: str, column: pa.Field) -> dict[str, Any]:
+    """A column as a field; a list is repeated, and one of structs has a field for each of their parts."""
+    place = f"{record_set}/{column.name}"
+    many = pa.types.is_list(column.type)
+    if many and pa.types.is_struct(column.type.value_type):
+        parts = [
+            _field(f"{place}/{part.name}", part.type, table, column.name, {"transform": {"jsonPath": part.name}})
+            for part in column.type.value_type
+        ]
+        return {"@type": "cr:Field", "@id": place, "name": place, "repeated": True, "subField": parts}
+    found = _field(place, column.type.value_type if many else column.type, table, column.name, {})
+    return found | ({"repeated": True} if many else {})
+
+
+def _field(place: str, kind: pa.DataType, table: str, column: str, more: dict[str, Any]) -> dict[str, Any]:
+    data_type = "sc:Integer" if pa.types.is_integer(kind) else "sc:Float" if pa.types.is_floating(kind) else "sc:Text"
+    source = {"fileSet": {"@id": table}, "extract": {"column": column}} | more
+    return {"@type": "cr:Field", "@id": place, "name": place, "dataType": data_type, "source": source}

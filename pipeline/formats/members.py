@@ -30,6 +30,22 @@ def decode_picture(data: bytes, where: str, mode: str = "") -> Image.Image:
         return image.convert(mode or image.mode)
 
 
+def array_dtype(data: bytes, where: str) -> str:
+    """Type of the values of ``.npy`` bytes, or of their beginning, as numpy calls it.
+
+    Raises:
+        DatasetError: they are damaged; ``where`` stands in the message.
+    """
+    with at_the_door(f"{where} cannot be decoded", _AGAIN, DatasetError):
+        return str(_array_header(io.BytesIO(data))[2])
+
+
+def _array_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
 def decode_array(data: bytes, where: str) -> NDArray[Any]:
     """The numbers of ``.npy`` bytes [bands,height,width].
 
@@ -38,9 +54,7 @@ def decode_array(data: bytes, where: str) -> NDArray[Any]:
     """
     with at_the_door(f"{where} cannot be decoded", _AGAIN, DatasetError):
         stream = io.BytesIO(data)
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        shape, fortran, dtype = _array_header(stream)
         if len(shape) != 3 or min(shape) < 1 or dtype.kind not in "uif":
             raise ValueError(f"it is {dtype}{list(shape)}, not numbers of bands, rows and columns")
         # Compared with what is there before anything is allocated from it.

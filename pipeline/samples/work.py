@@ -25,7 +25,7 @@ from pipeline.tokens.sheet import FootprintTokens, TokenMaker, extract_tokens, v
 from schemas.errors import InputError
 from schemas.features import drop_row
 from schemas.footprint import Footprint
-from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, RsInfo, SampleMeta, rounded, valid_member
+from schemas.sample import JSON, OSM_RASTER, OSM_TOKENS, Provenance, RsInfo, SampleMeta, rounded, valid_member
 from storage.nodes.copies import node_cache
 
 Ints = NDArray[np.int64]
@@ -227,6 +227,6 @@ def _rs(job: ShardJob, image: TileImage | _OwnImage, number: int) -> tuple[bytes
     return data, info, None if image.missing is None else ~image.missing
 
 
-def _provenance(job: ShardJob, key: str) -> dict[str, str]:
+def _provenance(job: ShardJob, key: str) -> Provenance:
     row = None if job.chips is None else job.chips.rows.get(key)
-    return {} if row is None else {"stem": row["stem"], "footprint": row["how"]}
+    return Provenance() if row is None else Provenance(row["stem"], row["how"])

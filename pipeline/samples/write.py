@@ -21,7 +21,7 @@ from pipeline.formats.tar import TarWriter
 from pipeline.meridian import quadrilaterals
 from schemas.catalog import COUNTS, TABLES, pending_file, shard_name
 from schemas.footprint import Footprint
-from schemas.sample import RsInfo, SampleMeta, StreetviewInfo, member_order, rounded, sample_hash
+from schemas.sample import Provenance, RsInfo, SampleMeta, StreetviewInfo, member_order, rounded, sample_hash
 from schemas.splits import SplitConfig, assign_split
 from schemas.tokens import OsmTokens
 from storage.store import Store
@@ -51,7 +51,7 @@ def sample_meta(
     osm_edited: str | None,
     rs: list[RsInfo],
     streetview: list[StreetviewInfo],
-    provenance: dict[str, str],
+    provenance: Provenance,
 ) -> SampleMeta:
     """The JSON document of one sample; ``position`` is its place in ``placement``."""
     west, south, east, north = (rounded(v) for v in placement.bbox[position])

@@ -127,8 +127,8 @@ def test_the_stream_reads_them(built: tuple[Outcome, Path]) -> None:
 def test_a_chip_that_needs_no_change_keeps_its_bytes(built: tuple[Outcome, Path], folder: Path) -> None:
     kept = 0
     for meta, _, members in samples_of(built[1]).values():
-        source = next(folder.rglob(f"{meta.provenance['stem']}.*[gf]"), None)
-        files = [p for p in folder.rglob("*") if p.stem == meta.provenance["stem"] and p.suffix in (".jpg", ".png")]
+        source = next(folder.rglob(f"{meta.provenance.stem}.*[gf]"), None)
+        files = [p for p in folder.rglob("*") if p.stem == meta.provenance.stem and p.suffix in (".jpg", ".png")]
         if files:
             assert members[f"rs{files[0].suffix}"] == files[0].read_bytes()
             kept += 1
@@ -145,7 +145,7 @@ def test_times_sources_and_licences_are_told(folder: Path, tmp_path: Path) -> No
         *(f"2020-08-06T06:0{k}:00Z" for k in range(4)), None, "2021",
     }  # fmt: skip
     assert {m.rs[0].source for m, _, _ in samples.values()} >= {"S2", "own-0.tif"}
-    assert {m.provenance["footprint"] for m, _, _ in samples.values()} == {"skyscript S2", "raster", "bbox"}
+    assert {m.provenance.footprint for m, _, _ in samples.values()} == {"skyscript S2", "raster", "bbox"}
     rows = read_catalog(Store(tmp_path / "out"), "samples").to_pylist()
     assert {tuple(r["licences"]) for r in rows} == {("CC-BY-4.0", "ODbL-1.0")}
     text = (tmp_path / "out/ATTRIBUTION.md").read_text()

@@ -16,7 +16,7 @@ from pipeline.samples.job import Snapshot
 from pipeline.samples.write import ShardResult, ShardWriter, sample_meta
 from schemas.features import drop_row
 from schemas.footprint import Footprint
-from schemas.sample import StreetviewInfo
+from schemas.sample import Provenance, StreetviewInfo
 from schemas.splits import SplitConfig
 from schemas.tokens import empty_tokens
 from tests.osm.opl import RULES, write_opl
@@ -48,7 +48,7 @@ def write(
                            ("CC-BY-4.0", None)[n % 2], None, "t")
             for n in range(i)
         ]  # fmt: skip
-        meta = sample_meta(footprint, placement, i, osm_edited=None, rs=[], streetview=photos, provenance={})
+        meta = sample_meta(footprint, placement, i, osm_edited=None, rs=[], streetview=photos, provenance=Provenance())
         members = {"json": meta.to_bytes(), "osm.safetensors": bytes(i)} | {p.member: b"photo" for p in photos}
         writer.add(members, meta, tokens, placement.corners[i], ["ODbL-1.0", "CC0-1.0"])
     writer.drops += [drop_row("samples", "", "nodata", key=f"d{index}-{n}") for n in range(drops)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from schemas.errors import CorruptSampleError
 from schemas.footprint import Footprint
 from schemas.sample import (
+    Provenance,
     RsInfo,
     SampleMeta,
     StreetviewInfo,
@@ -47,7 +48,7 @@ META = st.builds(
     SampleMeta, footprint=FOOTPRINTS, gsd=st.tuples(NUMBER, NUMBER), lon=NUMBER, lat=NUMBER,
     bbox=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER),
     osm_edited=MAYBE, rs=st.lists(RS, max_size=2), streetview=st.lists(SV, max_size=2),
-    provenance=st.dictionaries(TEXT, TEXT, max_size=3),
+    provenance=st.builds(Provenance, MAYBE, MAYBE),
 )  # fmt: skip
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
