@@ -254,7 +254,7 @@ def test_law_6_a_split_that_changed_is_read_and_an_old_state_refused(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ) -> None:
     if cached:
-        monkeypatch.setattr(load_index, "__defaults__", ("", "train", None, 0))
+        monkeypatch.setattr(load_index, "__defaults__", ("", "train", None, 0, False))
     root = tmp_path / "resplit"
     shutil.copytree(two[0], root)
     keys = pq.read_table(root / "catalog/samples/part-00000.parquet")["key"].to_pylist()

@@ -56,7 +56,9 @@ class Planted:
     def temperature(self) -> float:
         return ARCH.temperature
 
-    def query(self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(
+        self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor, frame: Tensor | None = None
+    ) -> Tensor:
         return self.location(lonlat_of(tokens[sample, 0], xy.double()))
 
     def photo_mask(self, batch: TileBatch) -> Tensor:

@@ -100,7 +100,9 @@ class Coordinates(Planted):
     def encode_tiles(self, batch: TileBatch) -> Tensor:
         return cells(SIDE).float().expand(len(batch), -1, -1)
 
-    def query(self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor) -> Tensor:
+    def query(
+        self, tokens: Tensor, batch: TileBatch, sample: Tensor, xy: Tensor, frame: Tensor | None = None
+    ) -> Tensor:
         return gair_query(xy)
 
 
