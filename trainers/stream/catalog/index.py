@@ -101,7 +101,8 @@ def load_index(
     A condition that names the column ``split`` itself overrides ``split``, unless ``within`` says that both hold.
     Samples of the buffer are never selected. ``limit`` keeps so many of the selected samples, the same ones for every
     layout, and those of a smaller limit are among those of a larger one. For index files of ``cached_from`` bytes or
-    more the rows that are selected, and the files of a remote dataset, are kept in the cache (``GEOSHARDS_CACHE``) and mapped from there.
+    more the rows that are selected, and the files of a remote dataset, are kept in the cache (``GEOSHARDS_CACHE``) and
+    mapped from there.
 
     Raises:
         DatasetError: the dataset is incomplete, holds a key twice, or nothing is selected.
