@@ -80,7 +80,7 @@ def test_json_is_one_document_quiet_is_silence_and_else_something_is_said(
 
 
 def test_each_command_is_among_the_calls_but_those_that_other_tests_run() -> None:
-    others = {"chips", "demo", "embed", "encode", "evaluate", "export", "regions", "update"}
+    others = {"card", "chips", "demo", "embed", "encode", "evaluate", "export", "regions", "update"}
     assert {call.split()[0] for call in CALLS} | others == {p.name for p in entry_points(group=GROUP)}
 
 

@@ -170,7 +170,7 @@ def test_the_consistency_of_a_batch_is_the_mean_of_what_its_samples_give_alone(d
         own[i] = True
         alone.append(float(single(replace(batch, valid=own))["cst"]))
     weights = [float(n) if by == "node" else float(n > 0) for n in hidden]
-    assert len(set(hidden)) > 2
+    assert len(set(hidden)) > 1
     expected = sum(w * c for w, c in zip(weights, alone, strict=True)) / sum(weights)
     assert found == pytest.approx(expected, rel=1e-4)
 

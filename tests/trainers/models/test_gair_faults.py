@@ -104,7 +104,7 @@ FAULTS = [
     Fault("hard negatives without a direction", GAIR, "xy.view(-1, 2), frame)", "xy.view(-1, 2))", HAND),
     Fault("no headings in training", GAIR, "< share", "< 1", HIDDEN),
     Fault("all headings in training", GAIR, "< share", "< 0", HIDDEN),
-    Fault("headings hidden from evaluation", GAIR, "or not self.training or", "or", HIDDEN),
+    Fault("headings hidden from evaluation", GAIR, "if not self.training or not share", "if not share", HIDDEN),
     Fault("headings clockwise from the image's up", SAMPLE, "info.heading + info.north", "info.heading", aimed),
     Fault("headings counted from east", SAMPLE, "[[c, s], [s, -c]]", "[[s, c], [c, -s]]", aimed),
     Fault("a metre of the whole tile in a window", SAMPLE, "metres[0] * (right - left)", "metres[0]", SHOWN),

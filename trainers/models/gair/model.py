@@ -178,10 +178,12 @@ class Gair(nn.Module):
         found = self.nili(tokens, sample, gair_query(xy), take(cell, sample))
         return found if self.facing is None or frame is None else found + self.facing(tokens, sample, xy, frame)
 
-    def frames(self, batch: TileBatch) -> Tensor:
-        """Frames f32[Q,2,2] of the photos' cameras; of a share of them none while training."""
+    def frames(self, batch: TileBatch) -> Tensor | None:
+        """Frames f32[Q,2,2] of the photos' cameras, while training of a share of them none; None: they do not count."""
         frame, share = batch.photo_frame, self.settings.heading_drop
-        if self.facing is None or not self.training or not share:
+        if self.facing is None:
+            return None
+        if not self.training or not share:
             return frame
         seed, number = photo_numbers(batch)
         hidden = uniform(seed, number, HEADING_DROP) < share
@@ -219,7 +221,8 @@ class Gair(nn.Module):
         # One pass for the photos' places and those drawn.
         xy = torch.cat((batch.photo_xy[:, None], xy), 1)
         sample = batch.photo_sample[:, None].expand(-1, count + 1)
-        frame = self.frames(batch)[:, None].expand(-1, count + 1, -1, -1).reshape(-1, 2, 2)
+        if (frame := self.frames(batch)) is not None:
+            frame = frame[:, None].expand(-1, count + 1, -1, -1).reshape(-1, 2, 2)
         found = self.query(tokens, batch, sample.reshape(-1), xy.view(-1, 2), frame).float()
         found = found.view(len(xy), count + 1, -1)
         valid, tile_valid = self.photo_mask(batch), batch.valid & batch.has_rs
