@@ -279,14 +279,14 @@ def check_contrasts(root: Path) -> None:
     """Both further contrasts put together by plain sums."""
     model, batch = joint_model(EVERY), joint_batch(root)
     batch.valid[3] = False
+    counted = [q for q in range(len(batch.photos)) if batch.photo_valid[q] and int(batch.photo_sample[q]) != 3]
+    batch.photo_xy[counted[0]] = 9.0  # nothing is around it
+    batch.photo_lonlat[counted[2:4]] = batch.photo_lonlat[counted[1]]  # so near that they are no negatives
     losses = model(batch)
     nodes = model.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid))
     weight, photo = nearness(batch, 100.0), model.gair.encode_photos(batch)
-    rows = [
-        q for q in range(len(photo))
-        if batch.photo_valid[q] and int(batch.photo_sample[q]) != 3 and weight[q].sum() > 0
-    ]  # fmt: skip
-    assert 4 < len(rows) < int(batch.photo_valid.sum())
+    rows = [q for q in counted if weight[q].sum() > 0]
+    assert 4 < len(rows) < len(counted)
     around = torch.stack([(weight[q][:, None] * nodes).sum(0) / weight[q].sum() for q in rows])
     a, b = model.osm_photo.head(around), photo[rows]
     far = metres(batch.photo_lonlat[rows], batch.photo_lonlat[rows]) >= model.gair.incl_radius
