@@ -286,7 +286,7 @@ def test_heads_learn_from_hybrid_features(checkpoint: Path, batch: TileBatch) ->
     later = [m.roll(1, 0) for m in maps]
     changed = (truth != truth.roll(1, 0)).long()
     history = []
-    for _ in range(50):
+    for _ in range(100):
         losses = torch.stack([
             torch.nn.functional.cross_entropy(segment(maps, 48), truth),
             torch.nn.functional.cross_entropy(change(maps, later, 48), changed),

@@ -75,7 +75,7 @@ def test_a_line_names_what_is_started_and_what_is_not(
     assert new == "new: gair.facing, gair.location, gair.nili, gair.sv, gair.sv_head"
     assert run("geolink", dataset, tmp_path / "r", f"init.run={runs}/joint/checkpoint.pt", "dry_run=true") == 0
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("init.run"))
-    assert line.endswith("; not needed: gair.location, gair.nili, gair.sv, gair.sv_head")
+    assert line.endswith("; not needed: gair.facing, gair.location, gair.nili, gair.sv, gair.sv_head")
 
 
 @pytest.mark.parametrize(("source", "words", "message"), [

@@ -281,7 +281,7 @@ def check_contrasts(root: Path) -> None:
     batch.valid[3] = False
     counted = [q for q in range(len(batch.photos)) if batch.photo_valid[q] and int(batch.photo_sample[q]) != 3]
     batch.photo_xy[counted[0]] = 9.0  # nothing is around it
-    batch.photo_lonlat[counted[2:4]] = batch.photo_lonlat[counted[1]]  # so near that they are no negatives
+    batch.photo_lonlat[counted[2:4]] = batch.photo_lonlat[counted[1]].clone()  # so near that they are no negatives
     losses = model(batch)
     nodes = model.geolink.encode_nodes(batch, torch.zeros_like(batch.node_valid))
     weight, photo = nearness(batch, 100.0), model.gair.encode_photos(batch)
