@@ -46,8 +46,8 @@ from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
 from trainers.engine.report import Tracker, check_trackers, memory_mb, trackers
 from trainers.engine.settings import Task, TrainSettings, fit_bands, fit_tags
-from trainers.evaluate.split import having
 from trainers.stream.batch import TileBatch
+from trainers.stream.catalog.index import having
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
 from trainers.stream.state import HASHES
@@ -164,7 +164,7 @@ class Trainer:
                 f"eval.split={split}: {seen} of the {self.stream.samples} samples that are trained on lie in it; "
                 "choose them with stream.split, leave split out of stream.select, or measure nothing: eval.every=0"
             )
-        held = having(s, data.roots, split)
+        held = having(s.stream.select or "", data.roots, split)
         lacking = [root for root in data.roots if root not in held]
         if len(lacking) < len(data.roots):
             return f"validation: {', '.join(lacking)} has no selected sample in split {split}" if lacking else ""

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from trainers.engine.settings import TrainSettings
 from trainers.stream.augment import AugmentSettings
 from trainers.stream.batch import View
-from trainers.stream.catalog.choose import NothingSelectedError
-from trainers.stream.catalog.index import load_index
+from trainers.stream.catalog.index import having
 from trainers.stream.order import Place
 from trainers.stream.stream import GeoStream, StreamSettings
-
-
-def having(settings: TrainSettings, roots: Sequence[str], split: str) -> list[str]:
-    """Those of the datasets ``roots`` that have a selected sample in ``split``.
-
-    Raises:
-        GeoshardsError: one of them cannot be read.
-    """
-    found = []
-    for root in roots:
-        with suppress(NothingSelectedError):
-            load_index(root, settings.stream.select or "", split, within=True)
-            found.append(root)
-    return found
 
 
 def open_split(settings: TrainSettings, roots: Sequence[str], view: View, split: str, limit: int) -> GeoStream | None:
@@ -36,7 +20,7 @@ def open_split(settings: TrainSettings, roots: Sequence[str], view: View, split:
     Raises:
         GeoshardsError: a dataset cannot be read.
     """
-    held = having(settings, roots, split)
+    held = having(settings.stream.select or "", roots, split)
     if not held:
         return None
     reading = StreamSettings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 import typing
 from collections.abc import Iterator
 from dataclasses import replace
@@ -221,6 +222,7 @@ def test_tensorboard_shows_no_step_twice_after_a_kill(tmp_path: Path) -> None:
         for step in range(after + 1, 5):
             board.write({"step": step, "loss": loss})
         board.close()
+        time.sleep(1)  # readers take the files in the order of the seconds in their names
     events = EventAccumulator(str(tmp_path / "tb"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]

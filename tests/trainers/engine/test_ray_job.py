@@ -244,6 +244,8 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again_and_a_killed_worker_wh
     assert last_step() == step
     enter(ray_cluster, "second", f"{words} resume=auto")
     wait_for(lambda: last_step() > step)
+    # Its first word comes after some seconds; the stopped job may have left its last one.
+    wait_for(lambda: (said := read_status(Store(out))) is not None and said.state == "running")
     view = look(str(out))
     assert view.run is not None
     assert (view.state, view.run.stage) == ("running", "train")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +22,7 @@ from schemas.index import IndexPart
 from storage.dataset import find_catalog, load_dataset
 from storage.store import Store
 from storage.urls import absolute, cache_folder
-from trainers.stream.catalog.choose import choose_rows, split_digest
+from trainers.stream.catalog.choose import NothingSelectedError, choose_rows, split_digest
 from trainers.stream.catalog.flat import REMEDY, Column, keep, kept_column
 from trainers.stream.catalog.parts import Entries, Ints, Parts
 
@@ -141,6 +142,20 @@ def load_index(
         selection_hash=about["selection"], split_hash=about["split"], parts=parts, held=held or Column(rows),
         digests=ShardDigests(digests["shards"], tuple(digests["digest"]), tuple((a, b) for a, b in digests["names"])),
     )  # fmt: skip
+
+
+def having(select: str, roots: Sequence[str], split: str) -> list[str]:
+    """Those of the datasets ``roots`` that have a sample in ``split`` that ``select`` chooses.
+
+    Raises:
+        GeoshardsError: one of them cannot be read.
+    """
+    found = []
+    for root in roots:
+        with suppress(NothingSelectedError):
+            load_index(root, select, split, within=True)
+            found.append(root)
+    return found
 
 
 def _file(kind: str, named: Any, name: str = "") -> Path:
