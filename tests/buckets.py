@@ -110,13 +110,16 @@ def running(fault: Fault | None = None) -> Iterator[str]:
     servers += [] if fault is None else [FaultyServer(servers[0].server_port, fault)]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{servers[-1].server_port}"
-    for server in reversed(servers):
-        server.shutdown()
-        server.server_close()
-    for held in buckets():
-        for name in held.keys() - before:
-            del held[name]
+    try:
+        yield f"http://127.0.0.1:{servers[-1].server_port}"
+    finally:
+        for server in reversed(servers):
+            server.shutdown()
+            server.server_close()
+        for held in buckets():
+            for name in held.keys() - before:
+                del held[name]
+                s3_backends.bucket_accounts.pop(name, None)
 
 
 def credentials(address: str) -> dict[str, str]:
