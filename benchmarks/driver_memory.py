@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _DRIVE = """
 import json, resource, sys, time
 from pipeline.driver.plan import make_plan
-from pipeline.driver.shards import _Jobs
+from pipeline.driver.shards import Jobs
 from pipeline.run.capacity import anonymous_mb
 from pipeline.run.ray_map import Runner
 from pipeline.samples.config import ShardsConfig
@@ -33,7 +33,7 @@ def peak():
 config = ShardsConfig(region=sys.argv[1], cache=sys.argv[2], imagery="none", streetview="none", zoom=16, workers=1)
 plan = make_plan(config, Runner(1), quiet=True)
 planned = peak()
-jobs = _Jobs(plan, Store(sys.argv[2] + "/out"), None)
+jobs = Jobs(plan, Store(sys.argv[2] + "/out"), None)
 start = time.process_time()
 for number in range(len(plan.shards)):
     jobs(number)

@@ -141,7 +141,7 @@ class Status:
         self.drops: Counter[str] = Counter()
         self._store: Store | None = None
         self._began, self._before = time.time(), Usage.here()
-        self._over = threading.Event()
+        self._over, self._telling = threading.Event(), threading.Lock()
         self._is_there = self._fails = False
 
     def snapshot(self, state: str = RUNNING, reason: str = "") -> Snapshot:
@@ -188,6 +188,12 @@ class Status:
         """Say it in this folder from now on."""
         self._store = Store(root)
 
+    def enter(self, stage: str) -> None:
+        """Another stage begins; the one before has its last word, however short it was."""
+        if self.stage:
+            self._tell(self.snapshot())
+        self.stage = stage
+
     def _every(self) -> float:
         return EVERY_REMOTE if self._store is not None and self._store.remote else EVERY
 
@@ -196,9 +202,13 @@ class Status:
             self._say(self.snapshot())
 
     def _say(self, snapshot: Snapshot) -> None:
-        for tell in self.told:
-            tell(snapshot)
+        self._tell(snapshot)
         self._write(snapshot)
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        with self._telling:
+            for tell in self.told:
+                tell(snapshot)
 
     def _write(self, snapshot: Snapshot | None) -> None:
         """Put the document, or take it away. A status that cannot be told ends no run: what is wrong with the folder is
@@ -230,7 +240,6 @@ class Status:
         self._over.set()
         thread.join(_PATIENCE)
         last = self.snapshot(state, reason)
-        for tell in self.told:
-            tell(last)
+        self._tell(last)
         if not thread.is_alive() and not self._fails and (self._is_there or state == FINISHED):
             self._write(last if stay else None)

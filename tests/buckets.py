@@ -98,17 +98,28 @@ class _Handler(BaseHTTPRequestHandler):
 def running(fault: Fault | None = None) -> Iterator[str]:
     """The address of a server without buckets; without ``fault`` it never fails."""
     moto = pytest.importorskip("moto.moto_server.werkzeug_app")
+    from moto.s3.models import s3_backends
     from werkzeug.serving import make_server
 
+    def buckets() -> list[dict[str, Any]]:
+        return [backend.buckets for account in s3_backends.values() for backend in account.values()]
+
+    before = {name for held in buckets() for name in held}  # all servers of a process share what they hold
     application = moto.DomainDispatcherApplication(moto.create_backend_app)
     servers: list[Any] = [make_server("127.0.0.1", 0, application, threaded=True)]
     servers += [] if fault is None else [FaultyServer(servers[0].server_port, fault)]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{servers[-1].server_port}"
-    for server in reversed(servers):
-        server.shutdown()
-        server.server_close()
+    try:
+        yield f"http://127.0.0.1:{servers[-1].server_port}"
+    finally:
+        for server in reversed(servers):
+            server.shutdown()
+            server.server_close()
+        for held in buckets():
+            for name in held.keys() - before:
+                del held[name]
+                s3_backends.bucket_accounts.pop(name, None)
 
 
 def credentials(address: str) -> dict[str, str]:

@@ -168,7 +168,7 @@ class Run:
             only: the one group whose shards are built; None: all.
         """
         start = time.monotonic()
-        self.status.stage = "samples"
+        self.status.enter("samples")
         done, folded = finished(self.store)
         members = {n: group for n, group in enumerate(groups(len(sizes))) if only in (None, n)}
         jobs = _InTurn([i for group in members.values() for i in group if i not in done], job)
@@ -208,7 +208,7 @@ class Run:
             The content of dataset.json.
         """
         start = time.monotonic()
-        self.status.stage = "catalog"
+        self.status.enter("catalog")
         self.store.write_table(catalog_file("vocabulary", 0), vocabulary.replace_schema_metadata(None))
         self.store.write_table("catalog/drops/before-tiles.parquet", drops.cast(DROPS))
         self.store.write_table(catalog_file("classes", 0), classes)

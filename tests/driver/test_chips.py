@@ -431,7 +431,9 @@ def test_the_command_line(place: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "1 samples" in done.stdout
-    assert done.stderr.splitlines()[0].split()[0] == "stage"
+    shard, head, *_ = done.stderr.splitlines()
+    assert shard.startswith("part-0000000: 1 tiles")
+    assert head.split()[0] == "stage"
     # From here on in this process.
     assert main(["chips", str(place), *words, "--json"]) == 0
     again = capfd.readouterr()

@@ -153,7 +153,7 @@ def test_the_dataset_is_whole_and_the_images_are_the_released_bytes(
     assert find_problems(str(built)) == []
     for stem, (meta, _, members) in samples.items():
         assert members["rs.jpg"] == (chips / stem / f"{stem}.jpg").read_bytes()
-        assert meta.rs[0].source == meta.provenance["footprint"].split()[-1]
+        assert meta.rs[0].source == (meta.provenance.footprint or "").split()[-1]
     assert {s: m.rs[0].acquired for s, (m, _, _) in samples.items()} == {
         "a1085095888_S2_20": "2020-08-06T06:08:00Z", "a472140250_FI_21": "2021", "n4503852781_DE_": None,
     }  # fmt: skip

@@ -44,8 +44,8 @@ def write(
         kinds = np.repeat(np.arange(3, dtype=np.uint8), (i, 2 * i, 3 * i))
         tokens = replace(empty_tokens(), kind=kinds, relation=np.zeros(4 * i, np.uint8))
         photos = [
-            StreetviewInfo(f"sv.{n}.jpg", f"{index}-{i}-{n}", *places[i], 0.5, 0.5, None, None, "perspective",
-                           ("CC-BY-4.0", None)[n % 2], None, "t")
+            StreetviewInfo(f"sv.{n}.jpg", f"{index}-{i}-{n}", *places[i], 0.5, 0.5,
+                           licence=("CC-BY-4.0", None)[n % 2], source="t")
             for n in range(i)
         ]  # fmt: skip
         meta = sample_meta(footprint, placement, i, osm_edited=None, rs=[], streetview=photos, provenance=Provenance())
