@@ -191,8 +191,12 @@ class Status:
     def enter(self, stage: str) -> None:
         """Another stage begins; the one before has its last word, however short it was."""
         if self.stage:
-            self._tell(self.snapshot())
+            self.tell()
         self.stage = stage
+
+    def tell(self) -> None:
+        """Tell how it stands now those who follow in this process."""
+        self._tell(self.snapshot())
 
     def _every(self) -> float:
         return EVERY_REMOTE if self._store is not None and self._store.remote else EVERY

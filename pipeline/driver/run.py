@@ -176,6 +176,7 @@ class Run:
         counts = {"samples": 0, "drops": 0}
         memory, write_seconds = 0.0, 0.0
         with Progress("samples", planned, "footprints", quiet) as progress:
+            self.status.tell()  # of a queue that may be done before the next word is due
             for _, result, worker_memory in runner.map(build_shard, jobs, small=planned < _SMALL):
                 done.add(result.index)
                 memory = max(memory, worker_memory)

@@ -111,11 +111,12 @@ def test_fetching_goes_on_where_it_stopped_and_asks_for_nothing_twice(
     kept = fourth.read_bytes()
     fourth.unlink()
     own = server(mirror, tmp_path)
+    own.fetch(1, 3)
     with pytest.raises(InputError, match=r"/here-updates/000/000/004\.osc\.gz answered 404 .* --replication$"):
         own.fetch(1, 7)
     fourth.write_bytes(kept)
     done = {p.name for p in tmp_path.glob("cache/**/[0-9]*.osc.gz")}
-    assert done
+    assert len(done) >= 3
     files = server(mirror, tmp_path).fetch(1, 7)
     assert [gzip.decompress(f.read_bytes()).count(f"<!--{n}-->".encode()) for n, f in enumerate(files, 1)] == [1] * 7
     sent = [s.path[-10:] for s in mirror.log if s.status == 200]

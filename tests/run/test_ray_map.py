@@ -84,6 +84,9 @@ def test_memory_that_an_item_gave_back_serves_the_next() -> None:
 
 def test_this_process_does_not_wait_for_ray_between_its_own_items() -> None:
     """As long as Ray starts it does one after the other; few items are done before."""
+    import ray
+
+    ray.shutdown()  # another test's, which would be joined
     with Runner(2) as two:
         assert sorted(value for _, (value, _), _ in two.map(slow_square, range(5))) == [0, 1, 4, 9, 16]
         assert not two.start().done()

@@ -45,11 +45,16 @@ def main(task: Task, arguments: list[str] | None = None) -> int:
     except GeoshardsError as error:
         return _fail(error, 1)
     out = expand(settings.out or f"runs/{task.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    on_cluster = in_ray_job() and not settings.dry_run
     try:
-        on_cluster = in_ray_job() and not settings.dry_run
         summary = (train_on_ray if on_cluster else train)(task, settings, root, out, quiet)
     except (GeoshardsError, OSError) as error:
-        return _fail(error, 1)
+        status = _fail(error, 1)
+        if on_cluster:  # a thread may still be inside of Ray, where an orderly end of the interpreter can crash
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        return status
     if int(os.environ.get("RANK", 0)) == 0:
         _show(summary, quiet, as_json)
     return 0
