@@ -107,8 +107,7 @@ def train_on_ray(task: Task, settings: TrainSettings, root: str, out: str, quiet
         _fit(trainer, notice.send.remote, lambda: ray.get(notice.failed.remote()))
         stopped = ray.get(notice.ended.remote())
     except GeoshardsError:
-        ray.shutdown()  # with it go the workers, before they are started again
-        raise
+        raise  # this process ends now, and with it the workers, before they are started again
     except Exception as error:  # whatever class Ray wraps a worker's error in; its text holds the reason
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise GeoshardsError(lines[-1] if lines else type(error).__name__) from error
@@ -242,5 +241,7 @@ def _worker(job: dict[str, Any]) -> None:
                 ray.get(notice.end.remote(str(error)))
         except GeoshardsError as error:
             if not isinstance(error, PASSING):
+                if not first:  # an error of all has its last word from the first, which leaves the run's status
+                    time.sleep(5 * _LOOK)
                 ray.get(notice.fail.remote(str(error)))
             raise
