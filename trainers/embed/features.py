@@ -5,6 +5,7 @@ In: 64-bit tag ids. Out: f16 vectors, the same on every machine, and f32 weights
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -200,6 +201,29 @@ def open_tag_table(
     where = ", ".join(t.path for t in vectors) or "no tag table is used; geoshards embed makes one"
     result.notes = [f"tags: {result.encoder}, {width} features, weight {result.weighting} ({where})", *notes]
     return result
+
+
+def source_of(source: str, trained_with: str) -> str:
+    """A model's own ``source``: it stays with hash features where a table was made since.
+
+    Args:
+        source: that of its run, see :func:`find_vectors`.
+        trained_with: identity of the tags of its run.
+    """
+    return "hash" if source == "auto" and re.fullmatch(r"hash-\d+", trained_with) else source
+
+
+def require_tags(identity: str, trained_with: str, where: str) -> None:
+    """Refuse other vectors than those that a model was trained with.
+
+    Raises:
+        DatasetError: they are of another encoder.
+    """
+    if identity != trained_with:
+        raise DatasetError(
+            f"{where} has tag vectors of {identity}, the model was trained with {trained_with}; make those of the "
+            "model with geoshards embed"
+        )
 
 
 def _check_table(table: TagVectors, root: str, vocabulary: Vocabulary | None, width: int) -> None:

@@ -23,6 +23,7 @@ from storage.files import file_sha256
 from storage.locks import one_writer
 from storage.progress import Display, Progress, StageRow
 from storage.store import Store, place_of
+from trainers.embed.features import require_tags, source_of
 from trainers.encode import KINDS
 from trainers.encode.encoders import Encoder, encoder_of
 from trainers.encode.files import DROPS, PartFiles, Where, located
@@ -172,7 +173,8 @@ def _open(
     trained = build(StreamSettings, config["stream"])
     workers = loader_workers(settings.workers, device)
     reading = StreamSettings(
-        select=condition, shuffle="none", workers=workers, cache=trained.cache, tags=trained.tags,
+        select=condition, shuffle="none", workers=workers, cache=trained.cache,
+        tags=source_of(trained.tags, held["stream"]["tags"]),
         tag_weight=trained.tag_weight, key_counts=trained.key_counts, max_corrupt=1 << 62,
         augment=AugmentSettings(enabled=False),
     )  # fmt: skip
@@ -182,12 +184,8 @@ def _open(
         [dataset], view, batch_size=batch, settings=reading, place=Place(rank=0, world=1, workers=workers),
         pin_memory=device.type == "cuda", tag_weight=config["fidelity"],
     )  # fmt: skip
-    own, theirs = stream.tags.identity if stream.tags else "", held["stream"]["tags"]
-    if own and own != theirs:
-        raise DatasetError(
-            f"{dataset} has tag vectors of {own}, the model was trained with {theirs}; make those of the model with "
-            "geoshards embed"
-        )
+    if stream.tags:
+        require_tags(stream.tags.identity, held["stream"]["tags"], dataset)
     return stream, cut(stream.samples, batch, settings.per_file)
 
 

@@ -39,6 +39,7 @@ def evaluate(
     """
     import torch
 
+    from trainers.embed.features import open_tag_table, require_tags, source_of
     from trainers.engine.checkpoint import load_checkpoint
     from trainers.engine.ranks import pick_device
     from trainers.engine.settings import Task
@@ -52,14 +53,19 @@ def evaluate(
         raise DatasetError(f"{checkpoint} is a checkpoint of {name}; give one of {', '.join(_TASKS)}")
     task: Task = getattr(import_module(f"trainers.tasks.{name}"), name.upper())
     kept = {key: value for key, value in state["config"].items() if key not in ("task", "init")}  # weights are its own
+    trained_with = state["stream"]["tags"]
+    kept["stream"] = {**kept["stream"], "tags": source_of(kept["stream"]["tags"], trained_with)}
     settings = build(task.settings, merge(kept, (*overrides, f"eval.split={split}")))
+    roots, view = parse_datasets(data).roots, task.view(settings)
+    if view.osm:
+        require_tags(open_tag_table(roots, view.tag_width, source=settings.stream.tags).identity, trained_with, data)
     device = pick_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model = task.build(settings).to(device)
     model.load_state_dict(state["model"])
-    report = task.evaluation(settings, parse_datasets(data).roots, device)(model, True)
+    report = task.evaluation(settings, roots, device)(model, True)
     if report is None:
         raise DatasetError(f"{data} has no sample of split {split} that {name} can be measured on; choose another")
     with tempfile.TemporaryDirectory(prefix="geoshards-") as folder:
