@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.turn import Turn
@@ -67,6 +68,16 @@ def test_a_tile_laid_another_way_looks_the_same_to_its_cameras(flips: tuple[bool
     assert (
         camera(tokens.flatten(1, 2), sample, xy, looking(torch.tensor([100.0, 220.0, 5.0]))) - before
     ).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_the_ground_is_what_torch_samples_there() -> None:
+    camera, tokens = ground(), torch.randn(3, GRID * GRID, 16)
+    sample, xy, frame = torch.tensor([2, 0, 1]), torch.rand(3, 2), looking(torch.tensor([33.0, 200.0, 310.0]))
+    maps = tokens.view(3, GRID, GRID, 16).permute(0, 3, 1, 2)[sample]
+    at = 2 * (xy[:, None] + camera.ground @ frame).view(3, SIDE, SIDE, 2) - 1
+    expected = F.grid_sample(maps, at, padding_mode="zeros", align_corners=False).permute(0, 2, 3, 1)
+    torch.testing.assert_close(camera.seen(tokens, sample, xy, frame), expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

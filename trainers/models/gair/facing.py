@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainers.models.scatter import take
+from trainers.models.gair.nili import read_between
 from trainers.models.vit import init_linear
 
 #: The ground that is read, metres: to the left and right of the camera, behind it and ahead, and places a side.
@@ -53,26 +53,10 @@ class CameraGround(nn.Module):
         known = frame.isfinite().all(-1).all(-1)
         frame = torch.where(known[:, None, None], frame.float(), 0.0)
         seen = self.seen(self.read(tokens), sample, xy, frame).permute(0, 3, 1, 2)
-        return self.head(self.layers(seen).flatten(1)).float() * known[:, None]
+        return self.head(self.layers(seen.to(tokens.dtype)).flatten(1)).float() * known[:, None]
 
     def seen(self, values: Tensor, sample: Tensor, xy: Tensor, frame: Tensor) -> Tensor:
         """Values [B,grid*grid,W] as cameras see them, [Q,SIDE,SIDE,W]: the farthest row first, from left to right."""
-        at = xy.float()[:, None] + self.ground @ frame
-        return self._sample(values, sample, at).view(len(xy), SIDE, SIDE, values.shape[-1])
-
-    def _sample(self, values: Tensor, sample: Tensor, at: Tensor) -> Tensor:
-        """Values [Q,K,W] between patch centres, bilinearly; zeros outside of the tile."""
-        n = self.grid
-        cell = at * n - 0.5
-        base = cell.floor()
-        part = (cell - base).to(values.dtype)
-        flat = values.reshape(-1, values.shape[-1])
-        found = values.new_zeros(())
-        for right in (0, 1):
-            for down in (0, 1):
-                column, row = base[..., 0].long() + right, base[..., 1].long() + down
-                inside = (column >= 0) & (column < n) & (row >= 0) & (row < n)
-                index = (sample[:, None] * n + row.clamp(0, n - 1)) * n + column.clamp(0, n - 1)
-                weight = (part[..., 0] if right else 1 - part[..., 0]) * (part[..., 1] if down else 1 - part[..., 1])
-                found = found + take(flat, index) * (weight * inside)[..., None]
-        return found
+        at = (xy.float()[:, None] + self.ground @ frame).flatten(0, 1)
+        read = read_between(values, self.grid, sample.repeat_interleave(SIDE * SIDE), at, beyond="nothing")
+        return read.view(len(xy), SIDE, SIDE, -1)

@@ -151,6 +151,37 @@ def cubic_kernel(t: Tensor, a: float) -> Tensor:
     return torch.stack((far(t + 1), near(t), near(1 - t), far(2 - t)), -1)
 
 
+def read_between(
+    tokens: Tensor, grid: int, sample: Tensor, at: Tensor, kernel: Callable[[Tensor], Tensor] = linear_kernel,
+    taps: int = 2, beyond: Literal["border", "nothing"] = "border",
+) -> Tensor:  # fmt: skip
+    """Tokens f32[Q,D] between patch centres.
+
+    Args:
+        tokens: [B,grid*grid,D], row-major.
+        grid: patches a side.
+        sample: i64[Q], which tile.
+        at: f32[Q,2], normalised image coordinates.
+        kernel: place between two centres to the weights of ``taps`` of them.
+        taps: centres a side that are read.
+        beyond: the tile ends: its border goes on, or there is nothing, 0.
+    """
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    at = at * grid - 0.5  # in patches from the first centre
+    base = at.floor()
+    weight = kernel(at - base)  # [Q,2,taps] of columns, of rows
+    place = base.long()[..., None] + torch.arange(taps, device=at.device) - (taps // 2 - 1)
+    if beyond == "nothing":
+        weight = weight * ((place >= 0) & (place < grid))
+    place = place.clamp(0, grid - 1)
+    found = flat.new_zeros((len(at), flat.shape[1]), dtype=torch.float32)
+    for row in range(taps):  # one centre after the other: all at once would be so many copies
+        for column in range(taps):
+            index = (sample * grid + place[:, 1, row]) * grid + place[:, 0, column]
+            found = found + take(flat, index).float() * (weight[:, 1, row] * weight[:, 0, column])[:, None]
+    return found
+
+
 class Sampler(nn.Module):
     """Bilinear or bicubic sample of the tokens, as of an image whose border goes on outside, and one linear layer."""
 
@@ -161,15 +192,7 @@ class Sampler(nn.Module):
 
     def sample(self, tokens: Tensor, sample: Tensor, u: Tensor) -> Tensor:
         """Tokens f32[Q,D] at places; arguments as of :meth:`Nili.forward`."""
-        n, dim = self.grid, tokens.shape[-1]
-        at = (u.float().clamp(-1.0, 1.0) + 1) / 2 * n - 0.5  # in cells from the first centre
-        base = at.floor()
-        weight = self.kernel(at - base)  # [Q,2,taps] of columns, of rows
-        step = torch.arange(self.taps, device=u.device) - (self.taps // 2 - 1)
-        place = (base.long()[..., None] + step).clamp(0, n - 1)
-        index = (sample[:, None, None] * n + place[:, 1, :, None]) * n + place[:, 0, None]
-        read = take(tokens.reshape(-1, dim), index).float()  # [Q,taps,taps,D]
-        return (read * (weight[:, 1, :, None] * weight[:, 0, None])[..., None]).sum((1, 2))
+        return read_between(tokens, self.grid, sample, (u.float().clamp(-1.0, 1.0) + 1) / 2, self.kernel, self.taps)
 
     def forward(self, tokens: Tensor, sample: Tensor, u: Tensor, cell: Tensor) -> Tensor:  # noqa: ARG002
         """As :meth:`Nili.forward`."""
