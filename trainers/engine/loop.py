@@ -45,9 +45,9 @@ from trainers.engine.grad_cache import cached_step, check, share_gradients
 from trainers.engine.optim import CosineSchedule, make_optimizer
 from trainers.engine.parallel import load_state, replicate, shard, state_of, whole, without_sync
 from trainers.engine.report import Tracker, check_trackers, memory_mb, trackers
+from trainers.engine.samples import check_samples, check_splits, nothing_to_learn
 from trainers.engine.settings import Task, TrainSettings, fit_bands, fit_tags
 from trainers.stream.batch import TileBatch
-from trainers.stream.catalog.index import having
 from trainers.stream.datasets import Datasets, parse_datasets
 from trainers.stream.order import epoch_key
 from trainers.stream.state import HASHES
@@ -136,8 +136,8 @@ class Trainer:
         self.evaluation: dict[str, Any] = {}
         self.best: float | None = None
         self.learned = False  # whether a loss of this call had a sample
-        self.validation = self._check_splits(data)
-        self._check_samples()
+        check_samples(task, self.stream)
+        self.validation = check_splits(settings, self.stream, data.roots)
 
     @property
     def finished(self) -> bool:
@@ -149,46 +149,6 @@ class Trainer:
         """Whether the step that the run stands at lacks the evaluation that it was due."""
         due = self._evaluation_due(self.finished or self.step % self.settings.checkpoint_every == 0)
         return self.step > 0 and due and self.evaluation.get("step") != self.step
-
-    def _check_splits(self, data: Datasets) -> str:
-        """What the run says of a validation split that it, or one of its datasets, has nothing of; empty: nothing.
-
-        Raises:
-            ConfigError: the run would measure on what it trains on; or it is told to measure, and there is nothing.
-        """
-        s, split = self.settings, self.settings.eval.split
-        if s.eval.every == 0:
-            return ""
-        if seen := self.stream.in_split(split):
-            raise ConfigError(
-                f"eval.split={split}: {seen} of the {self.stream.samples} samples that are trained on lie in it; "
-                "choose them with stream.split, leave split out of stream.select, or measure nothing: eval.every=0"
-            )
-        held = having(s.stream.select or "", data.roots, split)
-        lacking = [root for root in data.roots if root not in held]
-        if len(lacking) < len(data.roots):
-            return f"validation: {', '.join(lacking)} has no selected sample in split {split}" if lacking else ""
-        why = f"no selected sample is in split {split}"
-        if s.eval.every:
-            raise ConfigError(f"eval.every={s.eval.every}, but {why}; choose another eval.split, or eval.every=0")
-        return f"no validation: {why}"
-
-    def _check_samples(self) -> None:
-        """Refuse data without anything that the model looks at.
-
-        Raises:
-            DatasetError: names what is missing.
-        """
-        held = self.stream.held()
-        if not held["images"] and not (self.stream.view.photos and held["photos"]):
-            raise DatasetError(self._nothing())
-
-    def _nothing(self) -> str:
-        held = ", ".join(f"{count} have {word}" for word, count in self.stream.held().items())
-        return (
-            f"no loss has a sample, so nothing is learned: of {self.stream.samples} samples {held}, and "
-            f"{self.task.name} needs {self.task.select}; leave out stream.select, or give data that has them"
-        )
 
     def state(self) -> dict[str, Any]:
         """The checkpoint."""
@@ -373,7 +333,7 @@ class Trainer:
             if not all(flags):
                 raise self._not_finite(window[flags.index(False)])
         if long and not ranks.any_rank(self.learned, self.device):
-            raise DatasetError(self._nothing())
+            raise DatasetError(nothing_to_learn(self.task, self.stream))
 
     def _not_finite(self, bad: StepResult) -> GeoshardsError:
         shown = {name: float(value) for name, value in bad.values.items()}
