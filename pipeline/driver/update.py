@@ -41,9 +41,8 @@ from storage.urls import is_local, local_path
 
 _NEXT, _OLD = ".next", ".old"
 _DOCUMENT = "dataset.json"
-_COMPLETE = EXCHANGE.rpartition("/")[
-    2
-]  # in .next: it is whole, and these of its entries take the place of the old ones
+#: In .next: it is whole, and these of its entries take the place of the old ones.
+_COMPLETE = EXCHANGE.rpartition("/")[2]
 _TARGET = ".target.json"  # in .next: what it is being built from
 
 
