@@ -29,6 +29,10 @@ def open_lines() -> list[Progress]:
     return [line for line in lines if line is not None and not line.closed]
 
 
+#: Seconds, a century, after which nobody waits for an end.
+_NEVER = 3.2e9
+
+
 @dataclass(frozen=True)
 class Reading:
     """How much of one thing is done.
@@ -50,8 +54,12 @@ class Reading:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None where that cannot be said."""
-        return (self.total - self.done) / self.rate if self.rate and self.total else None
+        """Seconds; None where that cannot be said.
+
+        >>> Reading("samples", 30, 120, "tiles", 1e-300).left
+        """
+        seconds = (self.total - self.done) / self.rate if self.rate and self.total else _NEVER
+        return seconds if seconds < _NEVER else None
 
     def __str__(self) -> str:
         scale, form = (1e6, ",.1f") if self.unit == "MB" else (1, ",.0f")

@@ -80,7 +80,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     store, name = place_of(path)
     if not store.exists(name):
-        raise DatasetError(f"{path} does not exist; give resume=auto with out=RUN, or the path of a .pt file")
+        raise DatasetError(f"{path} does not exist; give the path or URL of checkpoint.pt or best.pt of a run")
     source = io.BytesIO(store.read(name)) if store.remote else store.path(name)
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickles, in several lines
