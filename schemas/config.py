@@ -113,7 +113,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         with at_the_door(f"the value of {text!r} cannot be read", "quote it", ConfigError):
             parsed = _bounded(_load(value, _SettingsLoader))
     elif value[:1] in ("'", '"') and value[-1] == value[0]:
-        with suppress(yaml.YAMLError, ValueError):  # quotes that are part of a text
+        with suppress(yaml.YAMLError, ValueError, OverflowError):  # quotes that are part of a text
             parsed = str(yaml.safe_load(value))
     return key.strip().split("."), parsed
 

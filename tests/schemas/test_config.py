@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.config import (
@@ -142,6 +142,7 @@ def test_what_is_typed_for_text_stays_text(text: str) -> None:
 
 
 @given(st.text(max_size=20))
+@example('"\\UFFFFFFFF"')  # no character: the quotes are part of the text
 def test_any_text_is_a_setting_or_refused(text: str) -> None:
     with contextlib.suppress(ConfigError):
         parse_override("a=" + text)
