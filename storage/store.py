@@ -340,7 +340,7 @@ class Store:
             table = file.read(columns).replace_schema_metadata(None)
             table.validate(full=True)  # texts that are no UTF-8, offsets beyond their bytes
             return table
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # names that are no UTF-8 are a ValueError
             if is_short(error):
                 raise shortage(error, self.path(name)) from None
             first = str(error).splitlines()[0]
