@@ -326,7 +326,10 @@ class Store:
     def parquet(self, name: str) -> pq.ParquetFile:
         """A Parquet file that has been listed, opened; what is read of it is asked for by ranges."""
         source = pa.PythonFile(_Patient(self, name), mode="r") if self.remote else self.path(name)
-        return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
+        try:
+            return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
+        except UnicodeDecodeError as error:
+            raise pa.ArrowInvalid(f"its columns have names that are no text: {error}") from None
 
     def read_table(self, name: str, without: Collection[str] = ()) -> pa.Table:
         """One Parquet file whole, its columns ``without`` left unread, without metadata of the file.
@@ -340,7 +343,7 @@ class Store:
             table = file.read(columns).replace_schema_metadata(None)
             table.validate(full=True)  # texts that are no UTF-8, offsets beyond their bytes
             return table
-        except (pa.ArrowException, OSError, ValueError) as error:  # names that are no UTF-8 are a ValueError
+        except (pa.ArrowException, OSError) as error:
             if is_short(error):
                 raise shortage(error, self.path(name)) from None
             first = str(error).splitlines()[0]

@@ -85,7 +85,7 @@ class KartaviewSource(WebSource):
             raise InputError(f"{shown(url)} answers with code {code}, which is not understood; check sv.kartaview_url")
         more = result.get("hasMoreData")
         photos = [p for p in data if isinstance(p, Mapping)]
-        return photos, len(data) >= _PAGE if more is None else bool(more)
+        return photos, more if isinstance(more, bool) else len(data) >= _PAGE
 
     def _row(self, photo: Mapping[str, Any]) -> dict[str, Any]:
         matched = [number(photo.get(k)) for k in ("matchLng", "matchLat")]
